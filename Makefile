@@ -1,0 +1,64 @@
+PYTHON ?= python3
+# Extra words for the command that a target runs: make test ARGS="-k calculus", make verify ARGS=...
+ARGS ?=
+
+PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
+STAMP := .venv/.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help venv test verify check format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+venv: $(STAMP)  ## set up .venv, where it is missing or outdated (the other targets do this too)
+
+# The stamp is removed first and written last: an interrupted set-up starts again from nothing, while
+# a change of the two files below mends a finished .venv in place. torch goes in first and alone, so
+# that no other package's range brings in another build of it.
+$(STAMP): constraints.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "found:   no command '$(PYTHON)'"; \
+	  echo "needed:  Python 3.11 or newer"; \
+	  echo "do this: install it, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; } >&2
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "found:   $$($(PYTHON) --version 2>&1), as '$(PYTHON)'"; \
+	  echo "needed:  Python 3.11 or newer"; \
+	  echo "do this: install it, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; } >&2
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "found:   $$($(PYTHON) --version 2>&1), without the modules venv and ensurepip"; \
+	  echo "needed:  both, to make .venv"; \
+	  echo "do this: install them (Debian, Ubuntu: apt-get install python3-venv), or name another" \
+	    "Python: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; } >&2
+	@if [ -f $@ ]; then \
+	  echo "Updating .venv, older than constraints.txt or pyproject.toml ..."; rm $@; \
+	else \
+	  echo "Making .venv ..."; $(PYTHON) -m venv --clear .venv; \
+	fi
+	@echo "Installing torch ..."
+	@$(PIP) install -c constraints.txt torch
+	@echo "Installing scaling and the rest ..."
+	@$(PIP) install -c constraints.txt -e '.[empirical,dev]'
+	@touch $@
+
+# Two test processes share the machine, so each keeps its linear algebra to one thread.
+test: export OMP_NUM_THREADS = 1
+test: venv  ## run all tests
+	.venv/bin/python -m pytest $(ARGS)
+
+verify: venv  ## derive and measure the paper's claims, into results/verify
+	.venv/bin/scaling verify --out results/verify $(ARGS)
+
+check: venv  ## check format, lint and types, then run all tests
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+	@$(MAKE) --no-print-directory test
+
+format: venv  ## format the code and mend what the linter can
+	.venv/bin/ruff format
+	.venv/bin/ruff check --fix
+
+clean:  ## remove .venv, builds and caches; keep results
+	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What is known: one file per optimizer family, in terms of scaling/."""

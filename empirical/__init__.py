@@ -1,0 +1,1 @@
+"""What is measured: networks of growing width, one step of any rule, exponents with intervals."""

@@ -1,0 +1,123 @@
+"""Orthonormal bases of what the data span on one side of a layer.
+
+Claim.  n samples span at most n of the M dimensions of a side, so whatever a rule does with A, B, L, R
+happens in n coordinates Q^T x, and Q costs O(M n^2): a QR factorisation, then the singular values of
+its small triangle decide the rank. With at least as many samples as dimensions there is nothing to
+gain; the basis is then the identity ("the whole side") and is never stored.
+
+What counts as zero.  A direction of relative size below `tolerance` of the data's dtype; sizes are
+compared after every sample was scaled to length one. Bases are float64 whatever the data are.
+
+Not covered: data that are sparse, or whose rank is far below min(n, M).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+EIGENVALUE_ZERO = 1e-13
+"""Relative size below which an eigenvalue is rounding; float64 leaves about 1e-15."""
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Relative size below which a singular value of data of this dtype is rounding.
+
+    >>> tolerance(torch.float64), round(tolerance(torch.float32), 9)
+    (1e-13, 9.54e-07)
+    """
+    return max(8 * torch.finfo(dtype).eps, 1e-13)
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """An orthonormal basis of a part of one side of a layer, or of the whole side (no columns).
+
+    ``dtype`` is that of the data; the basis itself is float64. It is computed when first asked for:
+    a rule without spectral functions never pays for it.
+    """
+
+    side: int
+    dtype: torch.dtype
+    columns: Tensor | None = None
+    orthonormal: bool = False
+
+    @classmethod
+    def whole(cls, side: int, dtype: torch.dtype) -> Basis:
+        """The whole side, in its own coordinates."""
+        return cls(side, dtype)
+
+    @classmethod
+    def spanning(cls, data: Tensor) -> Basis:
+        """A basis of the span of the columns of ``data``, (side, samples).
+
+        Columns are weighed by direction alone: a sample with a tiny gradient counts as fully as a
+        large one, while a repeated sample adds nothing.
+        """
+        side, samples = data.shape
+        return cls(side, data.dtype, None if samples >= side else data)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is the whole side."""
+        return self.columns is None
+
+    @cached_property
+    def q(self) -> Tensor:
+        """Orthonormal columns, (side, rank). Not for the whole side."""
+        assert self.columns is not None, "the whole side has no columns; see is_whole"
+        if self.orthonormal:
+            return self.columns
+        data = self.columns.double()
+        lengths = torch.linalg.vector_norm(data, dim=0)
+        data = data / torch.where(lengths == 0, 1, lengths)
+        return _range(data, tolerance(self.dtype))
+
+    @property
+    def rank(self) -> int:
+        """Dimension of the span."""
+        return self.side if self.is_whole else self.q.shape[1]
+
+    def expand(self, x: Tensor) -> Tensor:
+        """From coordinates, (rank, k), to the side, (side, k)."""
+        return x if self.is_whole else self.q @ x
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """From the side to coordinates; what lies outside the span is lost."""
+        return x.double() if self.is_whole else self.q.T @ x.double()
+
+    def embed(self, x: Tensor, basis: Basis) -> Tensor:
+        """From the coordinates of a ``basis`` inside this one to coordinates here."""
+        return x if basis is self else self.coordinates(basis.expand(x))
+
+    def join(self, other: Basis) -> Basis:
+        """A basis of both spans; one of the two themselves where it holds the other."""
+        if self is other or self.is_whole:
+            return self
+        if other.is_whole:
+            return other
+        big, small = (self, other) if self.rank >= other.rank else (other, self)
+        fresh = _range(_outside(big.q, small.q), EIGENVALUE_ZERO, relative=False)
+        if fresh.shape[1] == 0:
+            return big
+        if big.rank + fresh.shape[1] >= big.side:
+            return Basis.whole(big.side, big.dtype)
+        # A short residual is orthogonal only to its own relative accuracy: project once more.
+        fresh = torch.linalg.qr(_outside(big.q, fresh)).Q
+        return Basis(big.side, big.dtype, torch.cat([big.q, fresh], dim=1), orthonormal=True)
+
+
+def _range(x: Tensor, zero: float, relative: bool = True) -> Tensor:
+    """Orthonormal basis of the range of a tall matrix, without singular values below ``zero``."""
+    if x.shape[1] == 0:
+        return x
+    q, r = torch.linalg.qr(x)
+    u, s, _ = torch.linalg.svd(r)
+    return q @ u[:, s > zero * (s[0] if relative else 1)]
+
+
+def _outside(q: Tensor, x: Tensor) -> Tensor:
+    return x - q @ (q.T @ x)

@@ -1,0 +1,262 @@
+"""The samples that a measurement runs on: the same at every width, drawn apart from the weights.
+
+Claim.  An exponent of the width is read off networks that differ in nothing but their width and the
+draw of their weights, so the data are drawn once, by their own seed, and held fixed. One number is
+subtracted from all inputs and one divides them: pixel by pixel, a pixel that is always black would
+divide zero by zero.
+
+``inputs`` and ``probe_inputs`` have no sample in common. Images are flattened with the channel
+first, as a convolution expects them back.
+
+Not covered: augmentation, batching, targets that are sequences.
+
+References: digits are the 8 x 8 images of Alpaydin and Kaynak (1998), shipped with scikit-learn;
+MNIST (LeCun et al. 1998), Fashion-MNIST (Xiao et al. 2017), CIFAR (Krizhevsky 2009) are read from a
+folder of the user's. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from scaling.errors import InvalidInput, unknown
+
+Images: TypeAlias = NDArray[Any]
+"""(samples, height, width) or (samples, channels, height, width), of the source's own type."""
+
+CHUNK = 1024
+"""Images turned into float64 at a time while the mean and the spread are computed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Data:
+    """Samples to train on and samples to probe with, all float64."""
+
+    inputs: Tensor
+    """(n, features)"""
+    targets: Tensor
+    """(n, classes), one-hot"""
+    probe_inputs: Tensor
+    probe_targets: Tensor
+    name: str
+
+    @property
+    def samples(self) -> int:
+        """Training samples, n."""
+        return self.inputs.shape[0]
+
+    @property
+    def features(self) -> int:
+        """Columns of the inputs."""
+        return self.inputs.shape[1]
+
+    @property
+    def classes(self) -> int:
+        """Columns of the targets."""
+        return self.targets.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A data set that torchvision reads from a folder of the user's."""
+
+    reader: str
+    layout: str
+    home: str
+
+
+_IDX = "raw/train-images-idx3-ubyte and raw/train-labels-idx1-ubyte"
+_CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"
+
+_FOLDERS = {
+    "mnist": _Folder("MNIST", f"MNIST/{_IDX}", "http://yann.lecun.com/exdb/mnist"),
+    "fashionmnist": _Folder(
+        "FashionMNIST", f"FashionMNIST/{_IDX}", "https://github.com/zalandoresearch/fashion-mnist"
+    ),
+    "cifar10": _Folder("CIFAR10", "cifar-10-batches-py/data_batch_1 to data_batch_5", _CIFAR),
+    "cifar100": _Folder("CIFAR100", "cifar-100-python/train", _CIFAR),
+}
+
+NAMES = ("digits", *_FOLDERS)
+"""What ``load`` knows."""
+
+
+def load(
+    name: str = "digits",
+    root: str | Path | None = None,
+    samples: int = 16,
+    probe: int = 64,
+    seed: int = 0,
+) -> Data:
+    """``samples`` images to train on and ``probe`` others, standardised by one mean and one spread.
+
+    The training images depend on ``seed`` alone, not on how many are probed with. ``root`` is the
+    folder that holds a torchvision data set; digits need none.
+
+    InvalidInput is raised on a name that is not known, more images than there are, torchvision or
+    the folder missing, and files in it missing or damaged.
+
+    >>> data = load("digits", samples=8)
+    >>> data.inputs.shape, data.targets.shape, data.probe_inputs.shape
+    (torch.Size([8, 64]), torch.Size([8, 10]), torch.Size([64, 64]))
+    """
+    if name not in NAMES:
+        raise unknown("data set", name, NAMES)
+    if samples < 1 or probe < 0:
+        raise InvalidInput(
+            found=f"samples={samples}, probe={probe}",
+            needed="at least 1 sample to train on, and 0 or more to probe with",
+            do_this="pass for instance samples=16, probe=64",
+        )
+    images, labels = _digits() if name == "digits" else _from_folder(name, root)
+    if samples + probe > len(images):
+        raise InvalidInput(
+            found=f"samples={samples} and probe={probe}, {samples + probe} in all",
+            needed=f"at most {len(images)}, the images of {name}",
+            do_this="ask for fewer: an exponent needs few samples, the same at every width",
+        )
+    drawn = np.random.default_rng(seed).permutation(len(images))[: samples + probe]
+    mean, spread = _moments(images)
+    if spread == 0:
+        raise InvalidInput(
+            found=f"{name}, whose pixels all have the value {mean}",
+            needed="images that differ",
+            do_this="replace the files: they are damaged",
+        )
+    flat = images[drawn].reshape(len(drawn), -1).astype(np.float64)
+    inputs = torch.from_numpy((flat - mean) / spread)
+    targets = torch.from_numpy(np.eye(int(labels.max()) + 1)[labels[drawn]])
+    return Data(inputs[:samples], targets[:samples], inputs[samples:], targets[samples:], name)
+
+
+def given(
+    inputs: ArrayLike | Tensor,
+    targets: ArrayLike | Tensor,
+    probe_inputs: ArrayLike | Tensor | None = None,
+    probe_targets: ArrayLike | Tensor | None = None,
+    name: str = "given",
+) -> Data:
+    """Data from arrays (n, features) and (n, classes), taken as they are.
+
+    Without probe arrays, the samples to train on are the samples to probe with.
+
+    InvalidInput is raised on other shapes, on no sample at all, on NaN and infinity.
+
+    >>> given([[0.0, 1.0], [2.0, 3.0]], [[1, 0], [0, 1]]).features
+    2
+    """
+    if (probe_inputs is None) != (probe_targets is None):
+        raise InvalidInput(
+            found="probe inputs without probe targets, or the other way round",
+            needed="both or neither",
+            do_this="pass probe_inputs and probe_targets together",
+        )
+    x, y = _pair(inputs, targets, "inputs", "targets")
+    if probe_inputs is None or probe_targets is None:
+        return Data(x, y, x, y, name)
+    probe_x, probe_y = _pair(probe_inputs, probe_targets, "probe_inputs", "probe_targets")
+    for part, ours, theirs in (("inputs", x, probe_x), ("targets", y, probe_y)):
+        if ours.shape[1] != theirs.shape[1]:
+            raise InvalidInput(
+                found=f"{part} with {ours.shape[1]} columns, probe_{part} with {theirs.shape[1]}",
+                needed="the same columns in both",
+                do_this=f"prepare probe_{part} in the way of {part}",
+            )
+    return Data(x, y, probe_x, probe_y, name)
+
+
+def _pair(
+    inputs: ArrayLike | Tensor, targets: ArrayLike | Tensor, first: str, second: str
+) -> tuple[Tensor, Tensor]:
+    x, y = _matrix(inputs, first), _matrix(targets, second)
+    if len(x) != len(y):
+        raise InvalidInput(
+            found=f"{len(x)} rows of {first}, {len(y)} rows of {second}",
+            needed="one row of each to a sample",
+            do_this=f"pass the rows of {first} and {second} that belong together",
+        )
+    return x, y
+
+
+def _matrix(values: ArrayLike | Tensor, name: str) -> Tensor:
+    """``values`` as a finite float64 matrix of its own, with at least one row and one column."""
+    source = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    try:
+        array = np.array(source, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            found=f"{name} that are no table of numbers ({error})",
+            needed="numbers in rows of equal length",
+            do_this="pass a matrix with a row to every sample",
+        ) from error
+    if array.ndim != 2 or array.size == 0:
+        raise InvalidInput(
+            found=f"{name} of shape {array.shape}",
+            needed="a matrix with at least 1 row, the sample, and at least 1 column",
+            do_this="flatten images to rows, and turn class labels into one-hot rows",
+        )
+    for row, column in np.argwhere(~np.isfinite(array)):
+        raise InvalidInput(
+            found=f"{array[row, column]} in {name} at row {row}, column {column}",
+            needed="finite numbers",
+            do_this="drop that sample, or fill the value in",
+        )
+    return torch.from_numpy(array)
+
+
+def _moments(images: Images) -> tuple[float, float]:
+    """Mean and standard deviation over all pixels of all images, without a float64 copy of them."""
+    chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+    mean = sum(float(chunk.sum(dtype=np.float64)) for chunk in chunks) / images.size
+    squares = sum(float(np.square(chunk - np.float64(mean)).sum()) for chunk in chunks)
+    return mean, float(np.sqrt(squares / images.size))
+
+
+def _digits() -> tuple[Images, NDArray[np.int64]]:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return np.asarray(bunch.images), np.asarray(bunch.target, dtype=np.int64)
+
+
+def _from_folder(name: str, root: str | Path | None) -> tuple[Images, NDArray[np.int64]]:
+    """The training half of a data set that torchvision reads, never downloads."""
+    folder = _FOLDERS[name]
+    wanted = f"a folder with {folder.layout} in it, as torchvision lays it out"
+    fetch = f"get {name} from {folder.home}, unpack it there, and pass the folder as root"
+    if root is None:
+        raise InvalidInput(found=f"{name} without a root", needed=wanted, do_this=fetch)
+    if not Path(root).is_dir():
+        raise InvalidInput(found=f"no folder {root}", needed=wanted, do_this=fetch)
+    reader = _reader(folder.reader, name)
+    try:
+        source = reader(str(root), train=True, download=False)
+    except Exception as error:  # damaged files fail in whatever way the reader happens to meet them
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InvalidInput(
+            found=f"no readable {name} in {root} ({reason})", needed=wanted, do_this=fetch
+        ) from error
+    images, labels = np.asarray(source.data), np.asarray(source.targets, dtype=np.int64)
+    channel_is_last = images.ndim == 4
+    return (images.transpose(0, 3, 1, 2) if channel_is_last else images), labels
+
+
+def _reader(reader: str, name: str) -> Callable[..., Any]:
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise InvalidInput(
+            found=f"{name}, and no torchvision to read it ({error})",
+            needed="torchvision, in the version that goes with the installed torch",
+            do_this="install it by `pip install torchvision`, or choose digits, which needs none",
+        ) from error
+    found: Callable[..., Any] = getattr(datasets, reader)
+    return found

@@ -1,0 +1,454 @@
+"""From sizes at growing widths to an exponent with an honest interval, and to a verdict.
+
+Claim.  Where ``log size = x log M + c + k M**(-p) + noise`` with ``p >= 1/2``, the interval
+``[low, high]`` holds the asymptotic exponent x at least about as often as the confidence says,
+whatever k is.
+
+Formula.  The correction ``k M**(-p)`` is not seen apart from the slope, so the exponent is
+estimated under both extremes, and the interval holds both with their noise:
+
+    slope   least squares of log size on (1, log M) over the upper half of the log-range:
+            what the exponent is if the slopes stop drifting here
+    limit   least squares of log size on (1, log M, M**(-1/2)) over all widths, weights sqrt(M):
+            what it is if they drift on, decaying as slowly as is allowed
+    low     min(slope - t * se(slope), limit - t1 * se(limit)), and high likewise
+
+A faster decay lies between the two. Each is computed per seed and averaged; se comes from the
+spread over seeds, t and t1 are Student's two-sided and one-sided quantiles with seeds - 1 degrees.
+One side is enough at the limit: where it ends the interval, the slopes drift, and the other end is
+far off. Both simpler intervals fail: slope alone misses x once the seeds resolve its bias, and a
+drift counted only beyond its standard error covers x in as few as three cases of four.
+
+Half the width of the interval is ``noise + drift``: t * se(slope), and all the rest.
+
+The allowed decay has no ground while the changes of the slope do *not* shrink along the widths, as
+in the middle of a crossover from one exponent to another. ``settling`` says whether they shrink,
+and where they are not seen to, ``judge`` does not contradict what the slopes may be heading for.
+
+Noise is taken over whole seeds, never over widths, and so stays right if one seed's draws at
+different widths resemble each other. One seed alone has only its residuals to judge by.
+
+Not covered: corrections that decay more slowly (logarithms among them), a crossover that begins
+beyond the widest width, and sizes at the level of rounding, which whoever measures must call zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from scaling.errors import InvalidInput
+
+Floats: TypeAlias = NDArray[np.float64]
+
+ROUNDING = 1e-9
+"""The relative accuracy to which a float64 size is trusted; no noise is taken to be smaller."""
+
+START_SEEDS = 4
+"""Seeds to begin with where nothing is known about the spread over seeds."""
+
+MOST_SEEDS = 100_000
+MOST_WIDENING = 1e6
+"""More seeds, or widths further beyond the widest one, are no remedy."""
+
+
+class Verdict(StrEnum):
+    """What a measured exponent says about a predicted one, the gravest first."""
+
+    contradict = "contradict"
+    crossover = "crossover"
+    inconclusive = "inconclusive"
+    agree = "agree"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A measured exponent: ``size ~ M**slope``, with all that its interval was made from."""
+
+    slope: float
+    """The exponent over the widest widths; ``-inf`` for a size that is exactly zero."""
+    low: float
+    high: float
+    noise: float
+    """Half-width that is due to the seeds; ``inf`` where one seed leaves no residuals."""
+    drift: float
+    """Half-width that is due to drifting slopes; ``inf`` where two widths cannot show it."""
+    limit: float
+    """The exponent if the slopes drift on as slowly as ``M**(-1/2)`` decays."""
+    drifting: bool
+    """Slope and limit differ beyond what the noise explains."""
+    settling: bool
+    """The changes of the slope shrink along the widths, so that the limit has a ground."""
+    widths: tuple[int, ...]
+    """The widths that the slope was taken over."""
+    local_slopes: tuple[tuple[float, float], ...]
+    """(geometric mid width, slope) between neighbouring widths, over all that were measured."""
+    seeds: int
+    degrees: int
+    """Student's degrees of freedom behind the noise; 0 where nothing was left to estimate it."""
+    confidence: float
+
+    def __str__(self) -> str:
+        return f"{self.slope:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What would settle an estimate: this many seeds at each width, up to this widest width."""
+
+    seeds: int
+    width: int
+
+
+def estimate(widths: Sequence[int], sizes: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """The exponent of ``sizes``, an array (seeds, widths) measured in float64 at rising ``widths``.
+
+    Two widths show no drift, and one seed at two widths no noise: that part of the interval is
+    infinite then, never zero. A size that is zero at every width and seed has exponent ``-inf``.
+
+    InvalidInput is raised on widths that do not rise, on shapes that do not match, and on sizes
+    that are negative, not finite, or zero in some places only.
+
+    >>> widths = [64, 128, 256, 512, 1024]
+    >>> found = estimate(widths, [[width**-0.5 for width in widths]] * 3)
+    >>> print(found)
+    -0.500 [-0.500, -0.500]
+    >>> found.widths
+    (256, 512, 1024)
+    """
+    across = _checked_widths(widths)
+    table = _checked_sizes(across, sizes)
+    if not 0 < confidence < 1:
+        raise InvalidInput(
+            found=f"confidence={confidence!r}",
+            needed="a confidence strictly between 0 and 1",
+            do_this="pass for instance confidence=0.95",
+        )
+    if not table.any():
+        return _zero(across, len(table), confidence)
+
+    log_size, log_width = np.log(table), np.log(np.array(across, dtype=np.float64))
+    start = _window_start(log_width)
+    to_slope = _slope_weights(log_width, start, len(across))
+    slope, slope_error, degrees = _contrast(to_slope, log_size, log_width)
+    two_sided = _quantile((1 + confidence) / 2, degrees)
+    noise = two_sided * slope_error
+    limit, low, high, drifting = slope, -math.inf, math.inf, False
+    if len(across) > 2:
+        to_limit = _limit_weights(log_width)
+        limit, limit_error, _ = _contrast(to_limit, log_size, log_width)
+        shift, shift_error, _ = _contrast(to_limit - to_slope, log_size, log_width)
+        beyond = _quantile(confidence, degrees) * limit_error
+        low, high = min(slope - noise, limit - beyond), max(slope + noise, limit + beyond)
+        drifting = abs(shift) > two_sided * shift_error
+    mean = log_size.mean(axis=0)
+    return Estimate(
+        slope=slope,
+        low=low,
+        high=high,
+        noise=noise,
+        drift=(high - low) / 2 - noise if len(across) > 2 else math.inf,
+        limit=limit,
+        drifting=drifting,
+        settling=_settling(log_width, log_size),
+        widths=across[start:],
+        local_slopes=_local_slopes(log_width, mean),
+        seeds=len(table),
+        degrees=degrees,
+        confidence=confidence,
+    )
+
+
+def judge(estimate: Estimate, predicted: float, margin: float) -> Verdict:
+    """The verdict on ``predicted``, an exponent or ``-inf`` for "exactly zero", within ``margin``.
+
+    * agree: the whole interval lies within ``predicted -+ margin``.
+    * contradict: it lies outside, and the slopes are settling, move by less than the margin, or
+      show no drift but a hint of one away from the prediction.
+    * crossover: neither, and a drift beyond the noise is the larger part of the interval.
+    * inconclusive: neither, because of the noise.
+
+    A size is either exactly zero or not, so ``-inf`` is agreed to or contradicted.
+
+    >>> widths = [64, 128, 256, 512, 1024]
+    >>> found = estimate(widths, [[width**-0.5 for width in widths]] * 3)
+    >>> judge(found, predicted=-0.5, margin=0.05).name, judge(found, predicted=-1, margin=0.05).name
+    ('agree', 'contradict')
+    """
+    _check_question(predicted, margin)
+    if math.isinf(predicted) or math.isinf(estimate.slope):
+        return Verdict.agree if estimate.slope == predicted else Verdict.contradict
+    if predicted - margin <= estimate.low and estimate.high <= predicted + margin:
+        return Verdict.agree
+    outside = estimate.high < predicted - margin or predicted + margin < estimate.low
+    if outside and _trusted(estimate, predicted, margin):
+        return Verdict.contradict
+    if estimate.drifting and estimate.drift >= estimate.noise:
+        return Verdict.crossover
+    return Verdict.inconclusive
+
+
+def overall(verdicts: Iterable[Verdict]) -> Verdict:
+    """The gravest of ``verdicts``: contradict, then crossover, then inconclusive, then agree.
+
+    >>> overall([Verdict.agree, Verdict.crossover]).name
+    'crossover'
+    """
+    given = set(verdicts)
+    for verdict in Verdict:
+        if verdict in given:
+            return verdict
+    raise InvalidInput(
+        found="no verdict at all",
+        needed="at least one verdict, since nothing measured is nothing confirmed",
+        do_this="run at least one check, or leave the summary out",
+    )
+
+
+def remedy(estimate: Estimate, predicted: float, margin: float) -> Remedy | None:
+    """The seeds, or else the widest width, that would settle ``estimate`` if it stays where it is.
+
+    Seeds narrow the noise, but never the span from slope to limit. That shrinks as ``M**(-1/2)`` of
+    the window's first width, hence as the fourth root of the widest one while the narrowest is
+    kept. While the slopes are not settling, the width is only a next step. None means that nothing
+    affordable helps: the exponent lies on the edge of the margin.
+
+    >>> widths = [64, 128, 256, 512, 1024, 2048, 4096]
+    >>> found = estimate(widths, [[s * m**-x for m in widths] for s, x in ((0.7, 0.5), (1.4, 0.6))])
+    >>> judge(found, predicted=-0.5, margin=0.1).name, remedy(found, predicted=-0.5, margin=0.1)
+    ('inconclusive', Remedy(seeds=11, width=4096))
+    """
+    _check_question(predicted, margin)
+    widest, seeds = estimate.widths[-1], estimate.seeds
+    if math.isinf(predicted) or math.isinf(estimate.slope):
+        return Remedy(seeds, widest)
+    if math.isinf(estimate.drift):
+        another = max(widest + 1, round(widest**2 / estimate.widths[0]))
+        return Remedy(seeds if seeds > 1 else START_SEEDS, another)
+
+    below, above = sorted((estimate.slope, estimate.limit))
+    spare_below, spare_above = below - estimate.low, estimate.high - above
+    bottom, top = predicted - margin, predicted + margin
+    if bottom < below and above < top:
+        return _more_seeds(estimate, (below - bottom) / spare_below, (top - above) / spare_above)
+    if _trusted(estimate, predicted, margin) and top < below:
+        return _more_seeds(estimate, (below - top) / spare_below)
+    if _trusted(estimate, predicted, margin) and above < bottom:
+        return _more_seeds(estimate, (bottom - above) / spare_above)
+    room = abs(abs(estimate.limit - predicted) - margin)
+    span = above - below
+    if span**4 > MOST_WIDENING * room**4:
+        return None
+    return Remedy(seeds, math.ceil(widest * max(2.0, (span / room) ** 4)))
+
+
+def _trusted(estimate: Estimate, predicted: float, margin: float) -> bool:
+    """Whether what the slopes may still do is bounded, too small to matter, or leads elsewhere."""
+    shift = estimate.limit - estimate.slope
+    away = not estimate.drifting and (predicted - estimate.slope) * shift < 0
+    return estimate.settling or abs(shift) <= margin or away
+
+
+def _more_seeds(estimate: Estimate, *shares: float) -> Remedy | None:
+    """The fewest seeds whose noise is at most the smallest of ``shares`` of what it is now."""
+    widest, seeds = estimate.widths[-1], estimate.seeds
+    if min(shares) >= 1:
+        return Remedy(seeds, widest)
+    probability = (1 + estimate.confidence) / 2
+    now = _quantile(probability, estimate.degrees) / math.sqrt(seeds)
+    few, many = max(seeds, 1), MOST_SEEDS
+
+    def enough(count: int) -> bool:
+        return _quantile(probability, count - 1) / math.sqrt(count) <= min(shares) * now
+
+    if not enough(many):
+        return None
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if enough(middle) else (middle, many)
+    return Remedy(many, widest)
+
+
+def _zero(widths: tuple[int, ...], seeds: int, confidence: float) -> Estimate:
+    """Zero is M**(-oo), known without noise or drift."""
+    mids = (math.sqrt(before * after) for before, after in pairwise(widths))
+    return Estimate(
+        slope=-math.inf,
+        low=-math.inf,
+        high=-math.inf,
+        noise=0.0,
+        drift=0.0,
+        limit=-math.inf,
+        drifting=False,
+        settling=True,
+        widths=widths,
+        local_slopes=tuple((mid, -math.inf) for mid in mids),
+        seeds=seeds,
+        degrees=0,
+        confidence=confidence,
+    )
+
+
+def _window_start(log_width: Floats) -> int:
+    """Where the upper half of the log-range begins, leaving at least three widths if there are."""
+    middle = (log_width[0] + log_width[-1]) / 2
+    start = int(np.searchsorted(log_width, middle - ROUNDING))
+    return max(0, min(start, len(log_width) - 3))
+
+
+def _slope_weights(log_width: Floats, start: int, stop: int) -> Floats:
+    """The weights w such that ``w @ log_size`` is the least-squares slope over ``start:stop``."""
+    weights = np.zeros_like(log_width)
+    centred = log_width[start:stop] - log_width[start:stop].mean()
+    weights[start:stop] = centred / (centred @ centred)
+    return weights
+
+
+def _limit_weights(log_width: Floats) -> Floats:
+    """The weights w such that ``w @ log_size`` is the slope beside a correction ``k M**(-1/2)``.
+
+    The noise of most sizes shrinks as M**(-1/2), that of a few stays. Weights sqrt(M) lie between
+    the best ones for either, and lose little to both.
+    """
+    columns = _design(log_width)
+    root_weight = np.exp((log_width - log_width[0]) / 4)
+    solution: list[Floats] = list(np.linalg.pinv(columns * root_weight[:, None]) * root_weight)
+    return solution[1]
+
+
+def _design(log_width: Floats) -> Floats:
+    from_narrowest = log_width - log_width[0]
+    correction = np.exp(-from_narrowest / 2)
+    return np.stack([np.ones_like(log_width), from_narrowest, correction], axis=1)
+
+
+def _contrast(weights: Floats, log_size: Floats, log_width: Floats) -> tuple[float, float, int]:
+    """``weights @ log_size`` averaged over seeds, its standard error, and the degrees behind that.
+
+    The error of a single seed comes from what the regression behind the limit leaves over, so that
+    a slope that drifts is not mistaken for noise; three widths leave something over a straight line
+    only, two widths nothing.
+    """
+    values = log_size @ weights
+    seeds, widths = log_size.shape
+    if seeds > 1:
+        error, degrees = float(values.std(ddof=1)) / math.sqrt(seeds), seeds - 1
+    else:
+        columns = _design(log_width)[:, : 3 if widths > 3 else 2]
+        degrees = widths - columns.shape[1]
+        if degrees == 0:
+            return float(values[0]), math.inf, 0
+        left_over = log_size[0] - columns @ (np.linalg.pinv(columns) @ log_size[0])
+        error = math.sqrt(float(left_over @ left_over) / degrees * float(weights @ weights))
+    return float(values.mean()), max(error, ROUNDING * float(np.abs(weights).sum())), degrees
+
+
+def _settling(log_width: Floats, log_size: Floats) -> bool:
+    """Whether the slope changes faster before the middle third of the widths than after it.
+
+    By more than the standard error, so that noise alone seldom passes for a bend that flattens.
+    """
+    count = len(log_width)
+    if count < 4:
+        return False
+    thirds = np.linspace(log_width[0], log_width[-1], 4)[1:3]
+    first = int(np.clip(np.abs(log_width - thirds[0]).argmin(), 1, count - 3))
+    second = int(np.clip(np.abs(log_width - thirds[1]).argmin(), first + 1, count - 2))
+    ends = ((0, first + 1), (first, second + 1), (second, count))
+    slopes = [_slope_weights(log_width, *end) for end in ends]
+    mids = [float(log_width[start:stop].mean()) for start, stop in ends]
+    before = (slopes[1] - slopes[0]) / (mids[1] - mids[0])
+    after = (slopes[2] - slopes[1]) / (mids[2] - mids[1])
+    mean = log_size.mean(axis=0)
+    flattening = np.sign(before @ mean) * before - np.sign(after @ mean) * after
+    value, error, _ = _contrast(flattening, log_size, log_width)
+    return value > error
+
+
+def _local_slopes(log_width: Floats, log_size: Floats) -> tuple[tuple[float, float], ...]:
+    mids = np.exp((log_width[1:] + log_width[:-1]) / 2)
+    slopes = np.diff(log_size) / np.diff(log_width)
+    return tuple((float(mid), float(slope)) for mid, slope in zip(mids, slopes, strict=True))
+
+
+def _quantile(probability: float, degrees: int) -> float:
+    return float(stats.t.ppf(probability, degrees)) if degrees > 0 else math.inf
+
+
+def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
+    for width in widths:
+        if not (math.isfinite(width) and width >= 1 and width == int(width)):
+            raise InvalidInput(
+                found=f"width {width}",
+                needed="widths that are whole numbers, 1 or larger",
+                do_this="pass the widths of the networks, for instance [64, 128, 256]",
+            )
+    if len(widths) < 2:
+        raise InvalidInput(
+            found=f"{len(widths)} width(s)",
+            needed="at least 2 widths for a slope, 3 to see it drift, 4 to see it settle",
+            do_this="measure at more widths, for instance [64, 128, 256, 512, 1024]",
+        )
+    for before, after in pairwise(widths):
+        if after <= before:
+            raise InvalidInput(
+                found=f"width {after} after width {before}",
+                needed="widths that strictly increase",
+                do_this="sort the widths, and put repetitions of a width among the seeds",
+            )
+    return tuple(int(width) for width in widths)
+
+
+def _checked_sizes(widths: tuple[int, ...], sizes: ArrayLike) -> Floats:
+    try:
+        table = np.asarray(sizes, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            found=f"sizes that are no table of numbers ({error})",
+            needed=f"numbers of shape (seeds, {len(widths)})",
+            do_this="give a row to every seed and a column to every width",
+        ) from error
+    if table.ndim != 2 or table.shape[0] == 0 or table.shape[1] != len(widths):
+        raise InvalidInput(
+            found=f"sizes of shape {table.shape} for {len(widths)} widths",
+            needed=f"shape (seeds, {len(widths)}) with at least one seed",
+            do_this="give a row to every seed and a column to every width",
+        )
+    for seed, column in np.argwhere(~(np.isfinite(table) & (table >= 0))):
+        raise InvalidInput(
+            found=f"size {table[seed, column]} at width {widths[column]}, seed {seed}",
+            needed="sizes that are finite and not negative",
+            do_this="look at that run: it overflowed, diverged, or returned no size",
+        )
+    zeros = np.argwhere(table == 0)
+    if 0 < len(zeros) < table.size:
+        seed, column = zeros[0]
+        raise InvalidInput(
+            found=f"size 0 at width {widths[column]}, seed {seed}, and positive sizes elsewhere",
+            needed="sizes that are all positive, or all exactly zero",
+            do_this="look for underflow there, and measure in float64",
+        )
+    return table
+
+
+def _check_question(predicted: float, margin: float) -> None:
+    if math.isnan(predicted) or predicted == math.inf:
+        raise InvalidInput(
+            found=f"predicted={predicted!r}",
+            needed="a finite exponent, or -inf for a size that is exactly zero",
+            do_this="evaluate the predicted exponent to a number first",
+        )
+    if not (math.isfinite(margin) and margin > 0):
+        raise InvalidInput(
+            found=f"margin={margin!r}",
+            needed="a margin that is finite and larger than 0",
+            do_this="pass for instance margin=0.05",
+        )

@@ -1,0 +1,342 @@
+"""The numeric interpreter: a rule's tree, evaluated on the tensors of one layer.
+
+    H (fan_in, n), D (fan_out, n), W (fan_out, fan_in)     G = D H^T / n     A = H H^T / n
+    B = D D^T / n, or F F^T / m for given cotangents F     L = G G^T         R = G^T G
+
+Claim.  Every spectral function of A, B, L, R acts on the span of the data. In an orthonormal basis of
+that span everything is an n x n problem, so an update of the K-FAC and Shampoo family costs O(M n^2),
+and O(M^2 n) only to add it to the weights; O(M^3) never occurs. Entrywise functions and W need the
+dense matrix and cost O(M^2 n).
+
+This is the twin of scaling/calculus.py: the same tree read as numbers instead of exponents. What a
+node is worth is in values.py, what the operators do in algebra.py; here is only the reading.
+
+>>> from scaling.parser import parse
+>>> H, D = torch.tensor([[1.0], [0.0]]).double(), torch.tensor([[2.0]]).double()
+>>> layer = LayerTensors(H, D, W=torch.zeros(1, 2).double())
+>>> evaluate(parse("G @ (A + rho*I)**(-1)"), layer, {"rho": 1.0}).dense().tolist()
+[[1.0, 0.0]]
+
+Not covered: layers whose update is not fan_out x fan_in; the overflow of a power (a result that is
+not finite comes out as such).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from empirical import algebra
+from empirical.basis import Basis
+from empirical.spectral import Square
+from empirical.values import Entries, LowRank, Outer, Rectangular, Value
+from scaling.errors import InvalidInput
+from scaling.language import (
+    MATRICES,
+    Add,
+    Call,
+    Dim,
+    Divide,
+    MatMul,
+    Matrix,
+    Multiply,
+    Negate,
+    Node,
+    Number,
+    Power,
+    Rule,
+    Subtract,
+    Symbol,
+    Transpose,
+    evaluate_power,
+)
+
+Record = Callable[[Node, Value], None]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTensors:
+    """What a rule sees of one layer: inputs, cotangents, weights; one column a sample.
+
+    ``H`` (fan_in, n), ``D`` (fan_out, n), ``W`` (fan_out, fan_in). ``fisher`` (fan_out, m) holds the
+    cotangents of sampled targets if B is to be the true Fisher's factor. Cotangents are those of the
+    samples' own losses, not divided by n. Raises `InvalidInput` for shapes that do not fit or entries
+    of H, D or fisher that are not finite; W is looked at only when a rule uses it.
+    """
+
+    H: Tensor
+    D: Tensor
+    W: Tensor
+    fisher: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        fisher = self.D if self.fisher is None else self.fisher
+        shapes = {n: tuple(x.shape) for n, x in (("H", self.H), ("D", self.D), ("W", self.W))}
+        fits = (
+            self.H.ndim == self.D.ndim == fisher.ndim == 2
+            and self.H.shape[1] == self.D.shape[1] > 0
+            and self.W.shape == (len(self.D), len(self.H))
+            and len(fisher) == len(self.D)
+            and fisher.shape[1] > 0
+        )
+        if not fits or not self.H.dtype == self.D.dtype == self.W.dtype == fisher.dtype:
+            raise InvalidInput(
+                f"layer tensors of shapes {shapes}, fisher {tuple(fisher.shape)}, "
+                f"dtypes {self.H.dtype}, {self.D.dtype}, {self.W.dtype}, {fisher.dtype}",
+                "H (fan_in, n), D (fan_out, n), W (fan_out, fan_in), fisher (fan_out, m); one dtype",
+                "put one sample in each column",
+            )
+        for name, x in (("H", self.H), ("D", self.D), ("fisher", fisher)):
+            _refuse_unless_finite(name, x)
+
+
+@dataclass
+class State:
+    """What a rule remembers from step to step: moving averages, and factors kept for a while.
+
+    With ``curvature_interval`` k, the square matrices made from A, B, L, R are computed at the first
+    step and every k-th after it; in between the last ones serve, moving averages inside them rest.
+    """
+
+    curvature_interval: int = 1
+    step: int = 0
+    averages: dict[str, Value] = field(default_factory=dict)
+    factors: dict[str, Value] = field(default_factory=dict)
+
+    @property
+    def refreshes(self) -> bool:
+        """Whether the next evaluation computes the curvature anew."""
+        return self.step % self.curvature_interval == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """The value of a rule: a matrix (fan_out, fan_in), of low rank where it can be."""
+
+    value: Rectangular
+
+    @cached_property
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """(U, V) with the update = U V^T, or None if it is dense."""
+        match self.value:
+            case Outer(u, v):
+                return u, v
+            case LowRank():
+                return self.value.factors()
+        return None
+
+    def dense(self) -> Tensor:
+        """The (fan_out, fan_in) matrix."""
+        return self.value.dense()
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """The update applied to (fan_in, k), without forming it if it is of low rank."""
+        if self.factors is None:
+            return self.dense() @ x
+        u, v = self.factors
+        return u @ (v.T @ x)
+
+    @torch.no_grad()
+    def add_to_(self, weight: Tensor, alpha: float) -> Tensor:
+        """Weight += alpha * update, in place."""
+        if self.factors is None:
+            return weight.add_(self.dense(), alpha=alpha)
+        u, v = self.factors
+        return weight.addmm_(u, v.T, alpha=alpha)
+
+    def spectral_norm(self) -> Tensor:
+        """The largest singular value."""
+        return self.value.spectral_norm()
+
+    def frobenius_norm(self) -> Tensor:
+        """The Frobenius norm."""
+        return self.value.frobenius_norm()
+
+    def rms(self) -> Tensor:
+        """The root mean square entry."""
+        return self.value.rms()
+
+
+@torch.no_grad()
+def evaluate(
+    rule: Rule,
+    layer: LayerTensors,
+    values: Mapping[str, float],
+    state: State | None = None,
+    record: Record | None = None,
+    dense: bool = False,
+) -> Update:
+    """The update of one layer, without learning rate and sign: dW = -eta * update.
+
+    ``values`` gives every symbol of the rule a number; others are ignored. ``state`` is needed for
+    moving averages to remember anything, and is advanced by one step. ``record`` is called once for
+    every distinct node, operands first, with its value (values have ``spectral_norm``,
+    ``frobenius_norm`` and ``rms``); within a curvature interval, for the node that is kept and not for
+    those below it. ``dense`` evaluates the same tree with full float64 matrices, as a reference.
+
+    Raises `InvalidInput` for a symbol without a finite value, for tensors that are not finite, for
+    a division by exact zero, and for powers that do not exist.
+    """
+    for name in (*rule.dampings, *rule.exponents, *rule.constants):
+        if not math.isfinite(values.get(name, math.nan)):
+            raise InvalidInput(
+                f"{values[name] if name in values else 'no value'} for '{name}' in {rule}",
+                "a finite number for every symbol of the rule",
+                f"pass values={{'{name}': ...}}",
+            )
+    sides = _Layer(layer, dense)
+    reading = _Reading(sides, values, State() if state is None else state, record)
+    result = reading.value(rule.expression)
+    reading.advance()
+    assert isinstance(result, Rectangular), "Rule refuses an expression that is no update"
+    return Update(result)
+
+
+class _Layer:
+    """The named matrices of a layer, on bases that are computed once and only when needed."""
+
+    def __init__(self, layer: LayerTensors, dense: bool) -> None:
+        fisher = layer.D if layer.fisher is None else layer.fisher
+        h, d, f, w = layer.H, layer.D, fisher, layer.W
+        self.h, self.d, self.f, self.w = (x.double() if dense else x for x in (h, d, f, w))
+        self.fans = {"fan_in": len(h), "fan_out": len(d)}
+        self.dense, self._dtype = dense, h.dtype
+
+    @cached_property
+    def right(self) -> Basis:
+        return Basis.whole(len(self.h), self._dtype) if self.dense else Basis.spanning(self.h)
+
+    @cached_property
+    def left(self) -> Basis:
+        if self.dense:
+            return Basis.whole(len(self.d), self._dtype)
+        return Basis.spanning(self.d if self.f is self.d else torch.cat([self.d, self.f], dim=1))
+
+    @cached_property
+    def gradient(self) -> Outer | Entries:
+        outer = Outer(self.d / self.d.shape[1], self.h, self.left, self.right)
+        return Entries(outer.dense()) if self.dense else outer
+
+    def matrix(self, name: str) -> Value:
+        match name:
+            case "G":
+                return self.gradient
+            case "A":
+                return Square.gram(self.right, self.h)
+            case "B":
+                return Square.gram(self.left, self.f)
+            case "L":
+                return algebra.matmul(self.gradient, self.gradient.T, MATRICES[name][0])
+            case "R":
+                return algebra.matmul(self.gradient.T, self.gradient, MATRICES[name][0])
+            case "W":
+                _refuse_unless_finite(name, self.w)
+                return Entries(self.w)
+            case "I":
+                return self.scalar(1)
+        raise AssertionError(f"the language has no matrix {name}")
+
+    def scalar(self, x: float) -> Entries:
+        return Entries(torch.tensor(float(x), dtype=torch.float64, device=self.h.device))
+
+
+class _Reading:
+    """One evaluation of a tree: equal subtrees are read once, so each average moves once a step."""
+
+    def __init__(
+        self, layer: _Layer, values: Mapping[str, float], state: State, record: Record | None
+    ) -> None:
+        self.layer, self.values, self.state, self.record = layer, values, state, record
+        self.known: dict[Node, Value] = {}
+        self.averages: dict[str, Value] = {}
+        self.factors: dict[str, Value] = {}
+
+    def value(self, node: Node, within_factor: bool = False) -> Value:
+        """What a node is worth; a factor that is kept from an earlier step is not read again."""
+        keeps = self.state.curvature_interval > 1 and not within_factor and _is_curvature(node)
+        if node not in self.known:
+            kept = None if self.state.refreshes or not keeps else self.state.factors.get(str(node))
+            value = self._read(node, within_factor or keeps) if kept is None else kept
+            self.known[node] = value
+            if self.record is not None:
+                self.record(node, value)
+        if keeps:
+            self.factors[str(node)] = self.known[node]
+        return self.known[node]
+
+    def advance(self) -> None:
+        """Remember this step. Last of all, so that a refusal leaves the state as it was."""
+        self.state.averages.update(self.averages)
+        self.state.factors.update(self.factors)
+        self.state.step += 1
+
+    def _read(self, node: Node, within_factor: bool) -> Value:
+        operands = [self.value(child, within_factor) for child in node.children]
+        match node, operands:
+            case Matrix(name), []:
+                return self.layer.matrix(name)
+            case Symbol(name), []:
+                return self.layer.scalar(self.layer.fans.get(name) or self.values[name])
+            case Number(number), []:
+                return self.layer.scalar(float(number))
+            case Add(), [x, y]:
+                return algebra.add(x, y)
+            case Subtract(), [x, y]:
+                return algebra.add(x, y.scale(-1))
+            case Multiply(), [x, y]:
+                return algebra.multiply(x, y)
+            case Divide(), [x, y]:
+                return algebra.divide(x, y)
+            case MatMul(), [x, y]:
+                return algebra.matmul(x, y, node.shape)
+            case Power(_, p), [x]:
+                return algebra.power(x, evaluate_power(p, float, self.values.__getitem__))
+            case Negate(), [x]:
+                return x.scale(-1)
+            case Transpose(), [x]:
+                return x.T
+            case Call("ema"), [x, Entries(beta)]:
+                old = self.state.averages.get(str(node))
+                average = algebra.moving_average(old, x, float(beta))
+                self.averages[str(node)] = average
+                return average
+            case Call("block"), [x, Entries(size)]:
+                return algebra.blocks(x, int(size))
+            case Call(function), [x]:
+                return _FUNCTIONS[function](x)
+        raise AssertionError(f"the language has no node {node!r}")
+
+
+_FUNCTIONS: dict[str, Callable[[Value], Value]] = {
+    "sign": algebra.sign,
+    "abs": algebra.absolute,
+    "sqrt": lambda x: algebra.power(x, 0.5),
+    "orth": algebra.orth,
+    "trace": algebra.trace,
+    "norm": lambda x: Entries(x.frobenius_norm()),
+    "specnorm": lambda x: Entries(x.spectral_norm()),
+    "rms": lambda x: Entries(x.rms()),
+    "diag": lambda x: algebra.blocks(x, 1),
+    "row_mean": algebra.row_mean,
+    "col_mean": lambda x: algebra.row_mean(x.T).T,
+}
+
+
+def _is_curvature(node: Node) -> bool:
+    if not node.shape.is_square or node.shape.rows is Dim.ANY:
+        return False
+    return any(isinstance(n, Matrix) and n.name in "ABLR" for n in node.walk())
+
+
+def _refuse_unless_finite(name: str, x: Tensor) -> None:
+    if not bool(torch.isfinite(x).all()):
+        raise InvalidInput(
+            f"{int((~torch.isfinite(x)).sum())} entries of {name} that are not finite",
+            "finite tensors",
+            "lower the learning rate, or look for an overflow in the forward pass",
+        )

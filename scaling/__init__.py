@@ -1,0 +1,1 @@
+"""How an optimizer's hyper-parameters must change with width, derived from its update rule."""

@@ -1,0 +1,331 @@
+"""The order calculus: read a rule as sizes instead of numbers. Sound or silent.
+
+`read(context, node)` returns what is known of a node (values.py) together with the derivation
+step that says why. What no rule of inference covers raises `NotCovered` naming the node. The
+numeric twin that reads the same tree is empirical/numbers.py.
+
+Why a few numbers suffice. With n = Theta(1) samples G = D H^T / n, and every matrix that a rule
+builds from A, B, L, R acts on the spans of D and H only through n x n matrices whose entries are
+all of one order. So a spectral function is one number on the span and one off it (spectral.py),
+an entrywise function of G is the size of an entry and its parity (entrywise.py), and a sum is its
+larger term (sums.py). The sizes of h, delta and W come from the ledger.
+
+>>> from scaling.ledger import Setting, ledger
+>>> from scaling.language import G, orth, sign
+>>> books = ledger(
+...     Setting(),
+...     {"input": S.Zero, "hidden": S.Zero, "output": S.Zero},
+...     {"input": S.Zero, "hidden": HALF, "output": S.One},
+... )
+>>> hidden = Context(books.sizes["hidden"], dampings={})
+>>> for rule in (G, sign(G), orth(G)):
+...     value, step = read(hidden, rule)
+...     print(f"{rule}: entry {value.entry}, gain {value.gain}")
+G: entry M^(-1), gain 1
+sign(G): entry 1, gain M^(1)
+orth(G): entry M^(-1), gain 1
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from sympy import Expr, Rational, S
+
+from scaling import entrywise, spectral, sums
+from scaling.context import Context
+from scaling.derivation import ALIGNED_UPDATE, CLT, GIVEN, GRAM, LLN, NORMS, PRODUCT, SUM, Step
+from scaling.entrywise import Reading
+from scaling.language import (
+    Add,
+    Call,
+    Dim,
+    Divide,
+    MatMul,
+    Matrix,
+    Multiply,
+    Negate,
+    Node,
+    Number,
+    Power,
+    Subtract,
+    Symbol,
+    SymbolKind,
+    Transpose,
+    evaluate_power,
+)
+from scaling.ledger import HALF
+from scaling.scale import Scale, Size
+from scaling.values import (
+    Aligned,
+    Gaussian,
+    Mixture,
+    Parity,
+    Scalar,
+    Spectral,
+    Value,
+    Vector,
+    describe,
+    times,
+)
+
+
+def read(context: Context, node: Node) -> Reading:
+    """What is known of a node, and the step that says why."""
+    match node:
+        case Matrix():
+            return _matrix(context, node)
+        case Number(value):
+            size = Scale.zero(Size.SCALAR) if value == 0 else Scale.one(Size.SCALAR)
+            return Scalar(size), Step(GIVEN, str(node), size, node=node)
+        case Symbol():
+            return _symbol(context, node)
+        case Negate(operand):
+            return read(context, operand)
+        case Transpose(operand):
+            value, step = read(context, operand)
+            return _transposed(value), step
+        case Add() | Subtract():
+            return _sum(context, node)
+        case Multiply() | Divide():
+            return _entrywise(context, node)
+        case MatMul():
+            return _matmul(context, node)
+        case Power(base, power):
+            return _power(context, node, base, evaluate_power(power, _rational, context.exponent))
+        case Call():
+            return _call(context, node)
+    raise context.not_covered(node, "an unknown kind of node", "a node of the rule language")
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one step does to a layer's output, per unit of learning rate.
+
+    ``coherent``: entry size of the part of dW h that follows the gradient; ``random``: of the part
+    in random directions (a multiple of W). Only the first adds up in the layers above.
+    """
+
+    coherent: Scale
+    random: Scale
+    step: Step
+
+
+def read_update(context: Context, node: Node) -> Update:
+    """The sizes of dW h for an update dW = node, with learning rate 1.
+
+    Raises:
+        NotCovered: for an update that is even in the gradient (it has no descent direction).
+    """
+    value, step = read(context, node)
+    sizes = context.sizes
+    signal = value.aligned if isinstance(value, Mixture) else value
+    noise = value.gaussian if isinstance(value, Mixture) else value
+    coherent = random = Scale.zero(Size.ENTRY)
+    numbers = []
+    inference = ALIGNED_UPDATE
+    if isinstance(signal, Aligned):
+        if signal.left.parity is not Parity.ODD and not signal.entry.is_zero:
+            raise context.not_covered(
+                node,
+                f"an update that is {signal.left.parity} in the gradient",
+                "an odd one: it must change sign with G to descend",
+            )
+        entrywise.check_update(context, node, signal)
+        stretch = (context.fan(Dim.FAN_IN) / context.fan(Dim.FAN_OUT)) ** HALF
+        coherent = signal.gain.as_size_of(Size.SCALAR) * sizes.h * stretch
+        numbers.append(f"gain {signal.gain} x |h| {sizes.h} x sqrt(fan_in/fan_out) {stretch}")
+        if not signal.low_rank:
+            inference = LLN
+    if isinstance(noise, Gaussian):
+        random = noise.entry * sizes.h * context.fan(Dim.FAN_IN) ** HALF
+        numbers.append(f"std {noise.entry} x |h| {sizes.h} x sqrt(fan_in)")
+        inference = CLT if signal is noise else inference
+    if not isinstance(value, Aligned | Gaussian | Mixture):
+        raise context.not_covered(node, f"{describe(value)} as an update", "a function of G")
+    total = context.plus(coherent, random)
+    line = Step(inference, "dW h per learning rate", total, " + ".join(numbers), (step,))
+    return Update(coherent, random, line)
+
+
+# --- leaves -------------------------------------------------------------------------------------
+
+
+def _symbol(context: Context, node: Symbol) -> Reading:
+    if node.is_fan:
+        size = context.fan(Dim(node.name))
+    elif node.kind is SymbolKind.DAMPING:
+        size = Scale.of_width(-context.dampings[node.name], Size.SCALAR)
+    else:
+        size = Scale.one(Size.SCALAR)
+    return Scalar(size), Step(GIVEN, str(node), size, node=node)
+
+
+def _matrix(context: Context, node: Matrix) -> Reading:
+    sizes, nothing, one = context.sizes, Scale.zero(Size.SPECTRAL), Scale.one(Size.SPECTRAL)
+    h, delta, spread = sizes.h, sizes.delta, context.spread
+    entry = delta * h
+    gain = (entry * spread).as_size_of(Size.SPECTRAL)
+    numbers = f"sqrt(fan_out fan_in) {spread} x |delta| {delta} x |h| {h}"
+    gradient = Step(GRAM, "G", gain, numbers, (sizes.h_step, sizes.delta_step), node=node)
+    match node.name:
+        case "I":
+            return Spectral(Dim.ANY, one, one), Step(GIVEN, "I", one, node=node)
+        case "W":
+            return Gaussian(sizes.w), Step(GIVEN, "W", sizes.w, "std of an entry", node=node)
+        case "G":
+            return Aligned(gain, entry), gradient
+        case "A":
+            return _second_moment(context, node, Dim.FAN_IN, "h", h, sizes.h_step)
+        case "B":
+            return _second_moment(context, node, Dim.FAN_OUT, "delta", delta, sizes.delta_step)
+    side, text = (Dim.FAN_OUT, "G G^T") if node.name == "L" else (Dim.FAN_IN, "G^T G")
+    size = gain**2
+    value = Spectral(side, size, nothing)
+    premise = replace(gradient, node=None)
+    return value, Step(GRAM, node.name, size, f"{text}: ({gain})^2", (premise,), node=node)
+
+
+def _second_moment(
+    context: Context, node: Matrix, side: Dim, factor: str, entry: Scale, premise: Step
+) -> Reading:
+    fan = context.fan(side)
+    size = (fan * entry**2).as_size_of(Size.SPECTRAL)
+    contains_data = node.name == "A" or not context.sampled_fisher
+    value = Spectral(side, size, Scale.zero(Size.SPECTRAL), contains_data)
+    numbers = f"{side} {fan} x |{factor}|^2 {entry**2}"
+    return value, Step(GRAM, node.name, size, numbers, (premise,), node=node)
+
+
+# --- operators ----------------------------------------------------------------------------------
+
+
+def _transposed(value: Value) -> Value:
+    match value:
+        case Aligned() | Gaussian():
+            return replace(value, transposed=not value.transposed)
+        case Mixture(aligned, gaussian):
+            flip = not aligned.transposed
+            return Mixture(replace(aligned, transposed=flip), replace(gaussian, transposed=flip))
+        case Vector():
+            return replace(value, is_row=not value.is_row)
+    return value
+
+
+def _sum(context: Context, node: Node) -> Reading:
+    terms = sums.collect(node)
+    if not terms:
+        like = next((c for c in node.children if c.shape == node.shape), node.children[0])
+        value, step = read(context, like)
+        zero = times(value, Scale.zero(Size.SCALAR))
+        return zero, Step(SUM, str(node), zero.main, "the terms cancel exactly", (step,), node=node)
+    total, so_far = read(context, terms[0]), terms[0]
+    for term in terms[1:]:
+        total = sums.add(context, node, so_far, term, total, read(context, term))
+        so_far = Add(so_far, term)
+    value, step = total
+    if so_far.shape != node.shape:  # what cancelled had a shape that the rest lacks
+        raise context.not_covered(
+            node, "a sum whose matrices cancel", "the sum written without them"
+        )
+    return value, replace(step, subject=str(node), node=node)
+
+
+def _entrywise(context: Context, node: Multiply | Divide) -> Reading:
+    invert = isinstance(node, Divide)
+    x, step_x = read(context, node.left)
+    y, step_y = read(context, node.right)
+    steps = (step_x, step_y)
+    if isinstance(y, Scalar):
+        factor = entrywise.reciprocal(context, node, y, x) if invert else y
+        value = times(x, factor.main)
+    elif isinstance(x, Scalar):
+        value = times(entrywise.reciprocal(context, node, y, x) if invert else y, x.size)
+    else:
+        return entrywise.product(context, node, x, y, steps, invert)
+    numbers = f"{step_x.result} {'/' if invert else 'x'} {step_y.result}"
+    return value, Step(PRODUCT, str(node), value.main, numbers, steps, node=node)
+
+
+def _power(context: Context, node: Power, base: Node, p: Expr) -> Reading:
+    value, step = read(context, base)
+    match value:
+        case Scalar(size):
+            result = size**p
+            return Scalar(result), Step(PRODUCT, str(node), result, f"({size})^({p})", (step,))
+        case Spectral():
+            return spectral.power(context, node, value, p, step)
+        case Aligned() | Vector():
+            return entrywise.power(context, node, value, p, step)
+    raise context.not_covered(node, f"a power of {describe(value)}", "a function of G")
+
+
+def _matmul(context: Context, node: MatMul) -> Reading:
+    x, step_x = read(context, node.left)
+    y, step_y = read(context, node.right)
+    steps = (step_x, step_y)
+    match x, y:
+        case Spectral(), Spectral():
+            return spectral.product(context, node, x, y, steps)
+        case Spectral(), Aligned():
+            return spectral.push_through(context, node, x, y, steps)
+        case Aligned(), Spectral():
+            return spectral.push_through(context, node, y, x, steps)
+        case Aligned(), Aligned() if x.transposed is not y.transposed:
+            return spectral.gram_product(context, node, x, y, steps)
+        case Vector(), Vector() if not x.is_row and y.is_row and x.side is not y.side:
+            left, right = (x, y) if x.side is Dim.FAN_OUT else (y, x)
+            value = entrywise.coherent(
+                context,
+                x.entry * y.entry,
+                left.behaviour,
+                right.behaviour,
+                x.side is not Dim.FAN_OUT,
+            )
+            value = replace(value, low_rank=True)
+            return value, Step(PRODUCT, str(node), value.entry, "outer product", steps, node=node)
+        case Vector(), Vector() if (
+            x.is_row
+            and not y.is_row
+            and (
+                spectral.is_square_of_one(node)
+                or x.behaviour.parity is y.behaviour.parity is Parity.EVEN
+            )
+        ):
+            size = (x.entry * y.entry * context.fan(x.side)).as_size_of(Size.SCALAR)
+            return Scalar(size), Step(LLN, str(node), size, "inner product", steps, node=node)
+    for one, other in ((x, y), (y, x)):
+        if isinstance(one, Spectral) and one.side is Dim.ANY:
+            value = times(other, one.on_span.as_size_of(Size.SCALAR))
+            return value, Step(PRODUCT, str(node), value.main, "", steps, node=node)
+    raise context.not_covered(
+        node,
+        f"{describe(x)} @ {describe(y)}",
+        "square matrices of A, B, L, R around a function of G (keep W outside of them)",
+    )
+
+
+def _call(context: Context, node: Call) -> Reading:
+    value, step = read(context, node.argument)
+    match node.function:
+        case "ema":  # (1 - beta) X at the first step
+            return value, replace(step, subject=str(node), node=node)
+        case "sign" | "abs" | "sqrt" if isinstance(value, Scalar):
+            p = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
+            size = value.size if value.size.is_zero else value.size**p
+            return Scalar(size), Step(PRODUCT, str(node), size, "", (step,), node=node)
+        case "sign" | "abs" | "sqrt":
+            return entrywise.function(context, node, value, step)
+        case "row_mean" | "col_mean":
+            return entrywise.mean(context, node, value, step)
+        case "orth":
+            return spectral.orth(context, node, value, step)
+        case "diag" | "block":
+            return spectral.blocks(context, node, value, step)
+    size = spectral.norm(context, node, value)
+    return Scalar(size), Step(NORMS, str(node), size, "", (step,), node=node)
+
+
+def _rational(value: Fraction) -> Expr:
+    return Rational(value.numerator, value.denominator)

@@ -1,0 +1,116 @@
+"""Where a rule is read: one layer's sizes, the hyper-parameters' exponents, what is known of them.
+
+The context also keeps what the reading decides on the way: the regime of every sum, and the
+equations by which a damping of unknown scale balances the term that it is added to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import sympy
+from sympy import Expr, Rational, S
+
+from scaling.errors import NotCovered
+from scaling.language import Dim, Node
+from scaling.ledger import HALF, Activation, Sizes
+from scaling.scale import Bounds, Order, Scale, Size
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A sum, and which of its terms sets the size: the other one is an alternative regime."""
+
+    layer: str
+    node: Node
+    left: Node
+    right: Node
+    left_size: Scale
+    right_size: Scale
+    order: Order
+
+    def __str__(self) -> str:
+        verdict = {
+            Order.LESS: f"{self.right} dominates",
+            Order.GREATER: f"{self.left} dominates",
+            Order.EQUAL: "balanced",
+            Order.OPEN: "open: depends on the symbols",
+        }[self.order]
+        return f"{self.left} ~ {self.left_size}, {self.right} ~ {self.right_size}: {verdict}"
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The equation left = right between the exponents of two terms, one of them a damping."""
+
+    node: Node
+    left: Expr
+    right: Expr
+
+
+@dataclass
+class Context:
+    """One layer, as a rule sees it.
+
+    Args:
+        sizes: the layer's entry in the ledger.
+        dampings: exponent d of each damping, rho = rho' M^(-d); may be an unknown symbol.
+        exponents: value of each exponent symbol of the rule; missing ones stay symbolic.
+        bounds: what is known of the symbols.
+        unknown: symbols to be solved for by balance.
+        sampled_fisher: B is made of sampled cotangents, whose span need not contain D.
+        activation: decides whether h has a mean.
+    """
+
+    sizes: Sizes
+    dampings: Mapping[str, Expr]
+    exponents: Mapping[str, Expr] = field(default_factory=dict)
+    bounds: Bounds = field(default_factory=Bounds)
+    unknown: frozenset[sympy.Symbol] = frozenset()
+    sampled_fisher: bool = False
+    activation: Activation = Activation.RELU
+    balances: list[Balance] = field(default_factory=list)
+    regimes: list[Regime] = field(default_factory=list)
+
+    def exponent(self, name: str) -> Expr:
+        """The value of an exponent symbol of the rule."""
+        return self.exponents.get(name, sympy.Symbol(name))
+
+    def fan(self, side: Dim) -> Scale:
+        """The length of a side."""
+        layer = self.sizes.layer
+        return Scale.of_width(
+            {Dim.FAN_IN: layer.fan_in, Dim.FAN_OUT: layer.fan_out}.get(side, S.Zero), Size.SCALAR
+        )
+
+    @property
+    def spread(self) -> Scale:
+        """sqrt(fan_in fan_out): from an entry to the norm of a matrix made of O(1) directions."""
+        return (self.fan(Dim.FAN_IN) * self.fan(Dim.FAN_OUT)) ** HALF
+
+    def plus(self, x: Scale, y: Scale) -> Scale:
+        """The sum of two sizes, decided by the bounds."""
+        return x.plus(y, self.bounds)
+
+    def compare(self, node: Node, x: Scale, y: Scale) -> Order:
+        """Compare the terms of a sum; a term of unknown scale is balanced with the other."""
+        for one, other in ((x, y), (y, x)):
+            free = one.width.free_symbols & self.unknown
+            if free and not other.width.free_symbols & free and not other.is_zero:
+                self.balances.append(Balance(node, one.width, other.width))
+                return Order.EQUAL
+        return self.bounds.order(x.width, y.width)
+
+    def at_most(self, x: Expr, y: Rational) -> bool:
+        """Whether x <= y for all admissible values of the symbols."""
+        return self.bounds.order(x, y) in (Order.LESS, Order.EQUAL)
+
+    def not_covered(self, node: Node, found: str, needed: str) -> NotCovered:
+        """The refusal that names the node and the layer."""
+        return NotCovered(
+            f"{found}, in '{node}' of the {self.sizes.layer.name} layer",
+            needed,
+            "rewrite that part, or derive its size by hand and measure it: the calculus has no "
+            "rule of inference for it",
+        )

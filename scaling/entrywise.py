@@ -1,0 +1,250 @@
+"""Rules of inference for entries: broadcasting, products, powers, sign, abs, sqrt and means.
+
+An entrywise function of G = D H^T is known by the size of its entries and by how it behaves in
+delta and in h. Odd in h: its rows stay aligned with h, so dW h adds up over fan_in (LLN). Even in
+h: it meets h only through h's mean, which is of order |h| for ReLU and M^(-1/2) |h| for odd
+activations (means). Odd in delta: the change keeps the direction of the gradient.
+
+Refused: entries so heavy-tailed that a few of them set the size (|x|^p with p <= -1/2), and
+functions that are neither odd nor even where the activation has zero mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from sympy import Expr, S
+
+from scaling.context import Context
+from scaling.derivation import ENTRYWISE, LLN, Step
+from scaling.language import Call, Dim, Node, Power
+from scaling.ledger import HALF, mean_step
+from scaling.scale import Scale, Size
+from scaling.values import (
+    CONSTANT,
+    Aligned,
+    Behaviour,
+    Parity,
+    Scalar,
+    Value,
+    Vector,
+    describe,
+    times,
+)
+
+Reading = tuple[Value, Step]
+
+
+def coherent(
+    context: Context, entry: Scale, left: Behaviour, right: Behaviour, transposed: bool
+) -> Aligned:
+    """A matrix with entries of that size and behaviour, made by O(1) directions."""
+    gain = (entry * context.spread).as_size_of(Size.SPECTRAL)
+    sizes = context.sizes
+    if right.parity is not Parity.ODD and not sizes.h.is_zero:
+        gain = gain * (sizes.mean_h / sizes.h).as_size_of(Size.SCALAR)
+    return Aligned(
+        gain, entry, left, right, low_rank=False, left_exact=False, right_exact=False,
+        transposed=transposed,
+    )  # fmt: skip
+
+
+def broadcast(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
+    """Spread a scalar or a vector over the matrix that it meets."""
+    match x, y:
+        case ((Aligned() | Vector()), Scalar()):
+            return x, _spread_scalar(context, y, x)
+        case Scalar(), (Aligned() | Vector()):
+            return _spread_scalar(context, x, y), y
+        case Aligned(), Vector():
+            return x, _spread_vector(context, y, x.transposed)
+        case Vector(), Aligned():
+            return _spread_vector(context, x, y.transposed), y
+        case Vector(), Vector() if x.is_row is not y.is_row:
+            row = x if x.is_row else y
+            transposed = row.side is Dim.FAN_OUT
+            return _spread_vector(context, x, transposed), _spread_vector(context, y, transposed)
+    return x, y
+
+
+def product(
+    context: Context, node: Node, x: Value, y: Value, steps: tuple[Step, ...], invert: bool
+) -> Reading:
+    """X * Y or X / Y, entry by entry; neither is a scalar."""
+    if invert:
+        y = reciprocal(context, node, y, x)
+    x, y = broadcast(context, x, y)
+    match x, y:
+        case Aligned(), Aligned():
+            need_entries(context, node, x, y)
+            entry = x.entry * y.entry
+            left, right = x.left.times(y.left), x.right.times(y.right)
+            _check(context, node, left, right)
+            value = coherent(context, entry, left, right, x.transposed)
+            return value, _step(node, value, f"{x.entry} x {y.entry}", steps)
+        case Vector(), Vector():
+            behaviour = x.behaviour.times(y.behaviour)
+            _check(context, node, behaviour)
+            vector = Vector(x.entry * y.entry, x.side, behaviour, x.is_row)
+            return vector, _step(node, vector, f"{x.entry} x {y.entry}", steps)
+    raise context.not_covered(
+        node, f"entries of {describe(x)} times {describe(y)}", "functions of G entry by entry"
+    )
+
+
+def reciprocal(context: Context, node: Node, y: Value, numerator: Value) -> Value:
+    """1/Y, entry by entry; 0/0 is 0, because a weight without gradient rests."""
+    if y.main.is_zero:
+        if numerator.main.is_zero:
+            return times(y, Scale.zero(Size.SCALAR))
+        raise context.not_covered(node, "a division by exactly zero", "a damping or eps")
+    match y:
+        case Scalar(size):
+            return Scalar(size**-1)
+        case Aligned():
+            need_entries(context, node, y)
+            sides = y.left.reciprocal(), y.right.reciprocal()
+            return coherent(context, y.entry**-1, *sides, y.transposed)
+        case Vector():
+            return replace(y, entry=y.entry**-1, behaviour=y.behaviour.reciprocal())
+    raise context.not_covered(
+        node, f"division by {describe(y)}", "a scalar, entries of G, or **(-1) of a square matrix"
+    )
+
+
+def power(context: Context, node: Power, value: Aligned | Vector, p: Expr, step: Step) -> Reading:
+    """X**p, entry by entry."""
+    if value.entry.is_zero:
+        if p.is_positive:
+            return value, replace(step, subject=str(node), node=node)
+        raise context.not_covered(node, f"zero to the power {p}", "a damping or eps")
+
+    def change(old: Behaviour) -> Behaviour:
+        parity = old.parity
+        if parity is Parity.ODD:
+            if not p.is_Integer:
+                raise context.not_covered(
+                    node,
+                    f"entries that take both signs to the power {p}",
+                    "a whole power; sign(X)*abs(X)**p is odd, abs(X)**p is even",
+                )
+            parity = Parity.ODD if p % 2 else Parity.EVEN
+        return Behaviour(parity, p * old.vanishing)
+
+    return _function(context, node, value, value.entry**p, change, f"({value.entry})^({p})", step)
+
+
+def function(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    """sign(X), abs(X) and sqrt(X) of entries."""
+    p = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
+    if not isinstance(value, Aligned | Vector):
+        raise context.not_covered(node, f"{node.function} of {describe(value)}", "a function of G")
+
+    def change(old: Behaviour) -> Behaviour:
+        parity = old.parity
+        if parity is Parity.ODD and node.function == "sqrt":
+            raise context.not_covered(
+                node, "the square root of entries that take both signs", "sqrt(abs(X)) or sqrt(X*X)"
+            )
+        if parity is Parity.ODD and node.function == "abs":
+            parity = Parity.EVEN
+        return Behaviour(parity, p * old.vanishing)
+
+    entry = value.entry if value.entry.is_zero else value.entry**p
+    return _function(context, node, value, entry, change, f"{node.function} of {value.entry}", step)
+
+
+def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    """row_mean(X) and col_mean(X)."""
+    if not isinstance(value, Aligned):
+        raise context.not_covered(node, f"means of {describe(value)}", "a function of G")
+    need_entries(context, node, value)
+    over_fan_in = (node.function == "row_mean") is not value.transposed
+    side = Dim.FAN_OUT if over_fan_in else Dim.FAN_IN
+    kept, averaged = (value.left, value.right) if over_fan_in else (value.right, value.left)
+    is_row = node.function == "col_mean"
+    if averaged.parity is Parity.EVEN:
+        vector = Vector(value.entry, side, kept, is_row)
+        return vector, Step(LLN, str(node), value.entry, "all of one sign", (step,), node=node)
+    _check(context, node, averaged)
+    means = mean_step(context.sizes, over_fan_in, context.activation)
+    base = context.sizes.h if over_fan_in else context.sizes.delta
+    ratio = Scale.one(Size.SCALAR)
+    if not base.is_zero:
+        ratio = (means.result / base).as_size_of(Size.SCALAR)
+    vector = Vector(value.entry * ratio, side, kept, is_row)
+    numbers = f"{value.entry} x mean/entry {ratio}"
+    return vector, Step(means.inference, str(node), vector.entry, numbers, (step, means), node=node)
+
+
+def need_entries(context: Context, node: Node, *values: Value) -> None:
+    """Refuse values whose entries are not made by O(1) directions."""
+    for value in values:
+        if isinstance(value, Aligned) and not value.coherent:
+            raise context.not_covered(
+                node, "entries of a full-rank polar factor", "entries made by O(1) directions"
+            )
+
+
+def _function(
+    context: Context,
+    node: Node,
+    value: Aligned | Vector,
+    entry: Scale,
+    change: Callable[[Behaviour], Behaviour],
+    numbers: str,
+    step: Step,
+) -> Reading:
+    need_entries(context, node, value)
+    result: Aligned | Vector
+    if isinstance(value, Vector):
+        result = replace(value, entry=entry, behaviour=change(value.behaviour))
+    else:
+        sides = change(value.left), change(value.right)
+        result = coherent(context, entry, *sides, value.transposed)
+    return result, _step(node, result, numbers, (step,))
+
+
+def _step(node: Node, value: Aligned | Vector, numbers: str, inputs: tuple[Step, ...]) -> Step:
+    if isinstance(value, Aligned):
+        numbers += f", {value.left.parity} in delta, {value.right.parity} in h"
+    return Step(ENTRYWISE, str(node), value.entry, numbers, inputs, node=node)
+
+
+def _check(context: Context, node: Node, *behaviours: Behaviour) -> None:
+    """Refuse what has no typical entry, or no definite alignment with h."""
+    sizes = context.sizes
+    for behaviour in behaviours:
+        if context.at_most(behaviour.vanishing, -HALF):
+            raise context.not_covered(
+                node,
+                f"entries that blow up like |x|^({behaviour.vanishing}) where an entry x of h or "
+                "delta is small, so that a few of them set the size",
+                "a growth slower than |x|^(-1/2)",
+            )
+        if behaviour.parity is Parity.MIXED and sizes.mean_h != sizes.h:
+            raise context.not_covered(
+                node,
+                "an entrywise function neither odd nor even, under an activation of zero mean",
+                "odd and even parts apart, or an activation whose mean does not vanish",
+            )
+
+
+def check_update(context: Context, node: Node, value: Aligned) -> None:
+    """What is read as an update must pass the same checks as what is multiplied."""
+    _check(context, node, value.left, value.right)
+
+
+def _spread_scalar(context: Context, scalar: Scalar, like: Aligned | Vector) -> Aligned | Vector:
+    entry = scalar.size.as_size_of(Size.ENTRY)
+    if isinstance(like, Vector):
+        return Vector(entry, like.side, CONSTANT, like.is_row)
+    return coherent(context, entry, CONSTANT, CONSTANT, like.transposed)
+
+
+def _spread_vector(context: Context, vector: Vector, transposed: bool) -> Aligned:
+    on_left = vector.side is Dim.FAN_OUT
+    left = vector.behaviour if on_left else CONSTANT
+    right = CONSTANT if on_left else vector.behaviour
+    return coherent(context, vector.entry, left, right, transposed)

@@ -1,0 +1,52 @@
+"""Every refusal has three parts: what was found, what is needed, what to do.
+
+The command line prints them and exits with code 2; a traceback is reserved for our own bugs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ScalingError(Exception):
+    """A refusal that a user can act on.
+
+    >>> print(InvalidInput("width 0", "a width of at least 1", "pass --widths 64:4096"))
+    found: width 0
+    needed: a width of at least 1
+    do this: pass --widths 64:4096
+    """
+
+    def __init__(self, found: str, needed: str, do_this: str) -> None:
+        super().__init__(found, needed, do_this)
+        self.found = found
+        self.needed = needed
+        self.do_this = do_this
+
+    def __str__(self) -> str:
+        return f"found: {self.found}\nneeded: {self.needed}\ndo this: {self.do_this}"
+
+
+class InvalidInput(ScalingError):
+    """The input is malformed: a value out of range, an unknown name, an unreadable file."""
+
+
+class NotCovered(ScalingError):
+    """The calculus has no rule of inference for this; it refuses rather than guesses."""
+
+
+class Conflict(ScalingError):
+    """The given exponents contradict a condition that was asked for."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> InvalidInput:
+    """An `InvalidInput` for a misspelt name, with the nearest known one.
+
+    >>> print(unknown("rule", "kfca", ["kfac", "sgd"]).do_this)
+    did you mean 'kfac'?
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose one of the known {kind}s"
+    return InvalidInput(f"{kind} '{name}'", f"one of {', '.join(names)}", hint)

@@ -1,0 +1,129 @@
+"""What a user fixes: ``key=value`` pairs, checked against the rule and the layers.
+
+Keys are ``a``, ``b``, ``c`` and ``d_<damping>``, each bare (all layers) or with ``_input``,
+``_hidden``, ``_output`` (or a layer's full name); or a symbol of the rule: an exponent (``e_A=1/2``),
+or the constant in front of a damping or a hyper-parameter (``rho_A=0.1``, ``beta=0.9``), which only
+measurements use.
+
+Exponents are exact: ``1/2``, ``oo`` and symbols such as ``beta - 1`` are accepted; a decimal is read
+as the fraction that it writes. Text is parsed by the rule parser, never evaluated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import sympy
+from sympy import Expr, Rational, S
+
+from scaling.errors import InvalidInput, unknown
+from scaling.language import Rule, RuleError, evaluate_power
+from scaling.ledger import Layer
+from scaling.parser import parse_scalar
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Fixed exponents by layer name, and values of the rule's symbols."""
+
+    a: Mapping[str, Expr] = field(default_factory=dict)
+    b: Mapping[str, Expr] = field(default_factory=dict)
+    c: Mapping[str, Expr] = field(default_factory=dict)
+    d: Mapping[tuple[str, str], Expr] = field(default_factory=dict)
+    exponents: Mapping[str, Expr] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+def exact(text: str) -> Expr:
+    """An exponent from text.
+
+    >>> exact("1/2"), exact("oo"), exact("2*b - 1"), exact("0.25")
+    (1/2, oo, 2*b - 1, 1/4)
+    """
+
+    def number(value: Fraction) -> Expr:
+        return Rational(value.numerator, value.denominator)
+
+    def symbol(name: str) -> Expr:
+        return S.Infinity if name == "oo" else sympy.Symbol(name)
+
+    try:
+        value = evaluate_power(parse_scalar(text), number, symbol)
+    except (RuleError, ZeroDivisionError) as error:
+        reason = error.found if isinstance(error, RuleError) else "a division by zero"
+        raise InvalidInput(
+            f"the exponent '{text}' ({reason})",
+            "a number such as 1/2, oo, or an expression in symbols",
+            "write for example b_output=1/2",
+        ) from None
+    if value.has(sympy.nan, sympy.zoo):
+        raise InvalidInput(f"the exponent '{text}'", "a number, or oo", "write for example 1/2")
+    return sympy.expand(value)
+
+
+def read_settings(pairs: Iterable[str], rule: Rule, layers: Iterable[Layer]) -> Settings:
+    """Settings from ``key=value`` texts; later pairs override earlier ones.
+
+    Raises:
+        InvalidInput: for a malformed pair, an unknown key or layer, or a value out of range.
+    """
+    layers = list(layers)
+    a: dict[str, Expr] = {}
+    b: dict[str, Expr] = {}
+    c: dict[str, Expr] = {}
+    d: dict[tuple[str, str], Expr] = {}
+    exponents: dict[str, Expr] = {}
+    values: dict[str, float] = {}
+    for pair in pairs:
+        key, equals, text = (part.strip() for part in pair.partition("="))
+        if not equals or not key or not text:
+            raise InvalidInput(
+                f"the setting '{pair}'", "key=value", "write for example --set b_output=1/2"
+            )
+        if key in rule.exponents:
+            exponents[key] = exact(text)
+        elif key in rule.dampings or key in rule.constants:
+            values[key] = _positive(key, text)
+        else:
+            letter, damping, names = _place(key, rule, layers)
+            value = exact(text)
+            if value.has(S.Infinity, -S.Infinity) and not (letter == "b" and value is S.Infinity):
+                raise InvalidInput(
+                    f"{key}={text}", "a finite exponent (only b may be oo: zero)", "fix the value"
+                )
+            for name in names:
+                if letter == "d":
+                    d[damping, name] = value
+                else:
+                    {"a": a, "b": b, "c": c}[letter][name] = value
+    return Settings(a, b, c, d, exponents, values)
+
+
+def _positive(key: str, text: str) -> float:
+    value = exact(text)
+    if not value.is_Rational or value < 0:
+        raise InvalidInput(f"{key}={text}", "a number that is not negative", "write it out")
+    return float(value)
+
+
+def _place(key: str, rule: Rule, layers: list[Layer]) -> tuple[str, str, list[str]]:
+    """The letter, the damping (for d) and the layers that a key names."""
+    places = {layer.name: [layer.name] for layer in layers}
+    for layer in layers:
+        if layer.name.startswith(layer.role) and layer.name not in places.get(layer.role, []):
+            places.setdefault(layer.role, []).append(layer.name)
+    everywhere = [layer.name for layer in layers]
+    heads = {"a": "", "b": "", "c": "", **{f"d_{name}": name for name in rule.dampings}}
+    for head in sorted(heads, key=len, reverse=True):
+        if key == head:
+            return head[0], heads[head], everywhere
+        if key.startswith(f"{head}_") and key[len(head) + 1 :] in places:
+            return head[0], heads[head], places[key[len(head) + 1 :]]
+    known = [*heads, *rule.exponents, *rule.dampings, *rule.constants]
+    known += [f"{head}_{place}" for head in heads for place in places]
+    if re.fullmatch(r"[a-z]\w*", key) is None:
+        raise InvalidInput(f"the key '{key}'", "a, b, c, d_<damping> or a symbol", "see --help")
+    raise unknown("setting", key, known)

@@ -1,0 +1,165 @@
+"""Rules of inference for spectra: powers, products, push-through, orth, blocks and norms.
+
+On the data's span every eigenvalue of a curvature matrix is of one order, so a spectral function
+is two numbers, one on the span and one off it. Applied to D C H^T, f(B) meets only the span:
+f(D D^T) D = D f(D^T D) (push-through). Where the span need not contain the gradient (B of sampled
+cotangents, or an entrywise function of G on the right) both numbers act, and the larger one wins.
+
+Powers of undamped singular matrices are pseudo-powers: zero stays zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sympy import Expr, S
+
+from scaling.context import Context
+from scaling.derivation import GRAM, PRODUCT, PUSH_THROUGH, SPECTRAL_POWER, Step
+from scaling.entrywise import Reading, need_entries
+from scaling.language import Call, Dim, MatMul, Node, Transpose
+from scaling.ledger import HALF
+from scaling.scale import Scale, Size
+from scaling.values import LINEAR, Aligned, Gaussian, Spectral, Value, Vector, describe
+
+
+def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) -> Reading:
+    """X**p of a symmetric matrix."""
+    if not value.symmetric:
+        raise context.not_covered(
+            node, "a power of a product that is not symmetric", "a symmetric matrix"
+        )
+    on_span, off_span = (
+        size if size.is_zero and p != 0 else size**p for size in (value.on_span, value.off_span)
+    )
+    numbers = f"({value.on_span})^({p})"
+    if off_span != on_span:
+        numbers += f" on the data's span, {off_span} off it"
+    result = replace(value, on_span=on_span, off_span=off_span)
+    return result, Step(SPECTRAL_POWER, str(node), on_span, numbers, (step,), node=node)
+
+
+def product(
+    context: Context, node: MatMul, x: Spectral, y: Spectral, steps: tuple[Step, ...]
+) -> Reading:
+    """X @ Y of two square matrices of one side."""
+    on_span = x.on_span * y.on_span
+    same_span = x.contains_data and y.contains_data
+    if not same_span:
+        on_span = context.plus(on_span, x.on_span * y.off_span)
+        on_span = context.plus(on_span, x.off_span * y.on_span)
+    commute = node.left == node.right or Dim.ANY in (x.side, y.side)
+    value = Spectral(
+        y.side if x.side is Dim.ANY else x.side,
+        on_span,
+        x.off_span * y.off_span,
+        same_span,
+        x.symmetric and y.symmetric and commute,
+    )
+    numbers = f"{x.on_span} x {y.on_span}"
+    return value, Step(PRODUCT, str(node), on_span, numbers, steps, node=node)
+
+
+def push_through(
+    context: Context, node: MatMul, spectral: Spectral, aligned: Aligned, steps: tuple[Step, ...]
+) -> Reading:
+    """f(B) @ X or X @ f(A)."""
+    on_delta_side = (spectral.side is Dim.FAN_OUT) or spectral.side is Dim.ANY
+    factor_exact = aligned.left_exact if on_delta_side else aligned.right_exact
+    size, assumption = spectral.on_span, ""
+    if not (factor_exact and spectral.contains_data) and spectral.on_span != spectral.off_span:
+        size = context.plus(spectral.on_span, spectral.off_span)
+        source = (
+            "an entrywise function of G" if spectral.contains_data else "B of sampled cotangents"
+        )
+        assumption = (
+            f"{source}: the gradient lies partly in the span and partly off it, so the larger of "
+            "the two eigenvalues acts"
+        )
+        side = "left_exact" if on_delta_side else "right_exact"
+        aligned = replace(aligned, **{side: False})  # type: ignore[arg-type]
+    factor = size.as_size_of(Size.SCALAR)
+    value = replace(aligned, gain=aligned.gain * factor, entry=aligned.entry * factor)
+    numbers = f"{size} x {aligned.gain}"
+    return value, Step(PUSH_THROUGH, str(node), value.gain, numbers, steps, assumption, node)
+
+
+def gram_product(
+    context: Context, node: MatMul, x: Aligned, y: Aligned, steps: tuple[Step, ...]
+) -> Reading:
+    """X @ Y.T and X.T @ Y of gradient-like matrices D C H^T."""
+    if not (x.low_rank and y.low_rank and x.left == y.left == LINEAR):
+        raise context.not_covered(
+            node, "a Gram matrix of a full-rank entrywise function", "a Gram matrix of D C H^T"
+        )
+    on_fan_in = x.transposed
+    exact = all(v.right_exact if on_fan_in else v.left_exact for v in (x, y))
+    side = Dim.FAN_IN if on_fan_in else Dim.FAN_OUT
+    size = x.gain * y.gain
+    value = Spectral(side, size, Scale.zero(Size.SPECTRAL), exact, is_square_of_one(node))
+    return value, Step(GRAM, str(node), size, f"{x.gain} x {y.gain}", steps, node=node)
+
+
+def is_square_of_one(node: Node) -> bool:
+    """Whether a product is X @ X.T or X.T @ X, hence symmetric."""
+    left, right = (c.operand if isinstance(c, Transpose) else c for c in node.children)
+    return left == right
+
+
+def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    """The polar factor: every singular value becomes 1."""
+    if not isinstance(value, Aligned):
+        raise context.not_covered(node, f"orth of {describe(value)}", "a function of G")
+    need_entries(context, node, value)
+    if value.entry.is_zero:
+        return value, replace(step, subject=str(node), node=node)
+    one = Scale.one(Size.SPECTRAL)
+    layer = context.sizes.layer
+    if value.low_rank or S.Zero in (layer.fan_in, layer.fan_out):
+        result = replace(value, gain=one, entry=(context.spread**-1).as_size_of(Size.ENTRY))
+    else:  # full rank: the bulk outweighs the aligned directions entry by entry
+        side = context.plus(context.fan(Dim.FAN_IN), context.fan(Dim.FAN_OUT))
+        entry = (side**-HALF).as_size_of(Size.ENTRY)
+        result = replace(value, gain=one, entry=entry, coherent=False)
+    numbers = "every singular value becomes 1"
+    return result, Step(SPECTRAL_POWER, str(node), one, numbers, (step,), node=node)
+
+
+def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    """diag(X) and block(X, size): pieces of fixed size, so each sees O(1) entries of the span."""
+    if not isinstance(value, Spectral) or not value.symmetric:
+        raise context.not_covered(node, f"{node.function} of {describe(value)}", "A, B, L or R")
+    fan = context.fan(value.side)
+    size = context.plus(value.on_span / fan, value.off_span)
+    numbers = f"{value.on_span} spread over {value.side} {fan}"
+    if not value.off_span.is_zero:
+        numbers += f" + {value.off_span}"
+    whole = Spectral(value.side, size, size)
+    return whole, Step(GRAM, str(node), size, numbers, (step,), node=node)
+
+
+def norm(context: Context, node: Call, value: Value) -> Scale:
+    """trace, norm (Frobenius), specnorm and rms."""
+    name = node.function
+    one = Scale.one(Size.SCALAR)
+    match value:
+        case Spectral(side=side, on_span=on_span, off_span=off_span):
+            if not value.symmetric:
+                raise context.not_covered(node, "the size of a product", "one factor")
+            fan = context.fan(side)
+            bulk = {"trace": fan, "norm": fan**HALF, "specnorm": one, "rms": fan**HALF}[name]
+            size = context.plus(on_span, off_span * bulk).as_size_of(Size.SCALAR)
+            return size / fan if name == "rms" else size
+        case Aligned(entry=entry, gain=gain):
+            if name == "specnorm" and not value.coherent:
+                return gain.as_size_of(Size.SCALAR)
+            return entry.as_size_of(Size.SCALAR) * (one if name == "rms" else context.spread)
+        case Gaussian(entry=entry):
+            fans = context.plus(context.fan(Dim.FAN_IN), context.fan(Dim.FAN_OUT))
+            spread = {"rms": one, "norm": context.spread, "specnorm": fans**HALF}[name]
+            return entry.as_size_of(Size.SCALAR) * spread
+        case Vector(entry=entry, side=side):
+            return entry.as_size_of(Size.SCALAR) * (
+                one if name == "rms" else context.fan(side) ** HALF
+            )
+    raise context.not_covered(node, f"{name} of {describe(value)}", "one matrix")

@@ -1,0 +1,183 @@
+"""The rule of inference for sums: the larger term sets the size, if the terms do not cancel.
+
+Like terms are collected first, so what cancels exactly is exactly zero. A damping of unknown
+scale is balanced with the term that it is added to (`Context.compare`). Everything else is decided
+by comparing exponents, and the decision is recorded as a `Regime`: it is the first thing to look
+at when a measurement drifts from one exponent to another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from scaling.context import Context, Regime
+from scaling.derivation import DAMPING, SUM, Step
+from scaling.entrywise import Reading, broadcast
+from scaling.language import (
+    Add,
+    Dim,
+    Divide,
+    Multiply,
+    Negate,
+    Node,
+    Number,
+    Subtract,
+    Symbol,
+    SymbolKind,
+)
+from scaling.scale import Order, Size
+from scaling.values import (
+    Aligned,
+    Behaviour,
+    Gaussian,
+    Mixture,
+    Scalar,
+    Spectral,
+    Value,
+    Vector,
+    describe,
+    times,
+)
+
+
+def add(
+    context: Context, node: Node, left: Node, right: Node, first: Reading, second: Reading
+) -> Reading:
+    """One sum of two terms."""
+    (x, step_x), (y, step_y) = first, second
+    x, y = broadcast(context, x, y)
+    steps = (step_x, step_y)
+    if isinstance(x, Gaussian | Mixture) or isinstance(y, Gaussian | Mixture):
+        value = _mix(context, node, x, y)
+        numbers = "an aligned and a random part, kept apart"
+        return value, Step(SUM, f"{left} + {right}", value.main, numbers, steps, node=node)
+    order = context.compare(node, x.main, y.main)
+    if order is Order.EQUAL:
+        x, y = _balanced(context, x, y)
+    regime = Regime(context.sizes.layer.name, node, left, right, x.main, y.main, order)
+    context.regimes.append(regime)
+    value = _add(context, node, x, y, order)
+    damped = contains_damping(left) != contains_damping(right)
+    assumption = f"the terms of {node} do not cancel" if order is Order.EQUAL and not damped else ""
+    inference = DAMPING if damped else SUM
+    return value, Step(
+        inference, f"{left} + {right}", value.main, str(regime), steps, assumption, node
+    )
+
+
+def _balanced(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
+    """Give the term of unknown scale the scale of the other one."""
+    for one, other in ((x, y), (y, x)):
+        if one.main.width.free_symbols & context.unknown and one.main != other.main:
+            scaled = times(one, (other.main / one.main).as_size_of(Size.SCALAR))
+            return (scaled, y) if one is x else (x, scaled)
+    return x, y
+
+
+def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Value:
+    plus = context.plus
+    match x, y:
+        case Scalar(), Scalar():
+            return Scalar(plus(x.size, y.size))
+        case Spectral(), Spectral():
+            anisotropic = [v for v in (x, y) if v.off_span != v.on_span]
+            return Spectral(
+                y.side if x.side is Dim.ANY else x.side,
+                plus(x.on_span, y.on_span),
+                plus(x.off_span, y.off_span),
+                all(v.contains_data for v in anisotropic),
+                x.symmetric and y.symmetric,
+            )
+        case Vector(), Vector() if x.side is y.side:
+            behaviour = _behaviour(context, x.behaviour, y.behaviour, order)
+            return replace(x, entry=plus(x.entry, y.entry), behaviour=behaviour)
+        case Aligned(), Aligned():
+            return Aligned(
+                gain=plus(x.gain, y.gain),
+                entry=plus(x.entry, y.entry),
+                left=_behaviour(context, x.left, y.left, order),
+                right=_behaviour(context, x.right, y.right, order),
+                low_rank=x.low_rank and y.low_rank,
+                coherent=x.coherent and y.coherent,
+                left_exact=x.left_exact and y.left_exact,
+                right_exact=x.right_exact and y.right_exact,
+                transposed=x.transposed,
+            )
+    raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
+
+
+def _behaviour(context: Context, x: Behaviour, y: Behaviour, order: Order) -> Behaviour:
+    parity = x.parity.plus(y.parity)
+    if order in (Order.LESS, Order.GREATER):
+        parity = (y if order is Order.LESS else x).parity
+    return Behaviour(parity, -context.bounds.larger(-x.vanishing, -y.vanishing))
+
+
+def _mix(context: Context, node: Node, x: Value, y: Value) -> Value:
+    random, aligned = _parts(x)
+    more_random, more_aligned = _parts(y)
+    if not all(isinstance(v, Gaussian | Mixture | Aligned) for v in (x, y)):
+        raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
+    noise = random or more_random
+    if random and more_random:
+        noise = replace(random, entry=context.plus(random.entry, more_random.entry))
+    signal = aligned or more_aligned
+    if aligned and more_aligned:
+        order = context.compare(node, aligned.main, more_aligned.main)
+        both = _add(context, node, aligned, more_aligned, order)
+        assert isinstance(both, Aligned)
+        signal = both
+    assert noise is not None
+    return Mixture(signal, noise) if signal else noise
+
+
+def _parts(value: Value) -> tuple[Gaussian | None, Aligned | None]:
+    match value:
+        case Mixture(aligned, gaussian):
+            return gaussian, aligned
+        case Gaussian():
+            return value, None
+        case Aligned():
+            return None, value
+    return None, None
+
+
+def collect(node: Node) -> list[Node]:
+    """The terms of a sum with like terms collected; those that cancel exactly are gone.
+
+    >>> from scaling.language import G, A, I, symbol
+    >>> collect(A + symbol("rho") * I - A)
+    [<rule rho*I>]
+    >>> collect(2 * G - (G + G))
+    []
+    """
+    total: dict[Node, Fraction] = {}
+
+    def go(node: Node, factor: Fraction) -> None:
+        match node:
+            case Add(left, right):
+                go(left, factor)
+                go(right, factor)
+            case Subtract(left, right):
+                go(left, factor)
+                go(right, -factor)
+            case Negate(operand):
+                go(operand, -factor)
+            case Multiply(Number(value), other) | Multiply(other, Number(value)):
+                go(other, factor * value)
+            case Divide(other, Number(value)) if value != 0:
+                go(other, factor / value)
+            case Number(value):
+                one = Number(Fraction(1))
+                total[one] = total.get(one, Fraction(0)) + factor * value
+            case _:
+                total[node] = total.get(node, Fraction(0)) + factor
+
+    go(node, Fraction(1))
+    return [term for term, factor in total.items() if factor != 0]
+
+
+def contains_damping(node: Node) -> bool:
+    """Whether a damping symbol occurs in a node."""
+    return any(isinstance(n, Symbol) and n.kind is SymbolKind.DAMPING for n in node.walk())

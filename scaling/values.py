@@ -1,0 +1,201 @@
+"""What the order calculus knows of a value: one small abstract domain per kind of matrix.
+
+    Scalar     a size
+    Spectral   a symmetric function of A, B, L, R or I on one side: the size of its eigenvalues on
+               the data's span (n directions) and off it
+    Aligned    a gradient-like matrix: its gain along the data (how far it stretches h), the size
+               of a typical entry, and its parity in delta (left) and in h (right)
+    Gaussian   W: independent entries, no direction
+    Mixture    Aligned + Gaussian
+    Vector     a row or column of means
+
+Sizes of different kinds are never mixed: the gain of an Aligned value and its entries are two
+facts, and each rule of inference (calculus.py) says which of them it derives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from sympy import Expr, S
+
+from scaling.language import Dim
+from scaling.scale import Scale
+
+
+class Parity(StrEnum):
+    """How a value behaves when its factor (delta on the left, h on the right) flips sign."""
+
+    ODD = "odd"
+    EVEN = "even"
+    MIXED = "neither odd nor even"
+
+    def times(self, other: Parity) -> Parity:
+        """Parity of a product."""
+        if Parity.MIXED in (self, other):
+            return Parity.MIXED
+        return Parity.EVEN if self is other else Parity.ODD
+
+    def plus(self, other: Parity) -> Parity:
+        """Parity of a sum."""
+        return self if self is other else Parity.MIXED
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How a value depends on its factor on one side: delta on the left, h on the right.
+
+    ``vanishing``: as an entry x of the factor goes to 0, the value goes to 0 like |x|^vanishing.
+    A negative number means that it blows up there: entries are then heavy-tailed.
+    """
+
+    parity: Parity
+    vanishing: Expr
+
+    def times(self, other: Behaviour) -> Behaviour:
+        """Behaviour of a product, entry by entry."""
+        return Behaviour(self.parity.times(other.parity), self.vanishing + other.vanishing)
+
+    def reciprocal(self) -> Behaviour:
+        """Behaviour of 1/x."""
+        return Behaviour(self.parity, -self.vanishing)
+
+
+LINEAR = Behaviour(Parity.ODD, S.One)
+CONSTANT = Behaviour(Parity.EVEN, S.Zero)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A number."""
+
+    size: Scale
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.size
+
+
+@dataclass(frozen=True)
+class Spectral:
+    """A symmetric matrix on one side, by the size of its eigenvalues.
+
+    ``contains_data``: the span holds the gradient's own factor (D on the left, H on the right).
+    ``symmetric`` is False for a product of two different matrices, whose powers are not covered.
+    """
+
+    side: Dim
+    on_span: Scale
+    off_span: Scale
+    contains_data: bool = True
+    symmetric: bool = True
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.on_span
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A gradient-like matrix that keeps a direction: D C H^T or an entrywise function of it.
+
+    ``gain``: size of its action from the data's input direction to the output direction (a
+    spectral size). ``entry``: its typical entry. ``low_rank``: O(1) non-zero singular values.
+    ``coherent``: the entries are made by O(1) directions, entry = gain / sqrt(fan_in fan_out) up
+    to the means. ``left_exact``/``right_exact``: the factors are exactly D and H.
+    """
+
+    gain: Scale
+    entry: Scale
+    left: Behaviour = LINEAR
+    right: Behaviour = LINEAR
+    low_rank: bool = True
+    coherent: bool = True
+    left_exact: bool = True
+    right_exact: bool = True
+    transposed: bool = False
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.entry
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent entries: W itself."""
+
+    entry: Scale
+    transposed: bool = False
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.entry
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """An aligned and a Gaussian part, added."""
+
+    aligned: Aligned
+    gaussian: Gaussian
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.aligned.entry
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A column (side fan_out) or a row (side fan_in) of means of a gradient-like matrix."""
+
+    entry: Scale
+    side: Dim
+    behaviour: Behaviour
+    is_row: bool
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.entry
+
+
+def times(value: Value, factor: Scale) -> Value:
+    """A value times a scalar of size ``factor``."""
+    match value:
+        case Scalar(size):
+            return Scalar(size * factor)
+        case Spectral(on_span=on_span, off_span=off_span):
+            return replace(value, on_span=on_span * factor, off_span=off_span * factor)
+        case Aligned(gain=gain, entry=entry):
+            return replace(value, gain=gain * factor, entry=entry * factor)
+        case Gaussian(entry=entry) | Vector(entry=entry):
+            return replace(value, entry=entry * factor)
+        case Mixture(aligned, gaussian):
+            scaled = replace(aligned, gain=aligned.gain * factor, entry=aligned.entry * factor)
+            return Mixture(scaled, replace(gaussian, entry=gaussian.entry * factor))
+
+
+Value = Scalar | Spectral | Aligned | Gaussian | Mixture | Vector
+
+
+def describe(value: Value) -> str:
+    """One phrase naming the kind of a value, for messages."""
+    match value:
+        case Scalar():
+            return "a scalar"
+        case Spectral(side=side):
+            return f"a square matrix on the {side} side"
+        case Aligned(left=left):
+            return f"a gradient-like matrix, {left.parity} in G"
+        case Gaussian():
+            return "the Gaussian matrix W"
+        case Mixture():
+            return "a sum of W and a gradient-like matrix"
+        case Vector():
+            return "a vector of means"
