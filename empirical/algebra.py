@@ -6,11 +6,11 @@
     entrywise anything       dense, as it must be
     anything mixed           dense, as a last resort: diag(A) + A costs what a dense matrix costs
 
-Claim.  No function here forms a dense matrix from low-rank operands unless the operation is entrywise,
-and none inverts one. Zeros: 0/0 = 0 and 0**negative = 0, so that a weight without gradient rests; a
-number that is not zero over an exact zero is refused.
+Claim.  No function here forms a dense matrix from low-rank operands unless the operation is
+entrywise, and none inverts one. Zeros: 0/0 = 0 and 0**negative = 0, so that a weight without
+gradient rests; a number that is not zero over an exact zero is refused.
 
-Not covered: shapes. The language checks them while a rule is built; here they are taken for granted.
+Not covered: shapes. The language checks them while a rule is built; here they are granted.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Orthonormal bases of what the data span on one side of a layer.
 
-Claim.  n samples span at most n of the M dimensions of a side, so whatever a rule does with A, B, L, R
-happens in n coordinates Q^T x, and Q costs O(M n^2): a QR factorisation, then the singular values of
-its small triangle decide the rank. With at least as many samples as dimensions there is nothing to
-gain; the basis is then the identity ("the whole side") and is never stored.
+Claim.  n samples span at most n of the M dimensions of a side, so whatever a rule does with A, B,
+L, R happens in n coordinates Q^T x, and Q costs O(M n^2): a QR factorisation, then the singular
+values of its small triangle decide the rank. With at least as many samples as dimensions there is
+nothing to gain; the basis is then the identity ("the whole side") and is never stored.
 
 What counts as zero.  A direction of relative size below `tolerance` of the data's dtype; sizes are
 compared after every sample was scaled to length one. Bases are float64 whatever the data are.
@@ -74,7 +74,8 @@ class Basis:
         data = self.columns.double()
         lengths = torch.linalg.vector_norm(data, dim=0)
         data = data / torch.where(lengths == 0, 1, lengths)
-        return _range(data, tolerance(self.dtype))
+        # A row without data (a dead unit) is zero in exact arithmetic; its sign must not be noise.
+        return _range(data, tolerance(self.dtype)) * (data != 0).any(dim=1, keepdim=True)
 
     @property
     def rank(self) -> int:
@@ -116,7 +117,8 @@ def _range(x: Tensor, zero: float, relative: bool = True) -> Tensor:
         return x
     q, r = torch.linalg.qr(x)
     u, s, _ = torch.linalg.svd(r)
-    return q @ u[:, s > zero * (s[0] if relative else 1)]
+    kept: Tensor = q @ u[:, s > zero * (s[0] if relative else 1)]
+    return kept
 
 
 def _outside(q: Tensor, x: Tensor) -> Tensor:

@@ -1,12 +1,9 @@
 """The numeric interpreter: a rule's tree, evaluated on the tensors of one layer.
 
-    H (fan_in, n), D (fan_out, n), W (fan_out, fan_in)     G = D H^T / n     A = H H^T / n
-    B = D D^T / n, or F F^T / m for given cotangents F     L = G G^T         R = G^T G
-
-Claim.  Every spectral function of A, B, L, R acts on the span of the data. In an orthonormal basis of
-that span everything is an n x n problem, so an update of the K-FAC and Shampoo family costs O(M n^2),
-and O(M^2 n) only to add it to the weights; O(M^3) never occurs. Entrywise functions and W need the
-dense matrix and cost O(M^2 n).
+Claim.  Every spectral function of A, B, L, R acts on the span of the data. In an orthonormal basis
+of that span everything is an n x n problem, so an update of the K-FAC and Shampoo family costs
+O(M n^2), and O(M^2 n) only to add it to the weights; O(M^3) never occurs. Entrywise functions and W
+need the dense matrix and cost O(M^2 n).
 
 This is the twin of scaling/calculus.py: the same tree read as numbers instead of exponents. What a
 node is worth is in values.py, what the operators do in algebra.py; here is only the reading.
@@ -25,19 +22,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from empirical import algebra
-from empirical.basis import Basis
-from empirical.spectral import Square
+from empirical.layer import LayerTensors, LayerValues
+from empirical.state import State
 from empirical.values import Entries, LowRank, Outer, Rectangular, Value
 from scaling.errors import InvalidInput
 from scaling.language import (
-    MATRICES,
     Add,
     Call,
     Dim,
@@ -56,62 +52,9 @@ from scaling.language import (
     evaluate_power,
 )
 
+__all__ = ["LayerTensors", "Record", "State", "Update", "evaluate"]
+
 Record = Callable[[Node, Value], None]
-
-
-@dataclass(frozen=True, eq=False)
-class LayerTensors:
-    """What a rule sees of one layer: inputs, cotangents, weights; one column a sample.
-
-    ``H`` (fan_in, n), ``D`` (fan_out, n), ``W`` (fan_out, fan_in). ``fisher`` (fan_out, m) holds the
-    cotangents of sampled targets if B is to be the true Fisher's factor. Cotangents are those of the
-    samples' own losses, not divided by n. Raises `InvalidInput` for shapes that do not fit or entries
-    of H, D or fisher that are not finite; W is looked at only when a rule uses it.
-    """
-
-    H: Tensor
-    D: Tensor
-    W: Tensor
-    fisher: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        fisher = self.D if self.fisher is None else self.fisher
-        shapes = {n: tuple(x.shape) for n, x in (("H", self.H), ("D", self.D), ("W", self.W))}
-        fits = (
-            self.H.ndim == self.D.ndim == fisher.ndim == 2
-            and self.H.shape[1] == self.D.shape[1] > 0
-            and self.W.shape == (len(self.D), len(self.H))
-            and len(fisher) == len(self.D)
-            and fisher.shape[1] > 0
-        )
-        if not fits or not self.H.dtype == self.D.dtype == self.W.dtype == fisher.dtype:
-            raise InvalidInput(
-                f"layer tensors of shapes {shapes}, fisher {tuple(fisher.shape)}, "
-                f"dtypes {self.H.dtype}, {self.D.dtype}, {self.W.dtype}, {fisher.dtype}",
-                "H (fan_in, n), D (fan_out, n), W (fan_out, fan_in), fisher (fan_out, m); one dtype",
-                "put one sample in each column",
-            )
-        for name, x in (("H", self.H), ("D", self.D), ("fisher", fisher)):
-            _refuse_unless_finite(name, x)
-
-
-@dataclass
-class State:
-    """What a rule remembers from step to step: moving averages, and factors kept for a while.
-
-    With ``curvature_interval`` k, the square matrices made from A, B, L, R are computed at the first
-    step and every k-th after it; in between the last ones serve, moving averages inside them rest.
-    """
-
-    curvature_interval: int = 1
-    step: int = 0
-    averages: dict[str, Value] = field(default_factory=dict)
-    factors: dict[str, Value] = field(default_factory=dict)
-
-    @property
-    def refreshes(self) -> bool:
-        """Whether the next evaluation computes the curvature anew."""
-        return self.step % self.curvature_interval == 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +119,8 @@ def evaluate(
     ``values`` gives every symbol of the rule a number; others are ignored. ``state`` is needed for
     moving averages to remember anything, and is advanced by one step. ``record`` is called once for
     every distinct node, operands first, with its value (values have ``spectral_norm``,
-    ``frobenius_norm`` and ``rms``); within a curvature interval, for the node that is kept and not for
-    those below it. ``dense`` evaluates the same tree with full float64 matrices, as a reference.
+    ``frobenius_norm`` and ``rms``); within a curvature interval, for the node that is kept and not
+    for those below it. ``dense`` evaluates the same tree with full float64 matrices: a reference.
 
     Raises `InvalidInput` for a symbol without a finite value, for tensors that are not finite, for
     a division by exact zero, and for powers that do not exist.
@@ -185,11 +128,11 @@ def evaluate(
     for name in (*rule.dampings, *rule.exponents, *rule.constants):
         if not math.isfinite(values.get(name, math.nan)):
             raise InvalidInput(
-                f"{values[name] if name in values else 'no value'} for '{name}' in {rule}",
+                f"{values.get(name, 'no value')} for '{name}' in {rule}",
                 "a finite number for every symbol of the rule",
                 f"pass values={{'{name}': ...}}",
             )
-    sides = _Layer(layer, dense)
+    sides = LayerValues(layer, dense)
     reading = _Reading(sides, values, State() if state is None else state, record)
     result = reading.value(rule.expression)
     reading.advance()
@@ -197,59 +140,11 @@ def evaluate(
     return Update(result)
 
 
-class _Layer:
-    """The named matrices of a layer, on bases that are computed once and only when needed."""
-
-    def __init__(self, layer: LayerTensors, dense: bool) -> None:
-        fisher = layer.D if layer.fisher is None else layer.fisher
-        h, d, f, w = layer.H, layer.D, fisher, layer.W
-        self.h, self.d, self.f, self.w = (x.double() if dense else x for x in (h, d, f, w))
-        self.fans = {"fan_in": len(h), "fan_out": len(d)}
-        self.dense, self._dtype = dense, h.dtype
-
-    @cached_property
-    def right(self) -> Basis:
-        return Basis.whole(len(self.h), self._dtype) if self.dense else Basis.spanning(self.h)
-
-    @cached_property
-    def left(self) -> Basis:
-        if self.dense:
-            return Basis.whole(len(self.d), self._dtype)
-        return Basis.spanning(self.d if self.f is self.d else torch.cat([self.d, self.f], dim=1))
-
-    @cached_property
-    def gradient(self) -> Outer | Entries:
-        outer = Outer(self.d / self.d.shape[1], self.h, self.left, self.right)
-        return Entries(outer.dense()) if self.dense else outer
-
-    def matrix(self, name: str) -> Value:
-        match name:
-            case "G":
-                return self.gradient
-            case "A":
-                return Square.gram(self.right, self.h)
-            case "B":
-                return Square.gram(self.left, self.f)
-            case "L":
-                return algebra.matmul(self.gradient, self.gradient.T, MATRICES[name][0])
-            case "R":
-                return algebra.matmul(self.gradient.T, self.gradient, MATRICES[name][0])
-            case "W":
-                _refuse_unless_finite(name, self.w)
-                return Entries(self.w)
-            case "I":
-                return self.scalar(1)
-        raise AssertionError(f"the language has no matrix {name}")
-
-    def scalar(self, x: float) -> Entries:
-        return Entries(torch.tensor(float(x), dtype=torch.float64, device=self.h.device))
-
-
 class _Reading:
     """One evaluation of a tree: equal subtrees are read once, so each average moves once a step."""
 
     def __init__(
-        self, layer: _Layer, values: Mapping[str, float], state: State, record: Record | None
+        self, layer: LayerValues, values: Mapping[str, float], state: State, record: Record | None
     ) -> None:
         self.layer, self.values, self.state, self.record = layer, values, state, record
         self.known: dict[Node, Value] = {}
@@ -331,12 +226,3 @@ def _is_curvature(node: Node) -> bool:
     if not node.shape.is_square or node.shape.rows is Dim.ANY:
         return False
     return any(isinstance(n, Matrix) and n.name in "ABLR" for n in node.walk())
-
-
-def _refuse_unless_finite(name: str, x: Tensor) -> None:
-    if not bool(torch.isfinite(x).all()):
-        raise InvalidInput(
-            f"{int((~torch.isfinite(x)).sum())} entries of {name} that are not finite",
-            "finite tensors",
-            "lower the learning rate, or look for an overflow in the forward pass",
-        )

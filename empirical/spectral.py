@@ -10,9 +10,9 @@ size side x side is formed. With at least as many samples as the side is long, Q
 ("the whole side"), S is X itself, and ``off`` only remembers the value that X takes where there are
 no data; the code is the same. The diagonal blocks of such an X are `Blocks`.
 
-What counts as zero.  An eigenvalue that cannot be told from ``off`` *is* ``off``; so without damping a
-direction without data has eigenvalue exactly 0, with damping exactly rho, however small rho is.
-0**negative is 0 (pseudo-inverse). Bases and spectra are computed in float64 whatever the data are.
+What counts as zero.  An eigenvalue that cannot be told from ``off`` *is* ``off``; so without
+damping a direction without data has eigenvalue exactly 0, with damping exactly rho, however small
+rho is. 0**negative is 0 (pseudo-inverse). Spectra are computed in float64 whatever the data are.
 
 Not covered: powers of matrices that are not symmetric; powers that are not whole of matrices with
 negative eigenvalues. Both are refused.
@@ -40,7 +40,7 @@ class Square:
 
     @classmethod
     def gram(cls, basis: Basis, data: Tensor) -> Square:
-        """data data^T / samples, for data within the span of the basis."""
+        """The second moment, data data^T / samples, for data within the span of the basis."""
         c = basis.coordinates(data)
         return cls(basis, c @ c.T / data.shape[1], c.new_zeros(()))
 
@@ -55,7 +55,7 @@ class Square:
 
     def on(self, basis: Basis) -> Tensor:
         """The core in a basis that holds this one."""
-        if basis is self.basis:
+        if basis is self.basis or self.basis.is_whole:
             return self.core
         eye = torch.eye(basis.rank, dtype=self.core.dtype, device=self.core.device)
         e = basis.coordinates(self.basis.q)
@@ -181,7 +181,8 @@ class Blocks:
     def square(self) -> Square:
         """The same as a dense (side, side) matrix."""
         blocks = [block for part in self.parts for block in part]
-        return Square(Basis.whole(self.side, self.dtype), torch.block_diag(*blocks), self.off)
+        whole = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+        return Square(Basis.whole(self.side, self.dtype), whole, self.off)
 
     def scale(self, c: Tensor | float) -> Blocks:
         """C times this."""
@@ -203,7 +204,7 @@ class Blocks:
 
     def apply(self, x: Tensor) -> Tensor:
         """This @ x for x of shape (side, k), in the dtype of x."""
-        rows = x.split([count * size for count, size, _ in self.layout])
+        rows = torch.split(x, [count * size for count, size, _ in self.layout])
         return torch.cat(
             [
                 (part.to(x.dtype) @ piece.reshape(*part.shape[:2], -1)).reshape(piece.shape)
@@ -230,6 +231,11 @@ class Blocks:
     def rms(self) -> Tensor:
         """The root mean square entry, zeros outside the blocks included."""
         return self.frobenius_norm() / self.side
+
+
+def frobenius_norm(x: Tensor) -> Tensor:
+    """The root of the sum of squares of all entries."""
+    return x.square().sum().sqrt()
 
 
 def largest_singular_value(x: Tensor) -> Tensor:
@@ -268,8 +274,9 @@ def _power(
     if not off_is_eigenvalue and not whole:
         off = off.clamp(min=0)  # no vector sees it, so it must not be the reason to refuse
     if not whole and bool((s < 0).any() | (off < 0)):
+        least = min(float(x) for x in (off, *s.flatten()))
         raise InvalidInput(
-            f"the power {p:g} of a matrix with the eigenvalue {min(float(off), float(s.min())):.3g}",
+            f"the power {p:g} of a matrix with the eigenvalue {least:.3g}",
             "no negative eigenvalues, or a whole power",
             "add a damping: (X + rho*I)",
         )

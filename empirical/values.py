@@ -12,16 +12,17 @@ gradient-like matrices, and the weights W) costs O(M^2 n).
 
 Two forms of low rank, because they keep different things exact. `Outer` keeps zeros: an entry of G
 that is exactly zero (a dead unit, a black pixel) stays so, and its sign is 0 and not that of a
-rounding error. `LowRank` keeps spans: the part of the gradient outside the span of A is exactly zero
-and is not magnified by a large 1/rho. Hence `sign(G)` is safe, while `sign` of a preconditioned
-gradient decides the sign of entries that are zero but for rounding by rounding.
+rounding error. `LowRank` keeps spans: the part of the gradient outside the span of A is exactly
+zero and is not magnified by a large 1/rho. Hence `sign(G)` is safe, while in `sign` of a
+preconditioned gradient an entry that is zero but for rounding gets the sign of the rounding.
 
 A multiple c I of the identity, whose side is not known, is the scalar c: the language lets no other
-scalar be added to a square matrix, or multiplied to one by @. All scalars are 0-dim tensors in float64.
+scalar be added to a square matrix, or multiplied to one by @. All scalars are 0-dim and float64.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor
 
 from empirical.basis import Basis
-from empirical.spectral import Blocks, Square, largest_singular_value
+from empirical.spectral import Blocks, Square, frobenius_norm, largest_singular_value
 
 
 class _Rectangular:
@@ -50,7 +51,7 @@ class _Rectangular:
 
     def frobenius_norm(self) -> Tensor:
         """The Frobenius norm; a vector's length."""
-        return torch.linalg.norm(self.low_rank().core)
+        return frobenius_norm(self.low_rank().core)
 
     def spectral_norm(self) -> Tensor:
         """The largest singular value."""
@@ -58,7 +59,7 @@ class _Rectangular:
 
     def rms(self) -> Tensor:
         """The root mean square entry."""
-        return self.frobenius_norm() / torch.Size(self.shape).numel() ** 0.5
+        return self.frobenius_norm() / math.sqrt(math.prod(self.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +75,7 @@ class Entries(_Rectangular):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Rows and columns; () for a scalar."""
         return tuple(self.x.shape)
 
     @property
@@ -82,9 +84,11 @@ class Entries(_Rectangular):
         return self if self.is_scalar else Entries(self.x.T)
 
     def dense(self) -> Tensor:
+        """The tensor, entry by entry, in the layer's dtype."""
         return self.x
 
     def low_rank(self) -> LowRank:
+        """The same in orthonormal coordinates."""
         x = self.x.reshape(1, 1) if self.is_scalar else self.x
         left, right = (Basis.whole(side, x.dtype) for side in x.shape)
         return LowRank(left, x.double(), right)
@@ -109,6 +113,7 @@ class Outer(_Rectangular):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Rows and columns; () for a scalar."""
         return len(self.u), len(self.v)
 
     @property
@@ -117,9 +122,11 @@ class Outer(_Rectangular):
         return Outer(self.v, self.u, self.right, self.left)
 
     def dense(self) -> Tensor:
+        """The tensor, entry by entry, in the layer's dtype."""
         return self.u @ self.v.T
 
     def low_rank(self) -> LowRank:
+        """The same in orthonormal coordinates."""
         core = self.left.coordinates(self.u) @ self.right.coordinates(self.v).T
         return LowRank(self.left, core, self.right)
 
@@ -143,6 +150,7 @@ class LowRank(_Rectangular):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Rows and columns; () for a scalar."""
         return self.left.side, self.right.side
 
     @property
@@ -161,12 +169,14 @@ class LowRank(_Rectangular):
         return u.to(self.left.dtype), v.to(self.left.dtype)
 
     def dense(self) -> Tensor:
+        """The tensor, entry by entry, in the layer's dtype."""
         if self.left.is_whole and self.right.is_whole:
             return self.core.to(self.left.dtype)
         u, v = self.factors()
         return u @ v.T
 
     def low_rank(self) -> LowRank:
+        """The same in orthonormal coordinates."""
         return self
 
     def scale(self, c: Tensor | float) -> LowRank:

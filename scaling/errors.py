@@ -32,6 +32,10 @@ class InvalidInput(ScalingError):
     """The input is malformed: a value out of range, an unknown name, an unreadable file."""
 
 
+class RuleError(InvalidInput):
+    """The rule is malformed. Raised while its tree is built; the parser adds the caret."""
+
+
 class NotCovered(ScalingError):
     """The calculus has no rule of inference for this; it refuses rather than guesses."""
 
@@ -40,13 +44,15 @@ class Conflict(ScalingError):
     """The given exponents contradict a condition that was asked for."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> InvalidInput:
-    """An `InvalidInput` for a misspelt name, with the nearest known one.
+def unknown(
+    kind: str, name: str, known: Iterable[str], error: type[InvalidInput] = InvalidInput
+) -> InvalidInput:
+    """The error for a misspelt name, with the nearest known one.
 
     >>> print(unknown("rule", "kfca", ["kfac", "sgd"]).do_this)
     did you mean 'kfac'?
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"choose one of the known {kind}s"
-    return InvalidInput(f"{kind} '{name}'", f"one of {', '.join(names)}", hint)
+    hint = f"did you mean '{near[0]}'?" if near else "choose one of these"
+    return error(f"{kind} '{name}'", f"one of {', '.join(names)}", hint)

@@ -20,7 +20,7 @@ Shapes are checked while the tree is built, so an impossible rule cannot be writ
 >>> G @ G
 Traceback (most recent call last):
     ...
-scaling.language.RuleError: found: G (fan_out x fan_in) @ G (fan_out x fan_in)
+scaling.errors.RuleError: found: G (fan_out x fan_in) @ G (fan_out x fan_in)
 needed: as many columns on the left as rows on the right
 do this: transpose one side with .T, or put a square matrix of the right side between them
 
@@ -38,63 +38,10 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Protocol, TypeVar
 
-from scaling.errors import InvalidInput, unknown
+from scaling.errors import RuleError, unknown
+from scaling.functions import FUNCTIONS
+from scaling.shapes import SCALAR, UPDATE, Dim, Shape, broadcast
 
-
-class RuleError(InvalidInput):
-    """The rule is malformed. Raised while the tree is built; the parser adds the caret."""
-
-
-# --- shapes -------------------------------------------------------------------------------------
-
-
-class Dim(StrEnum):
-    """The length of one side of a matrix."""
-
-    ONE = "1"
-    FAN_OUT = "fan_out"
-    FAN_IN = "fan_in"
-    ANY = "any"  # the identity, until it meets another matrix
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Rows and columns of a value in the language."""
-
-    rows: Dim
-    cols: Dim
-
-    @property
-    def is_scalar(self) -> bool:
-        """1 x 1."""
-        return self.rows is Dim.ONE and self.cols is Dim.ONE
-
-    @property
-    def is_square(self) -> bool:
-        """Curvature-like: powers are matrix powers."""
-        return self.rows is self.cols and not self.is_scalar
-
-    @property
-    def is_vector(self) -> bool:
-        """One row or one column; broadcasts against gradient-like matrices."""
-        return (self.rows is Dim.ONE) != (self.cols is Dim.ONE)
-
-    @property
-    def is_gradient_like(self) -> bool:
-        """fan_out x fan_in or its transpose: products and powers are entrywise."""
-        return {self.rows, self.cols} == {Dim.FAN_OUT, Dim.FAN_IN}
-
-    @property
-    def transposed(self) -> Shape:
-        """The shape of the transpose."""
-        return Shape(self.cols, self.rows)
-
-    def __str__(self) -> str:
-        return "scalar" if self.is_scalar else f"{self.rows} x {self.cols}"
-
-
-SCALAR = Shape(Dim.ONE, Dim.ONE)
-UPDATE = Shape(Dim.FAN_OUT, Dim.FAN_IN)
 MATRICES: dict[str, tuple[Shape, str]] = {
     "G": (UPDATE, "gradient, D H^T / n"),
     "A": (Shape(Dim.FAN_IN, Dim.FAN_IN), "input second moment, H H^T / n"),
@@ -166,10 +113,10 @@ class Node:
         return Multiply(as_node(other), self)
 
     def __truediv__(self, other: Operand) -> Node:
-        return Divide(self, as_node(other))
+        return quotient(self, as_node(other))
 
     def __rtruediv__(self, other: Operand) -> Node:
-        return Divide(as_node(other), self)
+        return quotient(as_node(other), self)
 
     def __matmul__(self, other: Node) -> Node:
         return MatMul(self, other)
@@ -213,8 +160,9 @@ def as_node(value: Operand) -> Node:
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
             raise RuleError(f"the number {value}", "a finite number", "write it out")
-        return Number(Fraction(repr(value)))
-    return Number(Fraction(value))
+        value = Fraction(repr(value))
+    number = Number(Fraction(abs(value)))
+    return Negate(number) if value < 0 else number
 
 
 @dataclass(frozen=True, repr=False)
@@ -225,7 +173,7 @@ class Matrix(Node):
 
     def __post_init__(self) -> None:
         if self.name not in MATRICES:
-            raise RuleError(*_parts(unknown("matrix", self.name, MATRICES)))
+            raise unknown("matrix", self.name, MATRICES, RuleError)
 
     @property
     def shape(self) -> Shape:
@@ -271,7 +219,7 @@ class Symbol(Node):
 
 @dataclass(frozen=True, repr=False)
 class Number(Node):
-    """An exact number."""
+    """An exact number, not negative."""
 
     value: Fraction
 
@@ -281,7 +229,7 @@ class Number(Node):
 
     @property
     def _precedence(self) -> int:  # type: ignore[override]
-        return 5 if self.value.denominator == 1 and self.value >= 0 else 2
+        return 5 if self.value.denominator == 1 else 2
 
     def __str__(self) -> str:
         return str(self.value)
@@ -325,7 +273,7 @@ class _Sum(_Binary):
             return y if x.rows is Dim.ANY else x
         if (x.is_scalar and y.is_square) or (y.is_scalar and x.is_square):
             raise self._refuse("two matrices of the same shape", "multiply the scalar by I")
-        shape = _broadcast(x, y)
+        shape = broadcast(x, y)
         if shape is None:
             raise self._refuse("two values of the same shape", "check the sides; .T transposes")
         return shape
@@ -359,7 +307,7 @@ class _Entrywise(_Binary):
                 "entrywise product here",
                 "use @ for the matrix product and **(-1) for the inverse",
             )
-        shape = _broadcast(x, y)
+        shape = broadcast(x, y)
         if shape is None:
             raise self._refuse("two values of the same shape", "check the sides; .T transposes")
         return shape
@@ -375,6 +323,13 @@ class Divide(_Entrywise):
     """Quotient by a scalar, or entry by entry; 0/0 is 0 (a weight without gradient rests)."""
 
     _operator = "/"
+
+
+def quotient(left: Node, right: Node) -> Node:
+    """left / right; a quotient of numbers is a number, so that 1/2 is what 0.5 is."""
+    if isinstance(left, Number) and isinstance(right, Number) and right.value != 0:
+        return Number(left.value / right.value)
+    return Divide(left, right)
 
 
 class MatMul(_Binary):
@@ -484,7 +439,11 @@ class Call(Node):
 
     @cached_property
     def shape(self) -> Shape:
-        return FUNCTIONS[self.function].shape(self)
+        function, shape = FUNCTIONS[self.function], self.argument.shape
+        if not function.accepts(shape):
+            found = f"{self.function}({_short(self.argument)}) of a {shape}"
+            raise RuleError(found, function.needs, function.about)
+        return function.result(shape)
 
     @property
     def children(self) -> tuple[Node, ...]:
@@ -494,117 +453,13 @@ class Call(Node):
         return f"{self.function}({', '.join(map(str, self.children))})"
 
 
-# --- functions ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function of the language: what it accepts and the shape of what it returns."""
-
-    name: str
-    about: str
-    accepts: Callable[[Shape], bool]
-    needs: str
-    result: Callable[[Shape], Shape]
-    option: str | None = None
-
-    def shape(self, node: Call) -> Shape:
-        """The shape of a call, or a `RuleError`."""
-        shape = node.argument.shape
-        if not self.accepts(shape):
-            raise RuleError(
-                f"{self.name}({_short(node.argument)}) of a {shape}", self.needs, self.about
-            )
-        return self.result(shape)
-
-
-def _same(shape: Shape) -> Shape:
-    return shape
-
-
-def _is_matrix(shape: Shape) -> bool:
-    return not shape.is_scalar and shape.rows is not Dim.ANY
-
-
-def _entries(shape: Shape) -> bool:
-    return shape.is_gradient_like or shape.is_vector or shape.is_scalar
-
-
-def _square(shape: Shape) -> bool:
-    return shape.is_square and shape.rows is not Dim.ANY
-
-
-def _gradient(shape: Shape) -> bool:
-    return shape.is_gradient_like
-
-
-_ENTRIES = "a gradient-like matrix, a vector or a scalar"
-_SQUARE = "a square matrix such as A, B, L, R"
-_GRADIENT = "a gradient-like matrix"
-FUNCTIONS: dict[str, Function] = {
-    f.name: f
-    for f in (
-        Function("sign", "the sign of each entry of X", _entries, _ENTRIES, _same),
-        Function("abs", "the absolute value of each entry of X", _entries, _ENTRIES, _same),
-        Function(
-            "sqrt",
-            "the square root of each entry; a square matrix takes X**(1/2)",
-            _entries,
-            _ENTRIES,
-            _same,
-        ),
-        Function(
-            "orth",
-            "the polar factor U V^T of X = U S V^T, on the span of X",
-            _gradient,
-            _GRADIENT,
-            _same,
-        ),
-        Function("trace", "the trace of a square X", _square, _SQUARE, lambda _: SCALAR),
-        Function("norm", "the Frobenius norm of X", _is_matrix, "a matrix", lambda _: SCALAR),
-        Function("specnorm", "the spectral norm of X", _is_matrix, "a matrix", lambda _: SCALAR),
-        Function(
-            "rms", "the root mean square entry of X", _is_matrix, "a matrix", lambda _: SCALAR
-        ),
-        Function("diag", "the diagonal part of a square X", _square, _SQUARE, _same),
-        Function(
-            "row_mean",
-            "the mean of each row of X, a column",
-            _gradient,
-            _GRADIENT,
-            lambda s: Shape(s.rows, Dim.ONE),
-        ),
-        Function(
-            "col_mean",
-            "the mean of each column of X, a row",
-            _gradient,
-            _GRADIENT,
-            lambda s: Shape(Dim.ONE, s.cols),
-        ),
-        Function(
-            "block",
-            "block(X, size): the diagonal blocks of a square X, size x size each",
-            _square,
-            _SQUARE,
-            _same,
-            option="size",
-        ),
-        Function(
-            "ema",
-            "ema(X, beta): the moving average (1 - beta) sum_t beta^t X_{now - t}",
-            lambda shape: shape.rows is not Dim.ANY,
-            "anything but the bare identity",
-            _same,
-            option="beta",
-        ),
-    )
-}
+# --- functions --------------------------------------------------------------------------------
 
 
 def call(name: str, *arguments: Operand) -> Node:
     """Apply a function of the language by name, checking the arguments."""
     if name not in FUNCTIONS:
-        raise RuleError(*_parts(unknown("function", name, FUNCTIONS)))
+        raise unknown("function", name, FUNCTIONS, RuleError)
     function = FUNCTIONS[name]
     wanted = 1 if function.option is None else 2
     if len(arguments) != wanted:
@@ -784,26 +639,10 @@ def symbol(name: str) -> Symbol:
     return Symbol(name)
 
 
-def _broadcast(x: Shape, y: Shape) -> Shape | None:
-    if x.is_square or y.is_square:
-        return x if x == y else None
-    sides = []
-    for one, other in ((x.rows, y.rows), (x.cols, y.cols)):
-        if one is not other and Dim.ONE not in (one, other):
-            return None
-        sides.append(other if one is Dim.ONE else one)
-    shape = Shape(*sides)
-    return shape if shape.is_scalar or shape.is_vector or shape.is_gradient_like else None
-
-
 def _short(node: Node, limit: int = 40) -> str:
     text = str(node)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def _parts(error: InvalidInput) -> tuple[str, str, str]:
-    return error.found, error.needed, error.do_this
-
-
-G, A, B, L, R, W, I = (Matrix(name) for name in "GABLRWI")  # noqa: E741
+G, A, B, L, R, W, I = (Matrix(name) for name in "GABLRWI")
 fan_in, fan_out = (Symbol(name) for name in FANS)

@@ -9,7 +9,7 @@ True
 >>> parse("G @ A @ B")
 Traceback (most recent call last):
     ...
-scaling.language.RuleError: found: G @ A (fan_out x fan_in) @ B (fan_out x fan_out)
+scaling.errors.RuleError: found: G @ A (fan_out x fan_in) @ B (fan_out x fan_out)
     G @ A @ B
           ^
 needed: as many columns on the left as rows on the right
@@ -24,9 +24,9 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TypeVar
 
-from scaling.errors import unknown
+from scaling.errors import InvalidInput, RuleError, unknown
+from scaling.functions import FUNCTIONS
 from scaling.language import (
-    FUNCTIONS,
     Add,
     Divide,
     MatMul,
@@ -37,11 +37,11 @@ from scaling.language import (
     Number,
     Power,
     Rule,
-    RuleError,
     Subtract,
     Symbol,
     Transpose,
     call,
+    quotient,
 )
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ _BINARY: dict[type[ast.operator], tuple[str, Callable[[Node, Node], Node]]] = {
     ast.Add: ("+", Add),
     ast.Sub: ("-", Subtract),
     ast.Mult: ("*", Multiply),
-    ast.Div: ("/", Divide),
+    ast.Div: ("/", quotient),
     ast.MatMult: ("@", MatMul),
     ast.Pow: ("**", Power),
 }
@@ -151,10 +151,8 @@ class _Parser:
                 isinstance(arg, ast.Starred) for arg in args
             ):
                 if function not in FUNCTIONS:
-                    error = unknown("function", function, FUNCTIONS)
-                    raise self._at(
-                        self._column(tree), RuleError(error.found, error.needed, error.do_this)
-                    )
+                    error = unknown("function", function, FUNCTIONS, RuleError)
+                    raise self._at(self._column(tree), error)
                 nodes = [self._node(arg, deeper) for arg in args]
                 return self._checked(tree, lambda: call(function, *nodes))
         raise self._at(
@@ -199,7 +197,7 @@ class _Parser:
         except RuleError as error:
             raise self._at(self._column(tree) if column is None else column, error) from None
 
-    def _at(self, column: int, error: RuleError) -> RuleError:
+    def _at(self, column: int, error: InvalidInput) -> InvalidInput:
         if "\n" in error.found:  # already has its caret
             return error
         start = max(0, column - 60)

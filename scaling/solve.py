@@ -109,6 +109,7 @@ class Derived:
     free: tuple[str, ...]
     assumptions: tuple[str, ...]
     steps: Mapping[str, Step]
+    updates: Mapping[str, Update]
     regimes: Mapping[str, tuple[Regime, ...]]
     bounds: Bounds
 
@@ -149,13 +150,15 @@ def derive(
     c: dict[str, Expr] = {}
     d: dict[str, dict[str, Expr]] = {}
     steps: dict[str, Step] = {}
+    updates: dict[str, Update] = {}
     regimes: dict[str, tuple[Regime, ...]] = {}
     for layer in problem.setting.layers:
         d[layer.name] = _dampings(problem, books, layer, bounds, imposed)
         context = problem.context(books, layer, d[layer.name], bounds)
         update = read_update(context, rule.expression)
         c[layer.name], step = _learning_rate(problem, layer, update, a, b, bounds, imposed)
-        steps[layer.name], regimes[layer.name] = step, tuple(context.regimes)
+        steps[layer.name], updates[layer.name] = step, update
+        regimes[layer.name] = tuple(context.regimes)
         free += [str(x) for x in d[layer.name].values() if str(x).startswith("d_")]
         free += [str(c[layer.name])] if str(c[layer.name]).startswith("c_") else []
         assumptions += step.assumptions()
@@ -165,6 +168,7 @@ def derive(
         tuple(dict.fromkeys(free)),
         tuple(dict.fromkeys(assumptions)),
         steps,
+        updates,
         regimes,
         bounds,
     )

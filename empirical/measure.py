@@ -1,0 +1,435 @@
+"""One step of one network, measured: init, own updates, feature changes, output change.
+
+    init     RMS of h_l at the start (of f in the output layer)
+    own      RMS of dW_l h_{l-1}: what the layer's own update does to its output
+    feature  RMS of h_l after the step minus h_l before it (df in the output layer)
+
+All are taken on held-out probe samples, in float64, on a real network trained by `RuleOptimizer`.
+The data are the same at every width; the seed varies the weights only. A bias is a layer: its
+init is the RMS of the bias itself.
+
+The output at the start is a sum over few classes and hence noisy: its RMS is taken over
+`READOUTS` independent draws of the readout weights, the first of which is the network's own.
+
+Constants that no exponent fixes are set once, at the narrowest width (`calibrate`): each damping
+to a tenth of what it is added to, then each learning rate so that the layer's own update has RMS
+0.1. They are the same at every width, so they move intercepts, never slopes.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from empirical.capture import Loss as SampledLoss
+from empirical.data import Data
+from empirical.networks import MLP
+from empirical.numbers import Update
+from empirical.optimizers import Fisher, RuleOptimizer
+from empirical.parametrize import LayerScales, at_width, draw_
+from empirical.values import Value
+from scaling.errors import InvalidInput
+from scaling.language import Add, Node, Rule, Subtract, Symbol, SymbolKind
+from scaling.ledger import Layer, Loss, Role
+from scaling.solve import Exponents, Problem
+from scaling.sums import contains_damping
+
+Sums: TypeAlias = Mapping[tuple[str, Node], tuple[float, float]]
+"""(layer, damped sum) -> sizes of the term without and of the term with the damping."""
+
+OWN_AT_BASE = 0.1
+DAMPING_AT_BASE = 0.1
+READOUTS = 64
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What multiplies the powers of the width, by layer (and damping), and the rule's symbols."""
+
+    eta: Mapping[str, float]
+    rho: Mapping[str, Mapping[str, float]]
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is measured: a rule under given exponents, on given data."""
+
+    problem: Problem
+    exponents: Exponents
+    values: Mapping[str, float]
+    data: Data
+    device: str = "cpu"
+
+    def layers(self) -> list[tuple[str, Layer]]:
+        """(name in the network, layer of the theory), weights first."""
+        names = []
+        for layer in self.problem.setting.layers:
+            suffix = ".bias" if layer.is_bias else ""
+            names.append((f"layers.{layer.position - 1}{suffix}", layer))
+        return names
+
+    def scales(self, width: int, constants: Constants) -> dict[str, LayerScales]:
+        """Numbers of every layer at a width, by the layer's name in theory."""
+        x = self.exponents
+        return {
+            layer.name: at_width(
+                width,
+                layer,
+                x.a[layer.name],
+                x.b[layer.name],
+                x.c[layer.name],
+                x.d[layer.name],
+                self._sigma(layer),
+                constants.eta[layer.name],
+                constants.rho[layer.name],
+            )
+            for _, layer in self.layers()
+        }
+
+    def _sigma(self, layer: Layer) -> float:
+        if layer.is_bias:
+            return 0.5
+        return self.data.features**-0.5 if layer.role is Role.INPUT else 1.0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Measured sizes of one layer; ``feature`` of the output layer is df."""
+
+    init: float
+    own: float
+    feature: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One step at one width and seed."""
+
+    rule: str
+    width: int
+    seed: int
+    sizes: Mapping[str, Sizes]
+    sums: Sums
+    seconds: float
+    peak_mb: float
+
+    def as_json(self) -> dict[str, object]:
+        """The ``measure`` interface."""
+        return {
+            "rule": self.rule,
+            "width": self.width,
+            "seed": self.seed,
+            "sizes": {name: asdict(sizes) for name, sizes in self.sizes.items()},
+            "seconds": self.seconds,
+            "peak_mb": self.peak_mb,
+        }
+
+
+def measure(trial: Trial, constants: Constants, width: int, seed: int) -> Measurement:
+    """Take one step at one width and seed, and measure it.
+
+    ``sums`` of the result holds, for every sum with a damping, the sizes of its two terms.
+    """
+    check_memory(width, trial.problem.setting.depth)
+    start = time.perf_counter()
+    scales = trial.scales(width, constants)
+    model = _network(trial, scales, width, seed)
+    probe = trial.data.probe_inputs.to(trial.device)
+    with torch.no_grad():
+        before = model.hidden(probe)
+        readout = _readout_size(trial, model, scales, before, width, seed)
+    optimizer, sums = _step(trial, model, scales, seed)
+    updates = optimizer.updates()
+    with torch.no_grad():
+        after = model.hidden(probe)
+        sizes = {}
+        for name, layer in trial.layers():
+            l = layer.position - 1
+            source = probe if l == 0 else before[l - 1]
+            moved = _move(updates[name], layer, source, scales[layer.name])
+            first = _rms(before[l]) if l + 1 < len(before) else readout
+            if layer.is_bias:
+                first = scales[layer.name].std
+            change = after[l] - before[l]
+            sizes[layer.name] = Sizes(first, moved, _rms(change))
+    seconds = time.perf_counter() - start
+    _check_finite(sizes, width, seed)
+    rule = trial.problem.rule
+    return Measurement(
+        rule.name or str(rule), width, seed, sizes, sums, seconds, _peak_mb(trial.device)
+    )
+
+
+def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
+    """Constants from the narrowest width: dampings first, then learning rates.
+
+    A damping that the user gave (``--set rho_A=0.1``) is taken as it is.
+    """
+    rule = trial.problem.rule
+    given = {k: trial.values[k] for k in rule.dampings if k in trial.values}
+    names = [layer.name for layer in trial.problem.setting.layers]
+    blank = {k: given.get(k, 1.0) for k in rule.dampings}
+    constants = Constants(
+        dict.fromkeys(names, 1.0), {name: dict(blank) for name in names}, trial.values
+    )
+    scales = trial.scales(width, constants)
+    model = _network(trial, scales, width, seed)
+    _, sums = _step(trial, model, scales, seed)
+    rho = {name: dict(blank) for name in names}
+    for (name, total), (other, damping) in sums.items():
+        for symbol in dampings_in(total):
+            if symbol not in given and other > 0 and damping > 0:
+                rho[name][symbol] = blank[symbol] * DAMPING_AT_BASE * other / damping
+    constants = Constants(constants.eta, rho, trial.values)
+    measured = measure(trial, constants, width, seed)
+    eta = {
+        name: OWN_AT_BASE / sizes.own if sizes.own > 0 else 1.0
+        for name, sizes in measured.sizes.items()
+    }
+    return Constants(eta, rho, trial.values)
+
+
+def measure_once(
+    problem: Problem,
+    exponents: Exponents,
+    values: Mapping[str, float],
+    width: int,
+    seed: int,
+    data: Data,
+    device: str,
+    threads: int = 0,
+    base: int = 64,
+) -> Measurement:
+    """One measurement for the command line, calibrated at the base width."""
+    trial = Trial(problem, exponents, values, data, device)
+    check_memory(width, problem.setting.depth)
+    with torch_threads(threads):
+        return measure(trial, calibrate(trial, min(base, width)), width, seed)
+
+
+# --- the step -----------------------------------------------------------------------------------
+
+
+def _network(trial: Trial, scales: Mapping[str, LayerScales], width: int, seed: int) -> MLP:
+    setting = trial.problem.setting
+    multipliers = [scales[layer.name].multiplier for layer in setting.layers if not layer.is_bias]
+    model = MLP(
+        trial.data.features,
+        width,
+        trial.data.classes,
+        setting.depth,
+        setting.activation.label,
+        bias=any(layer.is_bias for layer in setting.layers),
+        multipliers=multipliers,
+        device=trial.device,
+    )
+    for index, layer in enumerate(setting.layers):
+        linear = model.layers[layer.position - 1]
+        tensor = linear.bias if layer.is_bias else linear.weight
+        draw_(tensor, scales[layer.name].std, seed, width, index)
+    return model
+
+
+def _step(
+    trial: Trial,
+    model: MLP,
+    scales: Mapping[str, LayerScales],
+    seed: int,
+) -> tuple[RuleOptimizer, Sums]:
+    """One step of the rule on the training batch, and the sizes of both terms of damped sums."""
+    problem, data = trial.problem, trial.data
+    rule = problem.rule
+    names = dict(trial.layers())
+    values: dict[str, Mapping[str, float]] = {}
+    for symbol in rule.dampings:
+        values[symbol] = {n: scales[layer.name].dampings[symbol] for n, layer in names.items()}
+    for symbol in (*rule.constants, *rule.exponents):
+        number = _value(trial, symbol)
+        values[symbol] = dict.fromkeys(names, number)
+    damped = damped_sums(rule)
+    watched = {node for terms_of in damped.values() for node in terms_of}
+    sizes: dict[tuple[str, Node], float] = {}
+
+    def record(name: str, node: Node, value: Value) -> None:
+        if node in watched:
+            norm = value.spectral_norm() if node.shape.is_square else value.rms()
+            sizes[name, node] = float(norm)
+
+    optimizer = RuleOptimizer(
+        model,
+        rule,
+        {n: scales[layer.name].lr for n, layer in names.items()},
+        values,
+        Fisher.TRUE if problem.sampled_fisher else Fisher.EMPIRICAL,
+        record=record,
+    )
+    output = model(data.inputs.to(trial.device))
+    targets = data.targets.to(trial.device)
+    if problem.sampled_fisher:
+        kind = SampledLoss.MSE if problem.setting.loss is Loss.MSE else SampledLoss.CROSS_ENTROPY
+        generator = torch.Generator(device=trial.device).manual_seed(seed)
+        optimizer.sample_fisher(output, kind, generator)
+    loss_of(problem.setting.loss, output, targets).backward()
+    optimizer.step()
+    sums = {
+        (names[n].name, total): (sizes[n, other], sizes[n, damping])
+        for total, (other, damping) in damped.items()
+        for n in names
+        if (n, other) in sizes and (n, damping) in sizes
+    }
+    return optimizer, sums
+
+
+def damped_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:
+    """Every sum of a term without and a term with a damping -> (that term, the damped one).
+
+    >>> from scaling.parser import parse
+    >>> damped_sums(parse("G @ (A + rho*I)**(-1)"))
+    {<rule A + rho*I>: (<rule A>, <rule rho*I>)}
+    """
+    found: dict[Node, tuple[Node, Node]] = {}
+    for node in rule.expression.walk():
+        if isinstance(node, Add | Subtract):
+            left, right = contains_damping(node.left), contains_damping(node.right)
+            if left != right:
+                found[node] = (node.right, node.left) if left else (node.left, node.right)
+    return found
+
+
+def loss_of(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
+    """The mean over samples of |f - y|^2 / 2 or of the cross-entropy; targets (n, classes)."""
+    if loss is Loss.MSE:
+        return 0.5 * (output - targets).square().sum(dim=1).mean()
+    return torch.nn.functional.cross_entropy(output, targets)
+
+
+# --- parts --------------------------------------------------------------------------------------
+
+
+def dampings_in(node: Node) -> list[str]:
+    """Names of the dampings in a node."""
+    symbols = (n for n in node.walk() if isinstance(n, Symbol))
+    return list(dict.fromkeys(s.name for s in symbols if s.kind is SymbolKind.DAMPING))
+
+
+def _value(trial: Trial, symbol: str) -> float:
+    exponents = trial.problem.settings.exponents
+    if symbol in exponents and exponents[symbol].is_number:
+        return float(exponents[symbol])
+    if symbol in trial.values:
+        return trial.values[symbol]
+    raise InvalidInput(
+        f"no value for '{symbol}' of the rule {trial.problem.rule}",
+        "a number for every symbol: a measurement needs them all",
+        f"add --set {symbol}=..., for example --set {symbol}=1/2",
+    )
+
+
+def _move(update: Update, layer: Layer, source: Tensor, scales: LayerScales) -> float:
+    """RMS of lr * dW h on the probe; ``source`` holds h_{l-1} as rows."""
+    if layer.is_bias:
+        source = torch.ones(1, 1, dtype=source.dtype, device=source.device)
+    else:
+        source = scales.multiplier * source
+    return scales.lr * _rms(update @ source.T)
+
+
+def _readout_size(
+    trial: Trial,
+    model: MLP,
+    scales: Mapping[str, LayerScales],
+    before: list[Tensor],
+    width: int,
+    seed: int,
+) -> float:
+    """RMS of f over independent draws of the readout, the network's own first."""
+    setting = trial.problem.setting
+    scale = scales["output"]
+    total = _rms(before[-1]) ** 2
+    if scale.std == 0:
+        return total**0.5
+    bias = model.layers[-1].bias
+    offset = 0.0 if bias is None else float(bias.square().mean())
+    h = before[-2] * scale.multiplier
+    for draw in range(1, READOUTS):
+        weight = torch.empty_like(model.layers[-1].weight)
+        draw_(weight, scale.std, seed, width, len(setting.layers) + draw)
+        total += _rms(h @ weight.T) ** 2 + offset
+    return float((total / READOUTS) ** 0.5)
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+def _check_finite(sizes: Mapping[str, Sizes], width: int, seed: int) -> None:
+    for name, layer_sizes in sizes.items():
+        for quantity, value in asdict(layer_sizes).items():
+            if value != value or value in (float("inf"), float("-inf")):
+                raise InvalidInput(
+                    f"{quantity} = {value} in the {name} layer at width {width}, seed {seed}",
+                    "finite sizes",
+                    "smaller widths or exponents: under these the network overflows",
+                )
+
+
+# --- the machine --------------------------------------------------------------------------------
+
+
+def pick_device(name: str) -> str:
+    """``auto``, ``cpu`` or ``cuda`` as a torch device.
+
+    Raises:
+        InvalidInput: if cuda is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput(
+            "--device cuda, but torch sees no CUDA device",
+            "a CUDA device and a CUDA build of torch",
+            "use --device cpu, or --device auto",
+        )
+    return "cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu"
+
+
+def check_memory(width: int, depth: int) -> None:
+    """Refuse a dense width that would not fit, before anything is allocated."""
+    needed = 8.0 * width * width * max(depth - 2, 0) * 3  # weights, gradient, one temporary
+    try:
+        available = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError, AttributeError):
+        return
+    if needed > 0.9 * available:
+        raise InvalidInput(
+            f"a dense network of width {width:,}, which needs {needed / 2**30:,.1f} GiB",
+            f"at most the {available / 2**30:,.1f} GiB that are free",
+            "choose a smaller width: three decades below 4096 already fix an exponent",
+        )
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Use that many threads for BLAS and torch (0: all cores), and restore the old number."""
+    old = torch.get_num_threads()
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(old)
+
+
+def _peak_mb(device: str) -> float:
+    """Peak memory of the process (of the device, on CUDA) in MB."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3

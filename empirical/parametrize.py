@@ -1,0 +1,179 @@
+"""From exponents to numbers at a width: standard deviations, learning rates, dampings.
+
+    std = sigma' M^-b      lr = eta' M^-c      rho = rho' M^-d      multiplier = M^-a
+
+The exponents come from scaling/; the primed constants do not depend on the width. For an input
+layer sigma' = 1/sqrt(fan_in), so that pre-activations are of order one.
+
+For your own model: `infer_roles` reads the roles of its tensors off two widths, and
+`for_model` turns derived exponents into one learning rate and one set of dampings per layer,
+relative to a base width at which you tuned:
+
+>>> from torch import nn
+>>> from scaling.parser import parse
+>>> def model(width):
+...     return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 2))
+>>> scales = for_model(parse("sign(G)"), model(4), model(8), base=64, width=256)
+>>> scales["0.weight"].lr, scales["2.weight"].lr
+(1.0, 0.25)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from sympy import Expr, S
+from torch import Tensor, nn
+
+from scaling.errors import InvalidInput
+from scaling.language import Rule
+from scaling.ledger import Layer, Role, Setting, mlp, role_of
+from scaling.solve import derive
+
+
+@dataclass(frozen=True)
+class LayerScales:
+    """Numbers of one layer at one width."""
+
+    std: float
+    lr: float
+    dampings: Mapping[str, float]
+    multiplier: float = 1.0
+
+
+def power_of_width(width: int, x: Expr, name: str) -> float:
+    """M^(-x) as a float; oo gives 0.
+
+    Raises:
+        InvalidInput: if x still holds a symbol.
+    """
+    if x is S.Infinity:
+        return 0.0
+    if not x.is_number:
+        symbols = ", ".join(sorted(str(s) for s in x.free_symbols))
+        first = sorted(str(s) for s in x.free_symbols)[0]
+        raise InvalidInput(
+            f"{name} = {x}, with {symbols} not given",
+            "numbers: a measurement needs every exponent",
+            f"add --set {first}=1, or whatever value you mean",
+        )
+    return float(width) ** -float(x)
+
+
+def draw_(weight: Tensor, std: float, seed: int, width: int, index: int) -> None:
+    """Fill a weight with N(0, std^2) from a stream of its own: seed, width and layer name it."""
+    generator = torch.Generator(device=weight.device).manual_seed(_stream(seed, width, index))
+    if std == 0:
+        nn.init.zeros_(weight)
+    else:
+        with torch.no_grad():
+            weight.normal_(0.0, std, generator=generator)
+
+
+def _stream(seed: int, width: int, index: int) -> int:
+    """A 63-bit seed, well mixed, so that neighbouring seeds are unrelated (SplitMix64)."""
+    z = (
+        seed * 0x9E3779B97F4A7C15 + width * 0xD1B54A32D192ED03 + index * 0x8CB92BA72F3D8DD7
+    ) % 2**64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
+    return (z ^ (z >> 31)) % 2**63
+
+
+def infer_roles(narrow: nn.Module, wide: nn.Module) -> dict[str, Role]:
+    """The role of every parameter, from which of its axes grow between two widths.
+
+    The first axis is fan_out, the second fan_in; further axes are kernel axes and must not grow.
+
+    Raises:
+        InvalidInput: naming the tensor and the axis that do not fit.
+    """
+    other = dict(wide.named_parameters())
+    roles = {}
+    for name, tensor in narrow.named_parameters():
+        if name not in other or other[name].dim() != tensor.dim():
+            raise InvalidInput(
+                f"the parameter '{name}' of shape {tuple(tensor.shape)}, with no counterpart in "
+                "the second model",
+                "two models that differ in width alone",
+                "build both from one function of the width",
+            )
+        grows = [big > small for small, big in zip(tensor.shape, other[name].shape, strict=True)]
+        for axis, (small, big) in enumerate(zip(tensor.shape, other[name].shape, strict=True)):
+            if big < small or (grows[axis] and axis > 1):
+                raise InvalidInput(
+                    f"axis {axis} of '{name}': {small} in the first model, {big} in the second",
+                    "fan_out (axis 0) and fan_in (axis 1) that stay or grow; other axes that stay",
+                    "pass the narrow model first, and keep kernel sizes fixed",
+                )
+        fan_in_grows = len(grows) > 1 and grows[1]
+        roles[name] = role_of(fan_in_grows, bool(grows) and grows[0])
+    if Role.INPUT not in roles.values():
+        raise InvalidInput(
+            "two models of the same width: no axis grows",
+            "two different widths",
+            "pass for example model(64) and model(128)",
+        )
+    return roles
+
+
+def for_model(
+    rule: Rule,
+    narrow: nn.Module,
+    wide: nn.Module,
+    base: int,
+    width: int,
+    lr: float = 1.0,
+    dampings: Mapping[str, float] | None = None,
+) -> dict[str, LayerScales]:
+    """Numbers for every tensor of a model of growing width, from what was tuned at ``base``.
+
+    ``lr`` and ``dampings`` are the values that work at the width ``base``; at ``width`` each layer
+    gets them times (width/base)^(-exponent). ``std`` is the factor for a unit initialisation at
+    the base. A bias (one axis) has the exponents of a layer whose input is constant.
+    """
+    x = derive(rule, setting=Setting(mlp(3, biases=True))).exponents
+    dimensions = {name: tensor.dim() for name, tensor in narrow.named_parameters()}
+    ratio = width / base
+    result = {}
+    for name, role in infer_roles(narrow, wide).items():
+        key = str(role)
+        if dimensions[name] == 1 or role is Role.CONSTANT:
+            key = "output_bias" if role is Role.CONSTANT else "hidden_bias"
+        result[name] = LayerScales(
+            std=ratio ** -_number(x.b[key], "b"),
+            lr=lr * ratio ** -_number(x.c[key], "c"),
+            dampings={
+                k: (dampings or {}).get(k, 1.0) * ratio ** -_number(d, f"d_{k}")
+                for k, d in x.d[key].items()
+            },
+        )
+    return result
+
+
+def _number(x: Expr, name: str) -> float:
+    return -math.log2(power_of_width(2, x, name))
+
+
+def at_width(
+    width: int,
+    layer: Layer,
+    a: Expr,
+    b: Expr,
+    c: Expr,
+    d: Mapping[str, Expr],
+    sigma: float,
+    eta: float,
+    rho: Mapping[str, float],
+) -> LayerScales:
+    """The numbers of one layer at one width."""
+    name = layer.name
+    return LayerScales(
+        std=sigma * power_of_width(width, b, f"b of {name}"),
+        lr=eta * power_of_width(width, c, f"c of {name}"),
+        dampings={k: rho[k] * power_of_width(width, x, f"d_{k} of {name}") for k, x in d.items()},
+        multiplier=power_of_width(width, a, f"a of {name}"),
+    )

@@ -1,0 +1,159 @@
+"""Verifications and measurements as text, Markdown, LaTeX, HTML, JSON, and as files.
+
+`write` leaves in a folder: report.json (the interface), report.md (the table), sizes.csv (every
+measured number, one row a size) and, per rule, a figure. Each is written whole or not at all;
+records.jsonl beside them grows while measuring (store.py).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from empirical.measure import Measurement
+from empirical.store import prepare_folder, write_atomically
+from empirical.verify import QUANTITIES, Check, Tick, Verification
+from scaling.render import Format, Table, to_json
+from scaling.render import render as render_table
+
+
+def render(result: Verification, style: str) -> str:
+    """A verification in one of the formats of the command line."""
+    if Format(style) is Format.JSON:
+        return to_json(as_json(result))
+    return render_table(as_table(result), Format(style))
+
+
+def as_table(result: Verification) -> Table:
+    """predicted | measured [interval] | verdict, one row a check."""
+    rows = tuple(
+        (c.rule, c.layer, c.quantity, c.predicted, _measured(c), _interval(c), str(c.verdict))
+        for c in result.checks
+    )
+    count = {
+        v: sum(c.verdict is v for c in result.checks) for v in {c.verdict for c in result.checks}
+    }
+    summary = ", ".join(f"{n} {v}" for v, n in sorted(count.items()))
+    widths = f"{result.widths[0]}..{result.widths[-1]}"
+    notes = [
+        f"verdict: {result.verdict} ({summary}); margin {result.margin}, widths {widths}, "
+        f"{result.seeds} seeds, {result.seconds:.0f} s",
+        "sizes ~ M^(exponent). init: h at the start (f in the output layer); own: dW h; feature: "
+        "dh (df in the output layer). Intervals hold the noise over seeds and the drift of slopes",
+    ]
+    notes += [
+        f"{c.verdict}: {c.quantity} of {c.layer}, {c.rule}: {c.note}"
+        for c in result.checks
+        if c.note
+    ]
+    notes += result.notes
+    columns = ("rule", "layer", "quantity", "predicted", "measured", "interval", "verdict")
+    return Table("theory against measurement", columns, rows, tuple(notes))
+
+
+def as_json(result: Verification) -> dict[str, Any]:
+    """The ``verify`` interface; an exponent of -oo is the string "-oo", as is what is unbounded."""
+    return {
+        "verdict": str(result.verdict),
+        "checks": [
+            {
+                "rule": c.rule,
+                "layer": c.layer,
+                "quantity": c.quantity,
+                "predicted": str(c.predicted),
+                "measured": _number(c.measured.slope),
+                "low": _number(c.measured.low),
+                "high": _number(c.measured.high),
+                "verdict": str(c.verdict),
+                "note": c.note,
+            }
+            for c in result.checks
+        ],
+        "widths": list(result.widths),
+        "seeds": result.seeds,
+        "margin": result.margin,
+        "seconds": result.seconds,
+        "notes": list(result.notes),
+    }
+
+
+def render_measurement(result: Measurement, style: str) -> str:
+    """One measurement in one of the formats of the command line."""
+    if Format(style) is Format.JSON:
+        return to_json(result.as_json())
+    rows = tuple(
+        (name, f"{x.init:.6g}", f"{x.own:.6g}", f"{x.feature:.6g}")
+        for name, x in result.sizes.items()
+    )
+    notes = (f"seed {result.seed}, {result.seconds:.3f} s, peak memory {result.peak_mb:.0f} MB",)
+    title = f"{result.rule}: one step at width {result.width}"
+    return render_table(
+        Table(title, ("layer", "init", "own", "feature"), rows, notes), Format(style)
+    )
+
+
+def write(result: Verification, folder: Path) -> None:
+    """Write report.json, report.md, sizes.csv and the figures into a folder."""
+    from empirical.plots import figures
+
+    prepare_folder(folder)
+    write_atomically(folder / "report.json", (to_json(as_json(result)) + "\n").encode())
+    text = render_table(as_table(result), Format.MARKDOWN) + "\n"
+    write_atomically(folder / "report.md", text.encode())
+    csv = as_frame(result).to_csv(index=False)
+    write_atomically(folder / "sizes.csv", csv.encode())
+    for name, picture in figures(result).items():
+        write_atomically(folder / f"{name}.png", picture)
+
+
+def as_frame(result: Verification) -> pd.DataFrame:
+    """Every measured size: columns rule, layer, quantity, seed, width, size."""
+    rows: list[tuple[str, str, str, int, int, float]] = []
+    for rule, layers in result.sizes.items():
+        for layer, quantities in layers.items():
+            for quantity in QUANTITIES:
+                for seed, values in enumerate(quantities[quantity]):
+                    for width, size in zip(result.widths, values, strict=True):
+                        rows.append((rule, layer, quantity, seed, width, float(size)))
+    return pd.DataFrame(rows, columns=["rule", "layer", "quantity", "seed", "width", "size"])
+
+
+@contextmanager
+def progress(visible: bool) -> Iterator[Tick]:
+    """A progress bar on standard error, if someone is there to see it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(file=sys.stderr), disable=not visible, transient=True) as bar:
+        task = bar.add_task("measuring", total=None)
+
+        def tick(rule: str, done: int, total: int) -> None:
+            bar.update(task, description=rule[:40], completed=done, total=total)
+
+        yield tick
+
+
+def _measured(check: Check) -> str:
+    return _signed(check.measured.slope)
+
+
+def _interval(check: Check) -> str:
+    return f"[{_signed(check.measured.low)}, {_signed(check.measured.high)}]"
+
+
+def _signed(x: float) -> str:
+    if math.isinf(x):
+        return "-oo" if x < 0 else "+oo"
+    return f"{x:+.3f}"
+
+
+def _number(x: float) -> float | str:
+    if math.isinf(x):
+        return "-oo" if x < 0 else "oo"
+    return x

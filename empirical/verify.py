@@ -1,0 +1,355 @@
+"""Theory against measurement: predicted | measured [interval] | verdict, layer by layer.
+
+For each rule: calibrate the constants at the narrowest width, take one step at every width and
+seed, fit an exponent with an interval to every size (fit.py), and judge it against the exponent
+that `scaling.solve.predict` derives. Where sizes still cross over from one exponent to another,
+the sum that does it is named: the damped sum whose two terms trade places within the widths.
+
+Every verdict can fail: ``--expect own_hidden=1/4`` replaces a prediction by a wrong one, and the
+tests hold that it is contradicted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sympy import Expr, S
+
+from derivations.declaration import Optimizer
+from empirical.data import Data
+from empirical.fit import Estimate, Verdict, estimate, judge, overall, remedy
+from empirical.measure import (
+    Measurement,
+    Sizes,
+    Trial,
+    calibrate,
+    check_memory,
+    measure,
+    torch_threads,
+)
+from empirical.store import Store, fingerprint
+from scaling.errors import InvalidInput, unknown
+from scaling.scale import Bounds
+from scaling.settings import exact
+from scaling.solve import Exponents, Prediction, Problem, predict
+
+TOUR = ("sgd", "sign", "adam", "kfac", "foof", "shampoo", "muon")
+EXIT_CODE = {
+    Verdict.agree: 0,
+    Verdict.contradict: 1,
+    Verdict.crossover: 3,
+    Verdict.inconclusive: 3,
+}
+QUANTITIES = ("init", "own", "feature")
+Tick = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Widths, seeds and data shared by all rules of a run."""
+
+    widths: tuple[int, ...]
+    seeds: int
+    margin: float
+    data: Data
+    device: str = "cpu"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.margin < 1) or not math.isfinite(self.margin):
+            raise InvalidInput(
+                f"a margin of {self.margin}", "a number between 0 and 1", "try --margin 0.05"
+            )
+
+
+@dataclass(frozen=True)
+class Check:
+    """One exponent, predicted and measured."""
+
+    rule: str
+    layer: str
+    quantity: str
+    predicted: Expr
+    measured: Estimate
+    verdict: Verdict
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of a run, and the sizes they rest on: sizes[rule][layer][quantity], seeds x widths."""
+
+    checks: tuple[Check, ...]
+    sizes: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    widths: tuple[int, ...]
+    seeds: int
+    margin: float
+    seconds: float
+    notes: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Contradict beats crossover beats inconclusive beats agree."""
+        return overall(check.verdict for check in self.checks)
+
+
+def parse_expectations(texts: Sequence[str], layers: Sequence[str]) -> dict[tuple[str, str], Expr]:
+    """``quantity_layer=exponent`` -> {(quantity, layer): exponent}; ``df`` is the output's feature."""
+    expected = {}
+    known = [f"{quantity}_{layer}" for layer in layers for quantity in QUANTITIES]
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise InvalidInput(
+                f"the expectation '{text}'", "quantity_layer=exponent", "try own_hidden=1/4"
+            )
+        key = "feature_output" if key in ("df", "df_output") else key
+        if key not in known:
+            raise unknown("expectation", key, known)
+        quantity, layer = key.split("_", 1)
+        expected[quantity, layer] = exact(value)
+        if not expected[quantity, layer].is_number:
+            raise InvalidInput(f"the expectation '{text}'", "a number", "try own_hidden=1/4")
+    return expected
+
+
+def verify(
+    tables: Sequence[tuple[Problem, Exponents, Bounds, Optimizer]],
+    experiment: Experiment,
+    expect: Sequence[str] = (),
+    out: Path | None = None,
+    tick: Tick | None = None,
+) -> Verification:
+    """Measure every rule over widths and seeds and judge it against its prediction.
+
+    Args:
+        tables: for each rule the problem, its exponents, what is known of their symbols, and the
+            declaration with practice's values of its symbols.
+        experiment: widths, seeds, margin, data, device, threads.
+        expect: predictions to replace.
+        out: folder in which finished measurements are kept.
+        tick: called with (rule, done, total) after every measurement.
+
+    Raises:
+        InvalidInput: for anything that cannot be measured, before the first measurement.
+    """
+    start = time.perf_counter()
+    trials = [_trial(table, experiment) for table in tables]
+    predictions = [
+        predict(t.problem, t.exponents, table[2]) for t, table in zip(trials, tables, strict=True)
+    ]
+    names = _distinct([t.problem.rule.name or str(t.problem.rule) for t in trials])
+    layers = list(predictions[0].layers)
+    expected = parse_expectations(expect, layers)
+    check_memory(experiment.widths[-1], trials[0].problem.setting.depth)
+    for trial, prediction in zip(trials, predictions, strict=True):
+        _need_numbers(trial, prediction)
+    store = Store(out)
+    checks: list[Check] = []
+    sizes: dict[str, Any] = {}
+    notes: list[str] = []
+    with torch_threads(experiment.threads):
+        for i, (name, trial, prediction) in enumerate(zip(names, trials, predictions, strict=True)):
+            runs = _run(name, trial, experiment, store, i, len(trials), tick)
+            sizes[name] = _collect(runs, layers, experiment)
+            found, said = _judge(name, prediction, sizes[name], expected, experiment, runs)
+            checks += found
+            notes += said
+    return Verification(
+        tuple(checks),
+        sizes,
+        experiment.widths,
+        experiment.seeds,
+        experiment.margin,
+        time.perf_counter() - start,
+        tuple(notes),
+    )
+
+
+def _trial(table: tuple[Problem, Exponents, Bounds, Optimizer], experiment: Experiment) -> Trial:
+    problem, exponents, _, declared = table
+    values = {**declared.values, **problem.settings.values}
+    missing = [x for x in (*problem.rule.constants,) if x not in values]
+    if missing:
+        raise InvalidInput(
+            f"no value for '{missing[0]}' of the rule {problem.rule}",
+            "a number for every hyper-parameter of the rule",
+            f"add --set {missing[0]}=0.9, or whatever value you mean",
+        )
+    return Trial(problem, exponents, values, experiment.data, experiment.device)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput(f"the rule '{twice}' twice", "different rules", "name each rule once")
+    return list(names)
+
+
+def _need_numbers(trial: Trial, prediction: Prediction) -> None:
+    trial.scales(64, _unit_constants(trial))
+    for name, layer in prediction.layers.items():
+        for quantity in QUANTITIES:
+            x = getattr(layer, quantity)
+            if x is not None and not x.is_number:
+                raise InvalidInput(
+                    f"{quantity} of the {name} layer is predicted as {x}",
+                    "numbers to compare with",
+                    "give every symbol a value with --set",
+                )
+
+
+def _unit_constants(trial: Trial) -> Any:
+    from empirical.measure import Constants
+
+    names = [layer.name for layer in trial.problem.setting.layers]
+    rho = {name: dict.fromkeys(trial.problem.rule.dampings, 1.0) for name in names}
+    return Constants(dict.fromkeys(names, 1.0), rho)
+
+
+def _run(
+    name: str,
+    trial: Trial,
+    experiment: Experiment,
+    store: Store,
+    index: int,
+    total: int,
+    tick: Tick | None,
+) -> list[list[Measurement]]:
+    """Measurements by seed and width; those in the store are not repeated."""
+    cells = [(s, w) for w in experiment.widths for s in range(experiment.seeds)]
+    key = fingerprint(_configuration(trial, experiment))
+    constants = None
+    runs: dict[tuple[int, int], Measurement] = {}
+    for done, (seed, width) in enumerate(cells):
+        stored = store.get(key, width, seed)
+        if stored is None:
+            constants = constants or calibrate(trial, experiment.widths[0])
+            measurement = measure(trial, constants, width, seed)
+            store.put(key, width, seed, _packed(measurement))
+        else:
+            measurement = _unpacked(name, width, seed, stored, trial)
+        runs[seed, width] = measurement
+        if tick is not None:
+            tick(name, index * len(cells) + done + 1, total * len(cells))
+    return [[runs[s, w] for w in experiment.widths] for s in range(experiment.seeds)]
+
+
+def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
+    problem, data = trial.problem, trial.data
+    return {
+        "rule": str(problem.rule),
+        "exponents": {k: str(v) for k, v in asdict(trial.exponents).items()},
+        "symbols": {k: str(v) for k, v in problem.settings.exponents.items()},
+        "values": dict(trial.values),
+        "layers": [layer.name for layer in problem.setting.layers],
+        "activation": problem.setting.activation.label,
+        "loss": problem.setting.loss,
+        "fisher": problem.sampled_fisher,
+        "base": experiment.widths[0],
+        "device": trial.device,
+        "data": [
+            data.name,
+            fingerprint({"x": data.inputs.tolist(), "p": data.probe_inputs.tolist()}),
+        ],
+    }
+
+
+def _packed(m: Measurement) -> dict[str, Any]:
+    sums = [[layer, str(node), *terms] for (layer, node), terms in m.sums.items()]
+    sizes = {name: asdict(x) for name, x in m.sizes.items()}
+    return {"sizes": sizes, "sums": sums, "seconds": m.seconds, "peak_mb": m.peak_mb}
+
+
+def _unpacked(
+    name: str, width: int, seed: int, record: dict[str, Any], trial: Trial
+) -> Measurement:
+    nodes = {str(node): node for node in trial.problem.rule.expression.walk()}
+    sums = {(layer, nodes[text]): (x, y) for layer, text, x, y in record["sums"]}
+    sizes = {k: Sizes(**x) for k, x in record["sizes"].items()}
+    return Measurement(name, width, seed, sizes, sums, record["seconds"], record["peak_mb"])
+
+
+def _collect(
+    runs: list[list[Measurement]], layers: Sequence[str], experiment: Experiment
+) -> dict[str, dict[str, Any]]:
+    return {
+        layer: {
+            quantity: np.array([[getattr(m.sizes[layer], quantity) for m in row] for row in runs])
+            for quantity in QUANTITIES
+        }
+        for layer in layers
+    }
+
+
+def _judge(
+    name: str,
+    prediction: Prediction,
+    sizes: Mapping[str, Mapping[str, Any]],
+    expected: Mapping[tuple[str, str], Expr],
+    experiment: Experiment,
+    runs: list[list[Measurement]],
+) -> tuple[list[Check], list[str]]:
+    checks, notes = [], []
+    for layer, predicted in prediction.layers.items():
+        for quantity in QUANTITIES:
+            x = expected.get((quantity, layer), getattr(predicted, quantity))
+            if x is None:
+                notes.append(
+                    f"{name}: {quantity} of {layer} is not predicted above an unstable layer"
+                )
+                continue
+            target = -math.inf if x is S.NegativeInfinity else float(x)
+            measured = estimate(experiment.widths, sizes[layer][quantity])
+            verdict = judge(measured, target, experiment.margin)
+            note = ""
+            if verdict is Verdict.crossover:
+                note = culprit(runs, layer) or "no damped sum trades places within these widths"
+            elif verdict is Verdict.inconclusive:
+                note = _advice(measured, target, experiment)
+            checks.append(Check(name, layer, quantity, x, measured, verdict, note))
+    return checks, notes
+
+
+def culprit(runs: list[list[Measurement]], layer: str, close: float = 30.0) -> str:
+    """The damped sums that make a crossover: terms within a factor ``close``, and drifting apart.
+
+    The layer's own sums come first; a crossover in a lower layer is felt above it too.
+    """
+    narrow, wide = [row[0] for row in runs], [row[-1] for row in runs]
+    found: list[tuple[bool, float, str]] = []
+    for place, node in runs[0][0].sums:
+        first, last = (
+            float(np.mean([math.log(_ratio(*m.sums[place, node])) for m in side]))
+            for side in (narrow, wide)
+        )
+        drift = abs(last - first)
+        nearest = min(abs(first), abs(last)) if first * last > 0 else 0.0
+        if drift > math.log(1.5) and nearest < math.log(close):
+            text = (
+                f"{node} in {place}: the damping goes from {math.exp(-first):.2g} to "
+                f"{math.exp(-last):.2g} times the other term"
+            )
+            found.append((place == layer, drift, text))
+    found.sort(key=lambda x: (not x[0], -x[1]))
+    return "; ".join(text for _, _, text in found[:2])
+
+
+def _ratio(other: float, damping: float) -> float:
+    tiny = 1e-300
+    return max(other, tiny) / max(damping, tiny)
+
+
+def _advice(measured: Estimate, target: float, experiment: Experiment) -> str:
+    cure = remedy(measured, target, experiment.margin)
+    if cure is None:
+        return "no affordable number of seeds or width settles it at this margin"
+    if cure.seeds is not None and cure.seeds > experiment.seeds:
+        return f"--seeds {cure.seeds} would settle it"
+    return f"--widths {experiment.widths[0]}:{cure.width} would settle it"

@@ -1,0 +1,444 @@
+"""The ``scaling`` command: the one place where theory, catalogue and measurement meet.
+
+Verbs that derive import sympy only; torch is imported inside the verbs that measure. Exit codes:
+0 agree (or done), 1 contradict (or different), 2 invalid input, 3 inconclusive or crossover.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scaling.errors import InvalidInput, ScalingError, unknown
+
+if TYPE_CHECKING:
+    from derivations.declaration import Optimizer
+    from scaling.render import Table
+    from scaling.solve import Derived, Exponents, Problem
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="How an optimizer's hyper-parameters must change with width, derived from its update "
+    "rule and checked by measurement.",
+)
+
+
+class Style(StrEnum):
+    """Output formats."""
+
+    text = "text"
+    markdown = "markdown"
+    latex = "latex"
+    json = "json"
+    html = "html"
+
+
+class Phi(StrEnum):
+    """Activations."""
+
+    relu = "relu"
+    tanh = "tanh"
+    gelu = "gelu"
+    erf = "erf"
+    linear = "linear"
+
+
+class LossName(StrEnum):
+    """Losses."""
+
+    mse = "mse"
+    cross_entropy = "cross_entropy"
+
+
+class FisherName(StrEnum):
+    """Where the cotangents in K-FAC's B come from."""
+
+    empirical = "empirical"
+    true = "true"
+
+
+class DeviceName(StrEnum):
+    """Devices."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+RuleArgument = Annotated[
+    str, typer.Argument(metavar="RULE", help="A catalogue name or a rule such as 'orth(G)'.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Fix a, b, c, d_<damping> (bare: all layers; or _input, _hidden, _output), or a "
+        "symbol of the rule. Repeatable.",
+    ),
+]
+StyleOption = Annotated[Style, typer.Option("--format", help="Output format.")]
+DepthOption = Annotated[int, typer.Option(min=2, max=64, help="Number of weight matrices.")]
+BiasOption = Annotated[bool, typer.Option("--biases", help="Include biases as layers.")]
+PhiOption = Annotated[Phi, typer.Option("--activation", help="Activation.")]
+LossOption = Annotated[LossName, typer.Option("--loss", help="Loss.")]
+FisherOption = Annotated[
+    FisherName, typer.Option("--fisher", help="Cotangents in B: the loss's own, or sampled.")
+]
+
+
+# --- verbs that derive --------------------------------------------------------------------------
+
+
+@app.command("list")
+def list_command(style: StyleOption = Style.text) -> None:
+    """List the catalogue, with the derived learning-rate exponents."""
+    from derivations.catalogue import catalogue
+    from scaling.render import CONVENTION, Table, derived_json, to_json
+    from scaling.solve import derive
+
+    solutions = {name: derive(o.rule) for name, o in catalogue().items()}
+    if style is Style.json:
+        typer.echo(to_json({name: derived_json(x) for name, x in solutions.items()}))
+        return
+    rows = tuple(
+        (name, *solutions[name].exponents.c.values(), optimizer.update, optimizer.about)
+        for name, optimizer in catalogue().items()
+    )
+    columns = ("name", "c input", "c hidden", "c output", "update", "")
+    _print(Table("catalogue", columns, rows, (CONVENTION,)), style)
+
+
+@app.command()
+def derive(
+    rule: RuleArgument,
+    settings: SetOption = None,
+    style: StyleOption = Style.text,
+    depth: DepthOption = 3,
+    biases: BiasOption = False,
+    activation: PhiOption = Phi.relu,
+    loss: LossOption = LossName.mse,
+    fisher: FisherOption = FisherName.empirical,
+) -> None:
+    """Derive the exponents of initialisation, learning rate and damping from an update rule."""
+    from scaling.render import derived_json, derived_table, to_json
+
+    problem = _problem(rule, settings, depth, biases, activation, loss, fisher)
+    solution = _solve(problem)
+    if style is Style.json:
+        typer.echo(to_json(derived_json(solution)))
+    else:
+        _print(derived_table(solution), style)
+
+
+@app.command()
+def predict(
+    rule: RuleArgument,
+    settings: SetOption = None,
+    style: StyleOption = Style.text,
+    depth: DepthOption = 3,
+    biases: BiasOption = False,
+    activation: PhiOption = Phi.relu,
+    loss: LossOption = LossName.mse,
+    fisher: FisherOption = FisherName.empirical,
+) -> None:
+    """Predict what one step does under given exponents, and name the regime of each layer.
+
+    Exponents that are not set are the derived ones; those that are set are taken literally.
+    """
+    from scaling.render import predicted_json, predicted_table, to_json
+    from scaling.solve import predict as evaluate
+
+    problem = _problem(rule, settings, depth, biases, activation, loss, fisher)
+    table, bounds = _literal(problem)
+    result = evaluate(problem, table, bounds)
+    if style is Style.json:
+        typer.echo(to_json(predicted_json(result)))
+    else:
+        _print(predicted_table(result), style)
+
+
+@app.command()
+def explain(
+    rule: RuleArgument,
+    layer: Annotated[str, typer.Option(help="Layer to explain.")] = "hidden",
+    settings: SetOption = None,
+    style: StyleOption = Style.text,
+    depth: DepthOption = 3,
+    biases: BiasOption = False,
+    activation: PhiOption = Phi.relu,
+    loss: LossOption = LossName.mse,
+    fisher: FisherOption = FisherName.empirical,
+) -> None:
+    """Print the derivation of one layer's exponents, step by step."""
+    from scaling.render import Format, render_steps, steps_json, to_json
+
+    problem = _problem(rule, settings, depth, biases, activation, loss, fisher)
+    solution = _solve(problem)
+    if layer not in solution.steps:
+        raise unknown("layer", layer, solution.steps)
+    title = f"{problem.rule.name or 'rule'}, {layer} layer: dW = {problem.rule}"
+    step = solution.steps[layer]
+    if style is Style.json:
+        typer.echo(to_json(steps_json(title, step)))
+    else:
+        typer.echo(render_steps(title, step, Format(style)))
+
+
+@app.command()
+def compare(
+    left: Annotated[str, typer.Argument(metavar="X", help="RULE or 'RULE; k=v; k=v'.")],
+    right: Annotated[str, typer.Argument(metavar="Y", help="RULE or 'RULE; k=v; k=v'.")],
+    style: StyleOption = Style.text,
+    depth: DepthOption = 3,
+) -> None:
+    """Compare two tables of exponents modulo the abc symmetry.
+
+    A table is the derived one of a rule, with literal changes after semicolons:
+    'sgd; a_output=1; b_output=0; c_output=-1'.
+    """
+    from scaling.render import compared_json, compared_table, to_json
+    from scaling.symmetry import compare as compare_tables
+
+    tables: list[tuple[Problem, Exponents]] = []
+    for text in (left, right):
+        rule, *changes = (part.strip() for part in text.split(";"))
+        problem = _problem(rule, changes, depth, False)
+        tables.append((problem, _literal(problem)[0]))
+    result = compare_tables(*tables[0], *tables[1])
+    if style is Style.json:
+        typer.echo(to_json(compared_json(left, right, result)))
+    else:
+        _print(compared_table(left, right, result), style)
+    raise typer.Exit(0 if result.equivalent else 1)
+
+
+# --- verbs that measure -------------------------------------------------------------------------
+
+WidthsOption = Annotated[
+    str, typer.Option("--widths", help="From:to in doublings (64:4096), or a list (64,128,256).")
+]
+SeedsOption = Annotated[int, typer.Option("--seeds", min=1, help="Seeds; they vary the weights.")]
+DataOption = Annotated[str, typer.Option("--data", help="digits, mnist, fashionmnist, cifar10..")]
+RootOption = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder that holds the data set.")
+]
+SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Training batch size n.")]
+DeviceOption = Annotated[DeviceName, typer.Option("--device", help="Where tensors live.")]
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", min=0, help="Threads for BLAS and torch; 0: all cores.")
+]
+
+
+@app.command()
+def verify(
+    rules: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RULE]...", help="Catalogue names or rules; default: a tour."),
+    ] = None,
+    settings: SetOption = None,
+    widths: WidthsOption = "64:4096",
+    seeds: SeedsOption = 8,
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--expect",
+            metavar="QUANTITY_LAYER=EXPONENT",
+            help="Replace a prediction, e.g. own_hidden=1/4, to see it contradicted.",
+        ),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option("--margin", help="Tolerance around a prediction.")
+    ] = 0.05,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for records, report and plot.")
+    ] = None,
+    style: StyleOption = Style.text,
+    depth: DepthOption = 3,
+    biases: BiasOption = False,
+    activation: PhiOption = Phi.relu,
+    loss: LossOption = LossName.mse,
+    fisher: FisherOption = FisherName.empirical,
+    data: DataOption = "digits",
+    data_root: RootOption = None,
+    samples: SamplesOption = 16,
+    device: DeviceOption = DeviceName.auto,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Train networks of growing width for one step and compare measured with derived exponents."""
+    verifying, report = _empirical("verify"), _empirical("report")
+    names = rules or list(verifying.TOUR)
+    tables = []
+    for name in names:
+        problem = _problem(name, settings, depth, biases, activation, loss, fisher, practice=True)
+        tables.append((problem, *_literal(problem), _resolve(name)))
+    experiment = verifying.Experiment(
+        widths=_empirical("widths").parse_widths(widths),
+        seeds=seeds,
+        margin=margin,
+        data=_empirical("data").load(data, data_root, samples=samples),
+        device=_empirical("measure").pick_device(device),
+        threads=threads,
+    )
+    with report.progress(sys.stderr.isatty()) as tick:
+        result = verifying.verify(tables, experiment, expect or [], out, tick)
+    if out is not None:
+        report.write(result, out)
+    typer.echo(report.render(result, style))
+    raise typer.Exit(verifying.EXIT_CODE[result.verdict])
+
+
+@app.command()
+def measure(
+    rule: RuleArgument,
+    width: Annotated[str, typer.Option("--width", help="Width of the network.")] = "256",
+    settings: SetOption = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights.")] = 0,
+    style: StyleOption = Style.text,
+    depth: DepthOption = 3,
+    biases: BiasOption = False,
+    activation: PhiOption = Phi.relu,
+    loss: LossOption = LossName.mse,
+    fisher: FisherOption = FisherName.empirical,
+    data: DataOption = "digits",
+    data_root: RootOption = None,
+    samples: SamplesOption = 16,
+    device: DeviceOption = DeviceName.auto,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Measure one step at one width: sizes, seconds, peak memory."""
+    measuring, report = _empirical("measure"), _empirical("report")
+    problem = _problem(rule, settings, depth, biases, activation, loss, fisher, practice=True)
+    table, _ = _literal(problem)
+    result = measuring.measure_once(
+        problem,
+        table,
+        {**_resolve(rule).values, **problem.settings.values},
+        width=_empirical("widths").parse_width(width),
+        seed=seed,
+        data=_empirical("data").load(data, data_root, samples=samples),
+        device=measuring.pick_device(device),
+        threads=threads,
+    )
+    typer.echo(report.render_measurement(result, style))
+
+
+# --- helpers ------------------------------------------------------------------------------------
+
+
+def _resolve(text: str) -> Optimizer:
+    """A catalogue entry, or rule text as an undeclared optimizer."""
+    from derivations.catalogue import catalogue, find
+    from derivations.declaration import Optimizer
+    from scaling.parser import parse
+
+    name = text.strip()
+    if name in catalogue() or re.fullmatch(r"[A-Za-z]\w{1,}", name):
+        return find(name)
+    parse(name)
+    return Optimizer(name="", update=name, about="", reference="")
+
+
+def _problem(
+    rule: str,
+    settings: list[str] | None,
+    depth: int = 3,
+    biases: bool = False,
+    activation: Phi = Phi.relu,
+    loss: LossName = LossName.mse,
+    fisher: FisherName = FisherName.empirical,
+    practice: bool = False,
+) -> Problem:
+    """Everything that fixes what an exponent means.
+
+    ``practice`` gives the rule's exponent symbols the values that its declaration names, where the
+    user gave none: measurements need numbers, derivations keep the symbols.
+    """
+    from dataclasses import replace
+
+    from sympy import Rational
+
+    from scaling.ledger import Activation, Loss, Setting, mlp
+    from scaling.settings import read_settings
+    from scaling.solve import Problem
+
+    layers = mlp(depth, biases)
+    phi = next(member for member in Activation if member.label == activation)
+    declared = _resolve(rule)
+    chosen = read_settings(settings or [], declared.rule, layers)
+    if practice:
+        usual = {k: Rational(*x.as_integer_ratio()) for k, x in declared.exponents.items()}
+        chosen = replace(chosen, exponents={**usual, **chosen.exponents})
+    setting = Setting(layers, phi, Loss(loss))
+    return Problem(declared.rule, setting, chosen, fisher is FisherName.true)
+
+
+def _solve(problem: Problem, literal: bool = False) -> Derived:
+    from scaling.settings import Settings
+    from scaling.solve import derive
+
+    settings = problem.settings
+    if literal:
+        settings = Settings(exponents=settings.exponents)
+    return derive(problem.rule, settings, problem.setting, sampled_fisher=problem.sampled_fisher)
+
+
+def _literal(problem: Problem) -> tuple[Exponents, object]:
+    """The derived table with what is set taken literally, and what is known of its symbols."""
+    from sympy import S, Symbol
+
+    solution = _solve(problem, literal=True)
+    table = solution.exponents.updated(problem.settings)
+    known = {b.name: (S.Zero, S.Infinity) for b in table.b.values() if isinstance(b, Symbol)}
+    return table, problem.bounds(known)
+
+
+def _empirical(module: str):  # type: ignore[no-untyped-def]
+    import importlib
+
+    gc.enable()
+    try:
+        return importlib.import_module(f"empirical.{module}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in ("empirical", "scaling"):
+            raise
+        raise InvalidInput(
+            f"no package '{error.name}', which measuring needs",
+            "the extra 'empirical' (torch, scipy, scikit-learn, pandas, matplotlib, joblib)",
+            "pip install 'scaling[empirical]'",
+        ) from None
+
+
+def _print(table: Table, style: Style) -> None:
+    from scaling.render import Format, render
+
+    typer.echo(render(table, Format(style)))
+
+
+def main() -> None:
+    """Entry point: refusals are printed in three parts and exit with 2."""
+    gc.disable()  # deriving takes a moment and no cycles; the verbs that measure switch it on
+    try:
+        app()
+    except ScalingError as error:
+        typer.echo(str(error), err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted: finished measurements are kept in --out, if given", err=True)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(0) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The functions of the rule language: names, what they accept, what shape they return.
+
+A new function is a row here, a numeric meaning in empirical/numbers.py, and a rule of inference
+in the calculus (until it has one, the calculus refuses it by name).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scaling.shapes import SCALAR, Dim, Shape
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of the language: what it accepts and the shape of what it returns."""
+
+    name: str
+    about: str
+    accepts: Callable[[Shape], bool]
+    needs: str
+    result: Callable[[Shape], Shape]
+    option: str | None = None
+
+    @property
+    def signature(self) -> str:
+        """How it is called."""
+        return f"{self.name}(X)" if self.option is None else f"{self.name}(X, {self.option})"
+
+
+def _same(shape: Shape) -> Shape:
+    return shape
+
+
+def _is_matrix(shape: Shape) -> bool:
+    return not shape.is_scalar and shape.rows is not Dim.ANY
+
+
+def _entries(shape: Shape) -> bool:
+    return shape.is_gradient_like or shape.is_vector or shape.is_scalar
+
+
+def _square(shape: Shape) -> bool:
+    return shape.is_square and shape.rows is not Dim.ANY
+
+
+def _gradient(shape: Shape) -> bool:
+    return shape.is_gradient_like
+
+
+_ENTRIES = "a gradient-like matrix, a vector or a scalar"
+_SQUARE = "a square matrix such as A, B, L, R"
+_GRADIENT = "a gradient-like matrix"
+FUNCTIONS: dict[str, Function] = {
+    f.name: f
+    for f in (
+        Function("sign", "the sign of each entry of X", _entries, _ENTRIES, _same),
+        Function("abs", "the absolute value of each entry of X", _entries, _ENTRIES, _same),
+        Function(
+            "sqrt",
+            "the square root of each entry; a square matrix takes X**(1/2)",
+            _entries,
+            _ENTRIES,
+            _same,
+        ),
+        Function(
+            "orth",
+            "the polar factor U V^T of X = U S V^T, on the span of X",
+            _gradient,
+            _GRADIENT,
+            _same,
+        ),
+        Function("trace", "the trace of a square X", _square, _SQUARE, lambda _: SCALAR),
+        Function("norm", "the Frobenius norm of X", _is_matrix, "a matrix", lambda _: SCALAR),
+        Function("specnorm", "the spectral norm of X", _is_matrix, "a matrix", lambda _: SCALAR),
+        Function(
+            "rms", "the root mean square entry of X", _is_matrix, "a matrix", lambda _: SCALAR
+        ),
+        Function("diag", "the diagonal part of a square X", _square, _SQUARE, _same),
+        Function(
+            "row_mean",
+            "the mean of each row of X, a column",
+            _gradient,
+            _GRADIENT,
+            lambda s: Shape(s.rows, Dim.ONE),
+        ),
+        Function(
+            "col_mean",
+            "the mean of each column of X, a row",
+            _gradient,
+            _GRADIENT,
+            lambda s: Shape(Dim.ONE, s.cols),
+        ),
+        Function(
+            "block",
+            "block(X, size): the diagonal blocks of a square X, size x size each",
+            _square,
+            _SQUARE,
+            _same,
+            option="size",
+        ),
+        Function(
+            "ema",
+            "ema(X, beta): the moving average (1 - beta) sum_t beta^t X_{now - t}",
+            lambda shape: shape.rows is not Dim.ANY,
+            "anything but the bare identity",
+            _same,
+            option="beta",
+        ),
+    )
+}

@@ -1,0 +1,347 @@
+"""Results as text, Markdown, LaTeX, HTML and JSON.
+
+A result becomes a `Table` (a heading, columns, rows of exponents, notes) or a list of derivation
+steps; each format is one function of those. JSON has its own builders, because its keys are an
+interface: exponents are strings in sympy's syntax.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import sympy
+from sympy import Expr, S
+
+from scaling.derivation import Step
+from scaling.solve import CONVENTION, Derived, Exponents, Prediction
+from scaling.symmetry import Comparison
+
+Cell = Expr | str | None
+
+
+class Format(StrEnum):
+    """Output formats of the command line."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    JSON = "json"
+    HTML = "html"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading, named columns, rows of cells, and notes printed below."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        return render(self, Format.HTML)
+
+    def _repr_latex_(self) -> str:
+        return render(self, Format.LATEX)
+
+    def __str__(self) -> str:
+        return render(self, Format.TEXT)
+
+
+# --- tables of results --------------------------------------------------------------------------
+
+
+def derived_table(result: Derived) -> Table:
+    """Exponents by layer, with what is free and what was assumed."""
+    x, rule = result.exponents, result.problem.rule
+    columns = ("layer", "a", "b", "c", *(f"d_{name}" for name in rule.dampings))
+    rows = tuple(
+        (name, x.a[name], x.b[name], x.c[name], *(x.d[name][k] for k in rule.dampings))
+        for name in x.b
+    )
+    notes = [CONVENTION]
+    notes += [f"free: {', '.join(result.free)}"] if result.free else []
+    notes += [f"assumed: {text}" for text in result.assumptions]
+    notes += _alternatives(result)
+    return Table(_title(result.problem.rule.name, str(rule)), columns, rows, tuple(notes))
+
+
+def _alternatives(result: Derived) -> list[str]:
+    """Sums that are not balanced: the regime that was taken, and hence the other one."""
+    notes = {}
+    for name, regimes in result.regimes.items():
+        for regime in regimes:
+            if regime.order.value != "=":
+                notes.setdefault(f"regime in {name}: {regime}", None)
+    return list(notes)
+
+
+def predicted_table(result: Prediction) -> Table:
+    """Exponents of what one step does, by layer."""
+    rule = result.problem.rule
+    rows = tuple(
+        (name, x.init, x.own, "not covered" if x.feature is None else x.feature, str(x.regime))
+        for name, x in result.layers.items()
+    )
+    notes = (
+        "sizes ~ M^(exponent). init: h at the start (f in the output layer); own: dW h; "
+        "feature: dh (df in the output layer)",
+        *(f"assumed: {text}" for text in result.assumptions),
+    )
+    return Table(
+        _title(rule.name, str(rule)), ("layer", "init", "own", "feature", "regime"), rows, notes
+    )
+
+
+def compared_table(left: str, right: str, result: Comparison) -> Table:
+    """Both tables at a = 0, and where they differ."""
+    rows: list[tuple[Cell, ...]] = []
+    differing = {(d.layer, d.name) for d in result.differences}
+    for layer in result.left.b:
+        entries: list[tuple[str, Expr | None, Expr | None]] = [
+            ("b", result.left.b[layer], result.right.b[layer]),
+            ("c", result.left.c[layer], result.right.c[layer]),
+        ]
+        p, q = result.left.d[layer], result.right.d[layer]
+        entries += [(f"d_{k}", p.get(k), q.get(k)) for k in dict.fromkeys([*p, *q])]
+        for name, u, v in entries:
+            mark = "differs" if (layer, name) in differing else "same"
+            rows.append((layer, name, u, v, mark if u is not None and v is not None else ""))
+    shifts = [
+        f"{label} moved to a = 0 by t = {dict((k, str(v)) for k, v in shift.items())}"
+        for label, shift in ((left, result.shifts[0]), (right, result.shifts[1]))
+        if any(v != 0 for v in shift.values())
+    ]
+    verdict = "equivalent" if result.equivalent else "different"
+    title = f"{left} and {right} are {verdict} modulo the abc symmetry"
+    return Table(title, ("layer", "exponent", left, right, ""), tuple(rows), (CONVENTION, *shifts))
+
+
+def _title(name: str, rule: str) -> str:
+    return f"{name}: dW = {rule}" if name and name != rule else f"dW = {rule}"
+
+
+# --- formats ------------------------------------------------------------------------------------
+
+
+def render(table: Table, style: Format) -> str:
+    """A table in one of the formats other than JSON."""
+    formats: Mapping[Format, Callable[[Table], str]] = {
+        Format.TEXT: _text,
+        Format.MARKDOWN: _markdown,
+        Format.LATEX: _latex,
+        Format.HTML: _html,
+    }
+    return formats[style](table)
+
+
+def plain(cell: Cell) -> str:
+    """A cell as text."""
+    return "" if cell is None else str(cell)
+
+
+def tex(cell: Cell) -> str:
+    """A cell as LaTeX."""
+    if isinstance(cell, Expr):
+        return f"${sympy.latex(cell)}$"
+    return _escape(plain(cell))
+
+
+def _escape(text: str) -> str:
+    for old, new in (("\\", r"\textbackslash{}"), ("_", r"\_"), ("^", r"\^{}"), ("%", r"\%"),
+                     ("&", r"\&"), ("#", r"\#"), ("~", r"$\sim$")):  # fmt: skip
+        text = text.replace(old, new)
+    return text
+
+
+def _text(table: Table) -> str:
+    grid = [table.columns, *(tuple(plain(cell) for cell in row) for row in table.rows)]
+    widths = [max(len(row[i]) for row in grid) for i in range(len(table.columns))]
+    lines = [
+        "  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip() for row in grid
+    ]
+    rule = "  ".join("-" * w for w in widths)
+    return "\n".join([table.title, "", lines[0], rule, *lines[1:], "", *table.notes])
+
+
+def _markdown(table: Table) -> str:
+    def row(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(c.replace("|", r"\|") for c in cells) + " |"
+
+    body = [row([_code(cell) for cell in cells]) for cells in table.rows]
+    head = [row(table.columns), row(["---"] * len(table.columns))]
+    return "\n".join([f"**{table.title}**", "", *head, *body, "", *(f"* {n}" for n in table.notes)])
+
+
+def _code(cell: Cell) -> str:
+    return f"`{cell}`" if isinstance(cell, Expr) else plain(cell)
+
+
+def _latex(table: Table) -> str:
+    body = [" & ".join(tex(cell) for cell in row) + r" \\" for row in table.rows]
+    return "\n".join(
+        [
+            f"% {table.title}",
+            r"\begin{tabular}{" + "l" * len(table.columns) + "}",
+            r"\hline",
+            " & ".join(_escape(c) for c in table.columns) + r" \\",
+            r"\hline",
+            *body,
+            r"\hline",
+            r"\end{tabular}",
+            *(f"% {note}" for note in table.notes),
+        ]
+    )
+
+
+def _html(table: Table) -> str:
+    def cells(tag: str, values: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{v}</{tag}>" for v in values) + "</tr>"
+
+    head = cells("th", [html.escape(c) for c in table.columns])
+    body = "".join(cells("td", [html.escape(plain(c)) for c in row]) for row in table.rows)
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
+    return (
+        f"<table><caption>{html.escape(table.title)}</caption><thead>{head}</thead>"
+        f"<tbody>{body}</tbody></table><ul>{notes}</ul>"
+    )
+
+
+# --- derivations --------------------------------------------------------------------------------
+
+
+def render_steps(title: str, step: Step, style: Format) -> str:
+    """A derivation, one numbered line per step, premises first."""
+    steps = step.lines()
+    where = {s: i + 1 for i, s in enumerate(steps)}
+    rows = []
+    for i, s in enumerate(steps):
+        inputs = ", ".join(str(where[x]) for x in s.inputs)
+        why = s.inference.name + (f" of {inputs}" if inputs else "")
+        rows.append((str(i + 1), s.subject, str(s.result), s.numbers, why, s.assumption))
+    if style is Format.TEXT:
+        return _steps_text(title, rows)
+    if style is Format.LATEX:
+        return _steps_latex(title, steps)
+    columns = ("", "quantity", "size", "numbers", "because", "assuming")
+    notes = tuple(
+        f"{i.name}: {i.statement}" + (f" [{i.reference}]" if i.reference else "")
+        for i in dict.fromkeys(s.inference for s in steps)
+    )
+    return render(Table(title, columns, tuple(rows), notes), style)
+
+
+def _steps_text(title: str, rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [title, ""]
+    subject = max(len(row[1]) for row in rows)
+    size = max(len(row[2]) for row in rows)
+    for number, what, result, numbers, why, assumption in rows:
+        lines.append(f"{number:>3}  {what:<{subject}}  ~ {result:<{size}}  [{why}]")
+        if numbers:
+            lines.append(f"     {'':<{subject}}    = {numbers}")
+        if assumption:
+            lines.append(f"     {'':<{subject}}    assuming {assumption}")
+    return "\n".join(lines)
+
+
+def _steps_latex(title: str, steps: Sequence[Step]) -> str:
+    lines = [f"% {title}", r"\begin{align}"]
+    for i, s in enumerate(steps):
+        size = r"0" if s.result.is_zero else f"M^{{{sympy.latex(s.result.width)}}}"
+        end = r" \\" if i + 1 < len(steps) else ""
+        subject, why = _escape(s.subject), _escape(s.inference.name)
+        lines.append(rf"\text{{{subject}}} &= \Theta({size}) && \text{{[{why}]}}{end}")
+    return "\n".join([*lines, r"\end{align}"])
+
+
+# --- JSON ---------------------------------------------------------------------------------------
+
+
+def to_json(payload: Mapping[str, Any]) -> str:
+    """JSON text; NaN is refused, exponents must already be strings."""
+    return json.dumps(payload, indent=2, allow_nan=False)
+
+
+def derived_json(result: Derived) -> dict[str, Any]:
+    """The ``derive`` interface."""
+    return {
+        "rule": str(result.problem.rule),
+        "name": result.problem.rule.name,
+        "layers": exponents_json(result.exponents),
+        "free": list(result.free),
+        "assumptions": list(result.assumptions),
+        "convention": CONVENTION,
+    }
+
+
+def exponents_json(x: Exponents) -> dict[str, Any]:
+    """Exponents by layer, as strings."""
+    return {
+        name: {
+            "a": str(x.a[name]),
+            "b": str(x.b[name]),
+            "c": str(x.c[name]),
+            "d": {k: str(v) for k, v in x.d[name].items()},
+        }
+        for name in x.b
+    }
+
+
+def predicted_json(result: Prediction) -> dict[str, Any]:
+    """The ``predict`` interface; null where the calculus is silent."""
+    return {
+        "rule": str(result.problem.rule),
+        "name": result.problem.rule.name,
+        "layers": {
+            name: {
+                "init": str(x.init),
+                "own": str(x.own),
+                "feature": None if x.feature is None else str(x.feature),
+                "regime": str(x.regime),
+            }
+            for name, x in result.layers.items()
+        },
+        "assumptions": list(result.assumptions),
+        "convention": CONVENTION,
+    }
+
+
+def steps_json(title: str, step: Step) -> dict[str, Any]:
+    """A derivation as nested steps."""
+
+    def nested(s: Step) -> dict[str, Any]:
+        return {
+            "inference": s.inference.name,
+            "subject": s.subject,
+            "exponent": str(-S.Infinity if s.result.is_zero else s.result.width),
+            "of": str(s.result.of),
+            "numbers": s.numbers,
+            "assumption": s.assumption,
+            "inputs": [nested(x) for x in s.inputs],
+        }
+
+    return {"title": title, "derivation": nested(step)}
+
+
+def compared_json(left: str, right: str, result: Comparison) -> dict[str, Any]:
+    """The ``compare`` interface."""
+    return {
+        "left": {"name": left, "layers": exponents_json(result.left)},
+        "right": {"name": right, "layers": exponents_json(result.right)},
+        "equivalent": result.equivalent,
+        "differences": [
+            {
+                "layer": d.layer,
+                "exponent": d.name,
+                "left": None if d.left is None else str(d.left),
+                "right": None if d.right is None else str(d.right),
+            }
+            for d in result.differences
+        ],
+        "convention": CONVENTION,
+    }
