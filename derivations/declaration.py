@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
-from scaling.language import Rule
 from scaling.parser import parse
+from scaling.rule import Rule
 
 
 @dataclass(frozen=True)

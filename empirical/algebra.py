@@ -22,7 +22,7 @@ from empirical.basis import Basis, tolerance
 from empirical.spectral import Blocks, Square, pseudo_power
 from empirical.values import Curvature, Entries, LowRank, Outer, Rectangular, Value
 from scaling.errors import InvalidInput
-from scaling.language import Shape
+from scaling.shapes import Shape
 
 # --- sums and products --------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ to a tenth of what it is added to, then each learning rate so that the layer's o
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import sys
@@ -38,8 +39,9 @@ from empirical.optimizers import Fisher, RuleOptimizer
 from empirical.parametrize import LayerScales, at_width, draw_
 from empirical.values import Value
 from scaling.errors import InvalidInput
-from scaling.language import Add, Node, Rule, Subtract, Symbol, SymbolKind
+from scaling.language import Add, Node, Subtract, Symbol, SymbolKind
 from scaling.ledger import Layer, Loss, Role
+from scaling.rule import Rule
 from scaling.solve import Exponents, Problem
 from scaling.sums import contains_damping
 
@@ -234,7 +236,7 @@ def _network(trial: Trial, scales: Mapping[str, LayerScales], width: int, seed: 
         device=trial.device,
     )
     for index, layer in enumerate(setting.layers):
-        linear = model.layers[layer.position - 1]
+        linear = model.linear(layer.position)
         tensor = linear.bias if layer.is_bias else linear.weight
         draw_(tensor, scales[layer.name].std, seed, width, index)
     return model
@@ -279,7 +281,8 @@ def _step(
         kind = SampledLoss.MSE if problem.setting.loss is Loss.MSE else SampledLoss.CROSS_ENTROPY
         generator = torch.Generator(device=trial.device).manual_seed(seed)
         optimizer.sample_fisher(output, kind, generator)
-    loss_of(problem.setting.loss, output, targets).backward()
+    loss = loss_of(problem.setting.loss, output, targets)
+    torch.autograd.backward(loss)
     optimizer.step()
     sums = {
         (names[n].name, total): (sizes[n, other], sizes[n, damping])
@@ -357,15 +360,15 @@ def _readout_size(
     scale = scales["output"]
     total = _rms(before[-1]) ** 2
     if scale.std == 0:
-        return total**0.5
-    bias = model.layers[-1].bias
-    offset = 0.0 if bias is None else float(bias.square().mean())
+        return math.sqrt(total)
+    last = model.linear(setting.depth)
+    offset = 0.0 if last.bias is None else float(last.bias.square().mean())
     h = before[-2] * scale.multiplier
     for draw in range(1, READOUTS):
-        weight = torch.empty_like(model.layers[-1].weight)
+        weight = torch.empty_like(last.weight)
         draw_(weight, scale.std, seed, width, len(setting.layers) + draw)
         total += _rms(h @ weight.T) ** 2 + offset
-    return float((total / READOUTS) ** 0.5)
+    return math.sqrt(total / READOUTS)
 
 
 def _rms(x: Tensor) -> float:

@@ -102,6 +102,12 @@ class MLP(nn.Module):
             _blank(fan_in, fan_out, bias, dtype, device) for fan_in, fan_out in pairwise(fans)
         )
 
+    def linear(self, position: int) -> nn.Linear:
+        """The l-th layer, l = 1..depth."""
+        layer = self.layers[position - 1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def hidden(self, x: Tensor) -> list[Tensor]:
         """[h_1, ..., h_{L-1}, f] on inputs (n, features)."""
         outputs: list[Tensor] = []

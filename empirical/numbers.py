@@ -36,7 +36,6 @@ from scaling.errors import InvalidInput
 from scaling.language import (
     Add,
     Call,
-    Dim,
     Divide,
     MatMul,
     Matrix,
@@ -45,12 +44,12 @@ from scaling.language import (
     Node,
     Number,
     Power,
-    Rule,
     Subtract,
     Symbol,
     Transpose,
-    evaluate_power,
 )
+from scaling.rule import Rule, evaluate_power
+from scaling.shapes import Dim
 
 __all__ = ["LayerTensors", "Record", "State", "Update", "evaluate"]
 

@@ -29,7 +29,8 @@ from empirical.numbers import Update, evaluate
 from empirical.state import State
 from empirical.values import Value
 from scaling.errors import InvalidInput, unknown
-from scaling.language import Matrix, Node, Rule, ema
+from scaling.language import Matrix, Node, ema
+from scaling.rule import Rule
 
 __all__ = ["Fisher", "Loss", "PerLayer", "RuleOptimizer", "substitute", "with_factor_ema"]
 

@@ -29,8 +29,8 @@ from sympy import Expr, S
 from torch import Tensor, nn
 
 from scaling.errors import InvalidInput
-from scaling.language import Rule
 from scaling.ledger import Layer, Role, Setting, mlp, role_of
+from scaling.rule import Rule
 from scaling.solve import derive
 
 
@@ -60,7 +60,8 @@ def power_of_width(width: int, x: Expr, name: str) -> float:
             "numbers: a measurement needs every exponent",
             f"add --set {first}=1, or whatever value you mean",
         )
-    return float(width) ** -float(x)
+    result: float = float(width) ** -float(x)
+    return result
 
 
 def draw_(weight: Tensor, std: float, seed: int, width: int, index: int) -> None:

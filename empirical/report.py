@@ -31,7 +31,7 @@ def render(result: Verification, style: str) -> str:
 
 
 def as_table(result: Verification) -> Table:
-    """predicted | measured [interval] | verdict, one row a check."""
+    """Predicted | measured [interval] | verdict, one row a check."""
     rows = tuple(
         (c.rule, c.layer, c.quantity, c.predicted, _measured(c), _interval(c), str(c.verdict))
         for c in result.checks

@@ -83,7 +83,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """All checks of a run, and the sizes they rest on: sizes[rule][layer][quantity], seeds x widths."""
+    """All checks of a run, and the sizes they rest on.
+
+    ``sizes[rule][layer][quantity]`` is an array (seeds, widths).
+    """
 
     checks: tuple[Check, ...]
     sizes: Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -100,7 +103,7 @@ class Verification:
 
 
 def parse_expectations(texts: Sequence[str], layers: Sequence[str]) -> dict[tuple[str, str], Expr]:
-    """``quantity_layer=exponent`` -> {(quantity, layer): exponent}; ``df`` is the output's feature."""
+    """``quantity_layer=exponent`` -> {(quantity, layer): exponent}; df: the output's feature."""
     expected = {}
     known = [f"{quantity}_{layer}" for layer in layers for quantity in QUANTITIES]
     for text in texts:

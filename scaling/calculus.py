@@ -40,7 +40,6 @@ from scaling.entrywise import Reading
 from scaling.language import (
     Add,
     Call,
-    Dim,
     Divide,
     MatMul,
     Matrix,
@@ -53,10 +52,10 @@ from scaling.language import (
     Symbol,
     SymbolKind,
     Transpose,
-    evaluate_power,
 )
-from scaling.ledger import HALF
-from scaling.scale import Scale, Size
+from scaling.rule import evaluate_power
+from scaling.scale import HALF, Scale, Size
+from scaling.shapes import Dim
 from scaling.values import (
     Aligned,
     Gaussian,
@@ -76,8 +75,8 @@ def read(context: Context, node: Node) -> Reading:
     match node:
         case Matrix():
             return _matrix(context, node)
-        case Number(value):
-            size = Scale.zero(Size.SCALAR) if value == 0 else Scale.one(Size.SCALAR)
+        case Number(number):
+            size = Scale.zero(Size.SCALAR) if number == 0 else Scale.one(Size.SCALAR)
             return Scalar(size), Step(GIVEN, str(node), size, node=node)
         case Symbol():
             return _symbol(context, node)
@@ -276,15 +275,15 @@ def _matmul(context: Context, node: MatMul) -> Reading:
             return spectral.gram_product(context, node, x, y, steps)
         case Vector(), Vector() if not x.is_row and y.is_row and x.side is not y.side:
             left, right = (x, y) if x.side is Dim.FAN_OUT else (y, x)
-            value = entrywise.coherent(
+            outer = entrywise.coherent(
                 context,
                 x.entry * y.entry,
                 left.behaviour,
                 right.behaviour,
                 x.side is not Dim.FAN_OUT,
             )
-            value = replace(value, low_rank=True)
-            return value, Step(PRODUCT, str(node), value.entry, "outer product", steps, node=node)
+            outer = replace(outer, low_rank=True)
+            return outer, Step(PRODUCT, str(node), outer.entry, "outer product", steps, node=node)
         case Vector(), Vector() if (
             x.is_row
             and not y.is_row

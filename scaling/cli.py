@@ -20,6 +20,7 @@ from scaling.errors import InvalidInput, ScalingError, unknown
 if TYPE_CHECKING:
     from derivations.declaration import Optimizer
     from scaling.render import Table
+    from scaling.scale import Bounds
     from scaling.solve import Derived, Exponents, Problem
 
 app = typer.Typer(
@@ -103,8 +104,8 @@ FisherOption = Annotated[
 def list_command(style: StyleOption = Style.text) -> None:
     """List the catalogue, with the derived learning-rate exponents."""
     from derivations.catalogue import catalogue
-    from scaling.render import CONVENTION, Table, derived_json, to_json
-    from scaling.solve import derive
+    from scaling.render import Table, derived_json, to_json
+    from scaling.solve import CONVENTION, derive
 
     solutions = {name: derive(o.rule) for name, o in catalogue().items()}
     if style is Style.json:
@@ -392,7 +393,7 @@ def _solve(problem: Problem, literal: bool = False) -> Derived:
     return derive(problem.rule, settings, problem.setting, sampled_fisher=problem.sampled_fisher)
 
 
-def _literal(problem: Problem) -> tuple[Exponents, object]:
+def _literal(problem: Problem) -> tuple[Exponents, Bounds]:
     """The derived table with what is set taken literally, and what is known of its symbols."""
     from sympy import S, Symbol
 

@@ -13,9 +13,10 @@ import sympy
 from sympy import Expr, Rational, S
 
 from scaling.errors import NotCovered
-from scaling.language import Dim, Node
-from scaling.ledger import HALF, Activation, Sizes
+from scaling.language import Node
+from scaling.ledger import Activation, Sizes
 from scaling.scale import Bounds, Order, Scale, Size
+from scaling.shapes import Dim
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Context:
     @property
     def spread(self) -> Scale:
         """sqrt(fan_in fan_out): from an entry to the norm of a matrix made of O(1) directions."""
-        return (self.fan(Dim.FAN_IN) * self.fan(Dim.FAN_OUT)) ** HALF
+        return (self.fan(Dim.FAN_IN) * self.fan(Dim.FAN_OUT)).root()
 
     def plus(self, x: Scale, y: Scale) -> Scale:
         """The sum of two sizes, decided by the bounds."""

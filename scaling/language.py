@@ -31,12 +31,11 @@ Two interpreters read the tree: the order calculus (calculus.py) and the numeric
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from functools import cached_property
-from typing import Protocol, TypeVar
 
 from scaling.errors import RuleError, unknown
 from scaling.functions import FUNCTIONS
@@ -160,8 +159,8 @@ def as_node(value: Operand) -> Node:
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
             raise RuleError(f"the number {value}", "a finite number", "write it out")
-        value = Fraction(repr(value))
-    number = Number(Fraction(abs(value)))
+        return as_node(Fraction(repr(value)))
+    number = Number(abs(Fraction(value)))
     return Negate(number) if value < 0 else number
 
 
@@ -177,6 +176,7 @@ class Matrix(Node):
 
     @property
     def shape(self) -> Shape:
+        """Rows and columns."""
         return MATRICES[self.name][0]
 
     def __str__(self) -> str:
@@ -199,6 +199,7 @@ class Symbol(Node):
 
     @property
     def shape(self) -> Shape:
+        """Rows and columns."""
         return SCALAR
 
     @property
@@ -225,6 +226,7 @@ class Number(Node):
 
     @property
     def shape(self) -> Shape:
+        """Rows and columns."""
         return SCALAR
 
     @property
@@ -245,6 +247,7 @@ class _Binary(Node):
 
     @property
     def children(self) -> tuple[Node, ...]:
+        """Operands, left to right."""
         return self.left, self.right
 
     def _shapes(self) -> tuple[Shape, Shape]:
@@ -252,7 +255,7 @@ class _Binary(Node):
 
     def _refuse(self, needed: str, do_this: str) -> RuleError:
         (x, y), op = self._shapes(), self._operator.strip()
-        found = f"{_short(self.left)} ({x}) {op} {_short(self.right)} ({y})"
+        found = f"{short(self.left)} ({x}) {op} {short(self.right)} ({y})"
         return RuleError(found, needed, do_this)
 
     _operator = "?"
@@ -266,6 +269,7 @@ class _Sum(_Binary):
 
     @cached_property
     def shape(self) -> Shape:
+        """Rows and columns."""
         x, y = self._shapes()
         if x == y:
             return x
@@ -296,6 +300,7 @@ class _Entrywise(_Binary):
 
     @cached_property
     def shape(self) -> Shape:
+        """Rows and columns."""
         x, y = self._shapes()
         if y.is_scalar:
             return x
@@ -326,7 +331,7 @@ class Divide(_Entrywise):
 
 
 def quotient(left: Node, right: Node) -> Node:
-    """left / right; a quotient of numbers is a number, so that 1/2 is what 0.5 is."""
+    """Left / right; a quotient of numbers is a number, so that 1/2 is what 0.5 is."""
     if isinstance(left, Number) and isinstance(right, Number) and right.value != 0:
         return Number(left.value / right.value)
     return Divide(left, right)
@@ -340,6 +345,7 @@ class MatMul(_Binary):
 
     @cached_property
     def shape(self) -> Shape:
+        """Rows and columns."""
         x, y = self._shapes()
         if x.is_scalar or y.is_scalar:
             raise self._refuse("two matrices", "use * with a scalar")
@@ -369,19 +375,21 @@ class Power(Node):
             )
             if not ok:
                 raise RuleError(
-                    f"the power {_short(self.power)}",
+                    f"the power {short(self.power)}",
                     "a number or a symbol named e, e_*, e1.., with + - * /",
-                    f"rename {_short(node)} to e_{str(node)[:8]} if it is an exponent"
+                    f"rename {short(node)} to e_{str(node)[:8]} if it is an exponent"
                     if isinstance(node, Symbol) and not node.is_fan
                     else "write the power as a number or an exponent symbol",
                 )
 
     @property
     def shape(self) -> Shape:
+        """Rows and columns."""
         return self.base.shape
 
     @property
     def children(self) -> tuple[Node, ...]:
+        """Operands, left to right."""
         return (self.base,)
 
     def __str__(self) -> str:
@@ -398,10 +406,12 @@ class Negate(Node):
 
     @property
     def shape(self) -> Shape:
+        """Rows and columns."""
         return self.operand.shape
 
     @property
     def children(self) -> tuple[Node, ...]:
+        """Operands, left to right."""
         return (self.operand,)
 
     def __str__(self) -> str:
@@ -416,10 +426,12 @@ class Transpose(Node):
 
     @property
     def shape(self) -> Shape:
+        """Rows and columns."""
         return self.operand.shape.transposed
 
     @property
     def children(self) -> tuple[Node, ...]:
+        """Operands, left to right."""
         return (self.operand,)
 
     def __str__(self) -> str:
@@ -439,14 +451,16 @@ class Call(Node):
 
     @cached_property
     def shape(self) -> Shape:
+        """Rows and columns."""
         function, shape = FUNCTIONS[self.function], self.argument.shape
         if not function.accepts(shape):
-            found = f"{self.function}({_short(self.argument)}) of a {shape}"
+            found = f"{self.function}({short(self.argument)}) of a {shape}"
             raise RuleError(found, function.needs, function.about)
         return function.result(shape)
 
     @property
     def children(self) -> tuple[Node, ...]:
+        """Operands, left to right."""
         return (self.argument,) if self.option is None else (self.argument, self.option)
 
     def __str__(self) -> str:
@@ -549,97 +563,13 @@ def ema(x: Node, beta: Operand) -> Node:
     return call("ema", x, beta)
 
 
-# --- rules --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Rule:
-    """An update dW = -eta * expression, one per layer, with the names found in it.
-
-    Raises `RuleError` if the expression is not fan_out x fan_in.
-    """
-
-    expression: Node
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        shape = self.expression.shape
-        if shape != UPDATE:
-            raise RuleError(
-                f"the update {_short(self.expression)}, a {shape}",
-                f"an update of the shape of the weights, {UPDATE}",
-                "multiply the gradient G from the left and from the right; .T transposes",
-            )
-
-    def _names(self, kind: SymbolKind) -> tuple[str, ...]:
-        nodes = list(self.expression.walk())
-        powers = [node.power for node in nodes if isinstance(node, Power)]
-        found = [
-            node.name
-            for root in (nodes, *(list(power.walk()) for power in powers))
-            for node in root
-            if isinstance(node, Symbol) and node.kind is kind and not node.is_fan
-        ]
-        return tuple(dict.fromkeys(found))
-
-    @cached_property
-    def dampings(self) -> tuple[str, ...]:
-        """Names of the dampings, in order of appearance."""
-        return self._names(SymbolKind.DAMPING)
-
-    @cached_property
-    def exponents(self) -> tuple[str, ...]:
-        """Names of the symbolic exponents."""
-        return self._names(SymbolKind.EXPONENT)
-
-    @cached_property
-    def constants(self) -> tuple[str, ...]:
-        """Names of the hyper-parameters of order one."""
-        return self._names(SymbolKind.CONSTANT)
-
-    def __str__(self) -> str:
-        return str(self.expression)
-
-
-class _Arithmetic(Protocol):
-    def __add__(self, other: object, /) -> object: ...
-
-
-Value = TypeVar("Value")
-
-
-def evaluate_power(
-    node: Node, number: Callable[[Fraction], Value], symbol: Callable[[str], Value]
-) -> Value:
-    """Evaluate the power of a `Power` in any arithmetic: sympy's for the calculus, floats."""
-
-    def go(node: Node) -> Value:
-        match node:
-            case Number(value):
-                return number(value)
-            case Symbol(name):
-                return symbol(name)
-            case Negate(operand):
-                return -go(operand)  # type: ignore[operator,no-any-return]
-            case Add(left, right):
-                return go(left) + go(right)  # type: ignore[operator,no-any-return]
-            case Subtract(left, right):
-                return go(left) - go(right)  # type: ignore[operator,no-any-return]
-            case Multiply(left, right):
-                return go(left) * go(right)  # type: ignore[operator,no-any-return]
-            case Divide(left, right):
-                return go(left) / go(right)  # type: ignore[operator,no-any-return]
-        raise AssertionError(f"{node} is no power; Power.__post_init__ must refuse it")
-
-    return go(node)
-
-
 def symbol(name: str) -> Symbol:
     """A hyper-parameter; its kind is read off its name (rho*, eps*: damping; e, e_*: exponent)."""
     return Symbol(name)
 
 
-def _short(node: Node, limit: int = 40) -> str:
+def short(node: Node, limit: int = 40) -> str:
+    """The text of a node, cut to fit a message."""
     text = str(node)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 

@@ -23,13 +23,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
-from sympy import Expr, Rational, S
+from sympy import Expr, S
 
 from scaling.derivation import BACKPROP, CLT, DATA, MEANS, Step
 from scaling.errors import NotCovered
-from scaling.scale import Bounds, Order, Scale, Size
-
-HALF = Rational(1, 2)
+from scaling.scale import HALF, Bounds, Order, Scale, Size
 
 
 class Role(StrEnum):
@@ -232,15 +230,12 @@ def _forward(
         numbers = []
         for layer in setting.at(position):
             source = Scale.one(Size.ENTRY) if layer.is_bias else sizes[-1]
-            term = (
-                _std(b[layer.name])
-                * Scale.of_width(HALF * layer.fan_in - a[layer.name], Size.SCALAR)
-                * source
-            )
-            total = total.plus(term, bounds)
+            multiplier = Scale.of_width(-a[layer.name], Size.SCALAR)
+            root = Scale.of_width(HALF * layer.fan_in, Size.SCALAR)
+            std = _std(b[layer.name])
+            total = total.plus(std * multiplier * root * source, bounds)
             numbers.append(
-                f"std {_std(b[layer.name])} x multiplier {Scale.of_width(-a[layer.name], Size.SCALAR)}"
-                f" x sqrt(fan_in) {Scale.of_width(HALF * layer.fan_in, Size.SCALAR)} x |h| {source}"
+                f"std {std} x multiplier {multiplier} x sqrt(fan_in) {root} x |h| {source}"
             )
         last = position == setting.depth
         grows = bounds.order(total.width, S.Zero) is Order.GREATER

@@ -36,13 +36,13 @@ from scaling.language import (
     Node,
     Number,
     Power,
-    Rule,
     Subtract,
     Symbol,
     Transpose,
     call,
     quotient,
 )
+from scaling.rule import Rule
 
 T = TypeVar("T")
 LONGEST = 4000

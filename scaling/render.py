@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 import sympy
 from sympy import Expr, S
@@ -21,7 +21,7 @@ from scaling.derivation import Step
 from scaling.solve import CONVENTION, Derived, Exponents, Prediction
 from scaling.symmetry import Comparison
 
-Cell = Expr | str | None
+Cell: TypeAlias = Any  # sympy.Expr | str | None; sympy carries no types
 
 
 class Format(StrEnum):
@@ -73,7 +73,7 @@ def derived_table(result: Derived) -> Table:
 
 def _alternatives(result: Derived) -> list[str]:
     """Sums that are not balanced: the regime that was taken, and hence the other one."""
-    notes = {}
+    notes: dict[str, None] = {}
     for name, regimes in result.regimes.items():
         for regime in regimes:
             if regime.order.value != "=":

@@ -39,6 +39,7 @@ from sympy import Expr, Max, Rational, S
 from scaling.errors import NotCovered
 
 WIDTH = "width"
+HALF = Rational(1, 2)
 AXIS_SYMBOLS = MappingProxyType({WIDTH: "M"})
 
 ExponentLike: TypeAlias = Any  # Expr | Fraction | int | str; sympy carries no types
@@ -214,7 +215,7 @@ class Scale:
     def __truediv__(self, other: Scale) -> Scale:
         return self * other**-1
 
-    def __pow__(self, power: ExponentLike) -> Scale:
+    def __pow__(self, power: ExponentLike, /) -> Scale:
         p = exponent(power)
         if p == 0:
             return Scale.one(self.of)
@@ -227,6 +228,10 @@ class Scale:
                 "add a damping, or give b a finite value",
             )
         return Scale.over({axis: sympy.expand(p * x) for axis, x in self.exponents}, self.of)
+
+    def root(self) -> Scale:
+        """The square root."""
+        return self.__pow__(HALF)
 
     def __add__(self, other: Scale) -> Scale:
         return self.plus(other)

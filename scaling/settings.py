@@ -1,12 +1,12 @@
 """What a user fixes: ``key=value`` pairs, checked against the rule and the layers.
 
 Keys are ``a``, ``b``, ``c`` and ``d_<damping>``, each bare (all layers) or with ``_input``,
-``_hidden``, ``_output`` (or a layer's full name); or a symbol of the rule: an exponent (``e_A=1/2``),
-or the constant in front of a damping or a hyper-parameter (``rho_A=0.1``, ``beta=0.9``), which only
-measurements use.
+``_hidden``, ``_output`` (or a layer's full name); or a symbol of the rule: an exponent
+(``e_A=1/2``), or the constant in front of a damping or a hyper-parameter (``rho_A=0.1``,
+``beta=0.9``), which only measurements use.
 
-Exponents are exact: ``1/2``, ``oo`` and symbols such as ``beta - 1`` are accepted; a decimal is read
-as the fraction that it writes. Text is parsed by the rule parser, never evaluated.
+Exponents are exact: ``1/2``, ``oo`` and symbols such as ``beta - 1`` are accepted; a decimal is
+read as the fraction that it writes. Text is parsed by the rule parser, never evaluated.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from fractions import Fraction
 import sympy
 from sympy import Expr, Rational, S
 
-from scaling.errors import InvalidInput, unknown
-from scaling.language import Rule, RuleError, evaluate_power
+from scaling.errors import InvalidInput, RuleError, unknown
 from scaling.ledger import Layer
 from scaling.parser import parse_scalar
+from scaling.rule import Rule, evaluate_power
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ from scaling.conditions import (
 from scaling.context import Balance, Context, Regime
 from scaling.derivation import CONDITION, READBACK, Step
 from scaling.errors import Conflict
-from scaling.language import Rule
-from scaling.ledger import HALF, Layer, Ledger, Setting, ledger
-from scaling.scale import Bounds, Order, Scale, Size
+from scaling.ledger import Layer, Ledger, Setting, ledger
+from scaling.rule import Rule
+from scaling.scale import HALF, Bounds, Order, Scale, Size
 from scaling.settings import Settings
 
 CONVENTION = (

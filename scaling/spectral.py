@@ -17,9 +17,9 @@ from sympy import Expr, S
 from scaling.context import Context
 from scaling.derivation import GRAM, PRODUCT, PUSH_THROUGH, SPECTRAL_POWER, Step
 from scaling.entrywise import Reading, need_entries
-from scaling.language import Call, Dim, MatMul, Node, Transpose
-from scaling.ledger import HALF
-from scaling.scale import Scale, Size
+from scaling.language import Call, MatMul, Node, Transpose
+from scaling.scale import HALF, Scale, Size
+from scaling.shapes import Dim
 from scaling.values import LINEAR, Aligned, Gaussian, Spectral, Value, Vector, describe
 
 
@@ -156,7 +156,7 @@ def norm(context: Context, node: Call, value: Value) -> Scale:
             return entry.as_size_of(Size.SCALAR) * (one if name == "rms" else context.spread)
         case Gaussian(entry=entry):
             fans = context.plus(context.fan(Dim.FAN_IN), context.fan(Dim.FAN_OUT))
-            spread = {"rms": one, "norm": context.spread, "specnorm": fans**HALF}[name]
+            spread = {"rms": one, "norm": context.spread, "specnorm": fans.root()}[name]
             return entry.as_size_of(Size.SCALAR) * spread
         case Vector(entry=entry, side=side):
             return entry.as_size_of(Size.SCALAR) * (

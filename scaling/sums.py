@@ -16,7 +16,6 @@ from scaling.derivation import DAMPING, SUM, Step
 from scaling.entrywise import Reading, broadcast
 from scaling.language import (
     Add,
-    Dim,
     Divide,
     Multiply,
     Negate,
@@ -27,6 +26,7 @@ from scaling.language import (
     SymbolKind,
 )
 from scaling.scale import Order, Size
+from scaling.shapes import Dim
 from scaling.values import (
     Aligned,
     Behaviour,

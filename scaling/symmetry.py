@@ -25,8 +25,8 @@ import sympy
 from sympy import Expr, S
 
 from scaling.errors import NotCovered
-from scaling.language import Rule
 from scaling.ledger import Setting
+from scaling.rule import Rule
 from scaling.scale import ExponentLike, exponent
 from scaling.settings import Settings
 from scaling.solve import Derived, Exponents, Problem, derive

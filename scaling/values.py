@@ -20,8 +20,8 @@ from enum import StrEnum
 
 from sympy import Expr, S
 
-from scaling.language import Dim
 from scaling.scale import Scale
+from scaling.shapes import Dim
 
 
 class Parity(StrEnum):

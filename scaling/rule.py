@@ -1,0 +1,109 @@
+"""A rule: the update of an optimizer, with the hyper-parameters that occur in it.
+
+>>> from scaling.language import A, G, I, symbol
+>>> rule = Rule(G @ (A + symbol("rho") * I) ** (-symbol("e")), "foof")
+>>> rule.dampings, rule.exponents
+(('rho',), ('e',))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import TypeVar
+
+from scaling.errors import RuleError
+from scaling.language import (
+    Add,
+    Divide,
+    Multiply,
+    Negate,
+    Node,
+    Number,
+    Power,
+    Subtract,
+    Symbol,
+    SymbolKind,
+    short,
+)
+from scaling.shapes import UPDATE
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An update dW = -eta * expression, one per layer, with the names found in it.
+
+    Raises `RuleError` if the expression is not fan_out x fan_in.
+    """
+
+    expression: Node
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        shape = self.expression.shape
+        if shape != UPDATE:
+            raise RuleError(
+                f"the update {short(self.expression)}, a {shape}",
+                f"an update of the shape of the weights, {UPDATE}",
+                "multiply the gradient G from the left and from the right; .T transposes",
+            )
+
+    def _names(self, kind: SymbolKind) -> tuple[str, ...]:
+        nodes = list(self.expression.walk())
+        powers = [node.power for node in nodes if isinstance(node, Power)]
+        found = [
+            node.name
+            for root in (nodes, *(list(power.walk()) for power in powers))
+            for node in root
+            if isinstance(node, Symbol) and node.kind is kind and not node.is_fan
+        ]
+        return tuple(dict.fromkeys(found))
+
+    @cached_property
+    def dampings(self) -> tuple[str, ...]:
+        """Names of the dampings, in order of appearance."""
+        return self._names(SymbolKind.DAMPING)
+
+    @cached_property
+    def exponents(self) -> tuple[str, ...]:
+        """Names of the symbolic exponents."""
+        return self._names(SymbolKind.EXPONENT)
+
+    @cached_property
+    def constants(self) -> tuple[str, ...]:
+        """Names of the hyper-parameters of order one."""
+        return self._names(SymbolKind.CONSTANT)
+
+    def __str__(self) -> str:
+        return str(self.expression)
+
+
+Value = TypeVar("Value")
+
+
+def evaluate_power(
+    node: Node, number: Callable[[Fraction], Value], symbol: Callable[[str], Value]
+) -> Value:
+    """Evaluate the power of a `Power` in any arithmetic: sympy's for the calculus, floats."""
+
+    def go(node: Node) -> Value:
+        match node:
+            case Number(value):
+                return number(value)
+            case Symbol(name):
+                return symbol(name)
+            case Negate(operand):
+                return -go(operand)  # type: ignore[operator,no-any-return]
+            case Add(left, right):
+                return go(left) + go(right)  # type: ignore[operator,no-any-return]
+            case Subtract(left, right):
+                return go(left) - go(right)  # type: ignore[operator,no-any-return]
+            case Multiply(left, right):
+                return go(left) * go(right)  # type: ignore[operator,no-any-return]
+            case Divide(left, right):
+                return go(left) / go(right)  # type: ignore[operator,no-any-return]
+        raise AssertionError(f"{node} is no power; Power.__post_init__ must refuse it")
+
+    return go(node)
