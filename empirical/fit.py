@@ -1,4 +1,4 @@
-"""From sizes at growing widths to an exponent with an honest interval, and to a verdict.
+"""From sizes at growing widths to an exponent with an honest interval.
 
 Claim.  Where ``log size = x log M + c + k M**(-p) + noise`` with ``p >= 1/2``, the interval
 ``[low, high]`` holds the asymptotic exponent x at least about as often as the confidence says,
@@ -23,7 +23,7 @@ Half the width of the interval is ``noise + drift``: t * se(slope), and all the 
 
 The allowed decay has no ground while the changes of the slope do *not* shrink along the widths, as
 in the middle of a crossover from one exponent to another. ``settling`` says whether they shrink,
-and where they are not seen to, ``judge`` does not contradict what the slopes may be heading for.
+and where they are not seen to, ``judge`` (verdict.py) does not contradict what the slopes may be heading for.
 
 Noise is taken over whole seeds, never over widths, and so stays right if one seed's draws at
 different widths resemble each other. One seed alone has only its residuals to judge by.
@@ -35,9 +35,8 @@ beyond the widest width, and sizes at the level of rounding, which whoever measu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -51,22 +50,6 @@ Floats: TypeAlias = NDArray[np.float64]
 
 ROUNDING = 1e-9
 """The relative accuracy to which a float64 size is trusted; no noise is taken to be smaller."""
-
-START_SEEDS = 4
-"""Seeds to begin with where nothing is known about the spread over seeds."""
-
-MOST_SEEDS = 100_000
-MOST_WIDENING = 1e6
-"""More seeds, or widths further beyond the widest one, are no remedy."""
-
-
-class Verdict(StrEnum):
-    """What a measured exponent says about a predicted one, the gravest first."""
-
-    contradict = "contradict"
-    crossover = "crossover"
-    inconclusive = "inconclusive"
-    agree = "agree"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +83,6 @@ class Estimate:
         return f"{self.slope:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
-@dataclass(frozen=True, slots=True)
-class Remedy:
-    """What would settle an estimate: this many seeds at each width, up to this widest width."""
-
-    seeds: int
-    width: int
-
-
 def estimate(widths: Sequence[int], sizes: ArrayLike, confidence: float = 0.95) -> Estimate:
     """The exponent of ``sizes``, an array (seeds, widths) measured in float64 at rising ``widths``.
 
@@ -139,14 +114,14 @@ def estimate(widths: Sequence[int], sizes: ArrayLike, confidence: float = 0.95) 
     start = _window_start(log_width)
     to_slope = _slope_weights(log_width, start, len(across))
     slope, slope_error, degrees = _contrast(to_slope, log_size, log_width)
-    two_sided = _quantile((1 + confidence) / 2, degrees)
+    two_sided = quantile((1 + confidence) / 2, degrees)
     noise = two_sided * slope_error
     limit, low, high, drifting = slope, -math.inf, math.inf, False
     if len(across) > 2:
         to_limit = _limit_weights(log_width)
         limit, limit_error, _ = _contrast(to_limit, log_size, log_width)
         shift, shift_error, _ = _contrast(to_limit - to_slope, log_size, log_width)
-        beyond = _quantile(confidence, degrees) * limit_error
+        beyond = quantile(confidence, degrees) * limit_error
         low, high = min(slope - noise, limit - beyond), max(slope + noise, limit + beyond)
         drifting = abs(shift) > two_sided * shift_error
     mean = log_size.mean(axis=0)
@@ -165,116 +140,6 @@ def estimate(widths: Sequence[int], sizes: ArrayLike, confidence: float = 0.95) 
         degrees=degrees,
         confidence=confidence,
     )
-
-
-def judge(estimate: Estimate, predicted: float, margin: float) -> Verdict:
-    """The verdict on ``predicted``, an exponent or ``-inf`` for "exactly zero", within ``margin``.
-
-    * agree: the whole interval lies within ``predicted -+ margin``.
-    * contradict: it lies outside, and the slopes are settling, move by less than the margin, or
-      show no drift but a hint of one away from the prediction.
-    * crossover: neither, and a drift beyond the noise is the larger part of the interval.
-    * inconclusive: neither, because of the noise.
-
-    A size is either exactly zero or not, so ``-inf`` is agreed to or contradicted.
-
-    >>> widths = [64, 128, 256, 512, 1024]
-    >>> found = estimate(widths, [[width**-0.5 for width in widths]] * 3)
-    >>> judge(found, predicted=-0.5, margin=0.05).name, judge(found, predicted=-1, margin=0.05).name
-    ('agree', 'contradict')
-    """
-    _check_question(predicted, margin)
-    if math.isinf(predicted) or math.isinf(estimate.slope):
-        return Verdict.agree if estimate.slope == predicted else Verdict.contradict
-    if predicted - margin <= estimate.low and estimate.high <= predicted + margin:
-        return Verdict.agree
-    outside = estimate.high < predicted - margin or predicted + margin < estimate.low
-    if outside and _trusted(estimate, predicted, margin):
-        return Verdict.contradict
-    if estimate.drifting and estimate.drift >= estimate.noise:
-        return Verdict.crossover
-    return Verdict.inconclusive
-
-
-def overall(verdicts: Iterable[Verdict]) -> Verdict:
-    """The gravest of ``verdicts``: contradict, then crossover, then inconclusive, then agree.
-
-    >>> overall([Verdict.agree, Verdict.crossover]).name
-    'crossover'
-    """
-    given = set(verdicts)
-    for verdict in Verdict:
-        if verdict in given:
-            return verdict
-    raise InvalidInput(
-        found="no verdict at all",
-        needed="at least one verdict, since nothing measured is nothing confirmed",
-        do_this="run at least one check, or leave the summary out",
-    )
-
-
-def remedy(estimate: Estimate, predicted: float, margin: float) -> Remedy | None:
-    """The seeds, or else the widest width, that would settle ``estimate`` if it stays where it is.
-
-    Seeds narrow the noise, but never the span from slope to limit. That shrinks as ``M**(-1/2)`` of
-    the window's first width, hence as the fourth root of the widest one while the narrowest is
-    kept. While the slopes are not settling, the width is only a next step. None means that nothing
-    affordable helps: the exponent lies on the edge of the margin.
-
-    >>> widths = [64, 128, 256, 512, 1024, 2048, 4096]
-    >>> found = estimate(widths, [[s * m**-x for m in widths] for s, x in ((0.7, 0.5), (1.4, 0.6))])
-    >>> judge(found, predicted=-0.5, margin=0.1).name, remedy(found, predicted=-0.5, margin=0.1)
-    ('inconclusive', Remedy(seeds=11, width=4096))
-    """
-    _check_question(predicted, margin)
-    widest, seeds = estimate.widths[-1], estimate.seeds
-    if math.isinf(predicted) or math.isinf(estimate.slope):
-        return Remedy(seeds, widest)
-    if math.isinf(estimate.drift):
-        another = max(widest + 1, round(widest**2 / estimate.widths[0]))
-        return Remedy(seeds if seeds > 1 else START_SEEDS, another)
-
-    below, above = sorted((estimate.slope, estimate.limit))
-    spare_below, spare_above = below - estimate.low, estimate.high - above
-    bottom, top = predicted - margin, predicted + margin
-    if bottom < below and above < top:
-        return _more_seeds(estimate, (below - bottom) / spare_below, (top - above) / spare_above)
-    if _trusted(estimate, predicted, margin) and top < below:
-        return _more_seeds(estimate, (below - top) / spare_below)
-    if _trusted(estimate, predicted, margin) and above < bottom:
-        return _more_seeds(estimate, (bottom - above) / spare_above)
-    room = abs(abs(estimate.limit - predicted) - margin)
-    span = above - below
-    if span**4 > MOST_WIDENING * room**4:
-        return None
-    return Remedy(seeds, math.ceil(widest * max(2.0, (span / room) ** 4)))
-
-
-def _trusted(estimate: Estimate, predicted: float, margin: float) -> bool:
-    """Whether what the slopes may still do is bounded, too small to matter, or leads elsewhere."""
-    shift = estimate.limit - estimate.slope
-    away = not estimate.drifting and (predicted - estimate.slope) * shift < 0
-    return estimate.settling or abs(shift) <= margin or away
-
-
-def _more_seeds(estimate: Estimate, *shares: float) -> Remedy | None:
-    """The fewest seeds whose noise is at most the smallest of ``shares`` of what it is now."""
-    widest, seeds = estimate.widths[-1], estimate.seeds
-    if min(shares) >= 1:
-        return Remedy(seeds, widest)
-    probability = (1 + estimate.confidence) / 2
-    now = _quantile(probability, estimate.degrees) / math.sqrt(seeds)
-    few, many = max(seeds, 1), MOST_SEEDS
-
-    def enough(count: int) -> bool:
-        return _quantile(probability, count - 1) / math.sqrt(count) <= min(shares) * now
-
-    if not enough(many):
-        return None
-    while many - few > 1:
-        middle = (few + many) // 2
-        few, many = (few, middle) if enough(middle) else (middle, many)
-    return Remedy(many, widest)
 
 
 def _zero(widths: tuple[int, ...], seeds: int, confidence: float) -> Estimate:
@@ -379,7 +244,8 @@ def _local_slopes(log_width: Floats, log_size: Floats) -> tuple[tuple[float, flo
     return tuple((float(mid), float(slope)) for mid, slope in zip(mids, slopes, strict=True))
 
 
-def _quantile(probability: float, degrees: int) -> float:
+def quantile(probability: float, degrees: int) -> float:
+    """Student's t quantile."""
     return float(stats.t.ppf(probability, degrees)) if degrees > 0 else math.inf
 
 
@@ -437,18 +303,3 @@ def _checked_sizes(widths: tuple[int, ...], sizes: ArrayLike) -> Floats:
             do_this="look for underflow there, and measure in float64",
         )
     return table
-
-
-def _check_question(predicted: float, margin: float) -> None:
-    if math.isnan(predicted) or predicted == math.inf:
-        raise InvalidInput(
-            found=f"predicted={predicted!r}",
-            needed="a finite exponent, or -inf for a size that is exactly zero",
-            do_this="evaluate the predicted exponent to a number first",
-        )
-    if not (math.isfinite(margin) and margin > 0):
-        raise InvalidInput(
-            found=f"margin={margin!r}",
-            needed="a margin that is finite and larger than 0",
-            do_this="pass for instance margin=0.05",
-        )

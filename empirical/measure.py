@@ -41,8 +41,8 @@ from empirical.values import Value
 from scaling.errors import InvalidInput
 from scaling.language import Add, Node, Subtract, Symbol, SymbolKind
 from scaling.ledger import Layer, Loss, Role
+from scaling.problem import Exponents, Problem
 from scaling.rule import Rule
-from scaling.solve import Exponents, Problem
 from scaling.sums import contains_damping
 
 Sums: TypeAlias = Mapping[tuple[str, Node], tuple[float, float]]

@@ -23,7 +23,8 @@ from sympy import Expr, S
 
 from derivations.declaration import Optimizer
 from empirical.data import Data
-from empirical.fit import Estimate, Verdict, estimate, judge, overall, remedy
+from empirical.fit import Estimate, estimate
+from empirical.verdict import Verdict, judge, overall, remedy
 from empirical.measure import (
     Measurement,
     Sizes,
@@ -35,9 +36,10 @@ from empirical.measure import (
 )
 from empirical.store import Store, fingerprint
 from scaling.errors import InvalidInput, unknown
+from scaling.predict import Prediction, predict
+from scaling.problem import Exponents, Problem
 from scaling.scale import Bounds
 from scaling.settings import exact
-from scaling.solve import Exponents, Prediction, Problem, predict
 
 TOUR = ("sgd", "sign", "adam", "kfac", "foof", "shampoo", "muon")
 EXIT_CODE = {

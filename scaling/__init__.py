@@ -1,1 +1,50 @@
-"""How an optimizer's hyper-parameters must change with width, derived from its update rule."""
+"""How an optimizer's hyper-parameters must change with width, derived from its update rule.
+
+>>> import scaling
+>>> kfac = scaling.parse("(B + rho_B*I)**(-e_B) @ G @ (A + rho_A*I)**(-e_A)")
+>>> scaling.derive(kfac).exponents.c["hidden"]
+-e_A + e_B
+
+The idea is in scale.py (the algebra of sizes) and calculus.py (how a rule is read as sizes).
+Names are imported on first use, so that ``import scaling`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "Rule": "rule",
+    "parse": "parser",
+    "symbol": "language",
+    "derive": "solve",
+    "predict": "predict",
+    "compare": "symmetry",
+    "shift": "symmetry",
+    "Exponents": "problem",
+    "Problem": "problem",
+    "Setting": "ledger",
+    "Settings": "settings",
+    "read_settings": "settings",
+    "Activation": "ledger",
+    "Loss": "ledger",
+    "mlp": "ledger",
+    "Scale": "scale",
+    "ScalingError": "errors",
+    "InvalidInput": "errors",
+    "RuleError": "errors",
+    "NotCovered": "errors",
+    "Conflict": "errors",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'scaling' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"scaling.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -9,19 +9,41 @@ from __future__ import annotations
 import gc
 import re
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scaling.errors import InvalidInput, ScalingError, unknown
+from scaling.options import (
+    BiasOption,
+    DataOption,
+    DepthOption,
+    DeviceName,
+    DeviceOption,
+    FisherName,
+    FisherOption,
+    LossName,
+    LossOption,
+    Phi,
+    PhiOption,
+    RootOption,
+    RuleArgument,
+    SamplesOption,
+    SeedsOption,
+    SetOption,
+    Style,
+    StyleOption,
+    ThreadsOption,
+    WidthsOption,
+)
 
 if TYPE_CHECKING:
     from derivations.declaration import Optimizer
+    from scaling.problem import Exponents, Problem
     from scaling.render import Table
     from scaling.scale import Bounds
-    from scaling.solve import Derived, Exponents, Problem
+    from scaling.solve import Derived
 
 app = typer.Typer(
     add_completion=False,
@@ -33,70 +55,6 @@ app = typer.Typer(
 )
 
 
-class Style(StrEnum):
-    """Output formats."""
-
-    text = "text"
-    markdown = "markdown"
-    latex = "latex"
-    json = "json"
-    html = "html"
-
-
-class Phi(StrEnum):
-    """Activations."""
-
-    relu = "relu"
-    tanh = "tanh"
-    gelu = "gelu"
-    erf = "erf"
-    linear = "linear"
-
-
-class LossName(StrEnum):
-    """Losses."""
-
-    mse = "mse"
-    cross_entropy = "cross_entropy"
-
-
-class FisherName(StrEnum):
-    """Where the cotangents in K-FAC's B come from."""
-
-    empirical = "empirical"
-    true = "true"
-
-
-class DeviceName(StrEnum):
-    """Devices."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-RuleArgument = Annotated[
-    str, typer.Argument(metavar="RULE", help="A catalogue name or a rule such as 'orth(G)'.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Fix a, b, c, d_<damping> (bare: all layers; or _input, _hidden, _output), or a "
-        "symbol of the rule. Repeatable.",
-    ),
-]
-StyleOption = Annotated[Style, typer.Option("--format", help="Output format.")]
-DepthOption = Annotated[int, typer.Option(min=2, max=64, help="Number of weight matrices.")]
-BiasOption = Annotated[bool, typer.Option("--biases", help="Include biases as layers.")]
-PhiOption = Annotated[Phi, typer.Option("--activation", help="Activation.")]
-LossOption = Annotated[LossName, typer.Option("--loss", help="Loss.")]
-FisherOption = Annotated[
-    FisherName, typer.Option("--fisher", help="Cotangents in B: the loss's own, or sampled.")
-]
-
-
 # --- verbs that derive --------------------------------------------------------------------------
 
 
@@ -104,8 +62,9 @@ FisherOption = Annotated[
 def list_command(style: StyleOption = Style.text) -> None:
     """List the catalogue, with the derived learning-rate exponents."""
     from derivations.catalogue import catalogue
+    from scaling.problem import CONVENTION
     from scaling.render import Table, derived_json, to_json
-    from scaling.solve import CONVENTION, derive
+    from scaling.solve import derive
 
     solutions = {name: derive(o.rule) for name, o in catalogue().items()}
     if style is Style.json:
@@ -156,8 +115,8 @@ def predict(
 
     Exponents that are not set are the derived ones; those that are set are taken literally.
     """
+    from scaling.predict import predict as evaluate
     from scaling.render import predicted_json, predicted_table, to_json
-    from scaling.solve import predict as evaluate
 
     problem = _problem(rule, settings, depth, biases, activation, loss, fisher)
     table, bounds = _literal(problem)
@@ -224,20 +183,6 @@ def compare(
 
 
 # --- verbs that measure -------------------------------------------------------------------------
-
-WidthsOption = Annotated[
-    str, typer.Option("--widths", help="From:to in doublings (64:4096), or a list (64,128,256).")
-]
-SeedsOption = Annotated[int, typer.Option("--seeds", min=1, help="Seeds; they vary the weights.")]
-DataOption = Annotated[str, typer.Option("--data", help="digits, mnist, fashionmnist, cifar10..")]
-RootOption = Annotated[
-    Path | None, typer.Option("--data-root", help="Folder that holds the data set.")
-]
-SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Training batch size n.")]
-DeviceOption = Annotated[DeviceName, typer.Option("--device", help="Where tensors live.")]
-ThreadsOption = Annotated[
-    int, typer.Option("--threads", min=0, help="Threads for BLAS and torch; 0: all cores.")
-]
 
 
 @app.command()
@@ -369,8 +314,8 @@ def _problem(
     from sympy import Rational
 
     from scaling.ledger import Activation, Loss, Setting, mlp
+    from scaling.problem import Problem
     from scaling.settings import read_settings
-    from scaling.solve import Problem
 
     layers = mlp(depth, biases)
     phi = next(member for member in Activation if member.label == activation)

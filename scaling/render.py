@@ -18,7 +18,9 @@ import sympy
 from sympy import Expr, S
 
 from scaling.derivation import Step
-from scaling.solve import CONVENTION, Derived, Exponents, Prediction
+from scaling.predict import Prediction
+from scaling.problem import CONVENTION, Exponents
+from scaling.solve import Derived
 from scaling.symmetry import Comparison
 
 Cell: TypeAlias = Any  # sympy.Expr | str | None; sympy carries no types

@@ -1,6 +1,6 @@
-"""`derive` solves the conditions for b, c and d; `predict` evaluates any exponents as they are.
+"""`derive` solves the conditions for b, c and d.
 
-derive, in three triangular stages, each exact linear algebra over the rationals:
+In three triangular stages, each exact linear algebra over the rationals:
 
     b   from stable start (h_l = Theta(1)) forward through the network, and from maximal readback
         (b_L = 1) at the output;
@@ -9,16 +9,12 @@ derive, in three triangular stages, each exact linear algebra over the rationals
 
 What is given is kept, and the condition that would have fixed it is then not imposed. What no
 condition fixes stays a symbol and is reported as free.
-
-predict follows one step: own updates dW_l h_{l-1}; features dh_l = own + W_l dh_{l-1}; the output
-through the readback; and names the regime of each layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass
 
 import sympy
 from sympy import Expr, S, Symbol
@@ -33,71 +29,16 @@ from scaling.conditions import (
     STANDARD,
     Condition,
 )
-from scaling.context import Balance, Context, Regime
+from scaling.context import Balance, Regime
 from scaling.derivation import CONDITION, READBACK, Step
 from scaling.errors import Conflict
 from scaling.ledger import Layer, Ledger, Setting, ledger
+from scaling.predict import LayerRegime, Prediction, predict  # noqa: F401  TEMPORARY
+from scaling.problem import CONVENTION, Exponents, Problem, rate  # noqa: F401
+from scaling.readback import reach_output
 from scaling.rule import Rule
-from scaling.scale import HALF, Bounds, Order, Scale, Size
+from scaling.scale import HALF, Bounds, Order
 from scaling.settings import Settings
-
-CONVENTION = (
-    "weights ~ M^-b, learning rate ~ M^-c, damping ~ M^-d, multiplier M^-a: "
-    "a positive exponent means smaller at larger width M"
-)
-
-
-@dataclass(frozen=True)
-class Exponents:
-    """A parametrization: exponents by layer name (``d`` by layer, then damping)."""
-
-    a: Mapping[str, Expr]
-    b: Mapping[str, Expr]
-    c: Mapping[str, Expr]
-    d: Mapping[str, Mapping[str, Expr]]
-
-    def updated(self, settings: Settings) -> Exponents:
-        """The same with what the settings fix, taken literally."""
-        d = {name: dict(values) for name, values in self.d.items()}
-        for (damping, name), value in settings.d.items():
-            d[name][damping] = value
-        return Exponents(
-            {**self.a, **settings.a}, {**self.b, **settings.b}, {**self.c, **settings.c}, d
-        )
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A rule in a setting: everything that fixes what an exponent means."""
-
-    rule: Rule
-    setting: Setting = field(default_factory=Setting)
-    settings: Settings = field(default_factory=Settings)
-    sampled_fisher: bool = False
-
-    def bounds(self, extra: Mapping[str, tuple[Expr, Expr]] | None = None) -> Bounds:
-        """Exponents of the rule are non-negative."""
-        known = {name: (S.Zero, S.Infinity) for name in self.rule.exponents}
-        return Bounds({**known, **(extra or {})})
-
-    def context(
-        self,
-        books: Ledger,
-        layer: Layer,
-        dampings: Mapping[str, Expr],
-        bounds: Bounds,
-        unknown: Iterable[Symbol] = (),
-    ) -> Context:
-        """The context in which the rule is read in one layer."""
-        return Context(
-            books.sizes[layer.name],
-            dampings,
-            self.settings.exponents,
-            bounds,
-            frozenset(unknown),
-            self.sampled_fisher,
-            self.setting.activation,
-        )
 
 
 @dataclass(frozen=True)
@@ -283,7 +224,7 @@ def _learning_rate(
     if layer.name in problem.settings.c:
         c = problem.settings.c[layer.name]
         text = "given"
-        return c, Step(CONDITION, f"c of {layer.name}", _rate(c), text, (update.step,))
+        return c, Step(CONDITION, f"c of {layer.name}", rate(c), text, (update.step,))
     if own.is_zero:
         blank = Step(CONDITION, f"c of {layer.name}", own, "", (update.step,))
         return symbol, blank.because(
@@ -293,161 +234,11 @@ def _learning_rate(
         return symbol, Step(CONDITION, f"c of {layer.name}", own, "free", (update.step,))
     limit, premises = own, [update.step]
     if STABLE_STEP in conditions:
-        output = _reach_output(problem.setting, layer, update, a, b, bounds)
+        output = reach_output(problem.setting, layer, update, a, b, bounds)
         premises.append(
             Step(READBACK, "df per learning rate", output, f"from dW h {own}", (update.step,))
         )
         limit = limit.plus(output, bounds)
     c = sympy.expand(limit.width)
     text = f"{MAXIMAL_UPDATE.name}: M^(-c) x {limit} = 1"
-    return c, Step(CONDITION, f"c of {layer.name}", _rate(c), text, tuple(premises))
-
-
-def _rate(c: Expr) -> Scale:
-    return Scale.of_width(-c, Size.SCALAR)
-
-
-def _reach_output(
-    setting: Setting,
-    layer: Layer,
-    update: Update,
-    a: Mapping[str, Expr],
-    b: Mapping[str, Expr],
-    bounds: Bounds,
-) -> Scale:
-    """How far a layer's own update moves the output, per learning rate."""
-    coherent, random = update.coherent, update.random
-    for position in range(layer.position + 1, setting.depth + 1):
-        coherent, random = _through(setting, position, coherent, random, a, b)
-    return coherent.plus(random, bounds)
-
-
-def _through(
-    setting: Setting,
-    position: int,
-    coherent: Scale,
-    random: Scale,
-    a: Mapping[str, Expr],
-    b: Mapping[str, Expr],
-) -> tuple[Scale, Scale]:
-    """W_l dh_{l-1}: a CLT in hidden layers, a readback (LLN) of the coherent part at the output."""
-    layer = next(x for x in setting.at(position) if not x.is_bias)
-    if b[layer.name] is S.Infinity:
-        zero = Scale.zero(Size.ENTRY)
-        return zero, zero
-    std = Scale.of_width(-a[layer.name] - b[layer.name], Size.SCALAR)
-    clt = std * Scale.of_width(HALF * layer.fan_in, Size.SCALAR)
-    lln = std * Scale.of_width(layer.fan_in, Size.SCALAR)
-    return coherent * (lln if position == setting.depth else clt), random * clt
-
-
-class LayerRegime(StrEnum):
-    """What one step does to a layer as the width grows."""
-
-    UNSTABLE = "unstable"
-    MAXIMAL = "maximal"
-    SUB_MAXIMAL = "sub-maximal"
-    LAZY = "lazy"
-    FROZEN = "frozen"
-    OPEN = "open"
-
-
-@dataclass(frozen=True)
-class LayerPrediction:
-    """Exponents of what is measured in a layer; ``feature`` of the output layer is df.
-
-    ``feature`` is None above an unstable layer, where the calculus is silent.
-    """
-
-    init: Expr
-    own: Expr
-    feature: Expr | None
-    regime: LayerRegime
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Exponents of one step of a rule under given exponents."""
-
-    problem: Problem
-    exponents: Exponents
-    layers: Mapping[str, LayerPrediction]
-    regimes: Mapping[str, tuple[Regime, ...]]
-    assumptions: tuple[str, ...]
-
-
-def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None) -> Prediction:
-    """Evaluate one step under the given exponents, without solving anything.
-
-    ``bounds`` is what is known of symbols in the exponents (`Derived.bounds` for derived ones).
-
-    Raises:
-        NotCovered: if the calculus does not cover the rule, or an activation saturates.
-    """
-    setting, bounds = problem.setting, bounds or problem.bounds()
-    books = ledger(setting, exponents.a, exponents.b, bounds)
-    updates: dict[str, Update] = {}
-    regimes: dict[str, tuple[Regime, ...]] = {}
-    assumptions: list[str] = []
-    for layer in setting.layers:
-        context = problem.context(books, layer, exponents.d[layer.name], bounds)
-        update = read_update(context, problem.rule.expression)
-        rate = _rate(exponents.c[layer.name])
-        updates[layer.name] = replace(
-            update, coherent=update.coherent * rate, random=update.random * rate
-        )
-        regimes[layer.name] = tuple(context.regimes)
-        assumptions += update.step.assumptions()
-    features = _features(setting, updates, exponents, bounds)
-    layers = {}
-    for layer in setting.layers:
-        update = updates[layer.name]
-        own = update.coherent.plus(update.random, bounds)
-        initial = books.sizes[layer.name].w if layer.is_bias else books.features[layer.position]
-        feature = features[layer.position]
-        regime = _regime(own, feature, features[-1], layer.position == setting.depth, bounds)
-        shown = None if feature is None else feature.width
-        layers[layer.name] = LayerPrediction(initial.width, own.width, shown, regime)
-    return Prediction(problem, exponents, layers, regimes, tuple(dict.fromkeys(assumptions)))
-
-
-def _features(
-    setting: Setting, updates: Mapping[str, Update], exponents: Exponents, bounds: Bounds
-) -> list[Scale | None]:
-    """|dh_l| for l = 0..L; None above a layer whose change outgrows it."""
-    zero = Scale.zero(Size.ENTRY)
-    coherent, random, silent = zero, zero, False
-    features: list[Scale | None] = [zero]
-    for position in range(1, setting.depth + 1):
-        if silent:
-            features.append(None)
-            continue
-        coherent, random = _through(setting, position, coherent, random, exponents.a, exponents.b)
-        for layer in setting.at(position):
-            coherent = coherent.plus(updates[layer.name].coherent, bounds)
-            random = random.plus(updates[layer.name].random, bounds)
-        change = coherent.plus(random, bounds)
-        if bounds.order(change.width, S.Zero) is Order.GREATER and position < setting.depth:
-            silent = True
-            if setting.activation.bounded:
-                change = Scale.one(Size.ENTRY)
-        features.append(change)
-    return features
-
-
-def _regime(
-    own: Scale, feature: Scale | None, output: Scale | None, last: bool, bounds: Bounds
-) -> LayerRegime:
-    sizes = [own, feature] if last else [own, feature, output]
-    named = [LayerRegime.MAXIMAL, LayerRegime.SUB_MAXIMAL, LayerRegime.LAZY]
-    orders = [Order.GREATER if s is None else bounds.order(s.width, S.Zero) for s in sizes]
-    if Order.GREATER in orders[:2]:
-        return LayerRegime.UNSTABLE
-    if own.is_zero and feature is not None and feature.is_zero:
-        return LayerRegime.FROZEN
-    for order, regime in zip(orders, named, strict=False):
-        if order is Order.OPEN:
-            return LayerRegime.OPEN
-        if order is Order.EQUAL:
-            return regime
-    return LayerRegime.FROZEN
+    return c, Step(CONDITION, f"c of {layer.name}", rate(c), text, tuple(premises))

@@ -26,10 +26,11 @@ from sympy import Expr, S
 
 from scaling.errors import NotCovered
 from scaling.ledger import Setting
+from scaling.problem import Exponents, Problem
 from scaling.rule import Rule
 from scaling.scale import ExponentLike, exponent
 from scaling.settings import Settings
-from scaling.solve import Derived, Exponents, Problem, derive
+from scaling.solve import Derived, derive
 from scaling.sums import contains_damping
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from empirical.fit import Estimate, Remedy, Verdict, estimate, judge, overall, remedy
+from empirical.fit import Estimate, estimate
+from empirical.verdict import Remedy, Verdict, judge, overall, remedy
 from scaling.errors import InvalidInput
 
 Floats = NDArray[np.float64]

@@ -1,0 +1,77 @@
+"""What is asked and what is answered: a rule in a setting, and a table of exponents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sympy import Expr, S, Symbol
+
+from scaling.context import Context
+from scaling.ledger import Layer, Ledger, Setting
+from scaling.rule import Rule
+from scaling.scale import Bounds, Scale, Size
+from scaling.settings import Settings
+
+CONVENTION = (
+    "weights ~ M^-b, learning rate ~ M^-c, damping ~ M^-d, multiplier M^-a: "
+    "a positive exponent means smaller at larger width M"
+)
+
+
+@dataclass(frozen=True)
+class Exponents:
+    """A parametrization: exponents by layer name (``d`` by layer, then damping)."""
+
+    a: Mapping[str, Expr]
+    b: Mapping[str, Expr]
+    c: Mapping[str, Expr]
+    d: Mapping[str, Mapping[str, Expr]]
+
+    def updated(self, settings: Settings) -> Exponents:
+        """The same with what the settings fix, taken literally."""
+        d = {name: dict(values) for name, values in self.d.items()}
+        for (damping, name), value in settings.d.items():
+            d[name][damping] = value
+        return Exponents(
+            {**self.a, **settings.a}, {**self.b, **settings.b}, {**self.c, **settings.c}, d
+        )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A rule in a setting: everything that fixes what an exponent means."""
+
+    rule: Rule
+    setting: Setting = field(default_factory=Setting)
+    settings: Settings = field(default_factory=Settings)
+    sampled_fisher: bool = False
+
+    def bounds(self, extra: Mapping[str, tuple[Expr, Expr]] | None = None) -> Bounds:
+        """Exponents of the rule are non-negative."""
+        known = {name: (S.Zero, S.Infinity) for name in self.rule.exponents}
+        return Bounds({**known, **(extra or {})})
+
+    def context(
+        self,
+        books: Ledger,
+        layer: Layer,
+        dampings: Mapping[str, Expr],
+        bounds: Bounds,
+        unknown: Iterable[Symbol] = (),
+    ) -> Context:
+        """The context in which the rule is read in one layer."""
+        return Context(
+            books.sizes[layer.name],
+            dampings,
+            self.settings.exponents,
+            bounds,
+            frozenset(unknown),
+            self.sampled_fisher,
+            self.setting.activation,
+        )
+
+
+def rate(c: Expr) -> Scale:
+    """The size of a learning rate M^(-c)."""
+    return Scale.of_width(-c, Size.SCALAR)
