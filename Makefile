@@ -6,7 +6,7 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test verify check format clean
+.PHONY: help venv test verify readme bench check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,13 @@ test: venv  ## run all tests
 
 verify: venv  ## derive and measure the paper's claims, into results/verify
 	.venv/bin/scaling verify --out results/verify $(ARGS)
+
+readme: verify  ## verify, then put its tables and figures into README.md
+	cp results/verify/kfac.png results/verify/shampoo.png docs/
+	.venv/bin/python docs/fill_readme.py
+
+bench: venv  ## time a step beside a plain forward and backward pass
+	.venv/bin/python benchmarks/step_cost.py $(ARGS)
 
 check: venv  ## check format, lint and types, then run all tests
 	.venv/bin/ruff format --check

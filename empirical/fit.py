@@ -23,7 +23,7 @@ Half the width of the interval is ``noise + drift``: t * se(slope), and all the 
 
 The allowed decay has no ground while the changes of the slope do *not* shrink along the widths, as
 in the middle of a crossover from one exponent to another. ``settling`` says whether they shrink,
-and where they are not seen to, ``judge`` (verdict.py) does not contradict what the slopes may be heading for.
+and where they are not seen to, `verdict.judge` does not contradict what they may be heading for.
 
 Noise is taken over whole seeds, never over widths, and so stays right if one seed's draws at
 different widths resemble each other. One seed alone has only its residuals to judge by.

@@ -51,6 +51,7 @@ Sums: TypeAlias = Mapping[tuple[str, Node], tuple[float, float]]
 OWN_AT_BASE = 0.1
 DAMPING_AT_BASE = 0.1
 READOUTS = 64
+MOST_NETWORKS = 16
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,31 @@ def measure(trial: Trial, constants: Constants, width: int, seed: int) -> Measur
     return Measurement(
         rule.name or str(rule), width, seed, sizes, sums, seconds, _peak_mb(trial.device)
     )
+
+
+def measure_mean(
+    trial: Trial, constants: Constants, width: int, seed: int, networks: int
+) -> Measurement:
+    """The root mean square of every size over independent networks of one width.
+
+    Narrow networks fluctuate more and cost less, so a fit over widths takes several of them for
+    one wide network. Seconds and peak memory are those of all of them.
+    """
+    runs = [measure(trial, constants, width, seed * MOST_NETWORKS + i) for i in range(networks)]
+    sizes = {
+        name: Sizes(*(_mean([asdict(run.sizes[name])[q] for run in runs]) for q in asdict(first)))
+        for name, first in runs[0].sizes.items()
+    }
+    sums = {
+        key: (_mean([run.sums[key][0] for run in runs]), _mean([run.sums[key][1] for run in runs]))
+        for key in runs[0].sums
+    }
+    seconds, peak = sum(run.seconds for run in runs), max(run.peak_mb for run in runs)
+    return Measurement(runs[0].rule, width, seed, sizes, sums, seconds, peak)
+
+
+def _mean(sizes: list[float]) -> float:
+    return math.sqrt(sum(x * x for x in sizes) / len(sizes))
 
 
 def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:

@@ -47,10 +47,13 @@ def as_table(result: Verification) -> Table:
         "sizes ~ M^(exponent). init: h at the start (f in the output layer); own: dW h; feature: "
         "dh (df in the output layer). Intervals hold the noise over seeds and the drift of slopes",
     ]
+    reasons: dict[tuple[str, str, str], list[str]] = {}
+    for c in result.checks:
+        if c.note:
+            reasons.setdefault((c.rule, c.verdict, c.note), []).append(f"{c.quantity} {c.layer}")
     notes += [
-        f"{c.verdict}: {c.quantity} of {c.layer}, {c.rule}: {c.note}"
-        for c in result.checks
-        if c.note
+        f"{verdict}, {rule} ({', '.join(what)}): {note}"
+        for (rule, verdict, note), what in reasons.items()
     ]
     notes += result.notes
     columns = ("rule", "layer", "quantity", "predicted", "measured", "interval", "verdict")

@@ -1,7 +1,8 @@
 """Theory against measurement: predicted | measured [interval] | verdict, layer by layer.
 
 For each rule: calibrate the constants at the narrowest width, take one step at every width and
-seed, fit an exponent with an interval to every size (fit.py), and judge it against the exponent
+seed (averaged over several networks at narrow widths, as many as the widest network has neurons
+for), fit an exponent with an interval to every size (fit.py), and judge it against the exponent
 that `scaling.solve.predict` derives. Where sizes still cross over from one exponent to another,
 the sum that does it is named: the damped sum whose two terms trade places within the widths.
 
@@ -24,19 +25,20 @@ from sympy import Expr, S
 from derivations.declaration import Optimizer
 from empirical.data import Data
 from empirical.fit import Estimate, estimate
-from empirical.verdict import Verdict, judge, overall, remedy
 from empirical.measure import (
+    MOST_NETWORKS,
     Measurement,
     Sizes,
     Trial,
     calibrate,
     check_memory,
-    measure,
+    measure_mean,
     torch_threads,
 )
 from empirical.store import Store, fingerprint
+from empirical.verdict import Verdict, judge, overall, remedy
 from scaling.errors import InvalidInput, unknown
-from scaling.predict import Prediction, predict
+from scaling.prediction import Prediction, predict
 from scaling.problem import Exponents, Problem
 from scaling.scale import Bounds
 from scaling.settings import exact
@@ -48,6 +50,7 @@ EXIT_CODE = {
     Verdict.crossover: 3,
     Verdict.inconclusive: 3,
 }
+WIDEST_DENSE = 32768
 QUANTITIES = ("init", "own", "feature")
 Tick = Callable[[str, int, int], None]
 
@@ -236,7 +239,8 @@ def _run(
         stored = store.get(key, width, seed)
         if stored is None:
             constants = constants or calibrate(trial, experiment.widths[0])
-            measurement = measure(trial, constants, width, seed)
+            networks = min(MOST_NETWORKS, max(1, experiment.widths[-1] // width))
+            measurement = measure_mean(trial, constants, width, seed, networks)
             store.put(key, width, seed, _packed(measurement))
         else:
             measurement = _unpacked(name, width, seed, stored, trial)
@@ -258,6 +262,7 @@ def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
         "loss": problem.setting.loss,
         "fisher": problem.sampled_fisher,
         "base": experiment.widths[0],
+        "widest": experiment.widths[-1],
         "device": trial.device,
         "data": [
             data.name,
@@ -315,7 +320,8 @@ def _judge(
             verdict = judge(measured, target, experiment.margin)
             note = ""
             if verdict is Verdict.crossover:
-                note = culprit(runs, layer) or "no damped sum trades places within these widths"
+                note = culprit(runs, layer) or "slopes still drift, and no damped sum explains it: "
+                note += _advice(measured, target, experiment) if note.endswith(": ") else ""
             elif verdict is Verdict.inconclusive:
                 note = _advice(measured, target, experiment)
             checks.append(Check(name, layer, quantity, x, measured, verdict, note))
@@ -353,8 +359,8 @@ def _ratio(other: float, damping: float) -> float:
 
 def _advice(measured: Estimate, target: float, experiment: Experiment) -> str:
     cure = remedy(measured, target, experiment.margin)
-    if cure is None:
-        return "no affordable number of seeds or width settles it at this margin"
-    if cure.seeds is not None and cure.seeds > experiment.seeds:
+    if cure is None or cure.width > WIDEST_DENSE:
+        return "no number of seeds and no width within reach settles it: widen --margin"
+    if cure.seeds > experiment.seeds:
         return f"--seeds {cure.seeds} would settle it"
     return f"--widths {experiment.widths[0]}:{cure.width} would settle it"

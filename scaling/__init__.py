@@ -19,7 +19,7 @@ _HOME = {
     "parse": "parser",
     "symbol": "language",
     "derive": "solve",
-    "predict": "predict",
+    "predict": "prediction",
     "compare": "symmetry",
     "shift": "symmetry",
     "Exponents": "problem",

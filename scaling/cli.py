@@ -115,7 +115,7 @@ def predict(
 
     Exponents that are not set are the derived ones; those that are set are taken literally.
     """
-    from scaling.predict import predict as evaluate
+    from scaling.prediction import predict as evaluate
     from scaling.render import predicted_json, predicted_table, to_json
 
     problem = _problem(rule, settings, depth, biases, activation, loss, fisher)
@@ -193,7 +193,7 @@ def verify(
     ] = None,
     settings: SetOption = None,
     widths: WidthsOption = "64:4096",
-    seeds: SeedsOption = 8,
+    seeds: SeedsOption = 16,
     expect: Annotated[
         list[str] | None,
         typer.Option(

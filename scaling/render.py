@@ -18,7 +18,7 @@ import sympy
 from sympy import Expr, S
 
 from scaling.derivation import Step
-from scaling.predict import Prediction
+from scaling.prediction import Prediction
 from scaling.problem import CONVENTION, Exponents
 from scaling.solve import Derived
 from scaling.symmetry import Comparison
@@ -277,6 +277,7 @@ def derived_json(result: Derived) -> dict[str, Any]:
         "layers": exponents_json(result.exponents),
         "free": list(result.free),
         "assumptions": list(result.assumptions),
+        "regimes": _alternatives(result),
         "convention": CONVENTION,
     }
 
