@@ -67,7 +67,9 @@ def main() -> None:
 
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     threads = torch.get_num_threads()
-    print(f"M = {options.width}, n = {options.samples}, {options.dtype}, {name}, {threads} threads\n")
+    print(
+        f"M = {options.width}, n = {options.samples}, {options.dtype}, {name}, {threads} threads\n"
+    )
     print("| rule | forward+backward (s) | with the step (s) | ratio |\n|---|---|---|---|")
     for rule in RULES:
         declared = find(rule)

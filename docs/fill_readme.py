@@ -34,7 +34,7 @@ def filled(text: str, files: bool = True) -> str:
     """The text with its blocks made anew."""
 
     def block(match: re.Match[str]) -> str:
-        head, command, old, end = match.groups()
+        head, command, _, end = match.groups()
         if not files and not command.startswith("scaling "):
             return match.group(0)
         body = output(command).rstrip()

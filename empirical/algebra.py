@@ -42,8 +42,8 @@ def add(x: Value, y: Value) -> Value:
             return Square(basis, x.on(basis) + y.on(basis), x.off + y.off)
         case Outer(), Outer() if x.shape == y.shape:
             u, v = torch.cat([x.u, y.u], dim=1), torch.cat([x.v, y.v], dim=1)
-            left = x.left if x.left is y.left else Basis.spanning(u)
-            right = x.right if x.right is y.right else Basis.spanning(v)
+            left = x.left if x.left is y.left else Basis.spanning(u, x.left.side)
+            right = x.right if x.right is y.right else Basis.spanning(v, x.right.side)
             return Outer(u, v, left, right)
         case ((Outer() | LowRank()), (Outer() | LowRank())) if x.shape == y.shape:
             a, b = x.low_rank(), y.low_rank()

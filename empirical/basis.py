@@ -51,14 +51,16 @@ class Basis:
         return cls(side, dtype)
 
     @classmethod
-    def spanning(cls, data: Tensor) -> Basis:
+    def spanning(cls, data: Tensor, side: int | None = None) -> Basis:
         """A basis of the span of the columns of ``data``, (side, samples).
+
+        ``side`` is the true length of a side of which ``data`` holds but some coordinates.
 
         Columns are weighed by direction alone: a sample with a tiny gradient counts as fully as a
         large one, while a repeated sample adds nothing.
         """
-        side, samples = data.shape
-        return cls(side, data.dtype, None if samples >= side else data)
+        side = side or len(data)
+        return cls(side, data.dtype, None if data.shape[1] >= side else data)
 
     @property
     def is_whole(self) -> bool:

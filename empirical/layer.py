@@ -36,12 +36,18 @@ class LayerTensors:
     the cotangents of sampled targets if B is to be the true Fisher's factor. Cotangents are those
     of the samples' own losses, not divided by n. Raises `InvalidInput` for shapes that do not fit
     or entries of H, D or fisher that are not finite; W is looked at only when a rule uses it.
+
+    ``sides`` (fan_out, fan_in) declares the true lengths of sides of which H, D and fisher hold
+    coordinates in some orthonormal basis that spans them. Rules that look at single entries have no
+    meaning then. A side is given whole unless it is longer than twice the rows that stand for it,
+    so that no average is ever formed entry by entry.
     """
 
     H: Tensor
     D: Tensor
     W: Tensor
     fisher: Tensor | None = None
+    sides: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         fisher = self.D if self.fisher is None else self.fisher
@@ -61,6 +67,14 @@ class LayerTensors:
                 "all of one dtype",
                 "put one sample in each column",
             )
+        rows = len(self.D), len(self.H)
+        for side, given in zip(self.sides or rows, rows, strict=True):
+            if side != given and side <= 2 * given:
+                raise InvalidInput(
+                    f"a side of length {side}, of which {given} coordinates are given",
+                    "all of them, or less than half",
+                    "fill the coordinates up with zeros, to the length of the side",
+                )
         for name, x in (("H", self.H), ("D", self.D), ("fisher", fisher)):
             _refuse_unless_finite(name, x)
 
@@ -72,20 +86,24 @@ class LayerValues:
         fisher = layer.D if layer.fisher is None else layer.fisher
         h, d, f, w = layer.H, layer.D, fisher, layer.W
         self.h, self.d, self.f, self.w = (x.double() if dense else x for x in (h, d, f, w))
-        self.fans = dict(zip(FANS, (len(h), len(d)), strict=True))
+        fan_out, fan_in = layer.sides or (len(d), len(h))
+        self.fans = dict(zip(FANS, (fan_in, fan_out), strict=True))
         self.dense, self._dtype = dense, h.dtype
 
     @cached_property
     def right(self) -> Basis:
         """The span of the inputs."""
-        return Basis.whole(len(self.h), self._dtype) if self.dense else Basis.spanning(self.h)
+        side = self.fans["fan_in"]
+        return Basis.whole(side, self._dtype) if self.dense else Basis.spanning(self.h, side)
 
     @cached_property
     def left(self) -> Basis:
         """The span of the cotangents, those for B included."""
+        side = self.fans["fan_out"]
         if self.dense:
-            return Basis.whole(len(self.d), self._dtype)
-        return Basis.spanning(self.d if self.f is self.d else torch.cat([self.d, self.f], dim=1))
+            return Basis.whole(side, self._dtype)
+        both = self.d if self.f is self.d else torch.cat([self.d, self.f], dim=1)
+        return Basis.spanning(both, side)
 
     @cached_property
     def gradient(self) -> Outer | Entries:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import io
 import math
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from empirical.verify import QUANTITIES, Check, Verification
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TITLES = {
     "init": "init: RMS of $h$",
@@ -60,6 +64,7 @@ def _figure(result: Verification, rule: str) -> bytes:
                 panel.plot(widths, line, ls="--", lw=1, color=COLOURS[i % 7])
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")
+        _at_least_a_decade(panel)
         panel.set_xlabel("width $M$")
         panel.set_title(TITLES[quantity], fontsize=10)
         panel.grid(alpha=0.25)
@@ -68,6 +73,14 @@ def _figure(result: Verification, rule: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
+
+
+def _at_least_a_decade(panel: Axes) -> None:
+    """Widen the size axis to a decade, so that a constant looks like one."""
+    low, high = panel.get_ylim()
+    if high < 10 * low:
+        middle = math.sqrt(low * high)
+        panel.set_ylim(middle / math.sqrt(10), middle * math.sqrt(10))
 
 
 def _label(layer: str, check: Check | None) -> str:

@@ -114,7 +114,7 @@ class Outer(_Rectangular):
     @property
     def shape(self) -> tuple[int, ...]:
         """Rows and columns; () for a scalar."""
-        return len(self.u), len(self.v)
+        return self.left.side, self.right.side
 
     @property
     def T(self) -> Outer:

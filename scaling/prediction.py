@@ -136,6 +136,6 @@ def _regime(
     for order, regime in zip(orders, named, strict=False):
         if order is Order.OPEN:
             return LayerRegime.OPEN
-        if order is Order.EQUAL:
+        if order in (Order.EQUAL, Order.GREATER):  # greater: an output that grows still moves
             return regime
     return LayerRegime.FROZEN
