@@ -209,9 +209,9 @@ def moving_average(old: Value | None, new: Value, beta: float) -> Value:
     match average:
         case Square():
             return average.pruned()
-        case Outer() if 2 * average.u.shape[1] >= min(average.shape):
+        case Outer() if average.has_entries and 2 * average.u.shape[1] >= min(average.shape):
             return Entries(average.dense())
-        case LowRank() if 2 * min(average.core.shape) >= min(average.shape):
+        case LowRank() if average.has_entries and 2 * min(average.core.shape) >= min(average.shape):
             return Entries(average.dense())
     return average
 

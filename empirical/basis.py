@@ -67,6 +67,11 @@ class Basis:
         """Whether this is the whole side."""
         return self.columns is None
 
+    @property
+    def has_entries(self) -> bool:
+        """Whether rows are those of the side, and not coordinates that stand for a longer one."""
+        return self.columns is None or len(self.columns) == self.side
+
     @cached_property
     def q(self) -> Tensor:
         """Orthonormal columns, (side, rank). Not for the whole side."""

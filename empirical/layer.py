@@ -39,8 +39,7 @@ class LayerTensors:
 
     ``sides`` (fan_out, fan_in) declares the true lengths of sides of which H, D and fisher hold
     coordinates in some orthonormal basis that spans them. Rules that look at single entries have no
-    meaning then. A side is given whole unless it is longer than twice the rows that stand for it,
-    so that no average is ever formed entry by entry.
+    meaning then, and all others give coordinates of the update in the same bases.
     """
 
     H: Tensor
@@ -69,11 +68,11 @@ class LayerTensors:
             )
         rows = len(self.D), len(self.H)
         for side, given in zip(self.sides or rows, rows, strict=True):
-            if side != given and side <= 2 * given:
+            if side < given:
                 raise InvalidInput(
-                    f"a side of length {side}, of which {given} coordinates are given",
-                    "all of them, or less than half",
-                    "fill the coordinates up with zeros, to the length of the side",
+                    f"a side of length {side}, for which {given} coordinates are given",
+                    "no more coordinates than the side is long",
+                    "take coordinates in an orthonormal basis",
                 )
         for name, x in (("H", self.H), ("D", self.D), ("fisher", fisher)):
             _refuse_unless_finite(name, x)

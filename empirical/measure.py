@@ -23,7 +23,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
@@ -173,15 +173,18 @@ def measure(trial: Trial, constants: Constants, width: int, seed: int) -> Measur
     )
 
 
+Measure: TypeAlias = Callable[[Trial, Constants, int, int], Measurement]
+
+
 def measure_mean(
-    trial: Trial, constants: Constants, width: int, seed: int, networks: int
+    one: Measure, trial: Trial, constants: Constants, width: int, seed: int, networks: int
 ) -> Measurement:
     """The root mean square of every size over independent networks of one width.
 
     Narrow networks fluctuate more and cost less, so a fit over widths takes several of them for
-    one wide network. Seconds and peak memory are those of all of them.
+    one wide network; ``one`` measures one. Seconds and peak memory are those of all of them.
     """
-    runs = [measure(trial, constants, width, seed * MOST_NETWORKS + i) for i in range(networks)]
+    runs = [one(trial, constants, width, seed * MOST_NETWORKS + i) for i in range(networks)]
     sizes = {
         name: Sizes(*(_mean([asdict(run.sizes[name])[q] for run in runs]) for q in asdict(first)))
         for name, first in runs[0].sizes.items()
@@ -225,24 +228,6 @@ def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
         for name, sizes in measured.sizes.items()
     }
     return Constants(eta, rho, trial.values)
-
-
-def measure_once(
-    problem: Problem,
-    exponents: Exponents,
-    values: Mapping[str, float],
-    width: int,
-    seed: int,
-    data: Data,
-    device: str,
-    threads: int = 0,
-    base: int = 64,
-) -> Measurement:
-    """One measurement for the command line, calibrated at the base width."""
-    trial = Trial(problem, exponents, values, data, device)
-    check_memory(width, problem.setting.depth)
-    with torch_threads(threads):
-        return measure(trial, calibrate(trial, min(base, width)), width, seed)
 
 
 # --- the step -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from empirical.verify import QUANTITIES, Check, Verification
+from empirical.verify import QUANTITIES, Check, Mode, Series, Verification
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,25 +29,29 @@ MARKERS = "os^DvP*"
 
 def figures(result: Verification) -> dict[str, bytes]:
     """File name (without ending) -> PNG, one per rule."""
-    rules = list(result.sizes)
-    names = {rule: re.sub(r"\W+", "_", rule).strip("_")[:40] or "rule" for rule in rules}
-    if len(set(names.values())) < len(names):
-        names = {rule: f"{name}_{i + 1}" for i, (rule, name) in enumerate(names.items())}
-    return {names[rule]: _figure(result, rule) for rule in rules}
+    pictures: dict[str, bytes] = {}
+    for series in result.series:
+        name = re.sub(r"\W+", "_", series.rule).strip("_")[:40] or "rule"
+        name = name if series.mode is Mode.DENSE else f"{name}_{series.mode}"
+        if name in pictures:
+            name = f"{name}_{len(pictures) + 1}"
+        pictures[name] = _figure(result, series)
+    return pictures
 
 
-def _figure(result: Verification, rule: str) -> bytes:
+def _figure(result: Verification, series: Series) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12.5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(QUANTITIES))
-    widths = np.array(result.widths, dtype=float)
-    checks = {(c.layer, c.quantity): c for c in result.checks if c.rule == rule}
+    widths = np.array(series.widths, dtype=float)
+    same = [c for c in result.checks if (c.rule, c.mode) == (series.rule, series.mode)]
+    checks = {(c.layer, c.quantity): c for c in same}
     for panel, quantity in zip(axes, QUANTITIES, strict=True):
-        for i, layer in enumerate(result.sizes[rule]):
-            sizes = result.sizes[rule][layer][quantity]
+        for i, layer in enumerate(series.layers):
+            sizes = series.layers[layer][quantity]
             if not (sizes > 0).all():
                 panel.plot([], [], color=COLOURS[i % 7], label=f"{layer}: exactly 0")
                 continue
@@ -69,7 +73,7 @@ def _figure(result: Verification, rule: str) -> bytes:
         panel.set_title(TITLES[quantity], fontsize=10)
         panel.grid(alpha=0.25)
         panel.legend(fontsize=7.5)
-    figure.suptitle(f"{rule}: points measured, dashed lines predicted slopes", fontsize=11)
+    figure.suptitle(f"{series.label}: points measured, dashed lines predicted slopes", fontsize=11)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()

@@ -33,19 +33,24 @@ def render(result: Verification, style: str) -> str:
 def as_table(result: Verification) -> Table:
     """Predicted | measured [interval] | verdict, one row a check."""
     rows = tuple(
-        (c.rule, c.layer, c.quantity, c.predicted, _measured(c), _interval(c), str(c.verdict))
+        (
+            c.rule, str(c.mode), c.layer, c.quantity, c.predicted, _measured(c), _interval(c),
+            str(c.verdict), "" if c.size is None else f"{c.size:.4g}",
+            "" if c.limit is None else f"{c.limit:.4g}",
+        )
         for c in result.checks
-    )
+    )  # fmt: skip
     count = {
         v: sum(c.verdict is v for c in result.checks) for v in {c.verdict for c in result.checks}
     }
     summary = ", ".join(f"{n} {v}" for v, n in sorted(count.items()))
-    widths = f"{result.widths[0]}..{result.widths[-1]}"
+    ran = {s.mode: f"{s.mode} {s.widths[0]:,}..{s.widths[-1]:,}" for s in result.series}
     notes = [
-        f"verdict: {result.verdict} ({summary}); margin {result.margin}, widths {widths}, "
-        f"{result.seeds} seeds, {result.seconds:.0f} s",
+        f"verdict: {result.verdict} ({summary}); margin {result.margin}, widths "
+        f"{' and '.join(ran.values())}, {result.seeds} seeds, {result.seconds:.0f} s",
         "sizes ~ M^(exponent). init: h at the start (f in the output layer); own: dW h; feature: "
-        "dh (df in the output layer). Intervals hold the noise over seeds and the drift of slopes",
+        "dh (df in the output layer). Intervals hold the noise over seeds and the drift of slopes. "
+        "size: at the widest width; limit: what it tends to, from the kernels of infinite width",
     ]
     reasons: dict[tuple[str, str, str], list[str]] = {}
     for c in result.checks:
@@ -56,7 +61,10 @@ def as_table(result: Verification) -> Table:
         for (rule, verdict, note), what in reasons.items()
     ]
     notes += result.notes
-    columns = ("rule", "layer", "quantity", "predicted", "measured", "interval", "verdict")
+    columns = (
+        "rule", "mode", "layer", "quantity", "predicted", "measured", "interval", "verdict",
+        "size", "limit",
+    )  # fmt: skip
     return Table("theory against measurement", columns, rows, tuple(notes))
 
 
@@ -67,6 +75,7 @@ def as_json(result: Verification) -> dict[str, Any]:
         "checks": [
             {
                 "rule": c.rule,
+                "mode": str(c.mode),
                 "layer": c.layer,
                 "quantity": c.quantity,
                 "predicted": str(c.predicted),
@@ -74,6 +83,8 @@ def as_json(result: Verification) -> dict[str, Any]:
                 "low": _number(c.measured.low),
                 "high": _number(c.measured.high),
                 "verdict": str(c.verdict),
+                "size": c.size,
+                "limit": c.limit,
                 "note": c.note,
             }
             for c in result.checks
@@ -116,15 +127,17 @@ def write(result: Verification, folder: Path) -> None:
 
 
 def as_frame(result: Verification) -> pd.DataFrame:
-    """Every measured size: columns rule, layer, quantity, seed, width, size."""
-    rows: list[tuple[str, str, str, int, int, float]] = []
-    for rule, layers in result.sizes.items():
-        for layer, quantities in layers.items():
+    """Every measured size: columns rule, mode, layer, quantity, seed, width, size."""
+    rows: list[tuple[str, str, str, str, int, int, float]] = []
+    for series in result.series:
+        place = (series.rule, str(series.mode))
+        for layer, quantities in series.layers.items():
             for quantity in QUANTITIES:
                 for seed, values in enumerate(quantities[quantity]):
-                    for width, size in zip(result.widths, values, strict=True):
-                        rows.append((rule, layer, quantity, seed, width, float(size)))
-    return pd.DataFrame(rows, columns=["rule", "layer", "quantity", "seed", "width", "size"])
+                    for width, size in zip(series.widths, values, strict=True):
+                        rows.append((*place, layer, quantity, seed, width, float(size)))
+    names = ["rule", "mode", "layer", "quantity", "seed", "width", "size"]
+    return pd.DataFrame(rows, columns=names)
 
 
 @contextmanager

@@ -121,6 +121,11 @@ class Outer(_Rectangular):
         """Transpose."""
         return Outer(self.v, self.u, self.right, self.left)
 
+    @property
+    def has_entries(self) -> bool:
+        """Whether `dense` has the true sides; see `LayerTensors.sides`."""
+        return (len(self.u), len(self.v)) == self.shape
+
     def dense(self) -> Tensor:
         """The tensor, entry by entry, in the layer's dtype."""
         return self.u @ self.v.T
@@ -157,6 +162,11 @@ class LowRank(_Rectangular):
     def T(self) -> LowRank:
         """Transpose."""
         return LowRank(self.right, self.core.T, self.left)
+
+    @property
+    def has_entries(self) -> bool:
+        """Whether `dense` has the true sides; see `LayerTensors.sides`."""
+        return self.left.has_entries and self.right.has_entries
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Tall (U, V) with this = U V^T, in the layer's dtype, with as few columns as can be."""

@@ -13,11 +13,14 @@ tests hold that it is contradicted.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from sympy import Expr, S
@@ -25,19 +28,24 @@ from sympy import Expr, S
 from derivations.declaration import Optimizer
 from empirical.data import Data
 from empirical.fit import Estimate, estimate
+from empirical.limits import limits
 from empirical.measure import (
     MOST_NETWORKS,
+    Measure,
     Measurement,
     Sizes,
     Trial,
     calibrate,
     check_memory,
+    measure,
     measure_mean,
     torch_threads,
 )
 from empirical.store import Store, fingerprint
 from empirical.verdict import Verdict, judge, overall, remedy
-from scaling.errors import InvalidInput, unknown
+from empirical.wide import Streaming, measure_wide
+from empirical.wide.low_rank import is_low_rank, refuse_unless_low_rank
+from scaling.errors import InvalidInput, NotCovered, unknown
 from scaling.prediction import Prediction, predict
 from scaling.problem import Exponents, Problem
 from scaling.scale import Bounds
@@ -55,6 +63,13 @@ QUANTITIES = ("init", "own", "feature")
 Tick = Callable[[str, int, int], None]
 
 
+class Mode(StrEnum):
+    """How a network is measured: every matrix in memory, or exact in law at any width."""
+
+    DENSE = "dense"
+    WIDE = "wide"
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Widths, seeds and data shared by all rules of a run."""
@@ -65,6 +80,8 @@ class Experiment:
     data: Data
     device: str = "cpu"
     threads: int = 0
+    mode: Mode = Mode.DENSE
+    streaming: Streaming = field(default_factory=Streaming)
 
     def __post_init__(self) -> None:
         if not (0 < self.margin < 1) or not math.isfinite(self.margin):
@@ -84,27 +101,52 @@ class Check:
     measured: Estimate
     verdict: Verdict
     note: str = ""
+    mode: Mode = Mode.DENSE
+    size: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """Sizes of one rule: ``layers[layer][quantity]`` is an array (seeds, widths)."""
+
+    rule: str
+    mode: Mode
+    widths: tuple[int, ...]
+    layers: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def label(self) -> str:
+        """Rule and mode."""
+        return f"{self.rule} ({self.mode})"
 
 
 @dataclass(frozen=True)
 class Verification:
-    """All checks of a run, and the sizes they rest on.
-
-    ``sizes[rule][layer][quantity]`` is an array (seeds, widths).
-    """
+    """All checks of a run, and the sizes they rest on."""
 
     checks: tuple[Check, ...]
-    sizes: Mapping[str, Mapping[str, Mapping[str, Any]]]
-    widths: tuple[int, ...]
+    series: tuple[Series, ...]
     seeds: int
     margin: float
     seconds: float
     notes: tuple[str, ...]
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """All widths of the run."""
+        return tuple(sorted({width for series in self.series for width in series.widths}))
+
+    @property
     def verdict(self) -> Verdict:
         """Contradict beats crossover beats inconclusive beats agree."""
         return overall(check.verdict for check in self.checks)
+
+
+DENSE_WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
+WIDE_WIDTHS = tuple(4**k for k in range(4, 11))
+MARGIN = {Mode.DENSE: 0.05, Mode.WIDE: 0.02}
+Row: TypeAlias = tuple[Problem, Exponents, Bounds, Optimizer]
 
 
 def parse_expectations(texts: Sequence[str], layers: Sequence[str]) -> dict[tuple[str, str], Expr]:
@@ -128,7 +170,7 @@ def parse_expectations(texts: Sequence[str], layers: Sequence[str]) -> dict[tupl
 
 
 def verify(
-    tables: Sequence[tuple[Problem, Exponents, Bounds, Optimizer]],
+    tables: Sequence[Row],
     experiment: Experiment,
     expect: Sequence[str] = (),
     out: Path | None = None,
@@ -155,24 +197,26 @@ def verify(
     names = _distinct([t.problem.rule.name or str(t.problem.rule) for t in trials])
     layers = list(predictions[0].layers)
     expected = parse_expectations(expect, layers)
-    check_memory(experiment.widths[-1], trials[0].problem.setting.depth)
+    if experiment.mode is Mode.DENSE:
+        check_memory(experiment.widths[-1], trials[0].problem.setting.depth)
     for trial, prediction in zip(trials, predictions, strict=True):
         _need_numbers(trial, prediction)
     store = Store(out)
     checks: list[Check] = []
-    sizes: dict[str, Any] = {}
+    series: list[Series] = []
     notes: list[str] = []
     with torch_threads(experiment.threads):
         for i, (name, trial, prediction) in enumerate(zip(names, trials, predictions, strict=True)):
             runs = _run(name, trial, experiment, store, i, len(trials), tick)
-            sizes[name] = _collect(runs, layers, experiment)
-            found, said = _judge(name, prediction, sizes[name], expected, experiment, runs)
+            sizes = _collect(runs, layers, experiment)
+            series.append(Series(name, experiment.mode, experiment.widths, sizes))
+            limit = _limits(trial, experiment)
+            found, said = _judge(name, prediction, sizes, expected, experiment, runs, limit)
             checks += found
             notes += said
     return Verification(
         tuple(checks),
-        sizes,
-        experiment.widths,
+        tuple(series),
         experiment.seeds,
         experiment.margin,
         time.perf_counter() - start,
@@ -239,8 +283,12 @@ def _run(
         stored = store.get(key, width, seed)
         if stored is None:
             constants = constants or calibrate(trial, experiment.widths[0])
-            networks = min(MOST_NETWORKS, max(1, experiment.widths[-1] // width))
-            measurement = measure_mean(trial, constants, width, seed, networks)
+            networks = min(
+                MOST_NETWORKS, max(1, min(experiment.widths[-1], DENSE_WIDTHS[-1]) // width)
+            )
+            measurement = measure_mean(
+                one_network(experiment), trial, constants, width, seed, networks
+            )
             store.put(key, width, seed, _packed(measurement))
         else:
             measurement = _unpacked(name, width, seed, stored, trial)
@@ -248,6 +296,76 @@ def _run(
         if tick is not None:
             tick(name, index * len(cells) + done + 1, total * len(cells))
     return [[runs[s, w] for w in experiment.widths] for s in range(experiment.seeds)]
+
+
+def plan(
+    tables: Sequence[Row],
+    mode: str,
+    widths: tuple[int, ...] | None,
+    seeds: int,
+    margin: float | None,
+    data: Data,
+    device: str,
+    threads: int,
+) -> list[tuple[list[Row], Experiment]]:
+    """Which rules are measured how: ``mode`` is auto, dense, wide or both.
+
+    auto: wide for every rule of the form D C H^T, dense for the others. both: all rules dense too.
+    """
+    wide = [table for table in tables if mode != "dense" and is_low_rank(table[0].rule)]
+    if mode == "wide":
+        for table in tables:
+            refuse_unless_low_rank(table[0].rule)
+    dense = [table for table in tables if mode in ("dense", "both") or table not in wide]
+    plans = []
+    for chosen, how, usual in ((wide, Mode.WIDE, WIDE_WIDTHS), (dense, Mode.DENSE, DENSE_WIDTHS)):
+        if chosen:
+            tolerance = MARGIN[how] if margin is None else margin
+            place = device if how is Mode.DENSE else "cpu"
+            streaming = Streaming(workers=threads or os.cpu_count() or 1)
+            experiment = Experiment(
+                widths or usual, seeds, tolerance, data, place, threads, how, streaming
+            )
+            plans.append((chosen, experiment))
+    return plans
+
+
+def verify_all(
+    plans: Sequence[tuple[list[Row], Experiment]],
+    expect: Sequence[str] = (),
+    out: Path | None = None,
+    tick: Tick | None = None,
+) -> Verification:
+    """All plans, one after the other, as one verification."""
+    return merged([verify(tables, experiment, expect, out, tick) for tables, experiment in plans])
+
+
+def one_network(experiment: Experiment) -> Measure:
+    """The function that measures one network, by the experiment's mode."""
+    if experiment.mode is Mode.DENSE:
+        return measure
+    return partial(measure_wide, streaming=experiment.streaming)
+
+
+def _limits(trial: Trial, experiment: Experiment) -> dict[str, float]:
+    """Limiting sizes of own updates at the widest width, where there is a limit."""
+    try:
+        found = limits(trial, calibrate(trial, experiment.widths[0]), experiment.widths[-1])
+    except NotCovered:
+        return {}
+    return {layer: limit.own for layer, limit in found.items()}
+
+
+def merged(results: Sequence[Verification]) -> Verification:
+    """Several runs as one."""
+    return Verification(
+        tuple(check for result in results for check in result.checks),
+        tuple(series for result in results for series in result.series),
+        max(result.seeds for result in results),
+        max(result.margin for result in results),
+        sum(result.seconds for result in results),
+        tuple(dict.fromkeys(note for result in results for note in result.notes)),
+    )
 
 
 def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
@@ -263,6 +381,7 @@ def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
         "fisher": problem.sampled_fisher,
         "base": experiment.widths[0],
         "widest": experiment.widths[-1],
+        "mode": experiment.mode,
         "device": trial.device,
         "data": [
             data.name,
@@ -305,6 +424,7 @@ def _judge(
     expected: Mapping[tuple[str, str], Expr],
     experiment: Experiment,
     runs: list[list[Measurement]],
+    limit: Mapping[str, float],
 ) -> tuple[list[Check], list[str]]:
     checks, notes = [], []
     for layer, predicted in prediction.layers.items():
@@ -324,7 +444,14 @@ def _judge(
                 note += _advice(measured, target, experiment) if note.endswith(": ") else ""
             elif verdict is Verdict.inconclusive:
                 note = _advice(measured, target, experiment)
-            checks.append(Check(name, layer, quantity, x, measured, verdict, note))
+            widest = float(np.sqrt((sizes[layer][quantity][:, -1] ** 2).mean()))
+            at_infinity = limit.get(layer) if quantity == "own" else None
+            checks.append(
+                Check(
+                    name, layer, quantity, x, measured, verdict, note, experiment.mode, widest,
+                    at_infinity,
+                )
+            )  # fmt: skip
     return checks, notes
 
 

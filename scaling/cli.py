@@ -25,6 +25,8 @@ from scaling.options import (
     FisherOption,
     LossName,
     LossOption,
+    ModeName,
+    ModeOption,
     Phi,
     PhiOption,
     RootOption,
@@ -192,7 +194,7 @@ def verify(
         typer.Argument(metavar="[RULE]...", help="Catalogue names or rules; default: a tour."),
     ] = None,
     settings: SetOption = None,
-    widths: WidthsOption = "64:4096",
+    widths: WidthsOption = None,
     seeds: SeedsOption = 16,
     expect: Annotated[
         list[str] | None,
@@ -203,8 +205,10 @@ def verify(
         ),
     ] = None,
     margin: Annotated[
-        float, typer.Option("--margin", help="Tolerance around a prediction.")
-    ] = 0.05,
+        float | None,
+        typer.Option("--margin", help="Around a prediction; default 0.05 dense, 0.02 wide."),
+    ] = None,
+    mode: ModeOption = ModeName.dense,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for records, report and plot.")
     ] = None,
@@ -227,16 +231,18 @@ def verify(
     for name in names:
         problem = _problem(name, settings, depth, biases, activation, loss, fisher, practice=True)
         tables.append((problem, *_literal(problem), _resolve(name)))
-    experiment = verifying.Experiment(
-        widths=_empirical("widths").parse_widths(widths),
-        seeds=seeds,
-        margin=margin,
-        data=_empirical("data").load(data, data_root, samples=samples),
-        device=_empirical("measure").pick_device(device),
-        threads=threads,
+    planned = verifying.plan(
+        tables,
+        mode,
+        None if widths is None else _empirical("widths").parse_widths(widths),
+        seeds,
+        margin,
+        _empirical("data").load(data, data_root, samples=samples),
+        _empirical("measure").pick_device(device),
+        threads,
     )
     with report.progress(sys.stderr.isatty()) as tick:
-        result = verifying.verify(tables, experiment, expect or [], out, tick)
+        result = verifying.verify_all(planned, expect or [], out, tick)
     if out is not None:
         report.write(result, out)
     typer.echo(report.render(result, style))
@@ -249,6 +255,8 @@ def measure(
     width: Annotated[str, typer.Option("--width", help="Width of the network.")] = "256",
     settings: SetOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights.")] = 0,
+    mode: ModeOption = ModeName.auto,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps (wide mode).")] = 1,
     style: StyleOption = Style.text,
     depth: DepthOption = 3,
     biases: BiasOption = False,
@@ -263,9 +271,10 @@ def measure(
 ) -> None:
     """Measure one step at one width: sizes, seconds, peak memory."""
     measuring, report = _empirical("measure"), _empirical("report")
+    once = _empirical("once")
     problem = _problem(rule, settings, depth, biases, activation, loss, fisher, practice=True)
     table, _ = _literal(problem)
-    result = measuring.measure_once(
+    result = once.measure_once(
         problem,
         table,
         {**_resolve(rule).values, **problem.settings.values},
@@ -274,6 +283,8 @@ def measure(
         data=_empirical("data").load(data, data_root, samples=samples),
         device=measuring.pick_device(device),
         threads=threads,
+        mode=mode,
+        steps=steps,
     )
     typer.echo(report.render_measurement(result, style))
 

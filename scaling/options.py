@@ -43,6 +43,15 @@ class FisherName(StrEnum):
     true = "true"
 
 
+class ModeName(StrEnum):
+    """How networks are measured."""
+
+    auto = "auto"
+    dense = "dense"
+    wide = "wide"
+    both = "both"
+
+
 class DeviceName(StrEnum):
     """Devices."""
 
@@ -72,7 +81,20 @@ FisherOption = Annotated[
     FisherName, typer.Option("--fisher", help="Cotangents in B: the loss's own, or sampled.")
 ]
 WidthsOption = Annotated[
-    str, typer.Option("--widths", help="From:to in doublings (64:4096), or a list (64,128,256).")
+    str | None,
+    typer.Option(
+        "--widths",
+        help="From:to in doublings (64:4096), or a list (64,100,1e6). Default: 64:4096 dense, "
+        "256 to 1048576 in steps of 4 wide.",
+    ),
+]
+ModeOption = Annotated[
+    ModeName,
+    typer.Option(
+        "--mode",
+        help="dense: real networks. wide: exact in law, any width, for rules of the form D C H^T. "
+        "auto: wide where it can. both: wide where it can, and dense.",
+    ),
 ]
 SeedsOption = Annotated[int, typer.Option("--seeds", min=1, help="Seeds; they vary the weights.")]
 DataOption = Annotated[str, typer.Option("--data", help="digits, mnist, fashionmnist, cifar10..")]

@@ -1,0 +1,281 @@
+"""What the neurons of one axis hold, as an expression: nothing is computed before a sum over them.
+
+    Atom      noise, given numbers, or a function of columns entry by entry          (side, k)
+    Columns   a linear combination of atoms,  sum_i a_i C_i  with small matrices C_i
+    Axis      the neurons; `gram(x, y)` = x^T y is the only thing that looks at them
+
+Claim.  Forward, backward and update of a network need of its M neurons nothing but the Gram
+matrices of atoms. A pass streams the neurons through in chunks, evaluates the atoms that are asked
+for on each, and adds up small float64 matrices; the Gram matrix of two atoms is computed once.
+Sums, products with small matrices and Gram matrices of combinations are algebra on these.
+
+What an atom holds may be kept between passes or computed again from its noise: an allowance of
+memory decides, and the numbers are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from joblib import Parallel, delayed
+from torch import Tensor
+
+from empirical.measure import torch_threads
+from empirical.wide.noise import Stream
+from empirical.wide.streaming import Memory, Streaming
+
+Function = Callable[..., Tensor]
+
+
+# --- columns ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Independent normal numbers, ``count`` to a neuron."""
+
+    stream: Stream
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Explicit numbers, (side, count); for axes that do not grow."""
+
+    x: Tensor
+
+    @property
+    def count(self) -> int:
+        """Columns."""
+        return self.x.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Entrywise:
+    """A function of columns, entry by entry."""
+
+    function: Function
+    arguments: tuple[Columns, ...]
+
+    @property
+    def count(self) -> int:
+        """Columns."""
+        return self.arguments[0].count
+
+
+Atom = Noise | Given | Entrywise
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """A linear combination of atoms, (side, count): sum_i atom_i @ coefficient_i."""
+
+    axis: Axis
+    count: int
+    terms: tuple[tuple[Atom, Tensor], ...] = ()
+
+    @classmethod
+    def of(cls, axis: Axis, atom: Atom) -> Columns:
+        """An atom as it is."""
+        return cls(axis, atom.count, ((atom, torch.eye(atom.count, dtype=torch.float64)),))
+
+    def __add__(self, other: Columns) -> Columns:
+        assert self.axis is other.axis and self.count == other.count
+        terms = dict(self.terms)
+        for atom, c in other.terms:
+            terms[atom] = terms[atom] + c if atom in terms else c
+        return Columns(self.axis, self.count, tuple((a, c) for a, c in terms.items() if c.any()))
+
+    def __sub__(self, other: Columns) -> Columns:
+        return self + -1 * other
+
+    def __rmul__(self, c: float) -> Columns:
+        return Columns(self.axis, self.count, tuple((a, c * x) for a, x in self.terms) if c else ())
+
+    def __matmul__(self, c: Tensor) -> Columns:
+        """These columns times a small matrix (count, k)."""
+        return Columns(self.axis, c.shape[1], tuple((a, x @ c) for a, x in self.terms))
+
+    def pick(self, columns: Sequence[int]) -> Columns:
+        """Some of the columns; one may be picked twice."""
+        chosen = list(columns)
+        return Columns(self.axis, len(chosen), tuple((a, x[:, chosen]) for a, x in self.terms))
+
+    def beside(self, other: Columns) -> Columns:
+        """These columns, then the others."""
+        left = [(a, torch.cat([x, x.new_zeros(len(x), other.count)], 1)) for a, x in self.terms]
+        right = [(a, torch.cat([x.new_zeros(len(x), self.count), x], 1)) for a, x in other.terms]
+        count = self.count + other.count
+        return Columns(self.axis, count, tuple(left)) + Columns(self.axis, count, tuple(right))
+
+    @property
+    def atoms(self) -> tuple[Atom, ...]:
+        """What this is a combination of."""
+        return tuple(atom for atom, _ in self.terms)
+
+    @cached_property
+    def rounded(self) -> tuple[tuple[Atom, Tensor], ...]:
+        """The terms with coefficients in the dtype of the axis."""
+        return tuple((atom, c.to(self.axis.dtype)) for atom, c in self.terms)
+
+    def rms(self, columns: Sequence[int] | None = None) -> float:
+        """The root mean square entry."""
+        x = self if columns is None else self.pick(columns)
+        return float((gram(x, x).trace().clamp(min=0) / (self.axis.side * x.count)).sqrt())
+
+
+def gram(x: Columns, y: Columns) -> Tensor:
+    """x^T y, (x.count, y.count), float64."""
+    x.axis.know([(x, y)])
+    total = torch.zeros(x.count, y.count, dtype=torch.float64)
+    for a, left in x.terms:
+        for b, right in y.terms:
+            total += left.T @ x.axis.known(a, b) @ right
+    return total
+
+
+# --- neurons ------------------------------------------------------------------------------------
+
+
+class Axis:
+    """``side`` neurons, inputs or classes, and the Gram matrices of what they hold."""
+
+    def __init__(self, side: int, dtype: torch.dtype, streaming: Streaming, memory: Memory) -> None:
+        self.side, self.dtype = side, dtype
+        self._streaming, self._memory = streaming, memory
+        self._grams: dict[tuple[Atom, Atom], Tensor] = {}
+        self._kept: dict[Atom, Tensor] = {}
+        self._ready: set[Atom] = set()
+
+    def none(self, count: int = 0) -> Columns:
+        """Columns of zeros."""
+        return Columns(self, count)
+
+    def noise(self, stream: Stream, count: int) -> Columns:
+        """Independent normal numbers."""
+        return Columns.of(self, Noise(stream, count))
+
+    def given(self, x: Tensor) -> Columns:
+        """Explicit numbers, (side, count)."""
+        return Columns.of(self, Given(x.to(self.dtype)))
+
+    def entrywise(self, function: Function, *arguments: Columns) -> Columns:
+        """A function of columns, entry by entry."""
+        return Columns.of(self, Entrywise(function, arguments))
+
+    def values(self, x: Columns) -> Tensor:
+        """The numbers themselves, (side, count); for axes that do not grow."""
+        parts = [_Chunk(self, rows).columns(x) for rows in self._chunks()]
+        return torch.cat(parts).double()
+
+    def known(self, a: Atom, b: Atom) -> Tensor:
+        """The Gram matrix of two atoms that a pass has met."""
+        return self._grams[a, b] if (a, b) in self._grams else self._grams[b, a].T
+
+    def know(self, pairs: Iterable[tuple[Columns, Columns]]) -> None:
+        """Compute the Gram matrices that these pairs need and that are not known, in one pass."""
+        wanted: dict[tuple[Atom, Atom], None] = {}
+        for x, y in pairs:
+            for a in x.atoms:
+                for b in y.atoms:
+                    if not any(p in self._grams or p in wanted for p in ((a, b), (b, a))):
+                        wanted[a, b] = None
+        if wanted:
+            self._pass(list(wanted))
+
+    def _pass(self, pairs: list[tuple[Atom, Atom]]) -> None:
+        met = _below(atom for pair in pairs for atom in pair)
+        for atom in met:
+            size = self.side * atom.count * self.dtype.itemsize
+            if atom not in self._kept and not isinstance(atom, Given) and self._memory.grants(size):
+                self._kept[atom] = torch.empty(self.side, atom.count, dtype=self.dtype)
+
+        def sums(rows: slice) -> list[Tensor]:
+            chunk = _Chunk(self, rows)
+            return [chunk.double(a).T @ chunk.double(b) for a, b in pairs]
+
+        totals: list[Tensor] | None = None
+        with torch_threads(1):  # chunks are too small to be shared among threads
+            run = Parallel(self._streaming.workers, backend="threading", return_as="generator")
+            for part in run(delayed(sums)(rows) for rows in self._chunks()):
+                totals = part if totals is None else [*map(torch.add, totals, part)]
+        assert totals is not None, "an axis has at least one row"
+        self._grams.update(zip(pairs, totals, strict=True))
+        self._ready.update(atom for atom in met if atom in self._kept)
+
+    def _chunks(self) -> Iterator[slice]:
+        step = self._streaming.chunk
+        return (slice(i, min(i + step, self.side)) for i in range(0, self.side, step))
+
+
+def _below(atoms: Iterable[Atom]) -> list[Atom]:
+    """The atoms and all that they are made of, without repetition."""
+    met: dict[Atom, None] = {}
+
+    def visit(atom: Atom) -> None:
+        if atom not in met:
+            met[atom] = None
+            if isinstance(atom, Entrywise):
+                for argument in atom.arguments:
+                    for inner in argument.atoms:
+                        visit(inner)
+
+    for atom in atoms:
+        visit(atom)
+    return list(met)
+
+
+class _Chunk:
+    """What some neurons hold; each atom is evaluated once."""
+
+    def __init__(self, axis: Axis, rows: slice) -> None:
+        self._axis, self._rows = axis, rows
+        self._values: dict[Atom, Tensor] = {}
+        self._doubles: dict[Atom, Tensor] = {}
+
+    def double(self, atom: Atom) -> Tensor:
+        """An atom in float64, (rows, count)."""
+        if atom not in self._doubles:
+            self._doubles[atom] = self.value(atom).double()
+        return self._doubles[atom]
+
+    def value(self, atom: Atom) -> Tensor:
+        """An atom, (rows, count): as it was kept, or computed."""
+        if atom not in self._values:
+            kept = self._axis._kept.get(atom)
+            if kept is None:
+                self._values[atom] = self._compute(atom, None)
+            elif atom in self._axis._ready:
+                self._values[atom] = kept[self._rows]
+            else:
+                self._values[atom] = self._compute(atom, kept[self._rows])
+        return self._values[atom]
+
+    def _compute(self, atom: Atom, out: Tensor | None) -> Tensor:
+        rows = self._rows
+        match atom:
+            case Noise(stream, count):
+                x = out
+                if x is None:
+                    x = torch.empty(rows.stop - rows.start, count, dtype=self._axis.dtype)
+                stream.fill_(x, rows.start)
+                return x
+            case Given(x):
+                return x[rows]
+            case Entrywise(function, arguments):
+                value: Tensor = function(*map(self.columns, arguments))
+                return value if out is None else out.copy_(value)
+
+    def columns(self, x: Columns) -> Tensor:
+        """A combination, (rows, count)."""
+        total: Tensor | None = None
+        for atom, c in x.rounded:
+            value = self.value(atom)
+            total = value @ c if total is None else total.addmm_(value, c)
+        if total is None:
+            rows = self._rows.stop - self._rows.start
+            return torch.zeros(rows, x.count, dtype=self._axis.dtype)
+        return total

@@ -1,0 +1,159 @@
+"""A Gaussian matrix that never exists: its products are sampled from their exact conditional law.
+
+Let W have independent entries N(0, s^2), and let W Q = U and W^T P = V be all that is known of it,
+Q and P orthonormal. Then W = U Q^T + P V^T - P (P^T U) Q^T + (I - P P^T) Z (I - Q Q^T) in law, with
+Z a fresh copy of W. So for q orthogonal to Q
+
+    W q = P (V^T q) + s (I - P P^T) z          z fresh standard normal,
+
+and the mirror image, with V = Q (U^T p) + ..., answers W^T p. (Bolthausen 2014; Bayati and
+Montanari 2011, Lemma 11: the conditioning behind approximate message passing.)
+
+Claim.  Any sequence of questions W @ x and W.T @ y, each chosen in view of the answers before it,
+is answered in the law of a dense matrix, at the price of small Gram matrices over the neurons.
+
+Dependent questions are the rule (repeated samples, dead units, fewer classes than samples): what
+lies in the span of earlier ones is answered from them. A direction counts as new if its squared
+length exceeds `zero` of the column's; what is below is rounding and answered by zero.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from empirical.basis import EIGENVALUE_ZERO, tolerance
+from empirical.wide.columns import Axis, Columns, gram
+from empirical.wide.noise import Stream
+
+
+class Span:
+    """An orthonormal basis of all columns that it has met, as combinations of them."""
+
+    def __init__(self, axis: Axis) -> None:
+        self.axis = axis
+        self.basis = axis.none()
+        self.zero = max(tolerance(axis.dtype) ** 2, EIGENVALUE_ZERO)
+
+    def extend(self, x: Columns) -> Tensor:
+        """Take in new columns; returns their coordinates, (rank, x.count), in the larger basis."""
+        self.axis.know([(x, x), (self.basis, x)])
+        inside, whole = gram(self.basis, x), gram(x, x)
+        lengths = whole.diagonal().clamp(min=0).sqrt()
+        scale = torch.where(lengths == 0, 1, lengths)
+        outside = (whole - inside.T @ inside) / scale / scale[:, None]
+        r, new = triangular_root(outside, self.zero, self.axis.side - self.basis.count)
+        fresh = (x - self.basis @ inside).pick(new) @ torch.linalg.inv(r[:, new] * scale[new])
+        self.basis = self.basis.beside(fresh)
+        return torch.cat([inside, r * scale])
+
+
+def triangular_root(s: Tensor, zero: float, room: int) -> tuple[Tensor, list[int]]:
+    """R (k, n) with R^T R = S, and the k <= room columns that earlier ones do not give.
+
+    S is a Gram matrix of columns of length at most 1; what is left of a column counts if its
+    squared length exceeds ``zero``. This is Cholesky's method, which, unlike eigenvectors, moves
+    no more than S does: so the same seed gives the same sample up to rounding.
+
+    >>> triangular_root(torch.ones(2, 2, dtype=torch.float64), 1e-13, 2)
+    (tensor([[1., 1.]], dtype=torch.float64), [0])
+    """
+    left = s.numpy().copy()
+    rows = [np.zeros((0, len(left)))]
+    new: list[int] = []
+    for j in range(len(left)):
+        if len(new) == room:
+            break
+        if left[j, j] > zero:
+            row = left[j : j + 1] / math.sqrt(left[j, j])
+            row[:, :j] = 0
+            left -= row.T @ row
+            rows.append(row)
+            new.append(j)
+    return torch.from_numpy(np.concatenate(rows)), new
+
+
+@dataclass(eq=False)
+class _Side:
+    """One side of a matrix: what was asked there, and the answers, which live on the other side."""
+
+    span: Span
+    images: Columns
+    stream: Stream
+    asked: int = 0
+    foreseen: Columns | None = None
+
+    @classmethod
+    def between(cls, axis: Axis, other: Axis, stream: Stream) -> _Side:
+        return cls(Span(axis), other.none(), stream)
+
+    def foresee(self, count: int) -> Columns:
+        """The noise of the next question, drawn ahead so that sums over it join an earlier pass."""
+        self.foreseen = self.images.axis.noise(self.stream.at(self.asked), count)
+        return self.foreseen
+
+    def noise(self, count: int) -> Columns:
+        """The noise of this question."""
+        foreseen, self.foreseen = self.foreseen, None
+        if foreseen is None or foreseen.count < count:
+            foreseen = self.images.axis.noise(self.stream.at(self.asked), count)
+        self.asked += 1
+        return foreseen.pick(range(count))
+
+
+@dataclass(frozen=True, eq=False)
+class ImplicitGaussian:
+    """A matrix of independent N(0, std^2) entries, known by the products it was asked for.
+
+    >>> from empirical.wide.streaming import Memory, Streaming
+    >>> axis = lambda side: Axis(side, torch.float64, Streaming(), Memory(2**20))
+    >>> rows, columns = axis(4), axis(3)
+    >>> W = ImplicitGaussian.between(rows, columns, 1.0, Stream(0, ()))
+    >>> x, y = columns.given(torch.eye(3)), rows.given(torch.eye(4))
+    >>> torch.allclose(rows.values(W @ x), columns.values(W.T @ y).T)
+    True
+    """
+
+    std: float
+    _here: _Side
+    _there: _Side
+
+    @classmethod
+    def between(cls, rows: Axis, columns: Axis, std: float, stream: Stream) -> ImplicitGaussian:
+        """A (rows.side, columns.side) matrix; the stream must not be used elsewhere."""
+        right = _Side.between(columns, rows, stream.at(0))
+        left = _Side.between(rows, columns, stream.at(1))
+        return cls(std, right, left)
+
+    @property
+    def T(self) -> ImplicitGaussian:
+        """The transpose: the same matrix, and the same memory of what was asked."""
+        return ImplicitGaussian(self.std, self._there, self._here)
+
+    @property
+    def rows(self) -> Axis:
+        """The axis on which W x lives."""
+        return self._here.images.axis
+
+    def __matmul__(self, x: Columns) -> Columns:
+        """W x, for x on the axis of columns; the answer lives on the axis of rows."""
+        return self.ask(x)
+
+    def ask(self, x: Columns, then: int = 0) -> Columns:
+        """W x. ``then``: how many columns W^T will be asked for next, a hint that saves a pass."""
+        here, there = self._here, self._there
+        if self.std == 0 or not x.terms:
+            return self.rows.none(x.count)
+        known = here.span.basis.count
+        others = [x, here.span.basis, there.images]
+        here.span.axis.know((y, x) for y in (*others, *([there.foresee(then)] if then else [])))
+        coordinates = here.span.extend(x)
+        fresh = here.span.basis.pick(range(known, here.span.basis.count))
+        p, z = there.span.basis, here.noise(fresh.count)
+        image = p @ (gram(there.images, fresh) - self.std * gram(p, z)) + self.std * z
+        here.images = here.images.beside(image)
+        return here.images @ coordinates

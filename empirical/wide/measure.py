@@ -1,0 +1,203 @@
+"""Steps of one network of any width, measured: the twin of `empirical.measure`, exact in law.
+
+    init     RMS of h_l at the start (of f in the output layer, over `READOUTS` readouts)
+    own      RMS of (W_l - W_l at the start) h_{l-1}, with h_{l-1} as it was at the start
+    feature  RMS of h_l after the steps minus h_l before them (df in the output layer)
+
+All are taken on the probe samples. After one step they are the quantities of `measure`, with the
+same law over seeds, and either may stand for the other; the time is O(M n^2) instead of O(M^2 n).
+
+Not covered: rules that look at single entries of a matrix; CUDA.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from empirical.basis import EIGENVALUE_ZERO
+from empirical.capture import Loss as SampledLoss
+from empirical.capture import sampled_cotangents
+from empirical.measure import (
+    READOUTS,
+    Constants,
+    Measurement,
+    Sizes,
+    Trial,
+    _check_finite,
+    _peak_mb,
+    _value,
+    damped_sums,
+)
+from empirical.numbers import Record
+from empirical.values import Value
+from empirical.wide.columns import gram
+from empirical.wide.implicit import Span, triangular_root
+from empirical.wide.low_rank import refuse_unless_low_rank
+from empirical.wide.network import Network, network
+from empirical.wide.noise import Stream
+from empirical.wide.streaming import Streaming
+from empirical.wide.update import Learner
+from empirical.wide.weight import LowRank
+from scaling.errors import InvalidInput
+from scaling.language import Node
+from scaling.ledger import Loss
+
+
+def measure_wide(
+    trial: Trial,
+    constants: Constants,
+    width: int,
+    seed: int,
+    steps: int = 1,
+    streaming: Streaming | None = None,
+) -> Measurement:
+    """Take steps at one width and seed, and measure them; ``sums`` are those of the last step.
+
+    Raises:
+        InvalidInput: for a rule whose update leaves the span of the data, for fewer than one step,
+            and for sizes that are not finite.
+    """
+    rule = trial.problem.rule
+    refuse_unless_low_rank(rule)
+    if steps < 1:
+        raise InvalidInput(f"steps={steps}", "at least 1", "pass steps=1")
+    start = time.perf_counter()
+    run = _Run(trial, constants, width, seed, steps, streaming or Streaming())
+    before, after = run.trained()
+    sizes = run.sizes(before, after)
+    _check_finite(sizes, width, seed)
+    seconds = time.perf_counter() - start
+    peak = _peak_mb("cpu")
+    return Measurement(rule.name or str(rule), width, seed, sizes, run.sums, seconds, peak)
+
+
+class _Run:
+    """Some steps of one network."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        constants: Constants,
+        width: int,
+        seed: int,
+        steps: int,
+        streaming: Streaming,
+    ) -> None:
+        self.trial, self.width, self.seed, self.steps = trial, width, seed, steps
+        self.streaming = streaming
+        self.scales = trial.scales(width, constants)
+        self.sums: dict[tuple[str, Node], tuple[float, float]] = {}
+        data = trial.data
+        self.train = range(data.samples)
+        self.probe = range(data.samples, data.samples + len(data.probe_inputs))
+
+    def trained(self) -> tuple[Network, Network]:
+        """The network at the start, and after the steps on the probe samples alone."""
+        data, problem = self.trial.data, self.trial.problem
+        sent_back = data.samples * (2 if problem.sampled_fisher else 1)
+        start = network(
+            problem.setting,
+            self.scales,
+            torch.cat([data.inputs, data.probe_inputs]).T,
+            data.classes,
+            self.width,
+            self.seed,
+            self.streaming,
+            then=sent_back,
+        )
+        learners = {name: self._learner(start, name) for name in start.parameters}
+        now = start
+        for left in reversed(range(self.steps)):
+            followed = range(self.probe.stop) if left else self.probe
+            updates = self._updates(now, learners, len(followed), self.steps - left)
+            now = now.stepped(updates, followed, then=sent_back if left else 0)
+        return start, now
+
+    def _learner(self, start: Network, name: str) -> Learner:
+        rule, weight = self.trial.problem.rule, start.parameters[name].weight
+        values = {s: _value(self.trial, s) for s in (*rule.constants, *rule.exponents)}
+        values |= self.scales[name].dampings
+        return Learner(rule, values, Span(weight.rows), Span(weight.columns), self.steps)
+
+    def _updates(
+        self, now: Network, learners: Mapping[str, Learner], then: int, step: int
+    ) -> dict[str, LowRank]:
+        """-lr * rule for every parameter."""
+        sampled = self.trial.problem.sampled_fisher
+        n = self.trial.data.samples
+        samples = [*self.train, *self.train] if sampled else list(self.train)
+        deltas = now.backward(self._cotangents(now.output[:, :n], step), samples, then)
+        updates = {}
+        damped = damped_sums(self.trial.problem.rule)
+        for name, parameter in now.parameters.items():
+            delta = deltas[parameter.layer.position - 1]
+            fisher = delta.pick(range(n, 2 * n)) if sampled else None
+            h = now.source(parameter, self.train)
+            sizes: dict[Node, float] = {}
+            record = _recorder(sizes, damped.values())
+            update = learners[name].update(delta.pick(range(n)), h, fisher, record)
+            updates[name] = -self.scales[name].lr * update
+            for total, (other, damping) in damped.items():
+                self.sums[name, total] = sizes[other], sizes[damping]
+        return updates
+
+    def _cotangents(self, f: Tensor, step: int) -> Tensor:
+        """Of the training samples, (classes, n), beside those of sampled targets if asked for."""
+        problem, targets = self.trial.problem, self.trial.data.targets.T
+        squares = problem.setting.loss is Loss.MSE
+        own = (f if squares else f.softmax(dim=0)) - targets
+        if not problem.sampled_fisher:
+            return own
+        kind = SampledLoss.MSE if squares else SampledLoss.CROSS_ENTROPY
+        generator = torch.Generator().manual_seed(self.seed * 2**20 + step)
+        return torch.cat([own, sampled_cotangents(f.T, kind, generator).T], dim=1)
+
+    def sizes(self, before: Network, after: Network) -> dict[str, Sizes]:
+        """Init, own and feature of every layer."""
+        sizes = {}
+        for name, parameter in after.parameters.items():
+            position = parameter.layer.position
+            h = before.h[position].pick(self.probe)
+            moved = parameter.weight.moved(before.source(parameter, self.probe))
+            if parameter.layer.is_bias:
+                init = parameter.scales.std
+            elif position == before.setting.depth:
+                init = self._readout(before)
+            else:
+                init = h.rms()
+            sizes[name] = Sizes(init, moved.rms(), (after.h[position] - h).rms())
+        return sizes
+
+    def _readout(self, before: Network) -> float:
+        """RMS of f over independent draws of the readout, the network's own first."""
+        f, parameters = before.h[-1].pick(self.probe), before.at(before.setting.depth)
+        total = f.rms() ** 2
+        bias = next((p for p in parameters if p.layer.is_bias), None)
+        offset = 0.0 if bias is None else (bias.weight @ before.one.pick([0])).rms() ** 2
+        output = next(p for p in parameters if not p.layer.is_bias)
+        if output.scales.std == 0:
+            return math.sqrt(total)
+        h = before.source(output, self.probe)
+        overlaps = gram(h, h)
+        zero = EIGENVALUE_ZERO * float(overlaps.diagonal().max())
+        k, _ = triangular_root(overlaps, zero, h.count)
+        z = torch.empty((READOUTS - 1) * f.axis.side, len(k), dtype=torch.float64)
+        Stream(self.seed, (self.width, len(before.setting.layers))).fill_(z, 0)
+        others = output.scales.std**2 * float((z @ k).square().sum()) / f.axis.side / f.count
+        return math.sqrt((total + others + (READOUTS - 1) * offset) / READOUTS)
+
+
+def _recorder(sizes: dict[Node, float], terms: Iterable[tuple[Node, Node]]) -> Record:
+    watched = {node for pair in terms for node in pair}
+
+    def record(node: Node, value: Value) -> None:
+        if node in watched:
+            norm = value.spectral_norm() if node.shape.is_square else value.rms()
+            sizes[node] = float(norm)
+
+    return record

@@ -1,0 +1,144 @@
+"""Who imports whom: scaling <- derivations <- empirical, and deriving never costs torch.
+
+The command line is the composition root: it may reach the other two, inside functions only.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("scaling", "derivations", "empirical")
+HEAVY = {"torch", "scipy", "sklearn", "matplotlib", "pandas", "joblib", "torchvision"}
+FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+COMPOSITION_ROOT = ROOT / "scaling" / "cli.py"
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """(top-level package, whether inside a function) of each import, annotations' own apart."""
+
+    def walk(node: ast.AST, inside: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            match child:
+                case ast.Import(names=names):
+                    yield from ((alias.name.split(".")[0], inside) for alias in names)
+                case ast.ImportFrom(module=str(module), level=0):
+                    yield module.split(".")[0], inside
+                case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=orelse):
+                    for branch in orelse:
+                        yield from walk(branch, inside)
+                case _:
+                    function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+                    yield from walk(child, inside or function)
+
+    yield from walk(ast.parse(path.read_text()), False)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_run_one_way(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    above = set(PACKAGES[PACKAGES.index(package) + 1 :])
+    for name, inside in imports(path):
+        if path == COMPOSITION_ROOT and inside:
+            continue
+        assert name not in above, f"{name_of(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_only_measuring_imports_what_is_heavy(path: Path) -> None:
+    if path.relative_to(ROOT).parts[0] != "empirical":
+        assert not {name for name, _ in imports(path)} & HEAVY
+
+
+def test_no_import_is_relative_or_starred() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, name_of(path)
+                assert "*" not in {alias.name for alias in node.names}, name_of(path)
+
+
+def test_this_test_sees_an_import_that_runs_the_wrong_way(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from empirical import fit\n"
+        "import empirical.fit\n"
+        "class C:\n    def f(self):\n        from derivations.catalogue import find\n"
+    )
+    assert list(imports(path)) == [("typing", False), ("empirical", False), ("derivations", True)]
+
+
+def modules(package: str) -> list[str]:
+    names = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in FILES]
+    return [n.removesuffix(".__init__") for n in names if n.split(".")[0] == package]
+
+
+def loaded_after(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after some code."""
+    report = r"""
+import json, sys
+print("\n" + json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+RUN = """
+import sys
+from scaling.cli import main
+sys.argv = ["scaling", {words}]
+try:
+    main()
+except SystemExit as done:
+    assert not done.code, done.code
+"""
+COMMANDS = [
+    ["--help"],
+    ["list"],
+    ["derive", "kfac"],
+    ["derive", "kfac", "--format", "json"],
+    ["derive", "orth(G)", "--format", "latex"],
+    ["predict", "shampoo", "--set", "b_output=1/2"],
+    ["explain", "adam"],
+    ["compare", "sgd", "shampoo; e=0"],
+]
+
+
+@pytest.mark.parametrize("package", ["scaling", "derivations"])
+def test_importing_the_theory_loads_nothing_heavy(package: str) -> None:
+    loaded = loaded_after("\n".join(f"import {name}" for name in modules(package)))
+    assert package in loaded
+    assert not loaded & (HEAVY | {"empirical"})
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_deriving_from_the_command_line_loads_nothing_heavy(words: list[str]) -> None:
+    loaded = loaded_after(RUN.format(words=", ".join(map(repr, words))))
+    assert not loaded & (HEAVY | {"empirical"})
+    assert ("sympy" in loaded) is (words != ["--help"])
+
+
+def test_importing_scaling_alone_does_not_even_load_sympy() -> None:
+    assert "sympy" not in loaded_after("import scaling")
+    assert "sympy" in loaded_after("import scaling; scaling.derive")
+
+
+def test_the_probe_sees_a_heavy_module() -> None:
+    assert "torch" in loaded_after("import empirical.layer")

@@ -1,0 +1,350 @@
+"""Steps at any width: in law those of dense networks, and the same however they are computed."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sympy import Rational
+from wide_trials import least_p_value, trial
+
+from empirical.data import Data, given, load
+from empirical.measure import Constants, Measurement, Trial, calibrate, loss_of, measure
+from empirical.measure import _network as dense_network
+from empirical.numbers import LayerTensors, State, evaluate
+from empirical.optimizers import RuleOptimizer
+from empirical.wide import Streaming, measure_wide
+from empirical.wide.activations import ACTIVATIONS
+from empirical.wide.low_rank import is_low_rank
+from empirical.wide.noise import ROWS
+from scaling.errors import InvalidInput
+from scaling.ledger import Activation, Loss
+from scaling.parser import parse
+
+ALPHA = 1e-3
+SEEDS = 60
+Run = Callable[[int], Mapping[str, float]]
+
+
+def numbers(measurement: Measurement) -> dict[str, float]:
+    sizes = {
+        f"{quantity} of {name}": getattr(sizes, quantity)
+        for name, sizes in measurement.sizes.items()
+        for quantity in ("init", "own", "feature")
+    }
+    sums = {
+        f"term {i} of {total} in {layer}": term
+        for (layer, total), terms in measurement.sums.items()
+        for i, term in enumerate(terms)
+    }
+    return {**sizes, **sums}
+
+
+def runs(one: Run, seeds: int = SEEDS) -> dict[str, list[float]]:
+    found = [one(seed) for seed in range(seeds)]
+    return {name: [run[name] for run in found] for name in found[0]}
+
+
+# --- in law what dense networks do --------------------------------------------------------------
+
+FREE = ("c_input=0", "c_hidden=0")  # what a readout of zeros leaves open
+TRIALS = {
+    "sgd": trial("sgd", 4, Activation.RELU, Loss.CROSS_ENTROPY, biases=True),
+    "kfac": trial("kfac", settings=["b_output=1/2"]),
+    "kfac with the true Fisher": trial("kfac", activation=Activation.RELU, fisher=True),
+    "shampoo": trial("shampoo", 2, Activation.RELU),
+    "foof": trial("foof", loss=Loss.CROSS_ENTROPY, settings=["a_hidden=1/2", "b_output=oo", *FREE]),
+    "muon": trial("muon", activation=Activation.ERF, biases=True),
+    "normalized sgd": trial("normalized_sgd", 4),
+    "kfac, left only": trial("kfac_left_only", activation=Activation.GELU),
+}
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_a_step_has_the_law_of_a_dense_network(name: str) -> None:
+    t, width = TRIALS[name], 256 if name == "kfac" else 48
+    constants = calibrate(t, width)
+    ours = runs(lambda seed: numbers(measure_wide(t, constants, width, seed)))
+    theirs = runs(lambda seed: numbers(measure(t, constants, width, seed)))
+    assert least_p_value(ours, theirs) > ALPHA
+
+
+def test_a_wrong_initialisation_is_rejected() -> None:
+    right = trial("kfac")
+    b = {**right.exponents.b, "hidden": Rational(11, 20)}
+    wrong = replace(right, exponents=replace(right.exponents, b=b))
+    constants = calibrate(right, 48)
+    ours = runs(lambda seed: numbers(measure_wide(wrong, constants, 48, seed)))
+    theirs = runs(lambda seed: numbers(measure(right, constants, 48, seed)))
+    assert least_p_value(ours, theirs) < ALPHA
+
+
+def two_dense_steps(t: Trial, constants: Constants, width: int, seed: int) -> dict[str, float]:
+    """Two steps of a dense network: own and feature, as changes since the start."""
+    scales = t.scales(width, constants)
+    model = dense_network(t, scales, width, seed)
+    rule, names = t.problem.rule, dict(t.layers())
+    values: dict[str, object] = {
+        s: {n: scales[layer.name].dampings[s] for n, layer in names.items()} for s in rule.dampings
+    }
+    given_values = {**t.values, **{k: float(v) for k, v in t.problem.settings.exponents.items()}}
+    values |= {s: given_values[s] for s in (*rule.constants, *rule.exponents)}
+    rates = {n: scales[layer.name].lr for n, layer in names.items()}
+    optimizer = RuleOptimizer(model, rule, rates, values)
+    first = {n: model.get_parameter(_tensor(n)).detach().clone() for n in names}
+    probe = t.data.probe_inputs
+    before = [h.detach() for h in model.hidden(probe)]
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss_of(t.problem.setting.loss, model(t.data.inputs), t.data.targets).backward()
+        optimizer.step()
+    after = [h.detach() for h in model.hidden(probe)]
+    found = {}
+    for n, layer in names.items():
+        moved = model.get_parameter(_tensor(n)).detach() - first[n]
+        l = layer.position - 1
+        source = scales[layer.name].multiplier * (before[l - 1] if l else probe)
+        own = moved if layer.is_bias else source @ moved.T
+        found[f"own of {layer.name}"] = float(own.square().mean().sqrt())
+        found[f"feature of {layer.name}"] = float((after[l] - before[l]).square().mean().sqrt())
+    return found
+
+
+def _tensor(name: str) -> str:
+    return name if name.endswith("bias") else f"{name}.weight"
+
+
+@pytest.mark.parametrize("name", ["kfac", "momentum", "shampoo"])
+def test_two_steps_have_the_law_of_a_dense_network(name: str) -> None:
+    t = trial(name, activation=Activation.RELU, biases=name == "momentum")
+    constants = calibrate(t, 48)
+
+    def wide(seed: int) -> dict[str, float]:
+        found = numbers(measure_wide(t, constants, 48, seed, steps=2))
+        return {k: x for k, x in found.items() if k.startswith(("own", "feature"))}
+
+    ours, theirs = runs(wide), runs(lambda seed: two_dense_steps(t, constants, 48, seed))
+    assert least_p_value(ours, theirs) > ALPHA
+
+
+def test_the_second_step_is_felt() -> None:
+    t = trial("kfac", activation=Activation.RELU)
+    constants = calibrate(t, 48)
+    one = runs(lambda seed: numbers(measure_wide(t, constants, 48, seed)))
+    two = runs(lambda seed: numbers(measure_wide(t, constants, 48, seed, steps=2)))
+    assert least_p_value(one, two) < ALPHA
+
+
+# --- the same numbers however they are made -----------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "options", [{"workers": 2}, {"memory_limit": 0}, {"memory_limit": 2**20}, {"chunk": 3 * ROWS}]
+)
+def test_the_machine_changes_nothing(options: dict[str, int], dtype: torch.dtype) -> None:
+    t = trial("kfac", biases=True)
+    constants = calibrate(t, 48)
+    for steps in (1, 2):
+        width = 3 * ROWS + 17
+        plain = measure_wide(t, constants, width, 5, steps, Streaming(dtype))
+        other = measure_wide(t, constants, width, 5, steps, Streaming(dtype, **options))
+        for what, x in numbers(plain).items():
+            assert numbers(other)[what] == pytest.approx(x, rel=1e-9), what
+
+
+def test_a_seed_gives_its_numbers_again_and_another_seed_others() -> None:
+    t = trial("kfac")
+    constants = calibrate(t, 64)
+    one, again, other = (numbers(measure_wide(t, constants, 5000, s)) for s in (3, 3, 4))
+    assert one == again
+    assert all(one[name] != other[name] for name in one if not name.startswith("term"))
+
+
+def test_float32_is_float64_up_to_its_accuracy() -> None:
+    t = trial("sgd", settings=["b_output=1/2", "c=1"])  # features move by M^(-1/2) and less
+    constants = calibrate(t, 64)
+    sizes = [
+        [
+            measure_wide(t, constants, 20_000, seed, 1, machine).sizes["hidden"].feature
+            for seed in range(12)
+        ]
+        for machine in (Streaming(torch.float32), Streaming(torch.float64))
+    ]
+    assert least_p_value({"feature": sizes[0]}, {"feature": sizes[1]}) > ALPHA
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu", "erf", "gelu", "linear"])
+def test_changes_are_accurate_however_small_they_are(name: str) -> None:
+    u = torch.linspace(-3, 3, 41, dtype=torch.float64) + 0.01
+    phi, point = ACTIVATIONS[name], u.clone().requires_grad_()
+    (exact,) = torch.autograd.grad([phi.value(point).sum()], [point])
+    torch.testing.assert_close(phi.slope(u, torch.ones_like(u)), exact, rtol=1e-10, atol=1e-12)
+    for v in (0.7, -4.0):
+        change = phi.change(u, torch.full_like(u, v))
+        torch.testing.assert_close(change, phi.value(u + v) - phi.value(u), rtol=1e-9, atol=1e-12)
+    small = phi.change(u.float(), torch.full_like(u, 1e-6).float()).double()
+    torch.testing.assert_close(small, 1e-6 * exact, rtol=1e-3, atol=1e-11)
+
+
+# --- data that leave directions out -------------------------------------------------------------
+
+
+def _repeated() -> Data:
+    data = load("digits", samples=3, probe=4)
+    twice = [0, 0, 1, 2, 2]
+    return given(data.inputs[twice], data.targets[twice], data.probe_inputs, data.probe_targets)
+
+
+def _narrow() -> Data:
+    """More samples than inputs."""
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(9, 2)), np.eye(3)[draw.integers(0, 3, 9)]
+    return given(x[:6], y[:6], x[6:], y[6:])
+
+
+@pytest.mark.parametrize("data", [_repeated(), _narrow()], ids=["repeated", "narrow"])
+@pytest.mark.parametrize("name", ["kfac", "shampoo", "muon"])
+def test_degenerate_data_have_the_law_of_a_dense_network(name: str, data: Data) -> None:
+    t = trial(name, activation=Activation.RELU, data=data)
+    constants = calibrate(t, 24)
+    ours = runs(lambda seed: numbers(measure_wide(t, constants, 24, seed)), 40)
+    theirs = runs(lambda seed: numbers(measure(t, constants, 24, seed)), 40)
+    assert least_p_value(ours, theirs) > ALPHA
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_repeated_samples_count_as_one_direction_at_a_large_width(dtype: torch.dtype) -> None:
+    t = trial("muon", data=_repeated())
+    constants = calibrate(t, 64)
+    sizes = measure_wide(t, constants, 30_000, 0, streaming=Streaming(dtype)).sizes
+    exact = measure_wide(t, constants, 30_000, 0, streaming=Streaming(torch.float64)).sizes
+    for name, x in sizes.items():
+        assert x.own == pytest.approx(exact[name].own, rel=0.03)
+
+
+# --- exponents ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["kfac", "shampoo"])
+def test_own_updates_do_not_depend_on_the_width(name: str) -> None:
+    t = trial(name)
+    widths = [10**2, 10**3, 10**4, 10**5, 10**6]
+    constants = calibrate(t, 100)
+    logs = np.array(
+        [
+            [
+                [math.log(x.own) for x in measure_wide(t, constants, w, seed).sizes.values()]
+                for seed in range(4 if w < 10**5 else 1)
+            ]
+            for w in widths
+        ],
+        dtype=object,
+    )
+    means = np.array([np.mean(np.array(list(x), dtype=float), axis=0) for x in logs])
+    slopes = np.polyfit(np.log(widths[1:]), means[1:], 1)[0]
+    assert np.abs(slopes).max() < 0.01
+
+
+# --- rules, and what is refused -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "G",
+        "orth(G)",
+        "G / norm(G)",
+        "ema(G, beta)",
+        "(L + rho*I)**(-1/4) @ G @ (R + rho*I)**(-1/4)",
+        "(B / trace(B) + rho*I)**(-1/2) @ G",
+        "G + orth(G)",
+        "sqrt(trace(A) / fan_in) * G",
+    ],
+)
+def test_spectral_rules_stay_in_the_span_of_the_data(text: str) -> None:
+    assert is_low_rank(parse(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sign(G)",
+        "G / (sqrt(G*G) + eps)",
+        "G + weight_decay*W",
+        "(diag(L) + rho*I)**(-1/2) @ G",
+        "G @ (block(A, 4) + rho*I)**(-1)",
+        "G - row_mean(G)",
+        "G**3",
+        "abs(G)",
+    ],
+)
+def test_rules_that_see_entries_are_refused(text: str) -> None:
+    assert not is_low_rank(parse(text))
+
+
+def test_a_refusal_names_the_node() -> None:
+    t = trial("adam")
+    constants = calibrate(t, 16)
+    with pytest.raises(InvalidInput, match=r"found: '.*' in adam, .*\n.*\ndo this: measure"):
+        measure_wide(t, constants, 100, 0)
+    with pytest.raises(InvalidInput, match="found: steps=0"):
+        measure_wide(trial("sgd"), constants, 100, 0, steps=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chunk": 1000}, f"found: chunks of 1000 neurons\nneeded: a multiple of {ROWS}"),
+        ({"workers": 0}, "found: workers=0"),
+        ({"memory_limit": -1}, "found: memory_limit=-1"),
+        ({"dtype": torch.int32}, "found: dtype=torch.int32"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, int], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Streaming(**options)
+
+
+# --- the interpreter, told the true sides -------------------------------------------------------
+
+SPECTRAL = [
+    "(B + rho_B*I)**(-1) @ G @ (A + rho_A*I)**(-1/2)",
+    "(L + rho_A*I)**(-1/4) @ G @ (R + rho_B*I)**(-1/4)",
+    "(B / (trace(B) / fan_out) + rho_A*I)**(-1/2) @ G / (rms(G) + rho_B)",
+    "orth(G) * sqrt(fan_out / fan_in) / (norm(A) + rms(B) + specnorm(L))",
+    "ema(G, beta) @ (ema(A, beta) + rho_A*I)**(-1)",
+]
+
+
+@pytest.mark.parametrize("text", SPECTRAL)
+@pytest.mark.parametrize("sides", [(40, 30), (9, 30)], ids=["both longer", "one short"])
+def test_coordinates_with_true_sides_give_what_the_matrices_give(
+    text: str, sides: tuple[int, int]
+) -> None:
+    rule, draw = parse(text), torch.Generator().manual_seed(0)
+    values = {"rho_A": 0.3, "rho_B": 0.2, "beta": 0.7}
+    states = State(), State()
+    bases = [
+        torch.linalg.qr(torch.randn(s, min(s, 12), generator=draw, dtype=torch.float64)).Q
+        for s in sides
+    ]
+    for _ in range(3):
+        small = [torch.randn(b.shape[1], 4, generator=draw, dtype=torch.float64) for b in bases]
+        d, h = (b @ x for b, x in zip(bases, small, strict=True))
+        whole = evaluate(rule, LayerTensors(h, d, torch.zeros(sides).double()), values, states[0])
+        rows = small[0], small[1]
+        w = torch.zeros(len(rows[0]), len(rows[1]), dtype=torch.float64)
+        layer = LayerTensors(rows[1], rows[0], w, sides=sides)
+        core = evaluate(rule, layer, values, states[1])
+        expected = bases[0] @ core.dense() @ bases[1].T
+        torch.testing.assert_close(whole.dense(), expected, rtol=1e-9, atol=1e-12)
+        assert float(whole.rms()) == pytest.approx(float(core.rms()), rel=1e-9)
+
+
+def test_more_coordinates_than_a_side_is_long_are_refused() -> None:
+    x = torch.zeros(5, 2, dtype=torch.float64)
+    with pytest.raises(InvalidInput, match="found: a side of length 4, for which 5 coordinates"):
+        LayerTensors(x, x, torch.zeros(5, 5, dtype=torch.float64), sides=(4, 5))

@@ -1,0 +1,45 @@
+"""Trials for the tests of empirical/wide."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import ks_2samp
+
+from derivations.catalogue import find
+from empirical.data import Data, load
+from empirical.measure import Trial
+from scaling.ledger import Activation, Loss, Setting, mlp
+from scaling.settings import read_settings
+from scaling.solve import derive
+
+
+def trial(
+    name: str,
+    depth: int = 3,
+    activation: Activation = Activation.TANH,
+    loss: Loss = Loss.MSE,
+    biases: bool = False,
+    fisher: bool = False,
+    settings: Sequence[str] = (),
+    data: Data | None = None,
+) -> Trial:
+    """A declared optimizer under its own exponents."""
+    optimizer, setting = find(name), Setting(mlp(depth, biases), activation, loss)
+    pairs = [*(f"{k}={v}" for k, v in optimizer.exponents.items()), *settings]
+    given = read_settings(pairs, optimizer.rule, setting.layers)
+    solution = derive(optimizer.rule, given, setting, sampled_fisher=fisher)
+    values = {**optimizer.values, **given.values}
+    data = data or load("digits", samples=4, probe=6)
+    return Trial(solution.problem, solution.exponents, values, data)
+
+
+def least_p_value(ours: dict[str, list[float]], theirs: dict[str, list[float]]) -> float:
+    """Of Kolmogorov-Smirnov tests of each quantity, times their number (Bonferroni)."""
+    assert ours.keys() == theirs.keys()
+    worst = 1.0
+    for name, x in ours.items():
+        if np.ptp(x) <= 1e-9 * np.max(np.abs(x)):  # no law to test, as the size of a bias at start
+            np.testing.assert_allclose(x, theirs[name], rtol=1e-6, atol=1e-12)
+        else:
+            worst = min(worst, ks_2samp(x, theirs[name]).pvalue)
+    return worst * len(ours)
