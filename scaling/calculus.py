@@ -81,7 +81,10 @@ def read(context: Context, node: Node) -> Reading:
         case Symbol():
             return _symbol(context, node)
         case Negate(operand):
-            return read(context, operand)
+            value, step = read(context, operand)
+            if isinstance(value, Scalar | Aligned | Vector):
+                value = replace(value, positive=False)
+            return value, step
         case Transpose(operand):
             value, step = read(context, operand)
             return _transposed(value), step
@@ -219,6 +222,11 @@ def _sum(context: Context, node: Node) -> Reading:
         value, step = read(context, like)
         zero = times(value, Scale.zero(Size.SCALAR))
         return zero, Step(SUM, str(node), zero.main, "the terms cancel exactly", (step,), node=node)
+    square = node.shape.is_square
+    if square and len({isinstance(term, Negate) for term in terms}) > 1:
+        raise context.not_covered(
+            node, "a difference of square matrices, whose eigenvalues may cancel", "a sum"
+        )
     total, so_far = read(context, terms[0]), terms[0]
     for term in terms[1:]:
         total = sums.add(context, node, so_far, term, total, read(context, term))
@@ -238,19 +246,31 @@ def _entrywise(context: Context, node: Multiply | Divide) -> Reading:
     steps = (step_x, step_y)
     if isinstance(y, Scalar):
         factor = entrywise.reciprocal(context, node, y, x) if invert else y
-        value = times(x, factor.main)
+        value = _signed(times(x, factor.main), y.positive)
     elif isinstance(x, Scalar):
-        value = times(entrywise.reciprocal(context, node, y, x) if invert else y, x.size)
+        other = entrywise.reciprocal(context, node, y, x) if invert else y
+        value = _signed(times(other, x.size), x.positive)
     else:
         return entrywise.product(context, node, x, y, steps, invert)
     numbers = f"{step_x.result} {'/' if invert else 'x'} {step_y.result}"
     return value, Step(PRODUCT, str(node), value.main, numbers, steps, node=node)
 
 
+def _signed(value: Value, positive: bool) -> Value:
+    """A value times a scalar: it stays positive if the scalar is."""
+    if isinstance(value, Scalar | Aligned | Vector):
+        return replace(value, positive=value.positive and positive)
+    return value
+
+
 def _power(context: Context, node: Power, base: Node, p: Expr) -> Reading:
     value, step = read(context, base)
     match value:
-        case Scalar(size):
+        case Scalar(size, positive):
+            if not (positive or p.is_Integer) or (p.is_negative and not positive):
+                raise context.not_covered(
+                    node, "a root or an inverse of a difference", "a sum of positive terms"
+                )
             result = size**p
             return Scalar(result), Step(PRODUCT, str(node), result, f"({size})^({p})", (step,))
         case Spectral():
@@ -281,6 +301,8 @@ def _matmul(context: Context, node: MatMul) -> Reading:
                 left.behaviour,
                 right.behaviour,
                 x.side is not Dim.FAN_OUT,
+                x.positive and y.positive,
+                x.monomial and y.monomial,
             )
             outer = replace(outer, low_rank=True)
             return outer, Step(PRODUCT, str(node), outer.entry, "outer product", steps, node=node)
@@ -309,9 +331,12 @@ def _call(context: Context, node: Call) -> Reading:
     value, step = read(context, node.argument)
     match node.function:
         case "ema":  # (1 - beta) X at the first step
-            return value, replace(step, subject=str(node), node=node)
+            note = "(1 - beta) times it at the first step"
+            return value, Step(PRODUCT, str(node), step.result, note, (step,), node=node)
         case "sign" | "abs" | "sqrt" if isinstance(value, Scalar):
             p = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
+            if node.function == "sqrt" and not value.positive:
+                raise context.not_covered(node, "the root of a difference", "a positive scalar")
             size = value.size if value.size.is_zero else value.size**p
             return Scalar(size), Step(PRODUCT, str(node), size, "", (step,), node=node)
         case "sign" | "abs" | "sqrt":

@@ -103,9 +103,9 @@ class Context:
                 return Order.EQUAL
         return self.bounds.order(x.width, y.width)
 
-    def at_most(self, x: Expr, y: Rational) -> bool:
-        """Whether x <= y for all admissible values of the symbols."""
-        return self.bounds.order(x, y) in (Order.LESS, Order.EQUAL)
+    def exceeds(self, x: Expr, y: Rational) -> bool:
+        """Whether x > y for all admissible values of the symbols."""
+        return self.bounds.order(x, y) is Order.GREATER
 
     def not_covered(self, node: Node, found: str, needed: str) -> NotCovered:
         """The refusal that names the node and the layer."""

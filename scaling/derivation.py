@@ -112,7 +112,8 @@ class Step:
 
     def assumptions(self) -> list[str]:
         """What was assumed on the way, each once."""
-        return list(dict.fromkeys(s.assumption for s in self.walk() if s.assumption))
+        texts = (s.assumption.split("; ") for s in self.walk() if s.assumption)
+        return list(dict.fromkeys(text for several in texts for text in several))
 
     def because(self, assumption: str) -> Step:
         """The same step, resting on one more assumption."""

@@ -18,7 +18,7 @@ from sympy import Expr, S
 
 from scaling.context import Context
 from scaling.derivation import ENTRYWISE, LLN, Step
-from scaling.language import Call, Node, Power
+from scaling.language import Call, Multiply, Node, Power
 from scaling.ledger import mean_step
 from scaling.scale import HALF, Scale, Size
 from scaling.shapes import Dim
@@ -38,7 +38,13 @@ Reading = tuple[Value, Step]
 
 
 def coherent(
-    context: Context, entry: Scale, left: Behaviour, right: Behaviour, transposed: bool
+    context: Context,
+    entry: Scale,
+    left: Behaviour,
+    right: Behaviour,
+    transposed: bool,
+    positive: bool = False,
+    monomial: bool = True,
 ) -> Aligned:
     """A matrix with entries of that size and behaviour, made by O(1) directions."""
     gain = (entry * context.spread).as_size_of(Size.SPECTRAL)
@@ -47,7 +53,7 @@ def coherent(
         gain = gain * (sizes.mean_h / sizes.h).as_size_of(Size.SCALAR)
     return Aligned(
         gain, entry, left, right, low_rank=False, left_exact=False, right_exact=False,
-        transposed=transposed,
+        transposed=transposed, positive=positive, monomial=monomial,
     )  # fmt: skip
 
 
@@ -82,12 +88,18 @@ def product(
             entry = x.entry * y.entry
             left, right = x.left.times(y.left), x.right.times(y.right)
             _check(context, node, left, right)
-            value = coherent(context, entry, left, right, x.transposed)
+            value = coherent(
+                context, entry, left, right, x.transposed, _positive(node, x, y), _monomial(x, y)
+            )
             return value, _step(node, value, f"{x.entry} x {y.entry}", steps)
         case Vector(), Vector():
             behaviour = x.behaviour.times(y.behaviour)
             _check(context, node, behaviour)
-            vector = Vector(x.entry * y.entry, x.side, behaviour, x.is_row)
+            averaged = x.averaged.times(y.averaged)
+            vector = Vector(
+                x.entry * y.entry, x.side, behaviour, x.is_row, averaged, _positive(node, x, y),
+                _monomial(x, y),
+            )  # fmt: skip
             return vector, _step(node, vector, f"{x.entry} x {y.entry}", steps)
     raise context.not_covered(
         node, f"entries of {describe(x)} times {describe(y)}", "functions of G entry by entry"
@@ -100,13 +112,15 @@ def reciprocal(context: Context, node: Node, y: Value, numerator: Value) -> Valu
         if numerator.main.is_zero:
             return times(y, Scale.zero(Size.SCALAR))
         raise context.not_covered(node, "a division by exactly zero", "a damping or eps")
+    if isinstance(y, Scalar | Aligned | Vector):
+        _need_no_poles(context, node, y)
     match y:
         case Scalar(size):
-            return Scalar(size**-1)
+            return replace(y, size=size**-1)
         case Aligned():
             need_entries(context, node, y)
             sides = y.left.reciprocal(), y.right.reciprocal()
-            return coherent(context, y.entry**-1, *sides, y.transposed)
+            return coherent(context, y.entry**-1, *sides, y.transposed, y.positive, y.monomial)
         case Vector():
             return replace(y, entry=y.entry**-1, behaviour=y.behaviour.reciprocal())
     raise context.not_covered(
@@ -121,6 +135,9 @@ def power(context: Context, node: Power, value: Aligned | Vector, p: Expr, step:
             return value, replace(step, subject=str(node), node=node)
         raise context.not_covered(node, f"zero to the power {p}", "a damping or eps")
 
+    if not (p.is_positive or p.is_nonnegative):
+        _need_no_poles(context, node, value)
+
     def change(old: Behaviour) -> Behaviour:
         parity = old.parity
         if parity is Parity.ODD:
@@ -133,7 +150,13 @@ def power(context: Context, node: Power, value: Aligned | Vector, p: Expr, step:
             parity = Parity.ODD if p % 2 else Parity.EVEN
         return Behaviour(parity, p * old.vanishing)
 
-    return _function(context, node, value, value.entry**p, change, f"({value.entry})^({p})", step)
+    even = bool(p.is_Integer and p % 2 == 0)
+    positive = value.positive or even
+    numbers = f"({value.entry})^({p})"
+    result = _function(context, node, value, value.entry**p, change, numbers, step, positive)
+    if not p.is_Integer:
+        _need_positive(context, node, value)
+    return result
 
 
 def function(context: Context, node: Call, value: Value, step: Step) -> Reading:
@@ -153,7 +176,12 @@ def function(context: Context, node: Call, value: Value, step: Step) -> Reading:
         return Behaviour(parity, p * old.vanishing)
 
     entry = value.entry if value.entry.is_zero else value.entry**p
-    return _function(context, node, value, entry, change, f"{node.function} of {value.entry}", step)
+    numbers = f"{node.function} of {value.entry}"
+    positive = value.positive or node.function == "abs"
+    result = _function(context, node, value, entry, change, numbers, step, positive)
+    if node.function == "sqrt":
+        _need_positive(context, node, value)
+    return result
 
 
 def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
@@ -165,16 +193,22 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
     side = Dim.FAN_OUT if over_fan_in else Dim.FAN_IN
     kept, averaged = (value.left, value.right) if over_fan_in else (value.right, value.left)
     is_row = node.function == "col_mean"
+    _check(context, node, kept, averaged)
+    if averaged.parity is Parity.MIXED:
+        raise context.not_covered(
+            node, "a mean of odd and even terms, which may cancel", "means of one parity each"
+        )
     if averaged.parity is Parity.EVEN:
-        vector = Vector(value.entry, side, kept, is_row)
+        vector = Vector(
+            value.entry, side, kept, is_row, Parity.EVEN, value.positive, value.monomial
+        )
         return vector, Step(LLN, str(node), value.entry, "all of one sign", (step,), node=node)
-    _check(context, node, averaged)
     means = mean_step(context.sizes, over_fan_in, context.activation)
     base = context.sizes.h if over_fan_in else context.sizes.delta
     ratio = Scale.one(Size.SCALAR)
     if not base.is_zero:
         ratio = (means.result / base).as_size_of(Size.SCALAR)
-    vector = Vector(value.entry * ratio, side, kept, is_row)
+    vector = Vector(value.entry * ratio, side, kept, is_row, averaged.parity, value.positive)
     numbers = f"{value.entry} x mean/entry {ratio}"
     return vector, Step(means.inference, str(node), vector.entry, numbers, (step, means), node=node)
 
@@ -196,14 +230,23 @@ def _function(
     change: Callable[[Behaviour], Behaviour],
     numbers: str,
     step: Step,
+    positive: bool,
 ) -> Reading:
     need_entries(context, node, value)
     result: Aligned | Vector
     if isinstance(value, Vector):
-        result = replace(value, entry=entry, behaviour=change(value.behaviour))
+        averaged = change(Behaviour(value.averaged, S.Zero)).parity
+        result = replace(
+            value, entry=entry, behaviour=change(value.behaviour), averaged=averaged,
+            positive=positive,
+        )  # fmt: skip
     else:
         sides = change(value.left), change(value.right)
-        result = coherent(context, entry, *sides, value.transposed)
+        if Parity.MIXED in (sides[0].parity, sides[1].parity):
+            raise context.not_covered(
+                node, "a function of a sum of odd and even terms", "a function of each term apart"
+            )
+        result = coherent(context, entry, *sides, value.transposed, positive, value.monomial)
     return result, _step(node, result, numbers, (step,))
 
 
@@ -213,16 +256,41 @@ def _step(node: Node, value: Aligned | Vector, numbers: str, inputs: tuple[Step,
     return Step(ENTRYWISE, str(node), value.entry, numbers, inputs, node=node)
 
 
+def _positive(node: Node, x: Aligned | Vector, y: Aligned | Vector) -> bool:
+    first, second = node.children
+    return (x.positive and y.positive) or (isinstance(node, Multiply) and first == second)
+
+
+def _monomial(x: Aligned | Vector, y: Aligned | Vector) -> bool:
+    return x.monomial and y.monomial
+
+
+def _need_positive(context: Context, node: Node, value: Scalar | Aligned | Vector) -> None:
+    if not value.positive:
+        raise context.not_covered(
+            node,
+            "a root of values that may be negative",
+            "sqrt(X*X), abs(X)**p, or sign(X)*abs(X)**p for an odd function",
+        )
+
+
+def _need_no_poles(context: Context, node: Node, value: Scalar | Aligned | Vector) -> None:
+    if not value.positive and (isinstance(value, Scalar) or not value.monomial):
+        raise context.not_covered(
+            node, "a division by a difference, which may vanish", "a sum of positive terms"
+        )
+
+
 def _check(context: Context, node: Node, *behaviours: Behaviour) -> None:
     """Refuse what has no typical entry, or no definite alignment with h."""
     sizes = context.sizes
     for behaviour in behaviours:
-        if context.at_most(behaviour.vanishing, -HALF):
+        if not context.exceeds(behaviour.vanishing, -HALF):
             raise context.not_covered(
                 node,
                 f"entries that blow up like |x|^({behaviour.vanishing}) where an entry x of h or "
                 "delta is small, so that a few of them set the size",
-                "a growth slower than |x|^(-1/2)",
+                "a growth slower than |x|^(-1/2); give symbols in powers a value",
             )
         if behaviour.parity is Parity.MIXED and sizes.mean_h != sizes.h:
             raise context.not_covered(
@@ -232,20 +300,30 @@ def _check(context: Context, node: Node, *behaviours: Behaviour) -> None:
             )
 
 
+def check_tails(context: Context, node: Node, value: Aligned) -> None:
+    """Refuse a norm of entries so heavy-tailed that a few of them set it."""
+    for behaviour in (value.left, value.right):
+        _check(context, node, Behaviour(Parity.ODD, behaviour.vanishing))
+
+
 def check_update(context: Context, node: Node, value: Aligned) -> None:
-    """What is read as an update must pass the same checks as what is multiplied."""
-    _check(context, node, value.left, value.right)
+    """An update must have a mean square; of mixed terms, each has its own gain already."""
+    check_tails(context, node, value)
 
 
 def _spread_scalar(context: Context, scalar: Scalar, like: Aligned | Vector) -> Aligned | Vector:
     entry = scalar.size.as_size_of(Size.ENTRY)
     if isinstance(like, Vector):
-        return Vector(entry, like.side, CONSTANT, like.is_row)
-    return coherent(context, entry, CONSTANT, CONSTANT, like.transposed)
+        return Vector(entry, like.side, CONSTANT, like.is_row, positive=scalar.positive)
+    return coherent(context, entry, CONSTANT, CONSTANT, like.transposed, scalar.positive)
 
 
 def _spread_vector(context: Context, vector: Vector, transposed: bool) -> Aligned:
     on_left = vector.side is Dim.FAN_OUT
-    left = vector.behaviour if on_left else CONSTANT
+    # constant along what was averaged; but a mean over delta still changes sign with the gradient
+    sign = CONSTANT if vector.averaged is Parity.EVEN else Behaviour(Parity.MIXED, S.Zero)
+    left = vector.behaviour if on_left else sign
     right = CONSTANT if on_left else vector.behaviour
-    return coherent(context, vector.entry, left, right, transposed)
+    return coherent(
+        context, vector.entry, left, right, transposed, vector.positive, vector.monomial
+    )

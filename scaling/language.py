@@ -90,8 +90,8 @@ class Node:
 
     @property
     def T(self) -> Node:
-        """Transpose."""
-        return Transpose(self)
+        """Transpose; a scalar is its own."""
+        return self if self.shape.is_scalar else Transpose(self)
 
     def __add__(self, other: Operand) -> Node:
         return Add(self, as_node(other))
@@ -117,8 +117,8 @@ class Node:
     def __rtruediv__(self, other: Operand) -> Node:
         return quotient(as_node(other), self)
 
-    def __matmul__(self, other: Node) -> Node:
-        return MatMul(self, other)
+    def __matmul__(self, other: Operand) -> Node:
+        return MatMul(self, as_node(other))
 
     def __pow__(self, power: Operand) -> Node:
         return Power(self, as_node(power))
@@ -130,6 +130,7 @@ class Node:
         return call("abs", self)
 
     _precedence = 5
+    __array_ufunc__ = None  # a numpy number on the left leaves the operation to the node
 
     def __str__(self) -> str:
         raise NotImplementedError
@@ -159,7 +160,7 @@ def as_node(value: Operand) -> Node:
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
             raise RuleError(f"the number {value}", "a finite number", "write it out")
-        return as_node(Fraction(repr(value)))
+        return as_node(Fraction(repr(float(value))))
     number = Number(abs(Fraction(value)))
     return Negate(number) if value < 0 else number
 
@@ -332,8 +333,11 @@ class Divide(_Entrywise):
 
 def quotient(left: Node, right: Node) -> Node:
     """Left / right; a quotient of numbers is a number, so that 1/2 is what 0.5 is."""
-    if isinstance(left, Number) and isinstance(right, Number) and right.value != 0:
-        return Number(left.value / right.value)
+    if isinstance(right, Number) and right.value != 0:
+        if isinstance(left, Number):
+            return Number(left.value / right.value)
+        if isinstance(left, Negate) and isinstance(left.operand, Number):
+            return Negate(Number(left.operand.value / right.value))
     return Divide(left, right)
 
 
@@ -370,6 +374,10 @@ class Power(Node):
 
     def __post_init__(self) -> None:
         for node in self.power.walk():
+            if isinstance(node, Divide) and isinstance(node.right, Number) and not node.right.value:
+                raise RuleError(
+                    f"the power {short(self.power)}", "a finite number", "do not divide by 0"
+                )
             ok = isinstance(node, (Number, Add, Subtract, Multiply, Divide, Negate)) or (
                 isinstance(node, Symbol) and node.kind is SymbolKind.EXPONENT
             )

@@ -38,7 +38,6 @@ from scaling.language import (
     Power,
     Subtract,
     Symbol,
-    Transpose,
     call,
     quotient,
 )
@@ -82,7 +81,7 @@ def parse_scalar(text: str) -> Node:
 
 class _Parser:
     def __init__(self, text: str) -> None:
-        self.text = " ".join(text.split())
+        self.text = " ".join(" ".join(line.partition("#")[0] for line in text.splitlines()).split())
         self.bytes = self.text.encode("utf-8", "replace")
 
     def rule(self, name: str) -> Rule:
@@ -146,7 +145,7 @@ class _Parser:
             case ast.Name(id=identifier):
                 return self._checked(tree, lambda: _name(identifier))
             case ast.Attribute(value=value, attr="T"):
-                return Transpose(self._node(value, deeper))
+                return self._node(value, deeper).T
             case ast.Call(func=ast.Name(id=function), args=args, keywords=[]) if not any(
                 isinstance(arg, ast.Starred) for arg in args
             ):

@@ -15,7 +15,7 @@ alignment of the changed features is unknown: features there are not predicted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -86,7 +86,7 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
         )
         regimes[layer.name] = tuple(context.regimes)
         assumptions += update.step.assumptions()
-    features = _features(setting, updates, exponents, bounds)
+    features = _features(setting, updates, exponents, bounds, books.features)
     layers = {}
     for layer in setting.layers:
         update = updates[layer.name]
@@ -100,7 +100,11 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
 
 
 def _features(
-    setting: Setting, updates: Mapping[str, Update], exponents: Exponents, bounds: Bounds
+    setting: Setting,
+    updates: Mapping[str, Update],
+    exponents: Exponents,
+    bounds: Bounds,
+    start: Sequence[Scale],
 ) -> list[Scale | None]:
     """|dh_l| for l = 0..L; None above a layer whose change outgrows it."""
     zero = Scale.zero(Size.ENTRY)
@@ -119,6 +123,8 @@ def _features(
             silent = True
             if setting.activation.bounded:
                 change = Scale.one(Size.ENTRY)
+        elif bounds.order(change.width, start[position].width) is Order.GREATER:
+            silent = position < setting.depth  # dW_l dh_{l-1} may outgrow dW_l h_{l-1}
         features.append(change)
     return features
 

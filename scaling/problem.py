@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from sympy import Expr, S, Symbol
 
 from scaling.context import Context
-from scaling.ledger import Layer, Ledger, Setting
+from scaling.errors import NotCovered
+from scaling.ledger import Layer, Ledger, Loss, Setting
 from scaling.rule import Rule
-from scaling.scale import Bounds, Scale, Size
+from scaling.scale import Bounds, Order, Scale, Size
 from scaling.settings import Settings
 
 CONVENTION = (
@@ -61,6 +62,13 @@ class Problem:
         unknown: Iterable[Symbol] = (),
     ) -> Context:
         """The context in which the rule is read in one layer."""
+        grows = bounds.order(books.features[-1].width, S.Zero) is Order.GREATER
+        if self.sampled_fisher and grows and self.setting.loss is Loss.MSE:
+            raise NotCovered(
+                "sampled cotangents under an output that grows: they do not grow with it",
+                "an output of order one, or the loss's own cotangents",
+                "raise b_output, or use --fisher empirical",
+            )
         return Context(
             books.sizes[layer.name],
             dampings,

@@ -177,7 +177,7 @@ def _markdown(table: Table) -> str:
 
     body = [row([_code(cell) for cell in cells]) for cells in table.rows]
     head = [row(table.columns), row(["---"] * len(table.columns))]
-    return "\n".join([f"**{table.title}**", "", *head, *body, "", *(f"* {n}" for n in table.notes)])
+    return "\n".join([f"`{table.title}`", "", *head, *body, "", *(f"* {n}" for n in table.notes)])
 
 
 def _code(cell: Cell) -> str:
@@ -277,7 +277,6 @@ def derived_json(result: Derived) -> dict[str, Any]:
         "layers": exponents_json(result.exponents),
         "free": list(result.free),
         "assumptions": list(result.assumptions),
-        "regimes": _alternatives(result),
         "convention": CONVENTION,
     }
 

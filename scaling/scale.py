@@ -26,6 +26,7 @@ M^(1/2)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -73,6 +74,10 @@ def exponent(value: ExponentLike) -> Expr:
         raise TypeError(f"exponents are exact: write {Fraction(str(value))} instead of {value}")
     if isinstance(value, Fraction):
         return Rational(value.numerator, value.denominator)
+    if isinstance(value, str):  # never sympify, which evaluates
+        if re.fullmatch(r"[A-Za-z_]\w*", value):
+            return S.Infinity if value == "oo" else sympy.Symbol(value)
+        return exponent(Fraction(value))
     return sympy.sympify(value, rational=True)
 
 
@@ -153,6 +158,7 @@ class Bounds:
 
 def _max(x: Expr, y: Expr) -> Expr:
     """Max(x, y), with what the two share taken out: e + Max(0, 1 - b), not Max(e, e + 1 - b)."""
+    x, y = sorted((x, y), key=str)
     difference = sympy.expand(y - x)
     if difference.free_symbols < (x.free_symbols | y.free_symbols):
         return x + Max(S.Zero, difference)

@@ -86,7 +86,8 @@ def derive(
     imposed = tuple(conditions)
     names = [layer.name for layer in problem.setting.layers]
     a = {name: problem.settings.a.get(name, S.Zero) for name in names}
-    b, free, assumptions, bounds = _initialisation(problem, a, imposed)
+    b, free, given_b, bounds = _initialisation(problem, a, imposed)
+    assumptions: list[str] = []
     books = ledger(problem.setting, a, b, bounds)
     c: dict[str, Expr] = {}
     d: dict[str, dict[str, Expr]] = {}
@@ -98,10 +99,14 @@ def derive(
         context = problem.context(books, layer, d[layer.name], bounds)
         update = read_update(context, rule.expression)
         c[layer.name], step = _learning_rate(problem, layer, update, a, b, bounds, imposed)
+        for text in given_b:
+            step = step.because(text)
         steps[layer.name], updates[layer.name] = step, update
         regimes[layer.name] = tuple(context.regimes)
-        free += [str(x) for x in d[layer.name].values() if str(x).startswith("d_")]
-        free += [str(c[layer.name])] if str(c[layer.name]).startswith("c_") else []
+        solved = (c[layer.name], *d[layer.name].values())
+        symbols = {x.name for value in solved for x in value.free_symbols}
+        unknown = (*(f"d_{k}_{layer.name}" for k in rule.dampings), f"c_{layer.name}")
+        free += [name for name in unknown if name in symbols]
         assumptions += step.assumptions()
     return Derived(
         problem,

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sympy import Expr, S
+from sympy import Expr, Rational, S
 
 from scaling.context import Context
 from scaling.derivation import GRAM, PRODUCT, PUSH_THROUGH, SPECTRAL_POWER, Step
-from scaling.entrywise import Reading, need_entries
+from scaling.entrywise import Reading, check_tails, need_entries
 from scaling.language import Call, MatMul, Node, Transpose
 from scaling.scale import HALF, Scale, Size
 from scaling.shapes import Dim
-from scaling.values import LINEAR, Aligned, Gaussian, Spectral, Value, Vector, describe
+from scaling.values import Aligned, Behaviour, Gaussian, Parity, Spectral, Value, Vector, describe
 
 
 def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) -> Reading:
@@ -35,7 +35,8 @@ def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) ->
     numbers = f"({value.on_span})^({p})"
     if off_span != on_span:
         numbers += f" on the data's span, {off_span} off it"
-    result = replace(value, on_span=on_span, off_span=off_span)
+    vanishing = p * value.vanishing
+    result = replace(value, on_span=on_span, off_span=off_span, vanishing=vanishing)
     return result, Step(SPECTRAL_POWER, str(node), on_span, numbers, (step,), node=node)
 
 
@@ -44,17 +45,23 @@ def product(
 ) -> Reading:
     """X @ Y of two square matrices of one side."""
     on_span = x.on_span * y.on_span
+    off_span = x.off_span * y.off_span
     same_span = x.contains_data and y.contains_data
-    if not same_span:
+    blocks = x.blocks or y.blocks
+    if blocks or not same_span:  # one factor leads out of the other's span
         on_span = context.plus(on_span, x.on_span * y.off_span)
         on_span = context.plus(on_span, x.off_span * y.on_span)
+        on_span = context.plus(on_span, off_span) if blocks else on_span
+        off_span = on_span if blocks else off_span
     commute = node.left == node.right or Dim.ANY in (x.side, y.side)
     value = Spectral(
         y.side if x.side is Dim.ANY else x.side,
         on_span,
-        x.off_span * y.off_span,
+        off_span,
         same_span,
-        x.symmetric and y.symmetric and commute,
+        x.symmetric and y.symmetric and commute and not blocks,
+        blocks,
+        x.vanishing + y.vanishing,
     )
     numbers = f"{x.on_span} x {y.on_span}"
     return value, Step(PRODUCT, str(node), on_span, numbers, steps, node=node)
@@ -67,19 +74,35 @@ def push_through(
     on_delta_side = (spectral.side is Dim.FAN_OUT) or spectral.side is Dim.ANY
     factor_exact = aligned.left_exact if on_delta_side else aligned.right_exact
     size, assumption = spectral.on_span, ""
+    behaviour = aligned.left if on_delta_side else aligned.right
+    if behaviour.parity is not Parity.ODD and spectral.side is not Dim.ANY:
+        raise context.not_covered(
+            node,
+            f"a curvature matrix acting on a side that is {behaviour.parity}, which overlaps with "
+            "its span in the mean only",
+            "a factor that is odd in delta and in h, such as G",
+        )
     if not (factor_exact and spectral.contains_data) and spectral.on_span != spectral.off_span:
         size = context.plus(spectral.on_span, spectral.off_span)
-        source = (
-            "an entrywise function of G" if spectral.contains_data else "B of sampled cotangents"
-        )
+        source = "an entrywise function of G, or of its span"
+        if not spectral.contains_data:
+            source = "a curvature whose span need not hold the gradient"
+            source = "B of sampled cotangents" if context.sampled_fisher else source
         assumption = (
             f"{source}: the gradient lies partly in the span and partly off it, so the larger of "
             "the two eigenvalues acts"
         )
-        side = "left_exact" if on_delta_side else "right_exact"
-        aligned = replace(aligned, **{side: False})  # type: ignore[arg-type]
+    if assumption or spectral.blocks:
+        bent = Behaviour(behaviour.parity, behaviour.vanishing + spectral.vanishing)
+        changes = {"left_exact": False, "left": bent}
+        if not on_delta_side:
+            changes = {"right_exact": False, "right": bent}
+        aligned = replace(aligned, **changes)  # type: ignore[arg-type]
     factor = size.as_size_of(Size.SCALAR)
-    value = replace(aligned, gain=aligned.gain * factor, entry=aligned.entry * factor)
+    value = replace(
+        aligned, gain=aligned.gain * factor, entry=aligned.entry * factor, positive=False,
+        monomial=False,
+    )  # fmt: skip
     numbers = f"{size} x {aligned.gain}"
     return value, Step(PUSH_THROUGH, str(node), value.gain, numbers, steps, assumption, node)
 
@@ -88,7 +111,7 @@ def gram_product(
     context: Context, node: MatMul, x: Aligned, y: Aligned, steps: tuple[Step, ...]
 ) -> Reading:
     """X @ Y.T and X.T @ Y of gradient-like matrices D C H^T."""
-    if not (x.low_rank and y.low_rank and x.left == y.left == LINEAR):
+    if not (x.low_rank and y.low_rank and _is_linear(x) and _is_linear(y)):
         raise context.not_covered(
             node, "a Gram matrix of a full-rank entrywise function", "a Gram matrix of D C H^T"
         )
@@ -98,6 +121,10 @@ def gram_product(
     size = x.gain * y.gain
     value = Spectral(side, size, Scale.zero(Size.SPECTRAL), exact, is_square_of_one(node))
     return value, Step(GRAM, str(node), size, f"{x.gain} x {y.gain}", steps, node=node)
+
+
+def _is_linear(value: Aligned) -> bool:
+    return value.left.parity is value.right.parity is Parity.ODD
 
 
 def is_square_of_one(node: Node) -> bool:
@@ -113,14 +140,18 @@ def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
     need_entries(context, node, value)
     if value.entry.is_zero:
         return value, replace(step, subject=str(node), node=node)
+    if not _is_linear(value):
+        raise context.not_covered(
+            node, "the polar factor of a matrix that is not odd in delta and in h", "such as G"
+        )
     one = Scale.one(Size.SPECTRAL)
     layer = context.sizes.layer
-    if value.low_rank or S.Zero in (layer.fan_in, layer.fan_out):
-        result = replace(value, gain=one, entry=(context.spread**-1).as_size_of(Size.ENTRY))
-    else:  # full rank: the bulk outweighs the aligned directions entry by entry
-        side = context.plus(context.fan(Dim.FAN_IN), context.fan(Dim.FAN_OUT))
-        entry = (side**-HALF).as_size_of(Size.ENTRY)
-        result = replace(value, gain=one, entry=entry, coherent=False)
+    known_rank = value.low_rank or S.Zero in (layer.fan_in, layer.fan_out)
+    entry = (context.spread**-1).as_size_of(Size.ENTRY)
+    # an entrywise function has some rank between O(1) and full: its entries are then unknown
+    result = replace(
+        value, gain=one, entry=entry, coherent=known_rank, positive=False, monomial=False
+    )
     numbers = "every singular value becomes 1"
     return result, Step(SPECTRAL_POWER, str(node), one, numbers, (step,), node=node)
 
@@ -134,7 +165,15 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
     numbers = f"{value.on_span} spread over {value.side} {fan}"
     if not value.off_span.is_zero:
         numbers += f" + {value.off_span}"
-    whole = Spectral(value.side, size, size)
+    bare = value.off_span.is_zero
+    whole = replace(
+        value,
+        on_span=size,
+        off_span=size if node.function == "diag" else value.off_span,
+        contains_data=value.contains_data,
+        blocks=True,
+        vanishing=Rational(2) if bare and node.function == "diag" else S.Zero,
+    )
     return whole, Step(GRAM, str(node), size, numbers, (step,), node=node)
 
 
@@ -147,12 +186,20 @@ def norm(context: Context, node: Call, value: Value) -> Scale:
             if not value.symmetric:
                 raise context.not_covered(node, "the size of a product", "one factor")
             fan = context.fan(side)
+            if value.blocks:
+                on_span = off_span = context.plus(on_span, off_span)
+            if fan == one and context.plus(on_span, off_span) != on_span:
+                raise context.not_covered(
+                    node, "directions off the data's span of a side that does not grow", "a damping"
+                )
             bulk = {"trace": fan, "norm": fan**HALF, "specnorm": one, "rms": fan**HALF}[name]
             size = context.plus(on_span, off_span * bulk).as_size_of(Size.SCALAR)
             return size / fan if name == "rms" else size
         case Aligned(entry=entry, gain=gain):
             if name == "specnorm" and not value.coherent:
                 return gain.as_size_of(Size.SCALAR)
+            need_entries(context, node, value)
+            check_tails(context, node, value)
             return entry.as_size_of(Size.SCALAR) * (one if name == "rms" else context.spread)
         case Gaussian(entry=entry):
             fans = context.plus(context.fan(Dim.FAN_IN), context.fan(Dim.FAN_OUT))

@@ -17,6 +17,8 @@ from scaling.entrywise import Reading, broadcast
 from scaling.language import (
     Add,
     Divide,
+    MatMul,
+    Matrix,
     Multiply,
     Negate,
     Node,
@@ -79,19 +81,29 @@ def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Valu
     plus = context.plus
     match x, y:
         case Scalar(), Scalar():
-            return Scalar(plus(x.size, y.size))
+            return Scalar(plus(x.size, y.size), x.positive and y.positive)
         case Spectral(), Spectral():
             anisotropic = [v for v in (x, y) if v.off_span != v.on_span]
+            if len({v.contains_data for v in anisotropic}) > 1:
+                raise context.not_covered(
+                    node, "a sum of curvatures, one of which may miss the gradient", "one of them"
+                )
             return Spectral(
                 y.side if x.side is Dim.ANY else x.side,
                 plus(x.on_span, y.on_span),
                 plus(x.off_span, y.off_span),
                 all(v.contains_data for v in anisotropic),
                 x.symmetric and y.symmetric,
+                x.blocks or y.blocks,
+                -context.bounds.larger(-x.vanishing, -y.vanishing),
             )
         case Vector(), Vector() if x.side is y.side:
             behaviour = _behaviour(context, x.behaviour, y.behaviour, order)
-            return replace(x, entry=plus(x.entry, y.entry), behaviour=behaviour)
+            return replace(
+                x, entry=plus(x.entry, y.entry), behaviour=behaviour,
+                averaged=x.averaged.plus(y.averaged), positive=x.positive and y.positive,
+                monomial=False,
+            )  # fmt: skip
         case Aligned(), Aligned():
             return Aligned(
                 gain=plus(x.gain, y.gain),
@@ -103,14 +115,17 @@ def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Valu
                 left_exact=x.left_exact and y.left_exact,
                 right_exact=x.right_exact and y.right_exact,
                 transposed=x.transposed,
+                positive=x.positive and y.positive,
+                monomial=False,
             )
     raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
 
 
 def _behaviour(context: Context, x: Behaviour, y: Behaviour, order: Order) -> Behaviour:
+    """Near zero the slower term stays; but a term that is negligible elsewhere only cuts there."""
     parity = x.parity.plus(y.parity)
     if order in (Order.LESS, Order.GREATER):
-        parity = (y if order is Order.LESS else x).parity
+        return Behaviour(parity, (y if order is Order.LESS else x).vanishing)
     return Behaviour(parity, -context.bounds.larger(-x.vanishing, -y.vanishing))
 
 
@@ -121,7 +136,7 @@ def _mix(context: Context, node: Node, x: Value, y: Value) -> Value:
         raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
     noise = random or more_random
     if random and more_random:
-        noise = replace(random, entry=context.plus(random.entry, more_random.entry))
+        raise context.not_covered(node, "several terms in W, which may cancel", "one term in W")
     signal = aligned or more_aligned
     if aligned and more_aligned:
         order = context.compare(node, aligned.main, more_aligned.main)
@@ -146,6 +161,8 @@ def _parts(value: Value) -> tuple[Gaussian | None, Aligned | None]:
 def collect(node: Node) -> list[Node]:
     """The terms of a sum with like terms collected; those that cancel exactly are gone.
 
+    A term that is subtracted keeps its sign.
+
     >>> from scaling.language import G, A, I, symbol
     >>> collect(A + symbol("rho") * I - A)
     [<rule rho*I>]
@@ -168,6 +185,8 @@ def collect(node: Node) -> list[Node]:
                 go(other, factor * value)
             case Divide(other, Number(value)) if value != 0:
                 go(other, factor / value)
+            case MatMul(Matrix("I"), other) | MatMul(other, Matrix("I")):
+                go(other, factor)
             case Number(value):
                 one = Number(Fraction(1))
                 total[one] = total.get(one, Fraction(0)) + factor * value
@@ -175,7 +194,8 @@ def collect(node: Node) -> list[Node]:
                 total[node] = total.get(node, Fraction(0)) + factor
 
     go(node, Fraction(1))
-    return [term for term, factor in total.items() if factor != 0]
+    kept = [(term, factor) for term, factor in total.items() if factor != 0]
+    return [term if factor > 0 else Negate(term) for term, factor in kept]
 
 
 def contains_damping(node: Node) -> bool:

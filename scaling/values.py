@@ -71,6 +71,7 @@ class Scalar:
     """A number."""
 
     size: Scale
+    positive: bool = True
 
     @property
     def main(self) -> Scale:
@@ -84,6 +85,9 @@ class Spectral:
 
     ``contains_data``: the span holds the gradient's own factor (D on the left, H on the right).
     ``symmetric`` is False for a product of two different matrices, whose powers are not covered.
+    ``blocks``: made of pieces of fixed size, so that it turns vectors out of the data's span and
+    has of the order of fan eigenvalues of either size. ``vanishing``: as an entry x of the factor
+    goes to 0, the entry of a diagonal matrix goes to 0 like |x|^vanishing.
     """
 
     side: Dim
@@ -91,6 +95,8 @@ class Spectral:
     off_span: Scale
     contains_data: bool = True
     symmetric: bool = True
+    blocks: bool = False
+    vanishing: Expr = S.Zero
 
     @property
     def main(self) -> Scale:
@@ -105,7 +111,9 @@ class Aligned:
     ``gain``: size of its action from the data's input direction to the output direction (a
     spectral size). ``entry``: its typical entry. ``low_rank``: O(1) non-zero singular values.
     ``coherent``: the entries are made by O(1) directions, entry = gain / sqrt(fan_in fan_out) up
-    to the means. ``left_exact``/``right_exact``: the factors are exactly D and H.
+    to the means. ``left_exact``/``right_exact``: the factors are exactly D and H. ``positive``: no
+    entry is negative. ``monomial``: a product of powers, without sums, so that it vanishes with
+    its factors only.
     """
 
     gain: Scale
@@ -117,6 +125,8 @@ class Aligned:
     left_exact: bool = True
     right_exact: bool = True
     transposed: bool = False
+    positive: bool = False
+    monomial: bool = True
 
     @property
     def main(self) -> Scale:
@@ -152,12 +162,18 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Vector:
-    """A column (side fan_out) or a row (side fan_in) of means of a gradient-like matrix."""
+    """A column (side fan_out) or a row (side fan_in) of means of a gradient-like matrix.
+
+    ``averaged``: how it depends on the sign of the factor that was averaged over.
+    """
 
     entry: Scale
     side: Dim
     behaviour: Behaviour
     is_row: bool
+    averaged: Parity = Parity.EVEN
+    positive: bool = False
+    monomial: bool = True
 
     @property
     def main(self) -> Scale:
@@ -169,7 +185,7 @@ def times(value: Value, factor: Scale) -> Value:
     """A value times a scalar of size ``factor``."""
     match value:
         case Scalar(size):
-            return Scalar(size * factor)
+            return replace(value, size=size * factor)
         case Spectral(on_span=on_span, off_span=off_span):
             return replace(value, on_span=on_span * factor, off_span=off_span * factor)
         case Aligned(gain=gain, entry=entry):

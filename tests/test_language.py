@@ -94,7 +94,6 @@ def test_text_and_operators_give_the_same_tree(text: str, built: Node) -> None:
     assert parse(f"  (\n{text}\n)  ") == Rule(built)
 
 
-@pytest.mark.xfail(strict=True, reason="text -1/2 is (-1)/2, while the number -1/2 is -(1/2)")
 @pytest.mark.parametrize("power", [-1 / 2, Fraction(-1, 2)])
 def test_a_negative_fraction_is_one_tree_in_both_spellings(power: float | Fraction) -> None:
     assert parse("L**(-1/2) @ G") == Rule(L**power @ G)
@@ -126,7 +125,7 @@ def _or(x: Node, make: Callable[[], Node]) -> Node:
 def _grow(x: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
     return st.one_of(
         st.builds(lambda f, p, q: _or(p, lambda: f(p, q)), st.sampled_from(OPERATORS), x, x),
-        st.builds(lambda p, q: p**q, x, powers),
+        st.builds(lambda p, q: _or(p, lambda: p**q), x, powers),  # e/0 is refused
         x.map(lambda p: -p),
         x.map(lambda p: p if isinstance(p, Number) else p.T),  # (2).T has a test of its own
         st.builds(lambda f, p: _or(p, lambda: call(f, p)), st.sampled_from(
@@ -155,7 +154,6 @@ def test_what_is_printed_is_read_back_as_the_same_tree(node: Node) -> None:
     assert hash(read) == hash(tree)
 
 
-@pytest.mark.xfail(strict=True, reason="(2).T prints as 2.T, which Python does not read")
 def test_a_transposed_number_is_read_back() -> None:
     tree = parse("(2).T * G").expression
     assert parse(str(tree)).expression == tree
@@ -264,16 +262,15 @@ def test_the_two_spellings_refuse_alike() -> None:
             G * value
 
 
-@pytest.mark.xfail(strict=True, reason="Node.__matmul__ takes its operand as it is")
 @pytest.mark.parametrize("make", [lambda: G @ 2, lambda: G @ "A"])
 def test_a_matrix_product_with_no_matrix_is_a_rule_error(make: Callable[[], Node]) -> None:
     with pytest.raises(RuleError):
         make()
 
 
-@pytest.mark.xfail(strict=True, reason="repr of a numpy float is not a decimal")
 def test_a_numpy_number_is_a_number() -> None:
-    assert np.float64(0.5) * G == G * np.float64(0.5) == 0.5 * G
+    assert np.float64(0.5) * G == 0.5 * G
+    assert G * np.float64(0.5) == G * 0.5
 
 
 # --- names and numbers ----------------------------------------------------------------------------
@@ -369,7 +366,6 @@ def test_text_outside_the_language_is_refused_and_never_run(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.xfail(strict=True, reason="lines are joined first, so a comment eats those below it")
 def test_a_comment_does_not_swallow_the_rest_of_a_rule() -> None:
     text = "G  # the gradient\n @ (A + rho*I)**(-1)"
     try:

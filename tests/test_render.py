@@ -187,7 +187,6 @@ def test_what_is_special_in_a_format_is_escaped() -> None:
             check_markdown(text, table)
 
 
-@pytest.mark.xfail(strict=True, reason="the rule stands in bold, and ** closes bold")
 @pytest.mark.parametrize("name", ["kfac", "shampoo", "adam"])
 def test_a_rule_in_a_markdown_title_is_no_emphasis(name: str) -> None:
     table = derived_table(solve(name))
@@ -305,7 +304,6 @@ def test_derive_as_json_has_the_keys_and_values_of_the_interface(name: str) -> N
             assert same(text, found.exponents.d[layer][rho]), (layer, rho, text)
 
 
-@pytest.mark.xfail(strict=True, reason="the key 'regimes' came later than the interface")
 def test_derive_as_json_has_no_key_beyond_the_interface() -> None:
     assert set(derived_json(solve("kfac"))) == INTERFACE
 

@@ -103,15 +103,14 @@ def test_zero_is_agreed_to_where_it_is_predicted_and_contradicted_elsewhere(kept
 
 
 def test_a_constant_damping_crosses_over_and_the_culprit_is_named() -> None:
-    result = verify(
-        [table("kfac", "d_rho_B=0")], experiment(seeds=4, margin=0.05, widths=(64, 128, 256, 512))
-    )
+    few = experiment(seeds=4, margin=0.05, widths=(64, 128, 256, 512))
+    result = verify([table("kfac", "d_rho_B=0")], few)
     found = by_place(result)["own", "hidden"]
     assert found.verdict is Verdict.crossover, lines(result)
     assert found.note.startswith("B + rho_B*I in hidden: the damping goes from 0.1"), found.note
     assert "A + rho_A*I" not in found.note
     assert EXIT_CODE[result.verdict] in (1, 3)
-    balanced = verify([table("kfac")], experiment(seeds=4, margin=0.05, widths=(64, 128, 256, 512)))
+    balanced = verify([table("kfac")], few)
     assert not [c for c in balanced.checks if "rho_B" in c.note], lines(balanced)
 
 
@@ -134,11 +133,10 @@ def test_one_seed_is_inconclusive_and_says_what_would_settle_it() -> None:
 
 @pytest.mark.xfail(strict=True, reason="three of ten digits are absent from the 16 samples, so B "
                    "of the output layer has eigenvalues of two orders and not of one")  # fmt: skip
-def test_a_negligible_damping_of_kfac_is_not_contradicted_on_the_default_data() -> None:
-    result = verify([table("kfac", "d_rho_B=3")], experiment(widths=(64, 128, 256, 512), seeds=8))
-    found = by_place(result)
-    assert found["own", "output"].verdict is not Verdict.contradict, lines(result)
-    assert found["feature", "output"].verdict is not Verdict.contradict, lines(result)
+def test_a_negligible_damping_of_kfac_leaves_the_output_as_it_is_predicted() -> None:
+    few = experiment(seeds=4, widths=(64, 128, 256, 512))
+    found = by_place(verify([table("kfac", "d_rho_B=3")], few))["own", "output"]
+    assert abs(found.measured.slope - float(found.predicted)) < 1 / 2, str(found.measured)
 
 
 # --- records ------------------------------------------------------------------------------------

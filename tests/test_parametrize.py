@@ -1,0 +1,294 @@
+"""Roles read off two widths, numbers from exponents, and a model of one's own trained with them."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from sympy import S, Symbol
+from torch import Tensor, nn
+
+from derivations.catalogue import catalogue, find
+from empirical.data import load
+from empirical.optimizers import RuleOptimizer
+from empirical.parametrize import (
+    LayerScales,
+    at_width,
+    draw_,
+    for_model,
+    infer_roles,
+    power_of_width,
+)
+from scaling.errors import InvalidInput
+from scaling.ledger import Role, Setting, mlp
+from scaling.parser import parse
+from scaling.rule import Rule
+from scaling.solve import derive
+
+Build = Callable[[int], nn.Module]
+
+
+def dense(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(8, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3)
+    )
+
+
+def convolution(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, width, 5), nn.BatchNorm2d(width), nn.Conv2d(width, 2 * width, 3),
+        nn.Flatten(), nn.Linear(2 * width, 10),
+    )  # fmt: skip
+
+
+def text(width: int) -> nn.Module:
+    return nn.Sequential(nn.Embedding(50, width), nn.LayerNorm(width), nn.Linear(width, 50))
+
+
+def headless(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, width, bias=False), nn.Linear(width, 2, bias=False))
+
+
+def upsampling(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, width), nn.ConvTranspose2d(width, 3, 2, bias=False))
+
+
+class Scalar(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(()))
+        self.layer = nn.Linear(2, width)
+
+
+I, H, O, C = Role.INPUT, Role.HIDDEN, Role.OUTPUT, Role.CONSTANT
+ROLES: list[tuple[Build, Mapping[str, Role]]] = [
+    (dense, {"0.weight": I, "0.bias": I, "2.weight": H, "2.bias": I, "4.weight": O, "4.bias": C}),
+    (convolution, {"0.weight": I, "0.bias": I, "1.weight": I, "1.bias": I, "2.weight": H,
+                   "2.bias": I, "4.weight": O, "4.bias": C}),
+    (lambda w: nn.LSTM(3, w), {"weight_ih_l0": I, "weight_hh_l0": H, "bias_ih_l0": I,
+                               "bias_hh_l0": I}),
+    (lambda w: nn.MultiheadAttention(w, 2), {"in_proj_weight": H, "in_proj_bias": I,
+                                             "out_proj.weight": H, "out_proj.bias": I}),
+    (Scalar, {"temperature": C, "layer.weight": I, "layer.bias": I}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("build", "expected"), ROLES, ids=["dense", "conv", "lstm", "heads", "0d"])
+def test_roles_follow_the_axes_that_grow(build: Build, expected: Mapping[str, Role]) -> None:
+    assert infer_roles(build(4), build(8)) == expected
+    assert infer_roles(build(4), build(6)) == expected
+
+
+@pytest.mark.xfail(strict=True, reason="an embedding is (inputs, outputs), the other way round")
+def test_an_embedding_is_an_input_layer() -> None:
+    roles = infer_roles(text(4), text(8))
+    assert roles == {"0.weight": I, "1.weight": I, "1.bias": I, "2.weight": O, "2.bias": C}
+
+
+@pytest.mark.xfail(strict=True, reason="a transposed convolution is (inputs, outputs, ...)")
+def test_a_transposed_convolution_to_few_channels_is_an_output_layer() -> None:
+    assert infer_roles(upsampling(4), upsampling(8))["1.weight"] is O
+
+
+@pytest.mark.xfail(strict=True, raises=InvalidInput, reason="a growing input is called no growth")
+def test_a_model_whose_inputs_grow_has_hidden_and_output_layers() -> None:
+    assert infer_roles(headless(4), headless(8)) == {"0.weight": H, "1.weight": O}
+
+
+class Other(nn.Module):
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.filter = nn.Conv2d(3, kernel, kernel)
+
+
+@pytest.mark.parametrize(("narrow", "wide", "message"), [
+    (dense(8), dense(4), r"axis 0 of '0.weight': 8 in the first model, 4 in (.|\n)*narrow"),
+    (dense(4), dense(4), r"two models of the same width(.|\n)*model\(64\) and model\(128\)"),
+    (Other(3), Other(5), r"axis 2 of 'filter.weight': 3 in the first(.|\n)*keep kernel sizes"),
+    (dense(4), text(8), r"the parameter '0.bias' of shape \(4,\), with no counterpart"),
+    (nn.Linear(3, 4), nn.Conv2d(3, 8, 1), r"the parameter 'weight' of shape \(4, 3\), with no"),
+])  # fmt: skip
+def test_models_that_do_not_fit_are_refused_with_tensor_and_axis(
+    narrow: nn.Module, wide: nn.Module, message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        infer_roles(narrow, wide)
+
+
+@pytest.mark.xfail(strict=True, reason="parameters that only the second model has go unnoticed")
+def test_a_deeper_second_model_is_refused() -> None:
+    deeper = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    with pytest.raises(InvalidInput):
+        infer_roles(nn.Sequential(nn.Linear(8, 4)), deeper)
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+KFAC = "(B + rho_B*I)**(-1) @ G @ (A + rho_A*I)**(-1/2)"
+
+
+def test_numbers_of_a_model_are_those_computed_by_hand() -> None:
+    """SGD: c = -1, 0, 1. K-FAC with e_B = 1, e_A = 1/2: c = 0, 1/2, 1/2, d_B = 1, 1, 0."""
+    sgd = for_model(parse("G"), dense(4), dense(8), base=64, width=1024, lr=0.5)
+    names = ("0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias")
+    assert [sgd[k].lr for k in names] == pytest.approx([8, 8, 0.5, 8, 0.5 / 16, 0.5])
+    assert [sgd[k].std for k in names] == pytest.approx([1, 1, 1 / 4, 1, 1 / 16, 1])
+    assert all(x.multiplier == 1 and x.dampings == {} for x in sgd.values())
+    dampings = {"rho_A": 1e-2, "rho_B": 1e-3}
+    kfac = for_model(parse(KFAC), dense(4), dense(8), 64, 1024, 0.1, dampings)
+    assert [kfac[k].lr for k in names[::2]] == pytest.approx([0.1, 0.025, 0.025])
+    assert [kfac[k].dampings["rho_B"] for k in names[::2]] == pytest.approx(
+        [1e-3 / 16, 1e-3 / 16, 1e-3])  # fmt: skip
+    assert [kfac[k].dampings["rho_A"] for k in names[::2]] == pytest.approx([1e-2, 0.16, 0.16])
+    assert {kfac[k].dampings["rho_A"] for k in names[1::2]} == {1e-2}  # the input of a bias is 1
+
+
+@pytest.mark.parametrize("rule", ["sgd", "sign", "adam", "muon", "normalized_sgd"])
+def test_nothing_changes_at_the_base(rule: str) -> None:
+    scales = for_model(find(rule).rule, dense(4), dense(8), 128, 128, 0.3, {"eps": 1e-4})
+    dampings = {k: 1e-4 for k in find(rule).rule.dampings}
+    assert all(x == LayerScales(1.0, 0.3, dampings) for x in scales.values())
+
+
+def test_exponents_are_those_of_derive() -> None:
+    rule = parse("sign(G) @ (A + rho*I)**(-1/4)")
+    table = derive(rule, setting=Setting(mlp(3, biases=True))).exponents
+    scales = for_model(rule, convolution(4), convolution(8), base=2, width=4)
+    layers = {"0.weight": "input", "2.weight": "hidden", "4.weight": "output",
+              "2.bias": "hidden_bias", "4.bias": "output_bias"}  # fmt: skip
+    for name, layer in layers.items():
+        assert -math.log2(scales[name].lr) == pytest.approx(float(table.c[layer])), name
+        assert -math.log2(scales[name].std) == pytest.approx(float(table.b[layer])), name
+        assert -math.log2(scales[name].dampings["rho"]) == pytest.approx(
+            float(table.d[layer]["rho"])
+        )
+
+
+def test_a_symbolic_exponent_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInput, match="e_B not given"):
+        for_model(find("kfac").rule, dense(4), dense(8), 64, 128)
+
+
+@pytest.mark.xfail(strict=True, reason="an unknown damping is dropped and 1 taken in its place")
+def test_an_unknown_damping_is_refused() -> None:
+    with pytest.raises(InvalidInput):
+        for_model(parse(KFAC), dense(4), dense(8), 64, 128, dampings={"rho": 1e-3})
+
+
+@pytest.mark.xfail(strict=True, reason="widths are not looked at")
+@pytest.mark.parametrize(("base", "width"), [(0, 64), (64, 0), (-1, 64), (64, -64), (64, math.nan)])
+def test_widths_below_one_are_refused(base: Any, width: Any) -> None:
+    with pytest.raises(InvalidInput):
+        for_model(parse("G"), dense(4), dense(8), base, width)
+
+
+def test_a_power_of_the_width_is_refused_while_it_holds_a_symbol() -> None:
+    assert power_of_width(16, S.Half, "b") == 0.25
+    assert power_of_width(16, S.Infinity, "b") == 0
+    assert power_of_width(16, S(-1), "b") == 16
+    with pytest.raises(InvalidInput, match=r"c of hidden = beta - 1, with beta(.|\n)*--set beta=1"):
+        power_of_width(16, Symbol("beta") - 1, "c of hidden")
+
+
+def test_numbers_at_a_width_are_constants_times_powers() -> None:
+    layer = mlp(3)[1]
+    x = at_width(16, layer, S(1) / 4, S.Half, S(1), {"rho": S(-1)}, 3.0, 5.0, {"rho": 7.0})
+    assert x == LayerScales(std=0.75, lr=0.3125, dampings={"rho": 112.0}, multiplier=0.5)
+
+
+def test_draws_have_the_standard_deviation_and_are_named_by_seed_width_and_layer() -> None:
+    def drawn(*name: int, std: float = 2.0) -> Tensor:
+        weight = torch.empty(300, 200, dtype=torch.float64)
+        draw_(weight, std, *name)
+        return weight
+
+    first = drawn(1, 64, 0)
+    assert torch.equal(first, drawn(1, 64, 0))
+    assert float(first.std()) == pytest.approx(2, rel=0.02) and abs(float(first.mean())) < 0.04
+    for other in ((2, 64, 0), (1, 65, 0), (1, 64, 1)):
+        correlation = float((first * drawn(*other)).mean()) / 4
+        assert abs(correlation) < 0.02, (other, correlation)
+    assert not drawn(1, 64, 0, std=0).any()
+
+
+# --- a model of one's own -----------------------------------------------------------------------
+
+BASE, STEPS = 64, 3
+DATA = load("digits")
+
+
+def user_model(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(64, width, bias=False), nn.ReLU(), nn.Linear(width, 10)).double()
+
+
+def changes(rule: Rule, width: int, seed: int, lr: float, rescale: bool) -> tuple[float, float]:
+    """RMS change of the hidden features and of the output after a few steps."""
+    dampings = dict.fromkeys(rule.dampings, 0.1)
+    scales = for_model(rule, user_model(4), user_model(8), BASE, width, lr, dampings)
+    model = user_model(width)
+    at_base = {"0.weight": 1 / 8, "2.weight": 1 / BASE, "2.bias": 0.0}
+    for index, (name, parameter) in enumerate(model.named_parameters()):
+        draw_(parameter, at_base[name] * scales[name].std, seed, width, index)
+    numbers = {name.removesuffix(".weight"): x for name, x in scales.items()}
+    optimizer = RuleOptimizer(
+        model,
+        rule,
+        {name: x.lr if rescale else lr for name, x in numbers.items()},
+        {k: {name: x.dampings[k] if rescale else 0.1 for name, x in numbers.items()}
+         for k in rule.dampings},
+    )  # fmt: skip
+    with torch.no_grad():
+        before = model[:2](DATA.probe_inputs), model(DATA.probe_inputs)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = 0.5 * (model(DATA.inputs) - DATA.targets).square().sum(dim=1).mean()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    with torch.no_grad():
+        after = model[:2](DATA.probe_inputs), model(DATA.probe_inputs)
+    h, f = (float((x - y).square().mean().sqrt()) for x, y in zip(before, after, strict=True))
+    return h, f
+
+
+def growth(rule: Rule, lr: float, rescale: bool) -> tuple[float, float]:
+    """How much larger the changes are at 16 times the width, for features and output."""
+    logs = torch.tensor(
+        [
+            [
+                math.log(wide / narrow)
+                for wide, narrow in zip(
+                    changes(rule, 16 * BASE, seed, lr, rescale),
+                    changes(rule, BASE, seed, lr, rescale),
+                    strict=True,
+                )
+            ]
+            for seed in range(4)
+        ]
+    ).mean(dim=0)
+    h, f = logs.exp().tolist()
+    return h, f
+
+
+@pytest.mark.parametrize(("rule", "lr"), [
+    ("G", 0.03), ("sign(G)", 0.005), ("orth(G)", 0.05), ("G @ (A + rho*I)**(-1)", 0.3),
+])  # fmt: skip
+def test_a_model_of_ones_own_moves_alike_at_every_width(rule: str, lr: float) -> None:
+    """16 times the width: changes stay within 1.5 of each other, and not so at a constant rate."""
+    h, f = growth(parse(rule), lr, rescale=True)
+    assert 1 / 1.5 < h < 1.5 and 1 / 1.5 < f < 1.5, (h, f)
+    h, f = growth(parse(rule), lr, rescale=False)
+    assert max(h, f, 1 / h, 1 / f) > 3, (h, f)
+
+
+@pytest.mark.xfail(strict=True, raises=InvalidInput, reason="'0.weight' here is '0' there")
+def test_scales_can_be_handed_to_the_optimizer_as_they_are() -> None:
+    rule = find("sgd").rule
+    scales = for_model(rule, dense(4), dense(8), 64, 128)
+    RuleOptimizer(dense(16), rule, {name: x.lr for name, x in scales.items()})
+
+
+@pytest.mark.xfail(strict=True, raises=InvalidInput, reason="exponents of the rule cannot be given")
+def test_every_optimizer_of_the_catalogue_has_numbers_for_a_model() -> None:
+    for optimizer in catalogue().values():
+        for_model(optimizer.rule, dense(4), dense(8), 64, 128)
