@@ -125,7 +125,7 @@ class LayerValues:
                 return algebra.matmul(self.gradient.T, self.gradient, MATRICES[name][0])
             case "W":
                 _refuse_unless_finite(name, self.w)
-                return Entries(self.w)
+                return Entries(self.w.clone())  # the weight moves on, the update must not
             case "I":
                 return self.scalar(1)
         raise AssertionError(f"the language has no matrix {name}")

@@ -179,10 +179,11 @@ Measure: TypeAlias = Callable[[Trial, Constants, int, int], Measurement]
 def measure_mean(
     one: Measure, trial: Trial, constants: Constants, width: int, seed: int, networks: int
 ) -> Measurement:
-    """The root mean square of every size over independent networks of one width.
+    """The geometric mean of every size over independent networks of one width.
 
-    Narrow networks fluctuate more and cost less, so a fit over widths takes several of them for
-    one wide network; ``one`` measures one. Seconds and peak memory are those of all of them.
+    A fit takes logarithms, and only their mean does not move with the number of networks. Narrow
+    networks fluctuate more and cost less, so a fit over widths takes several of them for one wide
+    network; ``one`` measures one. Seconds and peak memory are those of all of them.
     """
     runs = [one(trial, constants, width, seed * MOST_NETWORKS + i) for i in range(networks)]
     sizes = {
@@ -198,7 +199,9 @@ def measure_mean(
 
 
 def _mean(sizes: list[float]) -> float:
-    return math.sqrt(sum(x * x for x in sizes) / len(sizes))
+    if min(sizes) <= 0:
+        return sum(sizes) / len(sizes)
+    return math.exp(sum(math.log(x) for x in sizes) / len(sizes))
 
 
 def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:

@@ -229,6 +229,7 @@ def _numbers(
 def _per_layer(what: str, x: PerLayer, layers: Iterable[str]) -> dict[str, float]:
     if not isinstance(x, Mapping):
         x = dict.fromkeys(layers, x)
+    x = {name.removesuffix(".weight"): value for name, value in x.items()}
     for name in x:
         if name not in layers:
             raise unknown("layer", name, layers)

@@ -23,14 +23,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from sympy import Expr, S
 from torch import Tensor, nn
 
-from scaling.errors import InvalidInput
+from scaling.errors import InvalidInput, unknown
 from scaling.ledger import Layer, Role, Setting, mlp, role_of
 from scaling.rule import Rule
+from scaling.scale import exponent
+from scaling.settings import Settings
 from scaling.solve import derive
 
 
@@ -60,7 +63,16 @@ def power_of_width(width: int, x: Expr, name: str) -> float:
             "numbers: a measurement needs every exponent",
             f"add --set {first}=1, or whatever value you mean",
         )
-    result: float = float(width) ** -float(x)
+    try:
+        result: float = float(width) ** -float(x)
+    except OverflowError:
+        result = math.inf
+    if math.isinf(result) or result == 0:
+        raise InvalidInput(
+            f"{name} = {x} at width {width}: a factor of {width}^({-x}), beyond floating point",
+            "exponents of moderate size",
+            "check the sign and the value of that exponent",
+        )
     return result
 
 
@@ -87,13 +99,15 @@ def _stream(seed: int, width: int, index: int) -> int:
 def infer_roles(narrow: nn.Module, wide: nn.Module) -> dict[str, Role]:
     """The role of every parameter, from which of its axes grow between two widths.
 
-    The first axis is fan_out, the second fan_in; further axes are kernel axes and must not grow.
+    The first axis is fan_out, the second fan_in (the other way round in embeddings and transposed
+    convolutions); further axes are kernel axes and must not grow.
 
     Raises:
         InvalidInput: naming the tensor and the axis that do not fit.
     """
     other = dict(wide.named_parameters())
-    roles = {}
+    swapped = _inputs_first(narrow)
+    roles, growing = {}, False
     for name, tensor in narrow.named_parameters():
         if name not in other or other[name].dim() != tensor.dim():
             raise InvalidInput(
@@ -110,15 +124,35 @@ def infer_roles(narrow: nn.Module, wide: nn.Module) -> dict[str, Role]:
                     "fan_out (axis 0) and fan_in (axis 1) that stay or grow; other axes that stay",
                     "pass the narrow model first, and keep kernel sizes fixed",
                 )
-        fan_in_grows = len(grows) > 1 and grows[1]
-        roles[name] = role_of(fan_in_grows, bool(grows) and grows[0])
-    if Role.INPUT not in roles.values():
+        fan_out_grows, fan_in_grows = (*grows, False, False)[:2]
+        if name in swapped:
+            fan_out_grows, fan_in_grows = fan_in_grows, fan_out_grows
+        roles[name] = role_of(fan_in_grows, fan_out_grows)
+        growing = growing or any(grows)
+    extra = [name for name in other if name not in dict(narrow.named_parameters())]
+    if extra:
+        raise InvalidInput(
+            f"the parameter '{extra[0]}', which the first model lacks",
+            "two models that differ in width alone",
+            "build both from one function of the width",
+        )
+    if not growing:
         raise InvalidInput(
             "two models of the same width: no axis grows",
             "two different widths",
             "pass for example model(64) and model(128)",
         )
     return roles
+
+
+def _inputs_first(model: nn.Module) -> set[str]:
+    """Names of weights that torch stores as (inputs, outputs, ...)."""
+    kinds = (
+        nn.Embedding, nn.EmbeddingBag, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+    )  # fmt: skip
+    return {
+        f"{name}.weight".lstrip(".") for name, m in model.named_modules() if isinstance(m, kinds)
+    }
 
 
 def for_model(
@@ -129,14 +163,27 @@ def for_model(
     width: int,
     lr: float = 1.0,
     dampings: Mapping[str, float] | None = None,
+    exponents: Mapping[str, Fraction] | None = None,
 ) -> dict[str, LayerScales]:
     """Numbers for every tensor of a model of growing width, from what was tuned at ``base``.
 
     ``lr`` and ``dampings`` are the values that work at the width ``base``; at ``width`` each layer
     gets them times (width/base)^(-exponent). ``std`` is the factor for a unit initialisation at
-    the base. A bias (one axis) has the exponents of a layer whose input is constant.
+    the base. ``exponents`` gives values to the rule's exponent symbols. A bias (one axis) has the
+    exponents of a layer whose input is constant.
+
+    Raises:
+        InvalidInput: for models that do not fit, widths below 1, unknown dampings, and exponents
+            without a value.
     """
-    x = derive(rule, setting=Setting(mlp(3, biases=True))).exponents
+    for name, size in (("base", base), ("width", width)):
+        if not size >= 1:
+            raise InvalidInput(f"{name}={size}", "a width of at least 1", f"pass {name}=64")
+    for symbol in dampings or {}:
+        if symbol not in rule.dampings:
+            raise unknown("damping", symbol, rule.dampings)
+    fixed = Settings(exponents={k: exponent(v) for k, v in (exponents or {}).items()})
+    x = derive(rule, fixed, Setting(mlp(3, biases=True))).exponents
     dimensions = {name: tensor.dim() for name, tensor in narrow.named_parameters()}
     ratio = width / base
     result = {}

@@ -59,7 +59,14 @@ class Store:
             os.fsync(file.fileno())
 
     def _read(self, path: Path) -> None:
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(
+                f"{path}, which cannot be read ({error})",
+                "records written by `scaling verify --out`",
+                "move it away, or choose another --out",
+            ) from None
         lines = text.split("\n")
         if lines[-1]:  # no newline at the end: the writer died in this line
             path.write_text(text[: len(text) - len(lines[-1])], encoding="utf-8")
@@ -68,6 +75,10 @@ class Store:
                 entry = json.loads(line)
                 version, key = entry["version"], (entry["key"], entry["width"], entry["seed"])
                 record = entry["record"]
+                if version == VERSION and not {"sizes", "sums", "seconds", "peak_mb"} <= set(
+                    record
+                ):
+                    raise KeyError("record")
             except (ValueError, KeyError, TypeError):
                 raise InvalidInput(
                     f"line {number} of {path}, which is no record",

@@ -164,7 +164,8 @@ def parse_expectations(texts: Sequence[str], layers: Sequence[str]) -> dict[tupl
             raise unknown("expectation", key, known)
         quantity, layer = key.split("_", 1)
         expected[quantity, layer] = exact(value)
-        if not expected[quantity, layer].is_number:
+        x = expected[quantity, layer]
+        if not x.is_number or x is S.Infinity:
             raise InvalidInput(f"the expectation '{text}'", "a number", "try own_hidden=1/4")
     return expected
 
@@ -385,7 +386,13 @@ def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
         "device": trial.device,
         "data": [
             data.name,
-            fingerprint({"x": data.inputs.tolist(), "p": data.probe_inputs.tolist()}),
+            fingerprint(
+                {
+                    "inputs": data.inputs.tolist(),
+                    "targets": data.targets.tolist(),
+                    "probe": data.probe_inputs.tolist(),
+                }
+            ),
         ],
     }
 

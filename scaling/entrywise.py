@@ -45,6 +45,7 @@ def coherent(
     transposed: bool,
     positive: bool = False,
     monomial: bool = True,
+    mixes: bool = False,
 ) -> Aligned:
     """A matrix with entries of that size and behaviour, made by O(1) directions."""
     gain = (entry * context.spread).as_size_of(Size.SPECTRAL)
@@ -53,7 +54,7 @@ def coherent(
         gain = gain * (sizes.mean_h / sizes.h).as_size_of(Size.SCALAR)
     return Aligned(
         gain, entry, left, right, low_rank=False, left_exact=False, right_exact=False,
-        transposed=transposed, positive=positive, monomial=monomial,
+        transposed=transposed, positive=positive, monomial=monomial, mixes=mixes,
     )  # fmt: skip
 
 
@@ -89,8 +90,9 @@ def product(
             left, right = x.left.times(y.left), x.right.times(y.right)
             _check(context, node, left, right)
             value = coherent(
-                context, entry, left, right, x.transposed, _positive(node, x, y), _monomial(x, y)
-            )
+                context, entry, left, right, x.transposed, _positive(node, x, y), _monomial(x, y),
+                x.mixes or y.mixes,
+            )  # fmt: skip
             return value, _step(node, value, f"{x.entry} x {y.entry}", steps)
         case Vector(), Vector():
             behaviour = x.behaviour.times(y.behaviour)
@@ -98,7 +100,7 @@ def product(
             averaged = x.averaged.times(y.averaged)
             vector = Vector(
                 x.entry * y.entry, x.side, behaviour, x.is_row, averaged, _positive(node, x, y),
-                _monomial(x, y),
+                _monomial(x, y), x.mixes or y.mixes,
             )  # fmt: skip
             return vector, _step(node, vector, f"{x.entry} x {y.entry}", steps)
     raise context.not_covered(
@@ -120,7 +122,9 @@ def reciprocal(context: Context, node: Node, y: Value, numerator: Value) -> Valu
         case Aligned():
             need_entries(context, node, y)
             sides = y.left.reciprocal(), y.right.reciprocal()
-            return coherent(context, y.entry**-1, *sides, y.transposed, y.positive, y.monomial)
+            return coherent(
+                context, y.entry**-1, *sides, y.transposed, y.positive, y.monomial, y.mixes
+            )
         case Vector():
             return replace(y, entry=y.entry**-1, behaviour=y.behaviour.reciprocal())
     raise context.not_covered(
@@ -190,6 +194,10 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
         raise context.not_covered(node, f"means of {describe(value)}", "a function of G")
     need_entries(context, node, value)
     over_fan_in = (node.function == "row_mean") is not value.transposed
+    if over_fan_in and context.sizes.layer.is_bias:
+        raise context.not_covered(
+            node, "a mean over the single input of a bias, which is the entry itself", "the entry"
+        )
     side = Dim.FAN_OUT if over_fan_in else Dim.FAN_IN
     kept, averaged = (value.left, value.right) if over_fan_in else (value.right, value.left)
     is_row = node.function == "col_mean"
@@ -208,7 +216,9 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
     ratio = Scale.one(Size.SCALAR)
     if not base.is_zero:
         ratio = (means.result / base).as_size_of(Size.SCALAR)
-    vector = Vector(value.entry * ratio, side, kept, is_row, averaged.parity, value.positive)
+    vector = Vector(
+        value.entry * ratio, side, kept, is_row, averaged.parity, value.positive, mixes=True
+    )
     numbers = f"{value.entry} x mean/entry {ratio}"
     return vector, Step(means.inference, str(node), vector.entry, numbers, (step, means), node=node)
 
@@ -246,7 +256,9 @@ def _function(
             raise context.not_covered(
                 node, "a function of a sum of odd and even terms", "a function of each term apart"
             )
-        result = coherent(context, entry, *sides, value.transposed, positive, value.monomial)
+        result = coherent(
+            context, entry, *sides, value.transposed, positive, value.monomial, value.mixes
+        )
     return result, _step(node, result, numbers, (step,))
 
 
@@ -278,6 +290,15 @@ def _need_no_poles(context: Context, node: Node, value: Scalar | Aligned | Vecto
     if not value.positive and (isinstance(value, Scalar) or not value.monomial):
         raise context.not_covered(
             node, "a division by a difference, which may vanish", "a sum of positive terms"
+        )
+    if isinstance(value, Scalar) or not value.mixes:
+        return
+    sides = (value.behaviour,) if isinstance(value, Vector) else (value.left, value.right)
+    if not all(context.exceeds(HALF, side.vanishing) for side in sides):
+        raise context.not_covered(
+            node,
+            "a division by a sum over samples or neurons, which vanishes where G does not",
+            "a damping or eps, or a mean of G*G",
         )
 
 
@@ -325,5 +346,6 @@ def _spread_vector(context: Context, vector: Vector, transposed: bool) -> Aligne
     left = vector.behaviour if on_left else sign
     right = CONSTANT if on_left else vector.behaviour
     return coherent(
-        context, vector.entry, left, right, transposed, vector.positive, vector.monomial
-    )
+        context, vector.entry, left, right, transposed, vector.positive, vector.monomial,
+        vector.mixes,
+    )  # fmt: skip

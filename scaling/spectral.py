@@ -101,7 +101,7 @@ def push_through(
     factor = size.as_size_of(Size.SCALAR)
     value = replace(
         aligned, gain=aligned.gain * factor, entry=aligned.entry * factor, positive=False,
-        monomial=False,
+        monomial=False, mixes=aligned.mixes or spectral.side is not Dim.ANY,
     )  # fmt: skip
     numbers = f"{size} x {aligned.gain}"
     return value, Step(PUSH_THROUGH, str(node), value.gain, numbers, steps, assumption, node)

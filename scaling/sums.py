@@ -103,6 +103,7 @@ def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Valu
                 x, entry=plus(x.entry, y.entry), behaviour=behaviour,
                 averaged=x.averaged.plus(y.averaged), positive=x.positive and y.positive,
                 monomial=False,
+                mixes=x.mixes or y.mixes,
             )  # fmt: skip
         case Aligned(), Aligned():
             return Aligned(
@@ -117,6 +118,7 @@ def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Valu
                 transposed=x.transposed,
                 positive=x.positive and y.positive,
                 monomial=False,
+                mixes=x.mixes or y.mixes,
             )
     raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
 

@@ -113,7 +113,7 @@ class Aligned:
     ``coherent``: the entries are made by O(1) directions, entry = gain / sqrt(fan_in fan_out) up
     to the means. ``left_exact``/``right_exact``: the factors are exactly D and H. ``positive``: no
     entry is negative. ``monomial``: a product of powers, without sums, so that it vanishes with
-    its factors only.
+    its factors only. ``mixes``: sums over samples or neurons, so that it vanishes elsewhere than G.
     """
 
     gain: Scale
@@ -127,6 +127,7 @@ class Aligned:
     transposed: bool = False
     positive: bool = False
     monomial: bool = True
+    mixes: bool = False
 
     @property
     def main(self) -> Scale:
@@ -174,6 +175,7 @@ class Vector:
     averaged: Parity = Parity.EVEN
     positive: bool = False
     monomial: bool = True
+    mixes: bool = False
 
     @property
     def main(self) -> Scale:
