@@ -37,6 +37,7 @@ from scaling import entrywise, spectral, sums
 from scaling.context import Context
 from scaling.derivation import ALIGNED_UPDATE, CLT, GIVEN, GRAM, LLN, NORMS, PRODUCT, SUM, Step
 from scaling.entrywise import Reading
+from scaling.errors import RuleError
 from scaling.language import (
     Add,
     Call,
@@ -265,6 +266,8 @@ def _signed(value: Value, positive: bool) -> Value:
 
 def _power(context: Context, node: Power, base: Node, p: Expr) -> Reading:
     value, step = read(context, base)
+    if not p.is_Symbol and p.has(S.ComplexInfinity, S.NaN, S.Infinity, S.NegativeInfinity):
+        raise RuleError(f"the power of {node}, which is {p}", "a finite number", "fix it")
     match value:
         case Scalar(size, positive):
             if not (positive or p.is_Integer) or (p.is_negative and not positive):

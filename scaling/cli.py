@@ -385,16 +385,29 @@ def main() -> None:
     """Entry point: refusals are printed in three parts and exit with 2."""
     gc.disable()  # deriving takes a moment and no cycles; the verbs that measure switch it on
     try:
-        app()
+        code = app(standalone_mode=False)
     except ScalingError as error:
         typer.echo(str(error), err=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted: finished measurements are kept in --out, if given", err=True)
-        raise SystemExit(130) from None
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(0) from None
+    except Exception as error:
+        kind, usage = type(error).__name__, getattr(error, "format_message", None)
+        if kind == "Abort":  # Ctrl-C, as the option parser passes it on
+            typer.echo("interrupted: finished measurements are kept in --out, if given", err=True)
+            raise SystemExit(130) from None
+        if usage is None:
+            raise
+        if kind == "NoArgsIsHelpError":
+            typer.echo(usage())
+            raise SystemExit(0) from None
+        refusal = InvalidInput(
+            usage(), "the options that `scaling --help` lists", "run `scaling COMMAND --help`"
+        )
+        typer.echo(str(refusal), err=True)
+        raise SystemExit(2) from None
+    raise SystemExit(code or 0)
 
 
 if __name__ == "__main__":

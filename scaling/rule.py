@@ -17,6 +17,7 @@ from typing import TypeVar
 from scaling.errors import RuleError
 from scaling.language import (
     Add,
+    Call,
     Divide,
     Multiply,
     Negate,
@@ -72,6 +73,12 @@ class Rule:
         return self._names(SymbolKind.EXPONENT)
 
     @cached_property
+    def decays(self) -> tuple[str, ...]:
+        """Names of the decays of moving averages."""
+        options = (n.option for n in self.expression.walk() if isinstance(n, Call))
+        return tuple(dict.fromkeys(x.name for x in options if isinstance(x, Symbol)))
+
+    @cached_property
     def constants(self) -> tuple[str, ...]:
         """Names of the hyper-parameters of order one."""
         return self._names(SymbolKind.CONSTANT)
@@ -106,4 +113,7 @@ def evaluate_power(
                 return go(left) / go(right)  # type: ignore[operator,no-any-return]
         raise AssertionError(f"{node} is no power; Power.__post_init__ must refuse it")
 
-    return go(node)
+    try:
+        return go(node)
+    except ZeroDivisionError:
+        raise RuleError(f"the power {node}", "a finite number", "do not divide by 0") from None

@@ -48,6 +48,10 @@ def exact(text: str) -> Expr:
         return Rational(value.numerator, value.denominator)
 
     def symbol(name: str) -> Expr:
+        if name in ("nan", "inf", "infinity"):
+            raise InvalidInput(
+                f"the exponent '{text}'", "a number, or oo for infinity", "write for example 1/2"
+            )
         return S.Infinity if name == "oo" else sympy.Symbol(name)
 
     try:
@@ -85,8 +89,14 @@ def read_settings(pairs: Iterable[str], rule: Rule, layers: Iterable[Layer]) -> 
             )
         if key in rule.exponents:
             exponents[key] = exact(text)
+            if exponents[key].has(S.Infinity, -S.Infinity):
+                raise InvalidInput(f"{key}={text}", "a finite exponent", "fix the value")
         elif key in rule.dampings or key in rule.constants:
             values[key] = _positive(key, text)
+            if key in rule.decays and values[key] >= 1:
+                raise InvalidInput(
+                    f"{key}={text}, the decay of a moving average", "a number in [0, 1)", "fix it"
+                )
         else:
             letter, damping, names = _place(key, rule, layers)
             value = exact(text)

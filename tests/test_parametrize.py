@@ -80,18 +80,15 @@ def test_roles_follow_the_axes_that_grow(build: Build, expected: Mapping[str, Ro
     assert infer_roles(build(4), build(6)) == expected
 
 
-@pytest.mark.xfail(strict=True, reason="an embedding is (inputs, outputs), the other way round")
 def test_an_embedding_is_an_input_layer() -> None:
     roles = infer_roles(text(4), text(8))
     assert roles == {"0.weight": I, "1.weight": I, "1.bias": I, "2.weight": O, "2.bias": C}
 
 
-@pytest.mark.xfail(strict=True, reason="a transposed convolution is (inputs, outputs, ...)")
 def test_a_transposed_convolution_to_few_channels_is_an_output_layer() -> None:
     assert infer_roles(upsampling(4), upsampling(8))["1.weight"] is O
 
 
-@pytest.mark.xfail(strict=True, raises=InvalidInput, reason="a growing input is called no growth")
 def test_a_model_whose_inputs_grow_has_hidden_and_output_layers() -> None:
     assert infer_roles(headless(4), headless(8)) == {"0.weight": H, "1.weight": O}
 
@@ -106,7 +103,7 @@ class Other(nn.Module):
     (dense(8), dense(4), r"axis 0 of '0.weight': 8 in the first model, 4 in (.|\n)*narrow"),
     (dense(4), dense(4), r"two models of the same width(.|\n)*model\(64\) and model\(128\)"),
     (Other(3), Other(5), r"axis 2 of 'filter.weight': 3 in the first(.|\n)*keep kernel sizes"),
-    (dense(4), text(8), r"the parameter '0.bias' of shape \(4,\), with no counterpart"),
+    (dense(4), text(8), r"the parameter '0.bias' of shape \(4,\), with no|the first model lacks"),
     (nn.Linear(3, 4), nn.Conv2d(3, 8, 1), r"the parameter 'weight' of shape \(4, 3\), with no"),
 ])  # fmt: skip
 def test_models_that_do_not_fit_are_refused_with_tensor_and_axis(
@@ -116,7 +113,6 @@ def test_models_that_do_not_fit_are_refused_with_tensor_and_axis(
         infer_roles(narrow, wide)
 
 
-@pytest.mark.xfail(strict=True, reason="parameters that only the second model has go unnoticed")
 def test_a_deeper_second_model_is_refused() -> None:
     deeper = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     with pytest.raises(InvalidInput):
@@ -146,8 +142,8 @@ def test_numbers_of_a_model_are_those_computed_by_hand() -> None:
 
 @pytest.mark.parametrize("rule", ["sgd", "sign", "adam", "muon", "normalized_sgd"])
 def test_nothing_changes_at_the_base(rule: str) -> None:
-    scales = for_model(find(rule).rule, dense(4), dense(8), 128, 128, 0.3, {"eps": 1e-4})
-    dampings = {k: 1e-4 for k in find(rule).rule.dampings}
+    dampings = dict.fromkeys(find(rule).rule.dampings, 1e-4)
+    scales = for_model(find(rule).rule, dense(4), dense(8), 128, 128, 0.3, dampings)
     assert all(x == LayerScales(1.0, 0.3, dampings) for x in scales.values())
 
 
@@ -170,13 +166,11 @@ def test_a_symbolic_exponent_is_refused_by_name() -> None:
         for_model(find("kfac").rule, dense(4), dense(8), 64, 128)
 
 
-@pytest.mark.xfail(strict=True, reason="an unknown damping is dropped and 1 taken in its place")
 def test_an_unknown_damping_is_refused() -> None:
     with pytest.raises(InvalidInput):
         for_model(parse(KFAC), dense(4), dense(8), 64, 128, dampings={"rho": 1e-3})
 
 
-@pytest.mark.xfail(strict=True, reason="widths are not looked at")
 @pytest.mark.parametrize(("base", "width"), [(0, 64), (64, 0), (-1, 64), (64, -64), (64, math.nan)])
 def test_widths_below_one_are_refused(base: Any, width: Any) -> None:
     with pytest.raises(InvalidInput):
@@ -281,14 +275,12 @@ def test_a_model_of_ones_own_moves_alike_at_every_width(rule: str, lr: float) ->
     assert max(h, f, 1 / h, 1 / f) > 3, (h, f)
 
 
-@pytest.mark.xfail(strict=True, raises=InvalidInput, reason="'0.weight' here is '0' there")
 def test_scales_can_be_handed_to_the_optimizer_as_they_are() -> None:
     rule = find("sgd").rule
     scales = for_model(rule, dense(4), dense(8), 64, 128)
     RuleOptimizer(dense(16), rule, {name: x.lr for name, x in scales.items()})
 
 
-@pytest.mark.xfail(strict=True, raises=InvalidInput, reason="exponents of the rule cannot be given")
 def test_every_optimizer_of_the_catalogue_has_numbers_for_a_model() -> None:
     for optimizer in catalogue().values():
-        for_model(optimizer.rule, dense(4), dense(8), 64, 128)
+        for_model(optimizer.rule, dense(4), dense(8), 64, 128, exponents=optimizer.exponents)

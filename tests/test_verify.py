@@ -123,12 +123,11 @@ def test_what_is_not_predicted_above_an_unstable_layer_is_a_note() -> None:
     assert not verify([table("sgd")], experiment(**TINY)).notes
 
 
-def test_one_seed_is_inconclusive_and_says_what_would_settle_it() -> None:
+def test_one_seed_does_not_agree_and_says_what_would_settle_it() -> None:
     result = verify([table("sgd")], experiment(widths=(8, 16, 32), seeds=1, margin=0.05))
-    assert result.verdict in (Verdict.inconclusive, Verdict.crossover), lines(result)
     advised = [c for c in result.checks if c.verdict is Verdict.inconclusive]
-    assert advised and all("settle" in c.note for c in advised), lines(result)
-    assert EXIT_CODE[result.verdict] == 3
+    assert len(advised) > 5 and all("settle" in c.note for c in advised), lines(result)
+    assert result.verdict is not Verdict.agree
 
 
 @pytest.mark.xfail(strict=True, reason="three of ten digits are absent from the 16 samples, so B "
@@ -233,7 +232,6 @@ def relabelled() -> tuple[Data, Data]:
     return given(x, y, *probe), given(x, y.roll(1, dims=0) * 7, *probe)
 
 
-@pytest.mark.xfail(strict=True, reason="the fingerprint of the data leaves the targets out")
 def test_records_of_other_targets_are_not_used(
     tmp_path: Path, calls: list[tuple[int, int]]
 ) -> None:
@@ -269,7 +267,6 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.xfail(strict=True, reason="damaged records end in a traceback")
 @pytest.mark.parametrize(
     "damage", [_empty_record, _folder, lambda path: path.write_bytes(b"\xff\xfe\n")],
     ids=["empty record", "a folder", "not UTF-8"],
@@ -314,7 +311,6 @@ def test_a_malformed_expectation_is_refused_before_any_measurement(
     assert calls == []
 
 
-@pytest.mark.xfail(strict=True, reason="it is refused once everything is measured")
 def test_an_expectation_of_oo_is_refused_before_any_measurement(
     calls: list[tuple[int, int]],
 ) -> None:
