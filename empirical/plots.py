@@ -27,6 +27,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "os^DvP*"
 
 
+def require() -> None:
+    """Import what drawing needs, so that a missing package is known before anything is measured."""
+    import matplotlib.figure  # noqa: F401
+
+
 def figures(result: Verification) -> dict[str, bytes]:
     """File name (without ending) -> PNG, one per rule."""
     pictures: dict[str, bytes] = {}

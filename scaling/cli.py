@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from scaling.scale import Bounds
     from scaling.solve import Derived
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -226,6 +228,8 @@ def verify(
 ) -> None:
     """Train networks of growing width for one step and compare measured with derived exponents."""
     verifying, report = _empirical("verify"), _empirical("report")
+    if out is not None:
+        _empirical("plots").require()
     names = rules or list(verifying.TOUR)
     tables = []
     for name in names:
@@ -366,13 +370,18 @@ def _empirical(module: str):  # type: ignore[no-untyped-def]
     try:
         return importlib.import_module(f"empirical.{module}")
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] in ("empirical", "scaling"):
-            raise
-        raise InvalidInput(
-            f"no package '{error.name}', which measuring needs",
-            "the extra 'empirical' (torch, scipy, scikit-learn, pandas, matplotlib, joblib)",
-            "pip install 'scaling[empirical]'",
-        ) from None
+        raise _missing(error) from None
+
+
+def _missing(error: ModuleNotFoundError) -> InvalidInput:
+    """What to install; our own modules cannot be missing, so that is a bug and stays one."""
+    if error.name is None or error.name.split(".")[0] in ("empirical", "scaling", "derivations"):
+        raise error
+    return InvalidInput(
+        f"no package '{error.name}', which measuring needs",
+        "the extra 'empirical' (torch, scipy, scikit-learn, pandas, matplotlib, joblib)",
+        "pip install 'scaling[empirical]'",
+    )
 
 
 def _print(table: Table, style: Style) -> None:
@@ -389,14 +398,14 @@ def main() -> None:
     except ScalingError as error:
         typer.echo(str(error), err=True)
         raise SystemExit(2) from None
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # the reader of our output left: no verdict
         sys.stderr.close()
         raise SystemExit(0) from None
+    except ModuleNotFoundError as error:
+        typer.echo(str(_missing(error)), err=True)
+        raise SystemExit(2) from None
     except Exception as error:
         kind, usage = type(error).__name__, getattr(error, "format_message", None)
-        if kind == "Abort":  # Ctrl-C, as the option parser passes it on
-            typer.echo("interrupted: finished measurements are kept in --out, if given", err=True)
-            raise SystemExit(130) from None
         if usage is None:
             raise
         if kind == "NoArgsIsHelpError":
@@ -407,6 +416,8 @@ def main() -> None:
         )
         typer.echo(str(refusal), err=True)
         raise SystemExit(2) from None
+    if code == INTERRUPTED:
+        typer.echo("interrupted: finished measurements are kept in --out, if given", err=True)
     raise SystemExit(code or 0)
 
 

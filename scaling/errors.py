@@ -55,4 +55,6 @@ def unknown(
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else "choose one of these"
+    if not names:
+        return error(f"{kind} '{name}'", f"no {kind} at all: there is none here", "leave it out")
     return error(f"{kind} '{name}'", f"one of {', '.join(names)}", hint)

@@ -130,8 +130,6 @@ def test_one_seed_does_not_agree_and_says_what_would_settle_it() -> None:
     assert result.verdict is not Verdict.agree
 
 
-@pytest.mark.xfail(strict=True, reason="three of ten digits are absent from the 16 samples, so B "
-                   "of the output layer has eigenvalues of two orders and not of one")  # fmt: skip
 def test_a_negligible_damping_of_kfac_leaves_the_output_as_it_is_predicted() -> None:
     few = experiment(seeds=4, widths=(64, 128, 256, 512))
     found = by_place(verify([table("kfac", "d_rho_B=3")], few))["own", "output"]
