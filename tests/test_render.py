@@ -45,7 +45,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "constant damping": ("kfac", ["d_rho_A=0", "d_rho_B=0"]),
     "open damping": ("shampoo", ["d_rho_L=delta", "b_output=beta"]),
     "written rule": ("G @ (A + rho*I)**(-e) + W*fan_in**(-1/2)", ["e=1/3"]),
-    "sums": ("G / (sqrt(row_mean(G*G) @ col_mean(G*G)) + eps) - sign(G)", []),
+    "sums": ("G / (sqrt(G*G + norm(G)**2) + eps) - sign(G)*abs(G)**(1/2)", []),
 }
 
 
