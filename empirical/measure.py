@@ -146,7 +146,7 @@ def measure(trial: Trial, constants: Constants, width: int, seed: int) -> Measur
     check_memory(width, trial.problem.setting.depth)
     start = time.perf_counter()
     scales = trial.scales(width, constants)
-    model = _network(trial, scales, width, seed)
+    model = dense_network(trial, scales, width, seed)
     probe = trial.data.probe_inputs.to(trial.device)
     with torch.no_grad():
         before = model.hidden(probe)
@@ -166,10 +166,10 @@ def measure(trial: Trial, constants: Constants, width: int, seed: int) -> Measur
             change = after[l] - before[l]
             sizes[layer.name] = Sizes(first, moved, _rms(change))
     seconds = time.perf_counter() - start
-    _check_finite(sizes, width, seed)
+    check_finite(sizes, width, seed)
     rule = trial.problem.rule
     return Measurement(
-        rule.name or str(rule), width, seed, sizes, sums, seconds, _peak_mb(trial.device)
+        rule.name or str(rule), width, seed, sizes, sums, seconds, peak_memory(trial.device)
     )
 
 
@@ -217,7 +217,7 @@ def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
         dict.fromkeys(names, 1.0), {name: dict(blank) for name in names}, trial.values
     )
     scales = trial.scales(width, constants)
-    model = _network(trial, scales, width, seed)
+    model = dense_network(trial, scales, width, seed)
     _, sums = _step(trial, model, scales, seed)
     rho = {name: dict(blank) for name in names}
     for (name, total), (other, damping) in sums.items():
@@ -236,7 +236,8 @@ def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
 # --- the step -----------------------------------------------------------------------------------
 
 
-def _network(trial: Trial, scales: Mapping[str, LayerScales], width: int, seed: int) -> MLP:
+def dense_network(trial: Trial, scales: Mapping[str, LayerScales], width: int, seed: int) -> MLP:
+    """The network of a trial at a width and seed."""
     setting = trial.problem.setting
     multipliers = [scales[layer.name].multiplier for layer in setting.layers if not layer.is_bias]
     model = MLP(
@@ -270,7 +271,7 @@ def _step(
     for symbol in rule.dampings:
         values[symbol] = {n: scales[layer.name].dampings[symbol] for n, layer in names.items()}
     for symbol in (*rule.constants, *rule.exponents):
-        number = _value(trial, symbol)
+        number = number_of(trial, symbol)
         values[symbol] = dict.fromkeys(names, number)
     damped = damped_sums(rule)
     watched = {node for terms_of in damped.values() for node in terms_of}
@@ -339,7 +340,8 @@ def dampings_in(node: Node) -> list[str]:
     return list(dict.fromkeys(s.name for s in symbols if s.kind is SymbolKind.DAMPING))
 
 
-def _value(trial: Trial, symbol: str) -> float:
+def number_of(trial: Trial, symbol: str) -> float:
+    """The number that a measurement takes for a symbol of the rule."""
     exponents = trial.problem.settings.exponents
     if symbol in exponents and exponents[symbol].is_number:
         return float(exponents[symbol])
@@ -389,7 +391,8 @@ def _rms(x: Tensor) -> float:
     return float(x.square().mean().sqrt())
 
 
-def _check_finite(sizes: Mapping[str, Sizes], width: int, seed: int) -> None:
+def check_finite(sizes: Mapping[str, Sizes], width: int, seed: int) -> None:
+    """Refuse sizes that are not finite."""
     for name, layer_sizes in sizes.items():
         for quantity, value in asdict(layer_sizes).items():
             if value != value or value in (float("inf"), float("-inf")):
@@ -444,7 +447,7 @@ def torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(old)
 
 
-def _peak_mb(device: str) -> float:
+def peak_memory(device: str) -> float:
     """Peak memory of the process (of the device, on CUDA) in MB."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6

@@ -16,7 +16,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -145,6 +145,9 @@ class Verification:
 
 DENSE_WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 WIDE_WIDTHS = tuple(4**k for k in range(4, 11))
+WIDE_PROBE = 16
+"""Probe samples in wide mode, where every sample is a column of the widest layer."""
+SEEDS = {Mode.DENSE: 16, Mode.WIDE: 6}
 MARGIN = {Mode.DENSE: 0.05, Mode.WIDE: 0.02}
 Row: TypeAlias = tuple[Problem, Exponents, Bounds, Optimizer]
 
@@ -303,7 +306,7 @@ def plan(
     tables: Sequence[Row],
     mode: str,
     widths: tuple[int, ...] | None,
-    seeds: int,
+    seeds: int | None,
     margin: float | None,
     data: Data,
     device: str,
@@ -324,8 +327,17 @@ def plan(
             tolerance = MARGIN[how] if margin is None else margin
             place = device if how is Mode.DENSE else "cpu"
             streaming = Streaming(workers=threads or os.cpu_count() or 1)
+            few = replace(data, probe_inputs=data.probe_inputs[:WIDE_PROBE],
+                          probe_targets=data.probe_targets[:WIDE_PROBE])  # fmt: skip
             experiment = Experiment(
-                widths or usual, seeds, tolerance, data, place, threads, how, streaming
+                widths or usual,
+                seeds or SEEDS[how],
+                tolerance,
+                data if how is Mode.DENSE else few,
+                place,
+                threads,
+                how,
+                streaming,
             )
             plans.append((chosen, experiment))
     return plans

@@ -197,7 +197,7 @@ def verify(
     ] = None,
     settings: SetOption = None,
     widths: WidthsOption = None,
-    seeds: SeedsOption = 16,
+    seeds: SeedsOption = None,
     expect: Annotated[
         list[str] | None,
         typer.Option(

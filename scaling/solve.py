@@ -33,8 +33,7 @@ from scaling.context import Balance, Regime
 from scaling.derivation import CONDITION, READBACK, Step
 from scaling.errors import Conflict
 from scaling.ledger import Layer, Ledger, Setting, ledger
-from scaling.prediction import LayerRegime, Prediction, predict  # noqa: F401  TEMPORARY
-from scaling.problem import CONVENTION, Exponents, Problem, rate  # noqa: F401
+from scaling.problem import Exponents, Problem, rate
 from scaling.readback import reach_output
 from scaling.rule import Rule
 from scaling.scale import HALF, Bounds, Order

@@ -29,7 +29,7 @@ from empirical.capture import Capture
 from empirical.capture import Loss as SampledLoss
 from empirical.data import given
 from empirical.layer import LayerTensors
-from empirical.measure import Constants, Trial, _network, calibrate, loss_of, torch_threads
+from empirical.measure import Constants, Trial, calibrate, dense_network, loss_of, torch_threads
 from empirical.numbers import evaluate
 from empirical.spectral import Square
 from empirical.values import Entries, Value
@@ -180,7 +180,7 @@ def tensors(start: Start, width: int, seed: int) -> dict[str, tuple[LayerTensors
     """What a rule sees of each layer, and that layer's inputs on the probe samples."""
     trial = start.trial()
     blank = Constants(dict.fromkeys(trial.exponents.c, 1.0), {x: {} for x in trial.exponents.c})
-    model = _network(trial, trial.scales(width, blank), width, seed)
+    model = dense_network(trial, trial.scales(width, blank), width, seed)
     capture = Capture(model, outputs=start.sampled)
     output = model(DATA.inputs)
     if start.sampled:

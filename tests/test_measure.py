@@ -318,7 +318,7 @@ def test_a_width_beyond_the_memory_is_refused_before_anything_is_allocated(
 ) -> None:
     pages = {"SC_AVPHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", pages.__getitem__)
-    monkeypatch.setattr(measuring, "_network", lambda *_: pytest.fail("allocated"))
+    monkeypatch.setattr(measuring, "dense_network", lambda *_: pytest.fail("allocated"))
     check_memory(300, depth=3)
     with pytest.raises(
         InvalidInput, match=r"width 4,096(.|\n)*0\.0 GiB that are free(.|\n)*smaller"

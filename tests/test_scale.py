@@ -279,7 +279,7 @@ def test_exponents_are_exact_rationals(value: object) -> None:
     assert exponent(value).is_Rational
 
 
-# --- known defects --------------------------------------------------------------------------------
+# --- text, names, and the order of terms ----------------------------------------------------------
 
 
 def test_text_given_as_an_exponent_is_not_evaluated(capsys: pytest.CaptureFixture[str]) -> None:

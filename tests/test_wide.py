@@ -11,8 +11,15 @@ from sympy import Rational
 from wide_trials import least_p_value, trial
 
 from empirical.data import Data, given, load
-from empirical.measure import Constants, Measurement, Trial, calibrate, loss_of, measure
-from empirical.measure import _network as dense_network
+from empirical.measure import (
+    Constants,
+    Measurement,
+    Trial,
+    calibrate,
+    dense_network,
+    loss_of,
+    measure,
+)
 from empirical.numbers import LayerTensors, State, evaluate
 from empirical.optimizers import RuleOptimizer
 from empirical.wide import Streaming, measure_wide

@@ -28,10 +28,10 @@ from empirical.measure import (
     Measurement,
     Sizes,
     Trial,
-    _check_finite,
-    _peak_mb,
-    _value,
+    check_finite,
     damped_sums,
+    number_of,
+    peak_memory,
 )
 from empirical.numbers import Record
 from empirical.values import Value
@@ -70,9 +70,9 @@ def measure_wide(
     run = _Run(trial, constants, width, seed, steps, streaming or Streaming())
     before, after = run.trained()
     sizes = run.sizes(before, after)
-    _check_finite(sizes, width, seed)
+    check_finite(sizes, width, seed)
     seconds = time.perf_counter() - start
-    peak = _peak_mb("cpu")
+    peak = peak_memory("cpu")
     return Measurement(rule.name or str(rule), width, seed, sizes, run.sums, seconds, peak)
 
 
@@ -120,7 +120,7 @@ class _Run:
 
     def _learner(self, start: Network, name: str) -> Learner:
         rule, weight = self.trial.problem.rule, start.parameters[name].weight
-        values = {s: _value(self.trial, s) for s in (*rule.constants, *rule.exponents)}
+        values = {s: number_of(self.trial, s) for s in (*rule.constants, *rule.exponents)}
         values |= self.scales[name].dampings
         return Learner(rule, values, Span(weight.rows), Span(weight.columns), self.steps)
 
