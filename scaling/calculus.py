@@ -59,6 +59,7 @@ from scaling.scale import HALF, Scale, Size
 from scaling.shapes import Dim
 from scaling.values import (
     Aligned,
+    Behaviour,
     Gaussian,
     Mixture,
     Parity,
@@ -298,14 +299,18 @@ def _matmul(context: Context, node: MatMul) -> Reading:
             return spectral.gram_product(context, node, x, y, steps)
         case Vector(), Vector() if not x.is_row and y.is_row and x.side is not y.side:
             left, right = (x, y) if x.side is Dim.FAN_OUT else (y, x)
+            first = left.behaviour
+            if right.averaged is not Parity.EVEN:  # a mean over delta changes sign with G too
+                first = Behaviour(Parity.MIXED, first.vanishing)
             outer = entrywise.coherent(
                 context,
                 x.entry * y.entry,
-                left.behaviour,
+                first,
                 right.behaviour,
                 x.side is not Dim.FAN_OUT,
                 x.positive and y.positive,
                 x.monomial and y.monomial,
+                x.mixes or y.mixes,
             )
             outer = replace(outer, low_rank=True)
             return outer, Step(PRODUCT, str(node), outer.entry, "outer product", steps, node=node)

@@ -81,6 +81,8 @@ def product(
 ) -> Reading:
     """X * Y or X / Y, entry by entry; neither is a scalar."""
     if invert:
+        if isinstance(x, Aligned | Vector) and isinstance(y, Aligned | Vector):
+            y = replace(y, mixes=x.mixes or y.mixes)
         y = reciprocal(context, node, y, x)
     x, y = broadcast(context, x, y)
     match x, y:
@@ -194,10 +196,6 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
         raise context.not_covered(node, f"means of {describe(value)}", "a function of G")
     need_entries(context, node, value)
     over_fan_in = (node.function == "row_mean") is not value.transposed
-    if over_fan_in and context.sizes.layer.is_bias:
-        raise context.not_covered(
-            node, "a mean over the single input of a bias, which is the entry itself", "the entry"
-        )
     side = Dim.FAN_OUT if over_fan_in else Dim.FAN_IN
     kept, averaged = (value.left, value.right) if over_fan_in else (value.right, value.left)
     is_row = node.function == "col_mean"
@@ -211,13 +209,18 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
             value.entry, side, kept, is_row, Parity.EVEN, value.positive, value.monomial
         )
         return vector, Step(LLN, str(node), value.entry, "all of one sign", (step,), node=node)
+    if over_fan_in and context.sizes.layer.is_bias:
+        raise context.not_covered(
+            node, "a mean over the single input of a bias, which is the entry itself", "the entry"
+        )
     means = mean_step(context.sizes, over_fan_in, context.activation)
     base = context.sizes.h if over_fan_in else context.sizes.delta
     ratio = Scale.one(Size.SCALAR)
     if not base.is_zero:
         ratio = (means.result / base).as_size_of(Size.SCALAR)
+    smooth = Behaviour(kept.parity, S.One)  # a mean of both signs vanishes in places of its own
     vector = Vector(
-        value.entry * ratio, side, kept, is_row, averaged.parity, value.positive, mixes=True
+        value.entry * ratio, side, smooth, is_row, averaged.parity, value.positive, mixes=True
     )
     numbers = f"{value.entry} x mean/entry {ratio}"
     return vector, Step(means.inference, str(node), vector.entry, numbers, (step, means), node=node)

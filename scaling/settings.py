@@ -100,6 +100,13 @@ def read_settings(pairs: Iterable[str], rule: Rule, layers: Iterable[Layer]) -> 
         else:
             letter, damping, names = _place(key, rule, layers)
             value = exact(text)
+            taken = [x.name for x in value.free_symbols if re.match(r"[abcd]_", x.name)]
+            if taken:
+                raise InvalidInput(
+                    f"the symbol '{taken[0]}' in {pair}, which names an exponent itself",
+                    "a symbol of your own",
+                    "choose another name, such as beta",
+                )
             if value.has(S.Infinity, -S.Infinity) and not (letter == "b" and value is S.Infinity):
                 raise InvalidInput(
                     f"{key}={text}", "a finite exponent (only b may be oo: zero)", "fix the value"

@@ -13,6 +13,7 @@ condition fixes stays a symbol and is reported as free.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -83,6 +84,7 @@ def derive(
     """
     problem = Problem(rule, setting or Setting(), settings or Settings(), sampled_fisher)
     imposed = tuple(conditions)
+    _check_names(problem)
     names = [layer.name for layer in problem.setting.layers]
     a = {name: problem.settings.a.get(name, S.Zero) for name in names}
     b, free, given_b, bounds = _initialisation(problem, a, imposed)
@@ -119,6 +121,20 @@ def derive(
     )
 
 
+def _check_names(problem: Problem) -> None:
+    """A symbol that the user gives must not bear the name of one that is solved for."""
+    s = problem.settings
+    given = (*s.a.values(), *s.b.values(), *s.c.values(), *s.d.values(), *s.exponents.values())
+    for value in given:
+        for symbol in value.free_symbols:
+            if re.match(r"[bcd]_", symbol.name):
+                raise Conflict(
+                    f"the symbol '{symbol}' as a given exponent, where it names an unknown",
+                    "a symbol of your own",
+                    "choose another name, such as beta",
+                )
+
+
 def _initialisation(
     problem: Problem, a: Mapping[str, Expr], conditions: tuple[Condition, ...]
 ) -> tuple[dict[str, Expr], list[str], list[str], Bounds]:
@@ -135,6 +151,12 @@ def _initialisation(
         if name in given:
             b[name] = given[name]
             if isinstance(b[name], Symbol) and STABLE_START in conditions:
+                if not last and not layer.is_bias:
+                    raise Conflict(
+                        f"b_{name} = {b[name]}, a symbol",
+                        f"b_{name} = {smallest}: a stable start leaves no choice there",
+                        "leave it out, or use `scaling predict`",
+                    )
                 intervals[b[name].name] = (smallest, S.Infinity)
                 assumptions.append(f"{b[name]} >= {smallest} (stable start)")
             if readback and given[name] != layer.fan_in - a[name]:
@@ -207,6 +229,13 @@ def _solve_balances(
                 )
             continue
         slope = equation.coeff(pivot)
+        if slope == 0 or sympy.expand(equation - slope * pivot).has(pivot):
+            raise Conflict(
+                f"a damping in '{balance.node}' of the {layer.name} layer that is added to a power "
+                "of itself",
+                "one damping per sum",
+                "leave one of them out, or fix it with --set d_<damping>=...",
+            )
         value = sympy.expand((slope * pivot - equation) / slope)
         solution = {u: sympy.expand(x.subs(pivot, value)) for u, x in solution.items()}
         solution[pivot] = value

@@ -150,7 +150,13 @@ def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
     entry = (context.spread**-1).as_size_of(Size.ENTRY)
     # an entrywise function has some rank between O(1) and full: its entries are then unknown
     result = replace(
-        value, gain=one, entry=entry, coherent=known_rank, positive=False, monomial=False
+        value,
+        gain=one,
+        entry=entry,
+        coherent=known_rank,
+        positive=False,
+        monomial=False,
+        mixes=True,
     )
     numbers = "every singular value becomes 1"
     return result, Step(SPECTRAL_POWER, str(node), one, numbers, (step,), node=node)

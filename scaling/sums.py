@@ -60,7 +60,8 @@ def add(
     regime = Regime(context.sizes.layer.name, node, left, right, x.main, y.main, order)
     context.regimes.append(regime)
     value = _add(context, node, x, y, order)
-    damped = contains_damping(left) != contains_damping(right)
+    difference = isinstance(left, Negate) or isinstance(right, Negate)
+    damped = not difference and contains_damping(left) != contains_damping(right)
     assumption = f"the terms of {node} do not cancel" if order is Order.EQUAL and not damped else ""
     inference = DAMPING if damped else SUM
     return value, Step(

@@ -34,7 +34,9 @@ def test_readme_verification_table_has_the_predictions_of_today():
     from scaling.cli import _literal, _problem
 
     table = next(body for _, command, body, _ in BLOCKS if command.endswith("report.md"))
-    rows = re.findall(r"^\| (\w+) \| (\w+) \| (\w+) \| `?([^`|]+?)`? \|", table, flags=re.MULTILINE)
+    rows = re.findall(
+        r"^\| (\w+) \| dense \| (\w+) \| (\w+) \| `?([^`|]+?)`? \|", table, flags=re.MULTILINE
+    )
     rows = [row for row in rows if row[0] != "rule"]
     shown = {(rule, layer, quantity): x for rule, layer, quantity, x in rows}
     assert len(rows) == len(TOUR) * 3 * 3
