@@ -229,9 +229,9 @@ def test_a_symbol_for_a_hidden_b_is_held_to_a_stable_start() -> None:
 
 def test_a_symbol_of_the_user_is_not_solved_for() -> None:
     rule = parse("(B + rho*I)**(-1) @ G")
-    with pytest.raises(Conflict, match="d_rho_hidden(.|\n)*names an unknown"):
+    with pytest.raises(Conflict, match=r"d_rho_hidden(.|\n)*names an unknown"):
         derive(rule, Settings(b={"output": Symbol("d_rho_hidden")}))
-    with pytest.raises(InvalidInput, match="d_rho_hidden(.|\n)*choose another name"):
+    with pytest.raises(InvalidInput, match=r"d_rho_hidden(.|\n)*choose another name"):
         read_settings(["b_output=d_rho_hidden"], rule, mlp(3))
 
 
