@@ -14,10 +14,6 @@ EXACT_BELOW = 100_000
 """Up to this width float64 costs nothing worth saving."""
 
 
-KEPT = 2**30
-"""Bytes kept by default: the first touch of more costs what it saves, drawing its noise again."""
-
-
 @dataclass(frozen=True)
 class Streaming:
     """Options of the machine.
@@ -26,7 +22,7 @@ class Streaming:
         dtype: of what neurons hold; sums over neurons are float64 always. By default float64 up to
             a width of `EXACT_BELOW`, float32 above it.
         memory_limit: bytes that may be kept between passes; what exceeds them is computed again.
-            By default `KEPT`, or half of what is free where that is less.
+            By default half of what is free.
         workers: threads that chunks are shared among.
         chunk: neurons at a time, a multiple of `noise.ROWS`; about what a cache holds.
     """
@@ -58,7 +54,7 @@ class Streaming:
 
     def memory(self) -> Memory:
         """A fresh allowance."""
-        limit = min(KEPT, _free() // 2) if self.memory_limit is None else self.memory_limit
+        limit = _free() // 2 if self.memory_limit is None else self.memory_limit
         return Memory(limit)
 
 
