@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 import torch
@@ -34,7 +34,7 @@ from torch import Tensor
 from empirical.capture import Loss as SampledLoss
 from empirical.data import Data
 from empirical.networks import MLP
-from empirical.numbers import Update
+from empirical.numbers import Record, Update
 from empirical.optimizers import Fisher, RuleOptimizer
 from empirical.parametrize import LayerScales, at_width, draw_
 from empirical.values import Value
@@ -56,11 +56,10 @@ MOST_NETWORKS = 16
 
 @dataclass(frozen=True)
 class Constants:
-    """What multiplies the powers of the width, by layer (and damping), and the rule's symbols."""
+    """What multiplies the powers of the width, by layer (and damping)."""
 
     eta: Mapping[str, float]
     rho: Mapping[str, Mapping[str, float]]
-    values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,12 @@ class Trial:
             suffix = ".bias" if layer.is_bias else ""
             names.append((f"layers.{layer.position - 1}{suffix}", layer))
         return names
+
+    def unit_constants(self) -> Constants:
+        """Every constant 1, but for dampings that the user gave."""
+        names = [layer.name for layer in self.problem.setting.layers]
+        rho = {k: self.values.get(k, 1.0) for k in self.problem.rule.dampings}
+        return Constants(dict.fromkeys(names, 1.0), {name: dict(rho) for name in names})
 
     def scales(self, width: int, constants: Constants) -> dict[str, LayerScales]:
         """Numbers of every layer at a width, by the layer's name in theory."""
@@ -209,28 +214,21 @@ def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
 
     A damping that the user gave (``--set rho_A=0.1``) is taken as it is.
     """
-    rule = trial.problem.rule
-    given = {k: trial.values[k] for k in rule.dampings if k in trial.values}
-    names = [layer.name for layer in trial.problem.setting.layers]
-    blank = {k: given.get(k, 1.0) for k in rule.dampings}
-    constants = Constants(
-        dict.fromkeys(names, 1.0), {name: dict(blank) for name in names}, trial.values
-    )
+    constants = trial.unit_constants()
     scales = trial.scales(width, constants)
     model = dense_network(trial, scales, width, seed)
     _, sums = _step(trial, model, scales, seed)
-    rho = {name: dict(blank) for name in names}
+    rho = {name: dict(values) for name, values in constants.rho.items()}
     for (name, total), (other, damping) in sums.items():
         for symbol in dampings_in(total):
-            if symbol not in given and other > 0 and damping > 0:
-                rho[name][symbol] = blank[symbol] * DAMPING_AT_BASE * other / damping
-    constants = Constants(constants.eta, rho, trial.values)
-    measured = measure(trial, constants, width, seed)
+            if symbol not in trial.values and other > 0 and damping > 0:
+                rho[name][symbol] = DAMPING_AT_BASE * other / damping
+    measured = measure(trial, Constants(constants.eta, rho), width, seed)
     eta = {
         name: OWN_AT_BASE / sizes.own if sizes.own > 0 else 1.0
         for name, sizes in measured.sizes.items()
     }
-    return Constants(eta, rho, trial.values)
+    return Constants(eta, rho)
 
 
 # --- the step -----------------------------------------------------------------------------------
@@ -274,13 +272,11 @@ def _step(
         number = number_of(trial, symbol)
         values[symbol] = dict.fromkeys(names, number)
     damped = damped_sums(rule)
-    watched = {node for terms_of in damped.values() for node in terms_of}
-    sizes: dict[tuple[str, Node], float] = {}
+    sizes: dict[str, dict[Node, float]] = {n: {} for n in names}
+    recorders = {n: terms_recorder(sizes[n], damped) for n in names}
 
     def record(name: str, node: Node, value: Value) -> None:
-        if node in watched:
-            norm = value.spectral_norm() if node.shape.is_square else value.rms()
-            sizes[name, node] = float(norm)
+        recorders[name](node, value)
 
     optimizer = RuleOptimizer(
         model,
@@ -293,17 +289,17 @@ def _step(
     output = model(data.inputs.to(trial.device))
     targets = data.targets.to(trial.device)
     if problem.sampled_fisher:
-        kind = SampledLoss.MSE if problem.setting.loss is Loss.MSE else SampledLoss.CROSS_ENTROPY
+        kind = sampled_loss(problem.setting.loss)
         generator = torch.Generator(device=trial.device).manual_seed(seed)
         optimizer.sample_fisher(output, kind, generator)
     loss = loss_of(problem.setting.loss, output, targets)
     torch.autograd.backward(loss)
     optimizer.step()
     sums = {
-        (names[n].name, total): (sizes[n, other], sizes[n, damping])
+        (names[n].name, total): (sizes[n][other], sizes[n][damping])
         for total, (other, damping) in damped.items()
         for n in names
-        if (n, other) in sizes and (n, damping) in sizes
+        if other in sizes[n] and damping in sizes[n]
     }
     return optimizer, sums
 
@@ -322,6 +318,23 @@ def damped_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:
             if left != right:
                 found[node] = (node.right, node.left) if left else (node.left, node.right)
     return found
+
+
+def terms_recorder(sizes: dict[Node, float], sums: Mapping[Node, tuple[Node, Node]]) -> Record:
+    """A recorder that keeps the sizes of both terms of every damped sum."""
+    watched = {node for terms in sums.values() for node in terms}
+
+    def record(node: Node, value: Value) -> None:
+        if node in watched:
+            norm = value.spectral_norm() if node.shape.is_square else value.rms()
+            sizes[node] = float(norm)
+
+    return record
+
+
+def sampled_loss(loss: Loss) -> SampledLoss:
+    """The loss whose targets are sampled for the true Fisher."""
+    return SampledLoss.MSE if loss is Loss.MSE else SampledLoss.CROSS_ENTROPY
 
 
 def loss_of(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 For each rule: calibrate the constants at the narrowest width, take one step at every width and
 seed (averaged over several networks at narrow widths, as many as the widest network has neurons
 for), fit an exponent with an interval to every size (fit.py), and judge it against the exponent
-that `scaling.solve.predict` derives. Where sizes still cross over from one exponent to another,
-the sum that does it is named: the damped sum whose two terms trade places within the widths.
+that `scaling.prediction.predict` derives. Where sizes still cross over from one exponent to
+another, the sum that does it is named: the damped sum whose two terms trade places on the way.
 
 Every verdict can fail: ``--expect own_hidden=1/4`` replaces a prediction by a wrong one, and the
 tests hold that it is contradicted.
@@ -31,6 +31,7 @@ from empirical.fit import Estimate, estimate
 from empirical.limits import limits
 from empirical.measure import (
     MOST_NETWORKS,
+    Constants,
     Measure,
     Measurement,
     Sizes,
@@ -211,10 +212,11 @@ def verify(
     notes: list[str] = []
     with torch_threads(experiment.threads):
         for i, (name, trial, prediction) in enumerate(zip(names, trials, predictions, strict=True)):
-            runs = _run(name, trial, experiment, store, i, len(trials), tick)
+            constants = calibrate(trial, experiment.widths[0])
+            runs = _run(name, trial, constants, experiment, store, i, len(trials), tick)
             sizes = _collect(runs, layers, experiment)
             series.append(Series(name, experiment.mode, experiment.widths, sizes))
-            limit = _limits(trial, experiment)
+            limit = _limits(trial, constants, experiment)
             found, said = _judge(name, prediction, sizes, expected, experiment, runs, limit)
             checks += found
             notes += said
@@ -228,10 +230,10 @@ def verify(
     )
 
 
-def _trial(table: tuple[Problem, Exponents, Bounds, Optimizer], experiment: Experiment) -> Trial:
+def _trial(table: Row, experiment: Experiment) -> Trial:
     problem, exponents, _, declared = table
     values = {**declared.values, **problem.settings.values}
-    missing = [x for x in (*problem.rule.constants,) if x not in values]
+    missing = [x for x in problem.rule.constants if x not in values]
     if missing:
         raise InvalidInput(
             f"no value for '{missing[0]}' of the rule {problem.rule}",
@@ -249,7 +251,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def _need_numbers(trial: Trial, prediction: Prediction) -> None:
-    trial.scales(64, _unit_constants(trial))
+    trial.scales(64, trial.unit_constants())
     for name, layer in prediction.layers.items():
         for quantity in QUANTITIES:
             x = getattr(layer, quantity)
@@ -261,17 +263,10 @@ def _need_numbers(trial: Trial, prediction: Prediction) -> None:
                 )
 
 
-def _unit_constants(trial: Trial) -> Any:
-    from empirical.measure import Constants
-
-    names = [layer.name for layer in trial.problem.setting.layers]
-    rho = {name: dict.fromkeys(trial.problem.rule.dampings, 1.0) for name in names}
-    return Constants(dict.fromkeys(names, 1.0), rho)
-
-
 def _run(
     name: str,
     trial: Trial,
+    constants: Constants,
     experiment: Experiment,
     store: Store,
     index: int,
@@ -281,12 +276,10 @@ def _run(
     """Measurements by seed and width; those in the store are not repeated."""
     cells = [(s, w) for w in experiment.widths for s in range(experiment.seeds)]
     key = fingerprint(_configuration(trial, experiment))
-    constants = None
     runs: dict[tuple[int, int], Measurement] = {}
     for done, (seed, width) in enumerate(cells):
         stored = store.get(key, width, seed)
         if stored is None:
-            constants = constants or calibrate(trial, experiment.widths[0])
             networks = min(
                 MOST_NETWORKS, max(1, min(experiment.widths[-1], DENSE_WIDTHS[-1]) // width)
             )
@@ -360,10 +353,10 @@ def one_network(experiment: Experiment) -> Measure:
     return partial(measure_wide, streaming=experiment.streaming)
 
 
-def _limits(trial: Trial, experiment: Experiment) -> dict[str, float]:
+def _limits(trial: Trial, constants: Constants, experiment: Experiment) -> dict[str, float]:
     """Limiting sizes of own updates at the widest width, where there is a limit."""
     try:
-        found = limits(trial, calibrate(trial, experiment.widths[0]), experiment.widths[-1])
+        found = limits(trial, constants, experiment.widths[-1])
     except NotCovered:
         return {}
     return {layer: limit.own for layer, limit in found.items()}

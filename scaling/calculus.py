@@ -136,7 +136,7 @@ def read_update(context: Context, node: Node) -> Update:
                 f"an update that is {signal.left.parity} in the gradient",
                 "an odd one: it must change sign with G to descend",
             )
-        entrywise.check_update(context, node, signal)
+        entrywise.check_tails(context, node, signal)
         stretch = (context.fan(Dim.FAN_IN) / context.fan(Dim.FAN_OUT)) ** HALF
         coherent = signal.gain.as_size_of(Size.SCALAR) * sizes.h * stretch
         numbers.append(f"gain {signal.gain} x |h| {sizes.h} x sqrt(fan_in/fan_out) {stretch}")

@@ -325,14 +325,9 @@ def _check(context: Context, node: Node, *behaviours: Behaviour) -> None:
 
 
 def check_tails(context: Context, node: Node, value: Aligned) -> None:
-    """Refuse a norm of entries so heavy-tailed that a few of them set it."""
+    """Refuse a norm or an update whose entries are so heavy-tailed that a few of them set it."""
     for behaviour in (value.left, value.right):
         _check(context, node, Behaviour(Parity.ODD, behaviour.vanishing))
-
-
-def check_update(context: Context, node: Node, value: Aligned) -> None:
-    """An update must have a mean square; of mixed terms, each has its own gain already."""
-    check_tails(context, node, value)
 
 
 def _spread_scalar(context: Context, scalar: Scalar, like: Aligned | Vector) -> Aligned | Vector:

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from empirical.basis import EIGENVALUE_ZERO
-from empirical.capture import Loss as SampledLoss
 from empirical.capture import sampled_cotangents
 from empirical.measure import (
     READOUTS,
@@ -32,9 +31,9 @@ from empirical.measure import (
     damped_sums,
     number_of,
     peak_memory,
+    sampled_loss,
+    terms_recorder,
 )
-from empirical.numbers import Record
-from empirical.values import Value
 from empirical.wide.columns import gram
 from empirical.wide.implicit import Span, triangular_root
 from empirical.wide.low_rank import refuse_unless_low_rank
@@ -139,7 +138,7 @@ class _Run:
             fisher = delta.pick(range(n, 2 * n)) if sampled else None
             h = now.source(parameter, self.train)
             sizes: dict[Node, float] = {}
-            record = _recorder(sizes, damped.values())
+            record = terms_recorder(sizes, damped)
             update = learners[name].update(delta.pick(range(n)), h, fisher, record)
             updates[name] = -self.scales[name].lr * update
             for total, (other, damping) in damped.items():
@@ -153,7 +152,7 @@ class _Run:
         own = (f if squares else f.softmax(dim=0)) - targets
         if not problem.sampled_fisher:
             return own
-        kind = SampledLoss.MSE if squares else SampledLoss.CROSS_ENTROPY
+        kind = sampled_loss(problem.setting.loss)
         generator = torch.Generator().manual_seed(self.seed * 2**20 + step)
         return torch.cat([own, sampled_cotangents(f.T, kind, generator).T], dim=1)
 
@@ -190,14 +189,3 @@ class _Run:
         Stream(self.seed, (self.width, len(before.setting.layers))).fill_(z, 0)
         others = output.scales.std**2 * float((z @ k).square().sum()) / f.axis.side / f.count
         return math.sqrt((total + others + (READOUTS - 1) * offset) / READOUTS)
-
-
-def _recorder(sizes: dict[Node, float], terms: Iterable[tuple[Node, Node]]) -> Record:
-    watched = {node for pair in terms for node in pair}
-
-    def record(node: Node, value: Value) -> None:
-        if node in watched:
-            norm = value.spectral_norm() if node.shape.is_square else value.rms()
-            sizes[node] = float(norm)
-
-    return record
