@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from empirical.verify import QUANTITIES, Check, Mode, Series, Verification
+from empirical.campaign import Mode
+from empirical.verify import QUANTITIES, Check, Series, Verification
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,9 +16,10 @@ from typing import Any
 
 import pandas as pd
 
+from empirical.campaign import Tick
 from empirical.measure import Measurement
 from empirical.store import prepare_folder, write_atomically
-from empirical.verify import QUANTITIES, Check, Tick, Verification
+from empirical.verify import QUANTITIES, Check, Verification
 from scaling.render import Format, Table, to_json
 from scaling.render import render as render_table
 

@@ -13,43 +13,30 @@ tests hold that it is contradicted.
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from sympy import Expr, S
 
-from derivations.declaration import Optimizer
-from empirical.data import Data
+from empirical.campaign import Experiment, Mode, Row, Tick, run, trial_of
 from empirical.fit import Estimate, estimate
 from empirical.limits import limits
 from empirical.measure import (
-    MOST_NETWORKS,
     Constants,
-    Measure,
     Measurement,
-    Sizes,
     Trial,
     calibrate,
     check_memory,
-    measure,
-    measure_mean,
     torch_threads,
 )
-from empirical.store import Store, fingerprint
+from empirical.store import Store
 from empirical.verdict import Verdict, judge, overall, remedy
-from empirical.wide import Streaming, measure_wide
-from empirical.wide.low_rank import is_low_rank, refuse_unless_low_rank
 from scaling.errors import InvalidInput, NotCovered, unknown
 from scaling.prediction import Prediction, predict
-from scaling.problem import Exponents, Problem
-from scaling.scale import Bounds
 from scaling.settings import exact
 
 TOUR = ("sgd", "sign", "adam", "kfac", "foof", "shampoo", "muon")
@@ -61,34 +48,6 @@ EXIT_CODE = {
 }
 WIDEST_DENSE = 32768
 QUANTITIES = ("init", "own", "feature")
-Tick = Callable[[str, int, int], None]
-
-
-class Mode(StrEnum):
-    """How a network is measured: every matrix in memory, or exact in law at any width."""
-
-    DENSE = "dense"
-    WIDE = "wide"
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Widths, seeds and data shared by all rules of a run."""
-
-    widths: tuple[int, ...]
-    seeds: int
-    margin: float
-    data: Data
-    device: str = "cpu"
-    threads: int = 0
-    mode: Mode = Mode.DENSE
-    streaming: Streaming = field(default_factory=Streaming)
-
-    def __post_init__(self) -> None:
-        if not (0 < self.margin < 1) or not math.isfinite(self.margin):
-            raise InvalidInput(
-                f"a margin of {self.margin}", "a number between 0 and 1", "try --margin 0.05"
-            )
 
 
 @dataclass(frozen=True)
@@ -144,15 +103,6 @@ class Verification:
         return overall(check.verdict for check in self.checks)
 
 
-DENSE_WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
-WIDE_WIDTHS = tuple(4**k for k in range(4, 11))
-WIDE_PROBE = 16
-"""Probe samples in wide mode, where every sample is a column of the widest layer."""
-SEEDS = {Mode.DENSE: 16, Mode.WIDE: 6}
-MARGIN = {Mode.DENSE: 0.05, Mode.WIDE: 0.02}
-Row: TypeAlias = tuple[Problem, Exponents, Bounds, Optimizer]
-
-
 def parse_expectations(texts: Sequence[str], layers: Sequence[str]) -> dict[tuple[str, str], Expr]:
     """``quantity_layer=exponent`` -> {(quantity, layer): exponent}; df: the output's feature."""
     expected = {}
@@ -195,7 +145,7 @@ def verify(
         InvalidInput: for anything that cannot be measured, before the first measurement.
     """
     start = time.perf_counter()
-    trials = [_trial(table, experiment) for table in tables]
+    trials = [trial_of(table, experiment) for table in tables]
     predictions = [
         predict(t.problem, t.exponents, table[2]) for t, table in zip(trials, tables, strict=True)
     ]
@@ -213,7 +163,7 @@ def verify(
     with torch_threads(experiment.threads):
         for i, (name, trial, prediction) in enumerate(zip(names, trials, predictions, strict=True)):
             constants = calibrate(trial, experiment.widths[0])
-            runs = _run(name, trial, constants, experiment, store, i, len(trials), tick)
+            runs = run(name, trial, constants, experiment, store, i, len(trials), tick)
             sizes = _collect(runs, layers, experiment)
             series.append(Series(name, experiment.mode, experiment.widths, sizes))
             limit = _limits(trial, constants, experiment)
@@ -228,19 +178,6 @@ def verify(
         time.perf_counter() - start,
         tuple(notes),
     )
-
-
-def _trial(table: Row, experiment: Experiment) -> Trial:
-    problem, exponents, _, declared = table
-    values = {**declared.values, **problem.settings.values}
-    missing = [x for x in problem.rule.constants if x not in values]
-    if missing:
-        raise InvalidInput(
-            f"no value for '{missing[0]}' of the rule {problem.rule}",
-            "a number for every hyper-parameter of the rule",
-            f"add --set {missing[0]}=0.9, or whatever value you mean",
-        )
-    return Trial(problem, exponents, values, experiment.data, experiment.device)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -263,79 +200,6 @@ def _need_numbers(trial: Trial, prediction: Prediction) -> None:
                 )
 
 
-def _run(
-    name: str,
-    trial: Trial,
-    constants: Constants,
-    experiment: Experiment,
-    store: Store,
-    index: int,
-    total: int,
-    tick: Tick | None,
-) -> list[list[Measurement]]:
-    """Measurements by seed and width; those in the store are not repeated."""
-    cells = [(s, w) for w in experiment.widths for s in range(experiment.seeds)]
-    key = fingerprint(_configuration(trial, experiment))
-    runs: dict[tuple[int, int], Measurement] = {}
-    for done, (seed, width) in enumerate(cells):
-        stored = store.get(key, width, seed)
-        if stored is None:
-            networks = min(
-                MOST_NETWORKS, max(1, min(experiment.widths[-1], DENSE_WIDTHS[-1]) // width)
-            )
-            measurement = measure_mean(
-                one_network(experiment), trial, constants, width, seed, networks
-            )
-            store.put(key, width, seed, _packed(measurement))
-        else:
-            measurement = _unpacked(name, width, seed, stored, trial)
-        runs[seed, width] = measurement
-        if tick is not None:
-            tick(name, index * len(cells) + done + 1, total * len(cells))
-    return [[runs[s, w] for w in experiment.widths] for s in range(experiment.seeds)]
-
-
-def plan(
-    tables: Sequence[Row],
-    mode: str,
-    widths: tuple[int, ...] | None,
-    seeds: int | None,
-    margin: float | None,
-    data: Data,
-    device: str,
-    threads: int,
-) -> list[tuple[list[Row], Experiment]]:
-    """Which rules are measured how: ``mode`` is auto, dense, wide or both.
-
-    auto: wide for every rule of the form D C H^T, dense for the others. both: all rules dense too.
-    """
-    wide = [table for table in tables if mode != "dense" and is_low_rank(table[0].rule)]
-    if mode == "wide":
-        for table in tables:
-            refuse_unless_low_rank(table[0].rule)
-    dense = [table for table in tables if mode in ("dense", "both") or table not in wide]
-    plans = []
-    for chosen, how, usual in ((wide, Mode.WIDE, WIDE_WIDTHS), (dense, Mode.DENSE, DENSE_WIDTHS)):
-        if chosen:
-            tolerance = MARGIN[how] if margin is None else margin
-            place = device if how is Mode.DENSE else "cpu"
-            streaming = Streaming(workers=threads or os.cpu_count() or 1)
-            few = replace(data, probe_inputs=data.probe_inputs[:WIDE_PROBE],
-                          probe_targets=data.probe_targets[:WIDE_PROBE])  # fmt: skip
-            experiment = Experiment(
-                widths or usual,
-                seeds or SEEDS[how],
-                tolerance,
-                data if how is Mode.DENSE else few,
-                place,
-                threads,
-                how,
-                streaming,
-            )
-            plans.append((chosen, experiment))
-    return plans
-
-
 def verify_all(
     plans: Sequence[tuple[list[Row], Experiment]],
     expect: Sequence[str] = (),
@@ -344,13 +208,6 @@ def verify_all(
 ) -> Verification:
     """All plans, one after the other, as one verification."""
     return merged([verify(tables, experiment, expect, out, tick) for tables, experiment in plans])
-
-
-def one_network(experiment: Experiment) -> Measure:
-    """The function that measures one network, by the experiment's mode."""
-    if experiment.mode is Mode.DENSE:
-        return measure
-    return partial(measure_wide, streaming=experiment.streaming)
 
 
 def _limits(trial: Trial, constants: Constants, experiment: Experiment) -> dict[str, float]:
@@ -372,49 +229,6 @@ def merged(results: Sequence[Verification]) -> Verification:
         sum(result.seconds for result in results),
         tuple(dict.fromkeys(note for result in results for note in result.notes)),
     )
-
-
-def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
-    problem, data = trial.problem, trial.data
-    return {
-        "rule": str(problem.rule),
-        "exponents": {k: str(v) for k, v in asdict(trial.exponents).items()},
-        "symbols": {k: str(v) for k, v in problem.settings.exponents.items()},
-        "values": dict(trial.values),
-        "layers": [layer.name for layer in problem.setting.layers],
-        "activation": problem.setting.activation.label,
-        "loss": problem.setting.loss,
-        "fisher": problem.sampled_fisher,
-        "base": experiment.widths[0],
-        "widest": experiment.widths[-1],
-        "mode": experiment.mode,
-        "device": trial.device,
-        "data": [
-            data.name,
-            fingerprint(
-                {
-                    "inputs": data.inputs.tolist(),
-                    "targets": data.targets.tolist(),
-                    "probe": data.probe_inputs.tolist(),
-                }
-            ),
-        ],
-    }
-
-
-def _packed(m: Measurement) -> dict[str, Any]:
-    sums = [[layer, str(node), *terms] for (layer, node), terms in m.sums.items()]
-    sizes = {name: asdict(x) for name, x in m.sizes.items()}
-    return {"sizes": sizes, "sums": sums, "seconds": m.seconds, "peak_mb": m.peak_mb}
-
-
-def _unpacked(
-    name: str, width: int, seed: int, record: dict[str, Any], trial: Trial
-) -> Measurement:
-    nodes = {str(node): node for node in trial.problem.rule.expression.walk()}
-    sums = {(layer, nodes[text]): (x, y) for layer, text, x, y in record["sums"]}
-    sizes = {k: Sizes(**x) for k, x in record["sizes"].items()}
-    return Measurement(name, width, seed, sizes, sums, record["seconds"], record["peak_mb"])
 
 
 def _collect(

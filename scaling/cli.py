@@ -235,7 +235,7 @@ def verify(
     for name in names:
         problem = _problem(name, settings, depth, biases, activation, loss, fisher, practice=True)
         tables.append((problem, *_literal(problem), _resolve(name)))
-    planned = verifying.plan(
+    planned = _empirical("campaign").plan(
         tables,
         mode,
         None if widths is None else _empirical("widths").parse_widths(widths),

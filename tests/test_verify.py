@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from empirical import report
-from empirical import verify as verifying
+from empirical import campaign, report
+from empirical.campaign import Experiment, Row
 from empirical.data import Data, given, load
 from empirical.measure import torch_threads
 from empirical.store import VERSION
 from empirical.verdict import Verdict
-from empirical.verify import EXIT_CODE, QUANTITIES, Check, Experiment, Row, Verification, verify
+from empirical.verify import EXIT_CODE, QUANTITIES, Check, Verification, verify
 from scaling.cli import _literal, _problem, _resolve
 from scaling.errors import InvalidInput, NotCovered
 
@@ -143,13 +143,13 @@ def test_a_negligible_damping_of_kfac_leaves_the_output_as_it_is_predicted() -> 
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """(width, seed) of every network that is measured."""
     seen: list[tuple[int, int]] = []
-    measure = verifying.measure
+    measure = campaign.measure
 
     def counted(trial: Any, constants: Any, width: int, seed: int) -> Any:
         seen.append((width, seed))
         return measure(trial, constants, width, seed)
 
-    monkeypatch.setattr(verifying, "measure", counted)
+    monkeypatch.setattr(campaign, "measure", counted)
     return seen
 
 
@@ -221,7 +221,7 @@ def test_records_of_another_configuration_are_not_used(
     other |= {"data": load("digits", seed=change["seed"])} if "seed" in change else {}
     row = table(change.get("rule", "G"), *settings, **options)
     verify([row], experiment(**{**TINY, **other}), out=tmp_path)
-    assert len({(w, s // verifying.MOST_NETWORKS) for w, s in calls}) == 6
+    assert len({(w, s // campaign.MOST_NETWORKS) for w, s in calls}) == 6
 
 
 def relabelled() -> tuple[Data, Data]:
