@@ -26,9 +26,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import TypeAlias
 
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from empirical.capture import Loss as SampledLoss
@@ -450,14 +452,20 @@ def check_memory(width: int, depth: int) -> None:
 
 
 @contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Use that many threads for BLAS and torch (0: all cores), and restore the old number."""
-    old = torch.get_num_threads()
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+def blas_threads(threads: int) -> Iterator[None]:
+    """Use that many threads for torch and every BLAS (0: all cores), and restore the old number."""
+    count, old = threads or os.cpu_count() or 1, torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        yield
+        with _thread_pools().limit(limits=count, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(old)
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def peak_memory(device: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from empirical.data import Data
-from empirical.measure import Measurement, Trial, calibrate, check_memory, measure, torch_threads
+from empirical.measure import Measurement, Trial, blas_threads, calibrate, check_memory, measure
 from empirical.wide import Streaming, measure_wide
 from empirical.wide.low_rank import is_low_rank, refuse_unless_low_rank
 from scaling.errors import InvalidInput
@@ -50,7 +50,7 @@ def measure_once(
         )
     else:
         check_memory(width, problem.setting.depth)
-    with torch_threads(threads):
+    with blas_threads(threads):
         constants = calibrate(trial, min(BASE, width))
         if wide:
             streaming = Streaming(workers=threads or 1)

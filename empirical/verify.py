@@ -29,9 +29,9 @@ from empirical.measure import (
     Constants,
     Measurement,
     Trial,
+    blas_threads,
     calibrate,
     check_memory,
-    torch_threads,
 )
 from empirical.store import Store
 from empirical.verdict import Verdict, judge, overall, remedy
@@ -160,7 +160,7 @@ def verify(
     checks: list[Check] = []
     series: list[Series] = []
     notes: list[str] = []
-    with torch_threads(experiment.threads):
+    with blas_threads(experiment.threads):
         for i, (name, trial, prediction) in enumerate(zip(names, trials, predictions, strict=True)):
             constants = calibrate(trial, experiment.widths[0])
             runs = run(name, trial, constants, experiment, store, i, len(trials), tick)

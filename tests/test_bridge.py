@@ -29,7 +29,7 @@ from empirical.capture import Capture
 from empirical.capture import Loss as SampledLoss
 from empirical.data import given
 from empirical.layer import LayerTensors
-from empirical.measure import Constants, Trial, calibrate, dense_network, loss_of, torch_threads
+from empirical.measure import Constants, Trial, blas_threads, calibrate, dense_network, loss_of
 from empirical.numbers import evaluate
 from empirical.spectral import Square
 from empirical.values import Entries, Value
@@ -307,7 +307,7 @@ CASES = (
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    with torch_threads(1):
+    with blas_threads(1):
         yield
     tensors.cache_clear()
 

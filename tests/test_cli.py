@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from derivations.catalogue import catalogue
-from empirical.measure import torch_threads
+from empirical.measure import blas_threads
 from scaling.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +59,7 @@ def run(
             code = end.code or 0
         return Result(code, *capsys.readouterr())
 
-    with torch_threads(1):
+    with blas_threads(1):
         yield command
     gc.enable()  # `main` switches it off
 

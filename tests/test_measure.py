@@ -20,12 +20,12 @@ from empirical.measure import (
     Constants,
     Measurement,
     Trial,
+    blas_threads,
     calibrate,
     check_memory,
     measure,
     measure_mean,
     pick_device,
-    torch_threads,
 )
 from empirical.networks import MLP
 from empirical.once import measure_once
@@ -72,7 +72,7 @@ def trial_of(
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    with torch_threads(1):
+    with blas_threads(1):
         yield
 
 
@@ -339,7 +339,7 @@ def test_a_missing_gpu_is_refused_and_auto_does_without(monkeypatch: pytest.Monk
 
 def test_threads_are_restored_even_after_an_error() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(ZeroDivisionError), torch_threads(3):
+    with pytest.raises(ZeroDivisionError), blas_threads(3):
         assert torch.get_num_threads() == 3
         raise ZeroDivisionError
     assert torch.get_num_threads() == before

@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from empirical import campaign, report
 from empirical.campaign import Experiment, Row
 from empirical.data import Data, given, load
-from empirical.measure import torch_threads
+from empirical.measure import blas_threads
 from empirical.store import VERSION
 from empirical.verdict import Verdict
 from empirical.verify import EXIT_CODE, QUANTITIES, Check, Verification, verify
@@ -44,7 +44,7 @@ SGD = table("sgd", activation="tanh")
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    with torch_threads(1):
+    with blas_threads(1):
         yield
 
 

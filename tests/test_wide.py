@@ -149,7 +149,13 @@ def test_the_second_step_is_felt() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
-    "options", [{"workers": 2}, {"memory_limit": 0}, {"memory_limit": 2**20}, {"chunk": 3 * ROWS}]
+    "options",
+    [
+        {"workers": 2, "task": ROWS},
+        {"memory_limit": 2**25},
+        {"memory_limit": 2**26},
+        {"chunk": 3 * ROWS},
+    ],
 )
 def test_the_machine_changes_nothing(options: dict[str, int], dtype: torch.dtype) -> None:
     t = trial("kfac", biases=True)
@@ -306,7 +312,7 @@ def test_a_refusal_names_the_node() -> None:
     [
         ({"chunk": 1000}, f"found: chunks of 1000 neurons\nneeded: a multiple of {ROWS}"),
         ({"workers": 0}, "found: workers=0"),
-        ({"memory_limit": -1}, "found: memory_limit=-1"),
+        ({"memory_limit": 0}, "found: memory_limit=0"),
         ({"dtype": torch.int32}, "found: dtype=torch.int32"),
     ],
 )

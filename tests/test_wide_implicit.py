@@ -12,6 +12,7 @@ from empirical.wide.columns import Axis, Columns, gram
 from empirical.wide.implicit import ImplicitGaussian, Span
 from empirical.wide.noise import ROWS, Stream
 from empirical.wide.streaming import Memory, Streaming
+from scaling.errors import InvalidInput
 
 SEEDS = 500
 ALPHA = 1e-3
@@ -191,13 +192,21 @@ def test_neither_chunks_nor_workers_nor_memory_change_what_neurons_hold() -> Non
         z = neurons.noise(Stream(0, (1,)), 3)
         return gram(z, neurons.entrywise(torch.tanh, z))
 
-    reference = overlap()
-    assert torch.equal(overlap(), reference)
-    assert torch.equal(overlap(workers=2), reference)
-    assert torch.equal(overlap(memory_limit=0), reference)
-    torch.testing.assert_close(overlap(chunk=ROWS), reference, rtol=1e-12, atol=1e-9)
+    reference = overlap(task=ROWS)
+    assert torch.equal(overlap(task=ROWS), reference)
+    assert torch.equal(overlap(task=ROWS, workers=2), reference)
+    assert torch.equal(overlap(task=ROWS, memory_limit=2**21), reference)
+    torch.testing.assert_close(overlap(chunk=2 * ROWS), reference, rtol=1e-12, atol=1e-9)
 
 
 def test_memory_is_granted_until_it_is_used_up() -> None:
-    memory = Memory(10)
+    memory = Memory(12)
+    memory.reserve(2)
     assert memory.grants(6) and not memory.grants(5) and memory.grants(4)
+
+
+def test_a_memory_limit_below_the_chunks_at_work_is_refused() -> None:
+    neurons = axis(ROWS, memory_limit=2**20, workers=3)
+    z = neurons.noise(Stream(0, (1,)), 30)
+    with pytest.raises(InvalidInput, match=r"found: a memory limit of 1.0 MiB\nneeded: at least"):
+        gram(z, z)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -41,8 +42,13 @@ def _tanh_change(u: Tensor, v: Tensor) -> Tensor:
     return t.mul_(h.square_().neg_().add_(1)).div_(under)
 
 
+def _relu_slope(u: Tensor, g: Tensor) -> Tensor:
+    slope: Tensor = torch.ops.aten.threshold_backward(g, u, 0)
+    return slope
+
+
 def _relu_change(u: Tensor, v: Tensor) -> Tensor:
-    return torch.where(u > 0, torch.maximum(v, -u), (u + v).clamp_(min=0))
+    return torch.maximum(u.clamp(max=0).add_(v), u.clamp(min=0).neg_())
 
 
 def _erf_slope(u: Tensor, g: Tensor) -> Tensor:
@@ -55,21 +61,28 @@ def _gelu_slope(u: Tensor, g: Tensor) -> Tensor:
     return (below + u * density).mul_(g)
 
 
-def _in_float64(phi: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    def change(u: Tensor, v: Tensor) -> Tensor:
-        exact = u.double()
-        return (phi(exact + v) - phi(exact)).to(u.dtype)
+def _change_in_float64(phi: Callable[[Tensor], Tensor], u: Tensor, v: Tensor) -> Tensor:
+    exact = u.double()
+    return (phi(exact + v) - phi(exact)).to(u.dtype)
 
-    return change
+
+def _identity(u: Tensor) -> Tensor:
+    return u
+
+
+def _second(u: Tensor, v: Tensor) -> Tensor:
+    return v
 
 
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
     {
         "tanh": Activation(torch.tanh, _tanh_slope, _tanh_change),
-        "relu": Activation(torch.relu, lambda u, g: (u > 0) * g, _relu_change),
-        "erf": Activation(torch.erf, _erf_slope, _in_float64(torch.erf)),
-        "gelu": Activation(functional.gelu, _gelu_slope, _in_float64(functional.gelu)),
-        "linear": Activation(lambda u: u, lambda u, g: g, lambda u, v: v),
+        "relu": Activation(torch.relu, _relu_slope, _relu_change),
+        "erf": Activation(torch.erf, _erf_slope, partial(_change_in_float64, torch.erf)),
+        "gelu": Activation(
+            functional.gelu, _gelu_slope, partial(_change_in_float64, functional.gelu)
+        ),
+        "linear": Activation(_identity, _second, _second),
     }
 )
 """By the label of `scaling.ledger.Activation`."""

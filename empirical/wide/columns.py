@@ -15,16 +15,17 @@ memory decides, and the numbers are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
-from joblib import Parallel, delayed
+from numpy.typing import NDArray
 from torch import Tensor
 
-from empirical.measure import torch_threads
 from empirical.wide.noise import Stream
+from empirical.wide.passes import Chunk, products_of, sums, values, workers_share_memory
 from empirical.wide.streaming import Memory, Streaming
 
 Function = Callable[..., Tensor]
@@ -40,6 +41,12 @@ class Noise:
     stream: Stream
     count: int
 
+    def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
+        """The numbers of some neurons, (rows, count), in ``out`` if given."""
+        x = chunk.tensor(self, self.count) if out is None else out
+        self.stream.fill_(x, chunk.rows.start)
+        return x
+
 
 @dataclass(frozen=True, eq=False)
 class Given:
@@ -51,6 +58,10 @@ class Given:
     def count(self) -> int:
         """Columns."""
         return self.x.shape[1]
+
+    def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
+        """The numbers of some rows."""
+        return self.x[chunk.rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +75,11 @@ class Entrywise:
     def count(self) -> int:
         """Columns."""
         return self.arguments[0].count
+
+    def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
+        """The function of some rows, in ``out`` if given."""
+        value: Tensor = self.function(*map(chunk.columns, self.arguments))
+        return value if out is None else out.copy_(value)
 
 
 Atom = Noise | Given | Entrywise
@@ -117,9 +133,9 @@ class Columns:
         return tuple(atom for atom, _ in self.terms)
 
     @cached_property
-    def rounded(self) -> tuple[tuple[Atom, Tensor], ...]:
+    def rounded(self) -> tuple[tuple[Atom, NDArray[Any]], ...]:
         """The terms with coefficients in the dtype of the axis."""
-        return tuple((atom, c.to(self.axis.dtype)) for atom, c in self.terms)
+        return tuple((atom, c.to(self.axis.dtype).numpy()) for atom, c in self.terms)
 
     def rms(self, columns: Sequence[int] | None = None) -> float:
         """The root mean square entry."""
@@ -144,11 +160,11 @@ class Axis:
     """``side`` neurons, inputs or classes, and the Gram matrices of what they hold."""
 
     def __init__(self, side: int, dtype: torch.dtype, streaming: Streaming, memory: Memory) -> None:
-        self.side, self.dtype = side, dtype
-        self._streaming, self._memory = streaming, memory
+        self.side, self.dtype, self.streaming = side, dtype, streaming
+        self.kept: dict[Atom, Tensor] = {}
+        self.ready: set[Atom] = set()
+        self._memory = memory
         self._grams: dict[tuple[Atom, Atom], Tensor] = {}
-        self._kept: dict[Atom, Tensor] = {}
-        self._ready: set[Atom] = set()
 
     def none(self, count: int = 0) -> Columns:
         """Columns of zeros."""
@@ -167,9 +183,8 @@ class Axis:
         return Columns.of(self, Entrywise(function, arguments))
 
     def values(self, x: Columns) -> Tensor:
-        """The numbers themselves, (side, count); for axes that do not grow."""
-        parts = [_Chunk(self, rows).columns(x) for rows in self._chunks()]
-        return torch.cat(parts).double()
+        """The numbers themselves, (side, count), in the dtype of the axis."""
+        return values(self, x)
 
     def known(self, a: Atom, b: Atom) -> Tensor:
         """The Gram matrix of two atoms that a pass has met."""
@@ -187,28 +202,41 @@ class Axis:
             self._pass(list(wanted))
 
     def _pass(self, pairs: list[tuple[Atom, Atom]]) -> None:
-        met = _below(atom for pair in pairs for atom in pair)
+        products = products_of(pairs)
+        met = _below(atom for p in products for atom in (*p.left, *p.right))
+        self._make_room(met)
+        for p, total in zip(products, sums(self, products), strict=True):
+            rows = torch.split(total, [a.count for a in p.left])
+            for a, row in zip(p.left, rows, strict=True):
+                parts = torch.split(row, [b.count for b in p.right], dim=1)
+                for b, part in zip(p.right, parts, strict=True):
+                    self._grams[a, b] = part
+        self.ready.update(atom for atom in met if atom in self.kept)
+
+    def _make_room(self, met: Sequence[Atom]) -> None:
+        """Reserve what chunks of these atoms need, and keep what the rest of the memory holds."""
+        columns = sum(atom.count for atom in met)
+        row = columns * (2 * self.dtype.itemsize + 2 * torch.float64.itemsize)
+        rows = min(self.side, self.streaming.chunk)
+        self._memory.reserve(self.streaming.workers * rows * row)
+        if not workers_share_memory(self.streaming.workers):
+            return
         for atom in met:
             size = self.side * atom.count * self.dtype.itemsize
-            if atom not in self._kept and not isinstance(atom, Given) and self._memory.grants(size):
-                self._kept[atom] = torch.empty(self.side, atom.count, dtype=self.dtype)
+            if atom not in self.kept and not isinstance(atom, Given) and self._memory.grants(size):
+                self.kept[atom] = torch.empty(self.side, atom.count, dtype=self.dtype)
 
-        def sums(rows: slice) -> list[Tensor]:
-            chunk = _Chunk(self, rows)
-            return [chunk.double(a).T @ chunk.double(b) for a, b in pairs]
+    def forget(self) -> None:
+        """Let go of what was kept; sums stay known."""
+        self.kept.clear()
+        self.ready.clear()
 
-        totals: list[Tensor] | None = None
-        with torch_threads(1):  # chunks are too small to be shared among threads
-            run = Parallel(self._streaming.workers, backend="threading", return_as="generator")
-            for part in run(delayed(sums)(rows) for rows in self._chunks()):
-                totals = part if totals is None else [*map(torch.add, totals, part)]
-        assert totals is not None, "an axis has at least one row"
-        self._grams.update(zip(pairs, totals, strict=True))
-        self._ready.update(atom for atom in met if atom in self._kept)
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker without our memory needs: everything is computed again there."""
+        return {"side": self.side, "dtype": self.dtype, "streaming": self.streaming}
 
-    def _chunks(self) -> Iterator[slice]:
-        step = self._streaming.chunk
-        return (slice(i, min(i + step, self.side)) for i in range(0, self.side, step))
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state, memory=Memory(0))  # type: ignore[misc]
 
 
 def _below(atoms: Iterable[Atom]) -> list[Atom]:
@@ -226,56 +254,3 @@ def _below(atoms: Iterable[Atom]) -> list[Atom]:
     for atom in atoms:
         visit(atom)
     return list(met)
-
-
-class _Chunk:
-    """What some neurons hold; each atom is evaluated once."""
-
-    def __init__(self, axis: Axis, rows: slice) -> None:
-        self._axis, self._rows = axis, rows
-        self._values: dict[Atom, Tensor] = {}
-        self._doubles: dict[Atom, Tensor] = {}
-
-    def double(self, atom: Atom) -> Tensor:
-        """An atom in float64, (rows, count)."""
-        if atom not in self._doubles:
-            self._doubles[atom] = self.value(atom).double()
-        return self._doubles[atom]
-
-    def value(self, atom: Atom) -> Tensor:
-        """An atom, (rows, count): as it was kept, or computed."""
-        if atom not in self._values:
-            kept = self._axis._kept.get(atom)
-            if kept is None:
-                self._values[atom] = self._compute(atom, None)
-            elif atom in self._axis._ready:
-                self._values[atom] = kept[self._rows]
-            else:
-                self._values[atom] = self._compute(atom, kept[self._rows])
-        return self._values[atom]
-
-    def _compute(self, atom: Atom, out: Tensor | None) -> Tensor:
-        rows = self._rows
-        match atom:
-            case Noise(stream, count):
-                x = out
-                if x is None:
-                    x = torch.empty(rows.stop - rows.start, count, dtype=self._axis.dtype)
-                stream.fill_(x, rows.start)
-                return x
-            case Given(x):
-                return x[rows]
-            case Entrywise(function, arguments):
-                value: Tensor = function(*map(self.columns, arguments))
-                return value if out is None else out.copy_(value)
-
-    def columns(self, x: Columns) -> Tensor:
-        """A combination, (rows, count)."""
-        total: Tensor | None = None
-        for atom, c in x.rounded:
-            value = self.value(atom)
-            total = value @ c if total is None else total.addmm_(value, c)
-        if total is None:
-            rows = self._rows.stop - self._rows.start
-            return torch.zeros(rows, x.count, dtype=self._axis.dtype)
-        return total

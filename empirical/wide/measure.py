@@ -69,6 +69,7 @@ def measure_wide(
     run = _Run(trial, constants, width, seed, steps, streaming or Streaming())
     before, after = run.trained()
     sizes = run.sizes(before, after)
+    before.forget()
     check_finite(sizes, width, seed)
     seconds = time.perf_counter() - start
     peak = peak_memory("cpu")

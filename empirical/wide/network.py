@@ -59,6 +59,11 @@ class Network:
         """The output f, (classes, samples)."""
         return self.h[-1].axis.values(self.h[-1])
 
+    def forget(self) -> None:
+        """Let go of what neurons hold, here and in every network stepped from this one."""
+        for h in self.h:
+            h.axis.forget()
+
     def at(self, position: int) -> list[Parameter]:
         """The weight and the bias that feed u_l."""
         return [self.parameters[layer.name] for layer in self.setting.at(position)]

@@ -25,6 +25,7 @@ ROWS = 8192
 """Neurons that share a generator. Another value would give other numbers of the same law."""
 
 _UNIT = 2.0**-31
+_LOG = torch.tensor(62 * math.log(2))  # -2 log(_UNIT)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ def _fill_(out: Tensor, generator: np.random.Generator) -> None:
     bits = generator.integers(0, 2**64, half, dtype=np.uint64)  # releases the GIL
     whole = torch.from_numpy(bits.view(np.int32)).float()
     radius, angle = whole[:half], whole[half:].mul_(math.pi * _UNIT)
-    radius.add_(0.5).abs_().mul_(_UNIT).log_().mul_(-2).sqrt_()
-    torch.mul(radius, torch.cos(angle), out=flat[:half])
-    torch.mul(radius[: len(flat) - half], torch.sin(angle)[: len(flat) - half], out=flat[half:])
+    radius.add_(0.5).abs_().log_()
+    torch.sub(_LOG, radius, alpha=2, out=radius).sqrt_()
+    torch.cos(angle[: len(flat) - half], out=flat[half:])
+    torch.sin(angle, out=flat[:half])
+    flat[half:].mul_(radius[: len(flat) - half])
+    flat[:half].mul_(radius)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -21,16 +20,19 @@ class Streaming:
     Args:
         dtype: of what neurons hold; sums over neurons are float64 always. By default float64 up to
             a width of `EXACT_BELOW`, float32 above it.
-        memory_limit: bytes that may be kept between passes; what exceeds them is computed again.
-            By default half of what is free.
-        workers: threads that chunks are shared among.
+        memory_limit: bytes for the chunks at work and for what is kept between passes; what does
+            not fit is computed again. Beyond what python and its libraries take, in each worker.
+        workers: processes that neurons are shared among, unless another backend of joblib is
+            active. Only a single one keeps anything: the others would not see it.
         chunk: neurons at a time, a multiple of `noise.ROWS`; about what a cache holds.
+        task: neurons at least that are worth the way to another process.
     """
 
     dtype: torch.dtype | None = None
-    memory_limit: int | None = None
+    memory_limit: int = 2**30
     workers: int = 1
-    chunk: int = 2 * ROWS
+    chunk: int = ROWS
+    task: int = 2**17
 
     def __post_init__(self) -> None:
         if self.dtype not in (None, torch.float32, torch.float64):
@@ -39,13 +41,16 @@ class Streaming:
             )
         if self.chunk < 1 or self.chunk % ROWS:
             raise InvalidInput(
-                f"chunks of {self.chunk} neurons", f"a multiple of {ROWS}", f"pass {2 * ROWS}"
+                f"chunks of {self.chunk} neurons", f"a multiple of {ROWS}", f"pass {ROWS}"
             )
-        if self.workers < 1:
-            raise InvalidInput(f"workers={self.workers}", "at least 1", "pass workers=1")
-        if self.memory_limit is not None and self.memory_limit < 0:
+        for name in ("workers", "task"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(
+                    f"{name}={getattr(self, name)}", "at least 1", f"leave {name} out"
+                )
+        if self.memory_limit < 1:
             raise InvalidInput(
-                f"memory_limit={self.memory_limit}", "a number of bytes", "pass 0 to keep nothing"
+                f"memory_limit={self.memory_limit}", "a number of bytes", "pass memory_limit=2**30"
             )
 
     def type_at(self, width: int) -> torch.dtype:
@@ -54,25 +59,32 @@ class Streaming:
 
     def memory(self) -> Memory:
         """A fresh allowance."""
-        limit = _free() // 2 if self.memory_limit is None else self.memory_limit
-        return Memory(limit)
+        return Memory(self.memory_limit)
 
 
 class Memory:
-    """An allowance of bytes, granted first come, first served."""
+    """An allowance of bytes: for the chunks at work, and for what is kept between passes."""
 
     def __init__(self, limit: int) -> None:
-        self._left = limit
+        self._limit, self._kept, self._working = limit, 0, 0
+
+    def reserve(self, working: int) -> None:
+        """Set aside what the chunks of a pass need.
+
+        Raises:
+            InvalidInput: if that alone exceeds the allowance.
+        """
+        if working > self._limit:
+            needed = -(-working // 2**20)
+            raise InvalidInput(
+                f"a memory limit of {self._limit / 2**20:,.1f} MiB",
+                f"at least {needed:,} MiB, which the chunks of all workers fill at once",
+                f"pass --memory-limit {needed}MiB or more, fewer workers, or fewer samples",
+            )
+        self._working = max(self._working, working)
 
     def grants(self, size: int) -> bool:
-        """Take ``size`` bytes if they are left."""
-        granted = size <= self._left
-        self._left -= size if granted else 0
+        """Take ``size`` bytes for good if they are left."""
+        granted = self._working + self._kept + size <= self._limit
+        self._kept += size if granted else 0
         return granted
-
-
-def _free() -> int:
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 2**32

@@ -1,0 +1,176 @@
+"""One pass over neurons: atoms are evaluated chunk by chunk, and small float64 sums come back.
+
+    slices of neurons  ->  tasks, shared among workers    (cut by the width alone, so that sums do
+                                                           not depend on how many workers there are)
+    chunks of a slice  ->  what a cache holds, one at a time
+
+Claim.  A task is a function of its description alone: noise is drawn again from its counters. So
+it may run in a thread, in another process or on another machine, and a task whose worker died is
+simply run again, with the same result. Workers that share memory also find there what was kept.
+
+Which workers there are is joblib's business: processes of this machine by default, or whatever
+backend is active (`joblib.parallel_config`), a Dask cluster among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from joblib.parallel import get_active_backend
+from numpy.typing import NDArray
+from torch import Tensor
+
+from empirical.measure import blas_threads
+
+if TYPE_CHECKING:
+    from empirical.wide.columns import Atom, Axis, Columns
+
+Floats: TypeAlias = NDArray[np.float64]
+MOST_TASKS = 64
+
+
+@dataclass(frozen=True)
+class Product:
+    """The Gram matrix of two lists of atoms; of one list with itself where they are the same."""
+
+    left: tuple[Atom, ...]
+    right: tuple[Atom, ...]
+
+
+def products_of(pairs: Sequence[tuple[Atom, Atom]]) -> list[Product]:
+    """Products that cover all pairs: one of all atoms with themselves unless that wastes much."""
+    atoms = tuple(dict.fromkeys(atom for pair in pairs for atom in pair))
+    if _count(atoms) ** 2 <= 3 * sum(a.count * b.count for a, b in pairs):
+        return [Product(atoms, atoms)]
+    rows: dict[Atom, list[Atom]] = {}
+    for a, b in pairs:
+        rows.setdefault(a, []).append(b)
+    return [Product((a,), tuple(others)) for a, others in rows.items()]
+
+
+def sums(axis: Axis, products: Sequence[Product]) -> list[Tensor]:
+    """Every product, (left columns, right columns), summed over all neurons of the axis."""
+    totals: list[Floats] | None = None
+    for part in _run(axis, partial(_sums, axis, tuple(products))):
+        totals = part if totals is None else [x + y for x, y in zip(totals, part, strict=True)]
+    assert totals is not None, "an axis has at least one row"
+    return [torch.from_numpy(total) for total in totals]
+
+
+def values(axis: Axis, x: Columns) -> Tensor:
+    """The numbers themselves, (side, count), in the dtype of the axis."""
+    return torch.cat(list(_run(axis, partial(_values, axis, x))))
+
+
+def workers_share_memory(workers: int) -> bool:
+    """Whether a worker sees what this process keeps."""
+    backend, _ = get_active_backend()
+    return workers == 1 or bool(getattr(backend, "supports_sharedmem", False))
+
+
+def _run(axis: Axis, task: Callable[[slice], Any]) -> Iterator[Any]:
+    least = max(axis.streaming.task, -(-axis.side // MOST_TASKS))
+    slices = list(_pieces(slice(0, axis.side), least, axis.streaming.chunk))
+    if len(slices) == 1:
+        yield _alone(task, slices[0])
+    else:
+        run = Parallel(axis.streaming.workers, return_as="generator")
+        yield from run(delayed(_alone)(task, rows) for rows in slices)
+
+
+def _alone(task: Callable[[slice], Any], rows: slice) -> Any:
+    """A task on one thread: chunks are too small to be shared among several."""
+    with blas_threads(1):
+        return task(rows)
+
+
+def _pieces(rows: slice, least: int, unit: int) -> Iterator[slice]:
+    """Neighbouring slices of at least so many rows, each a multiple of the unit but the last."""
+    step = -(-least // unit) * unit
+    return (slice(i, min(i + step, rows.stop)) for i in range(rows.start, rows.stop, step))
+
+
+def _sums(axis: Axis, products: Sequence[Product], rows: slice) -> list[Floats]:
+    totals = [np.zeros((_count(p.left), _count(p.right))) for p in products]
+    workspace = Workspace()
+    for piece in _pieces(rows, 1, axis.streaming.chunk):
+        chunk = Chunk(axis, piece, workspace)
+        for total, product in zip(totals, products, strict=True):
+            left = chunk.beside(product.left)
+            right = left if product.right == product.left else chunk.beside(product.right)
+            total += left.T @ right
+    return totals
+
+
+def _values(axis: Axis, x: Columns, rows: slice) -> Tensor:
+    workspace = Workspace()
+    pieces = _pieces(rows, 1, axis.streaming.chunk)
+    return torch.cat([Chunk(axis, p, workspace).columns(x).clone() for p in pieces])
+
+
+def _count(atoms: Sequence[Atom]) -> int:
+    return sum(atom.count for atom in atoms)
+
+
+class Workspace:
+    """Memory that every chunk of a task writes to again: fresh memory is dearer than sums."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[object, Tensor] = {}
+
+    def tensor(self, owner: object, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """An uninitialised (rows, columns) tensor, the same memory for the same owner."""
+        buffer = self._buffers.get(owner)
+        if buffer is None or len(buffer) < rows:
+            buffer = self._buffers[owner] = torch.empty(rows, columns, dtype=dtype)
+        return buffer[:rows]
+
+
+class Chunk:
+    """What some neurons hold; each atom is evaluated once."""
+
+    def __init__(self, axis: Axis, rows: slice, workspace: Workspace) -> None:
+        self.axis, self.rows, self._workspace = axis, rows, workspace
+        self._values: dict[Atom, Tensor] = {}
+
+    def tensor(self, owner: object, columns: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Memory for the (rows, columns) of an atom or a combination of atoms."""
+        rows = int(self.rows.stop - self.rows.start)
+        return self._workspace.tensor(owner, rows, columns, dtype or self.axis.dtype)
+
+    def beside(self, atoms: tuple[Atom, ...]) -> Floats:
+        """Atoms side by side in float64, (rows, columns of all)."""
+        double = self.tensor(atoms, _count(atoms), torch.float64)
+        start = 0
+        for atom in atoms:
+            double[:, start : start + atom.count] = self.value(atom)
+            start += atom.count
+        return double.numpy()
+
+    def value(self, atom: Atom) -> Tensor:
+        """An atom, (rows, count): as it was kept, or computed."""
+        if atom not in self._values:
+            kept = self.axis.kept.get(atom)
+            if kept is not None and atom in self.axis.ready:
+                self._values[atom] = kept[self.rows]
+            else:
+                self._values[atom] = atom.evaluate(self, None if kept is None else kept[self.rows])
+        return self._values[atom]
+
+    def columns(self, x: Columns) -> Tensor:
+        """A combination, (rows, count); the memory is that of the next chunk's."""
+        total = self.tensor(x, x.count)
+        if not x.terms:
+            return total.zero_()
+        for i, (atom, c) in enumerate(x.rounded):
+            part = self.tensor((x, "term"), x.count) if i else total
+            np.matmul(self.value(atom).numpy(), c, out=part.numpy())  # faster than torch's, if thin
+            if i:
+                total += part
+        return total
