@@ -1,19 +1,20 @@
 """Which rules are measured how, and the measurements: every width and seed, none of them twice.
 
-A plan splits rules by what they allow: wide for updates D C H^T, dense for the others. `run`
-measures the cells of one rule, width by width, keeps each in the store as it is finished, and takes
-from the store what an earlier run of the same configuration left there.
+A plan splits rules by what they allow (wide/paths.py): wide with dense networks as a cross-check,
+or dense alone. `run` measures the cells of one rule, width by width, keeps each in the store as it
+is finished, and takes from the store what an earlier run of the same configuration left there.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any, TypeAlias
+
+from joblib import Parallel, delayed
 
 from derivations.declaration import Optimizer
 from empirical.data import Data
@@ -24,12 +25,14 @@ from empirical.measure import (
     Measurement,
     Sizes,
     Trial,
+    cores,
     measure,
     measure_mean,
 )
 from empirical.store import Store, fingerprint
-from empirical.wide import Streaming, measure_wide
-from empirical.wide.low_rank import is_low_rank, refuse_unless_low_rank
+from empirical.wide import MEMORY_LIMIT, WIDE_PROBE, Streaming, measure_wide
+from empirical.wide.paths import Path, path_of, refuse_unless_wide
+from empirical.wide.rows import is_one_task
 from scaling.errors import InvalidInput
 from scaling.problem import Exponents, Problem
 from scaling.scale import Bounds
@@ -65,10 +68,14 @@ class Experiment:
 
 
 DENSE_WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
-WIDE_WIDTHS = tuple(4**k for k in range(4, 11))
-WIDE_PROBE = 16
-"""Probe samples in wide mode, where every sample is a column of the widest layer."""
-SEEDS = {Mode.DENSE: 16, Mode.WIDE: 6}
+WIDE_WIDTHS = {
+    Path.CORE: tuple(4**k for k in range(4, 11)),
+    Path.ROWS: tuple(2**k for k in range(8, 15)),
+}
+CROSS_WIDTHS = (64, 256, 1024, 4096)
+"""Of the dense networks that wide mode is checked against."""
+SEEDS = 16
+WIDE_SEEDS = {Path.CORE: 6, Path.ROWS: 24}
 MARGIN = {Mode.DENSE: 0.05, Mode.WIDE: 0.02}
 Row: TypeAlias = tuple[Problem, Exponents, Bounds, Optimizer]
 
@@ -82,36 +89,43 @@ def plan(
     data: Data,
     device: str,
     threads: int,
+    memory_limit: int | None = None,
 ) -> list[tuple[list[Row], Experiment]]:
-    """Which rules are measured how: ``mode`` is auto, dense, wide or both.
+    """Which rules are measured how: ``mode`` is auto, dense or wide.
 
-    auto: wide for every rule of the form D C H^T, dense for the others. both: all rules dense too.
+    auto: wide for every rule that it covers, with dense networks of moderate width as a
+    cross-check; dense alone for the others.
     """
-    wide = [table for table in tables if mode != "dense" and is_low_rank(table[0].rule)]
-    if mode == "wide":
-        for table in tables:
-            refuse_unless_low_rank(table[0].rule)
-    dense = [table for table in tables if mode in ("dense", "both") or table not in wide]
+    for table in tables:
+        if mode == "wide" or (mode == "auto" and path_of(table[0].rule) is not None):
+            refuse_unless_wide(table[0].rule, max(widths or (1,)))
+    ways = [None if mode == "dense" else path_of(table[0].rule) for table in tables]
+    streaming = Streaming(workers=threads or cores(), memory_limit=memory_limit or MEMORY_LIMIT)
     plans = []
-    for chosen, how, usual in ((wide, Mode.WIDE, WIDE_WIDTHS), (dense, Mode.DENSE, DENSE_WIDTHS)):
+    for path in Path:
+        chosen = [table for table, way in zip(tables, ways, strict=True) if way is path]
         if chosen:
-            tolerance = MARGIN[how] if margin is None else margin
-            place = device if how is Mode.DENSE else "cpu"
-            streaming = Streaming(workers=threads or os.cpu_count() or 1)
-            few = replace(data, probe_inputs=data.probe_inputs[:WIDE_PROBE],
-                          probe_targets=data.probe_targets[:WIDE_PROBE])  # fmt: skip
             experiment = Experiment(
-                widths or usual,
-                seeds or SEEDS[how],
-                tolerance,
-                data if how is Mode.DENSE else few,
-                place,
-                threads,
-                how,
-                streaming,
-            )
+                widths or WIDE_WIDTHS[path], seeds or WIDE_SEEDS[path],
+                MARGIN[Mode.WIDE] if margin is None else margin,
+                data.with_probe(WIDE_PROBE[path]), "cpu", threads, Mode.WIDE, streaming,
+            )  # fmt: skip
+            plans.append((chosen, experiment))
+    for also_wide in (True, False):
+        chosen = [table for table, way in zip(tables, ways, strict=True) if bool(way) is also_wide]
+        if chosen and not (also_wide and mode == "wide"):
+            experiment = Experiment(
+                _cross(widths) if also_wide else widths or DENSE_WIDTHS, seeds or SEEDS,
+                MARGIN[Mode.DENSE] if margin is None else margin, data, device, threads,
+            )  # fmt: skip
             plans.append((chosen, experiment))
     return plans
+
+
+def _cross(widths: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The widths of dense networks beside wide ones: those asked for, as far as they reach."""
+    within = tuple(width for width in widths or () if width <= CROSS_WIDTHS[-1])
+    return within if len(within) >= 3 else CROSS_WIDTHS
 
 
 def trial_of(table: Row, experiment: Experiment) -> Trial:
@@ -139,25 +153,43 @@ def run(
     tick: Tick | None,
 ) -> list[list[Measurement]]:
     """Measurements by seed and width; those in the store are not repeated."""
-    cells = [(s, w) for w in experiment.widths for s in range(experiment.seeds)]
     key = fingerprint(_configuration(trial, experiment))
     runs: dict[tuple[int, int], Measurement] = {}
-    for done, (seed, width) in enumerate(cells):
-        stored = store.get(key, width, seed)
-        if stored is None:
-            networks = min(
-                MOST_NETWORKS, max(1, min(experiment.widths[-1], DENSE_WIDTHS[-1]) // width)
-            )
-            measurement = measure_mean(
-                one_network(experiment), trial, constants, width, seed, networks
-            )
+    cells = experiment.seeds * len(experiment.widths)
+    for width in experiment.widths:
+        missing = []
+        for seed in range(experiment.seeds):
+            stored = store.get(key, width, seed)
+            if stored is None:
+                missing.append(seed)
+            else:
+                runs[seed, width] = _unpacked(name, width, seed, stored, trial)
+        for seed, measurement in _measured(trial, constants, experiment, width, missing):
             store.put(key, width, seed, _packed(measurement))
-        else:
-            measurement = _unpacked(name, width, seed, stored, trial)
-        runs[seed, width] = measurement
-        if tick is not None:
-            tick(name, index * len(cells) + done + 1, total * len(cells))
+            runs[seed, width] = measurement
+            if tick is not None:
+                tick(name, index * cells + len(runs), total * cells)
+    if tick is not None:
+        tick(name, (index + 1) * cells, total * cells)
     return [[runs[s, w] for w in experiment.widths] for s in range(experiment.seeds)]
+
+
+def _measured(
+    trial: Trial, constants: Constants, experiment: Experiment, width: int, seeds: Sequence[int]
+) -> Iterator[tuple[int, Measurement]]:
+    """The seeds of one width: shared among workers where a network is too small to be."""
+    networks = min(MOST_NETWORKS, max(1, min(experiment.widths[-1], DENSE_WIDTHS[-1]) // width))
+    streaming = experiment.streaming
+    small = experiment.mode is Mode.WIDE and is_one_task(trial.problem.rule, width, streaming)
+    inner = replace(streaming, workers=1) if small else streaming
+    one = one_network(replace(experiment, streaming=inner))
+    task = partial(measure_mean, one, trial, constants, width, networks=networks)
+    if not small or streaming.workers == 1 or len(seeds) < 2:
+        for seed in seeds:
+            yield seed, task(seed)
+        return
+    run = Parallel(streaming.workers, return_as="generator")
+    yield from zip(seeds, run(delayed(task)(seed) for seed in seeds), strict=True)
 
 
 def one_network(experiment: Experiment) -> Measure:

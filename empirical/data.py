@@ -18,7 +18,7 @@ folder of the user's. Nothing is downloaded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -47,6 +47,11 @@ class Data:
     probe_inputs: Tensor
     probe_targets: Tensor
     name: str
+
+    def with_probe(self, count: int) -> Data:
+        """The same training samples with at most so many probe samples."""
+        inputs, targets = self.probe_inputs[:count], self.probe_targets[:count]
+        return replace(self, probe_inputs=inputs, probe_targets=targets)
 
     @property
     def samples(self) -> int:

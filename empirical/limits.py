@@ -31,7 +31,7 @@ from torch import Tensor
 from empirical.layer import LayerTensors
 from empirical.measure import Constants, Trial
 from empirical.numbers import State, evaluate
-from empirical.wide.low_rank import is_low_rank
+from empirical.wide.paths import Path, path_of
 from scaling.errors import NotCovered
 from scaling.language import Call, Power
 from scaling.ledger import Loss
@@ -143,7 +143,7 @@ def limits(trial: Trial, constants: Constants, width: int) -> dict[str, Limit]:
     setting, data = trial.problem.setting, trial.data
     scales = trial.scales(width, constants)
     rule = trial.problem.rule
-    if not is_low_rank(rule):
+    if path_of(rule) is not Path.CORE:
         raise NotCovered(f"the entrywise rule {rule}", "an update D C H^T", "measure it")
     output = trial.exponents.b["output"] + trial.exponents.a["output"]
     if any(layer.is_bias for layer in setting.layers) or trial.problem.sampled_fisher:

@@ -1,8 +1,8 @@
-"""One step of one network, measured: init, own updates, feature changes, output change.
+"""Steps of one network, measured: init, own updates, feature changes, output change.
 
     init     RMS of h_l at the start (of f in the output layer)
-    own      RMS of dW_l h_{l-1}: what the layer's own update does to its output
-    feature  RMS of h_l after the step minus h_l before it (df in the output layer)
+    own      RMS of dW_l h_{l-1}: what the layer's own updates do to its output at the start
+    feature  RMS of h_l after the steps minus h_l before them (df in the output layer)
 
 All are taken on held-out probe samples, in float64, on a real network trained by `RuleOptimizer`.
 The data are the same at every width; the seed varies the weights only. A bias is a layer: its
@@ -30,13 +30,14 @@ from functools import cache
 from typing import TypeAlias
 
 import torch
+from joblib import cpu_count
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from empirical.capture import Loss as SampledLoss
 from empirical.data import Data
 from empirical.networks import MLP
-from empirical.numbers import Record, Update
+from empirical.numbers import Record
 from empirical.optimizers import Fisher, RuleOptimizer
 from empirical.parametrize import LayerScales, at_width, draw_
 from empirical.values import Value
@@ -52,7 +53,7 @@ Sums: TypeAlias = Mapping[tuple[str, Node], tuple[float, float]]
 
 OWN_AT_BASE = 0.1
 DAMPING_AT_BASE = 0.1
-READOUTS = 64
+READOUTS = 256
 MOST_NETWORKS = 16
 
 
@@ -145,11 +146,16 @@ class Measurement:
         }
 
 
-def measure(trial: Trial, constants: Constants, width: int, seed: int) -> Measurement:
-    """Take one step at one width and seed, and measure it.
+def measure(
+    trial: Trial, constants: Constants, width: int, seed: int, steps: int = 1
+) -> Measurement:
+    """Take steps at one width and seed, and measure them.
 
-    ``sums`` of the result holds, for every sum with a damping, the sizes of its two terms.
+    ``sums`` of the result holds, for every sum with a damping, the sizes of its two terms in the
+    last step. Raises `InvalidInput` for fewer than one step.
     """
+    if steps < 1:
+        raise InvalidInput(f"steps={steps}", "at least 1", "pass steps=1")
     check_memory(width, trial.problem.setting.depth)
     start = time.perf_counter()
     scales = trial.scales(width, constants)
@@ -158,20 +164,29 @@ def measure(trial: Trial, constants: Constants, width: int, seed: int) -> Measur
     with torch.no_grad():
         before = model.hidden(probe)
         readout = _readout_size(trial, model, scales, before, width, seed)
-    optimizer, sums = _step(trial, model, scales, seed)
-    updates = optimizer.updates()
+    first = {name: p.detach().clone() for name, p in model.named_parameters() if steps > 1}
+    sums: Sums = {}
+    training = _Training(trial, model, scales, seed)
+    for _ in range(steps):
+        sums = training.step()
+    updates = training.optimizer.updates()
     with torch.no_grad():
         after = model.hidden(probe)
         sizes = {}
         for name, layer in trial.layers():
             l = layer.position - 1
             source = probe if l == 0 else before[l - 1]
-            moved = _move(updates[name], layer, source, scales[layer.name])
-            first = _rms(before[l]) if l + 1 < len(before) else readout
+            own = _input_of(layer, source, scales[layer.name])
+            tensor = name if layer.is_bias else f"{name}.weight"
+            if steps == 1:  # the update itself, which a difference of weights would round off
+                moved = scales[layer.name].lr * (updates[name] @ own.T)
+            else:
+                change = model.get_parameter(tensor) - first[tensor]
+                moved = change.reshape(len(change), -1) @ own.T
+            size = _rms(before[l]) if l + 1 < len(before) else readout
             if layer.is_bias:
-                first = scales[layer.name].std
-            change = after[l] - before[l]
-            sizes[layer.name] = Sizes(first, moved, _rms(change))
+                size = scales[layer.name].std
+            sizes[layer.name] = Sizes(size, _rms(moved), _rms(after[l] - before[l]))
     seconds = time.perf_counter() - start
     check_finite(sizes, width, seed)
     rule = trial.problem.rule
@@ -219,7 +234,7 @@ def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
     constants = trial.unit_constants()
     scales = trial.scales(width, constants)
     model = dense_network(trial, scales, width, seed)
-    _, sums = _step(trial, model, scales, seed)
+    sums = _Training(trial, model, scales, seed).step()
     rho = {name: dict(values) for name, values in constants.rho.items()}
     for (name, total), (other, damping) in sums.items():
         for symbol in dampings_in(total):
@@ -257,53 +272,54 @@ def dense_network(trial: Trial, scales: Mapping[str, LayerScales], width: int, s
     return model
 
 
-def _step(
-    trial: Trial,
-    model: MLP,
-    scales: Mapping[str, LayerScales],
-    seed: int,
-) -> tuple[RuleOptimizer, Sums]:
-    """One step of the rule on the training batch, and the sizes of both terms of damped sums."""
-    problem, data = trial.problem, trial.data
-    rule = problem.rule
-    names = dict(trial.layers())
-    values: dict[str, Mapping[str, float]] = {}
-    for symbol in rule.dampings:
-        values[symbol] = {n: scales[layer.name].dampings[symbol] for n, layer in names.items()}
-    for symbol in (*rule.constants, *rule.exponents):
-        number = number_of(trial, symbol)
-        values[symbol] = dict.fromkeys(names, number)
-    damped = damped_sums(rule)
-    sizes: dict[str, dict[Node, float]] = {n: {} for n in names}
-    recorders = {n: terms_recorder(sizes[n], damped) for n in names}
+class _Training:
+    """A rule at work on a network: every step is one of the whole training batch."""
 
-    def record(name: str, node: Node, value: Value) -> None:
-        recorders[name](node, value)
+    def __init__(
+        self, trial: Trial, model: MLP, scales: Mapping[str, LayerScales], seed: int
+    ) -> None:
+        self._trial, self._model = trial, model
+        rule = trial.problem.rule
+        self._names = names = dict(trial.layers())
+        values: dict[str, Mapping[str, float]] = {}
+        for symbol in rule.dampings:
+            values[symbol] = {n: scales[layer.name].dampings[symbol] for n, layer in names.items()}
+        for symbol in (*rule.constants, *rule.exponents):
+            values[symbol] = dict.fromkeys(names, number_of(trial, symbol))
+        self._damped = damped_sums(rule)
+        self._sizes: dict[str, dict[Node, float]] = {n: {} for n in names}
+        recorders = {n: terms_recorder(self._sizes[n], self._damped) for n in names}
 
-    optimizer = RuleOptimizer(
-        model,
-        rule,
-        {n: scales[layer.name].lr for n, layer in names.items()},
-        values,
-        Fisher.TRUE if problem.sampled_fisher else Fisher.EMPIRICAL,
-        record=record,
-    )
-    output = model(data.inputs.to(trial.device))
-    targets = data.targets.to(trial.device)
-    if problem.sampled_fisher:
-        kind = sampled_loss(problem.setting.loss)
-        generator = torch.Generator(device=trial.device).manual_seed(seed)
-        optimizer.sample_fisher(output, kind, generator)
-    loss = loss_of(problem.setting.loss, output, targets)
-    torch.autograd.backward(loss)
-    optimizer.step()
-    sums = {
-        (names[n].name, total): (sizes[n][other], sizes[n][damping])
-        for total, (other, damping) in damped.items()
-        for n in names
-        if other in sizes[n] and damping in sizes[n]
-    }
-    return optimizer, sums
+        def record(name: str, node: Node, value: Value) -> None:
+            recorders[name](node, value)
+
+        self._generator = torch.Generator(device=trial.device).manual_seed(seed)
+        self.optimizer = RuleOptimizer(
+            model,
+            rule,
+            {n: scales[layer.name].lr for n, layer in names.items()},
+            values,
+            Fisher.TRUE if trial.problem.sampled_fisher else Fisher.EMPIRICAL,
+            record=record,
+        )
+
+    def step(self) -> Sums:
+        """One step, and the sizes of both terms of damped sums in it."""
+        problem, data = self._trial.problem, self._trial.data
+        self.optimizer.zero_grad()
+        output = self._model(data.inputs.to(self._trial.device))
+        targets = data.targets.to(self._trial.device)
+        if problem.sampled_fisher:
+            kind = sampled_loss(problem.setting.loss)
+            self.optimizer.sample_fisher(output, kind, self._generator)
+        torch.autograd.backward(loss_of(problem.setting.loss, output, targets))
+        self.optimizer.step()
+        return {
+            (layer.name, total): (self._sizes[n][other], self._sizes[n][damping])
+            for total, (other, damping) in self._damped.items()
+            for n, layer in self._names.items()
+            if other in self._sizes[n] and damping in self._sizes[n]
+        }
 
 
 def damped_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:
@@ -369,13 +385,11 @@ def number_of(trial: Trial, symbol: str) -> float:
     )
 
 
-def _move(update: Update, layer: Layer, source: Tensor, scales: LayerScales) -> float:
-    """RMS of lr * dW h on the probe; ``source`` holds h_{l-1} as rows."""
+def _input_of(layer: Layer, source: Tensor, scales: LayerScales) -> Tensor:
+    """What a layer's weights act on, as rows; ``source`` is h_{l-1} on the probe."""
     if layer.is_bias:
-        source = torch.ones(1, 1, dtype=source.dtype, device=source.device)
-    else:
-        source = scales.multiplier * source
-    return scales.lr * _rms(update @ source.T)
+        return torch.ones(1, 1, dtype=source.dtype, device=source.device)
+    return scales.multiplier * source
 
 
 def _readout_size(
@@ -447,14 +461,19 @@ def check_memory(width: int, depth: int) -> None:
         raise InvalidInput(
             f"a dense network of width {width:,}, which needs {needed / 2**30:,.1f} GiB",
             f"at most the {available / 2**30:,.1f} GiB that are free",
-            "choose a smaller width: three decades below 4096 already fix an exponent",
+            "add --mode wide, which needs no such matrix, or choose a smaller width",
         )
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return int(cpu_count())
 
 
 @contextmanager
 def blas_threads(threads: int) -> Iterator[None]:
     """Use that many threads for torch and every BLAS (0: all cores), and restore the old number."""
-    count, old = threads or os.cpu_count() or 1, torch.get_num_threads()
+    count, old = threads or cores(), torch.get_num_threads()
     torch.set_num_threads(count)
     try:
         with _thread_pools().limit(limits=count, user_api="blas"):

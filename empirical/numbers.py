@@ -21,7 +21,7 @@ not finite comes out as such).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,7 +51,7 @@ from scaling.language import (
 from scaling.rule import Rule, evaluate_power
 from scaling.shapes import Dim
 
-__all__ = ["LayerTensors", "Record", "State", "Update", "evaluate"]
+__all__ = ["LayerTensors", "Record", "State", "Update", "evaluate", "evaluate_nodes"]
 
 Record = Callable[[Node, Value], None]
 
@@ -137,6 +137,26 @@ def evaluate(
     reading.advance()
     assert isinstance(result, Rectangular), "Rule refuses an expression that is no update"
     return Update(result)
+
+
+@torch.no_grad()
+def evaluate_nodes(
+    nodes: Sequence[Node],
+    layer: LayerTensors,
+    values: Mapping[str, float],
+    state: State,
+    record: Record | None = None,
+    known: Mapping[Node, Value] | None = None,
+) -> list[Value]:
+    """The values of several parts of a rule, read together: one step of ``state``.
+
+    ``known`` gives the values of some nodes, which are not read then. See `evaluate`.
+    """
+    reading = _Reading(LayerValues(layer, dense=False), values, state, record)
+    reading.known.update(known or {})
+    found = [reading.value(node) for node in nodes]
+    reading.advance()
+    return found
 
 
 class _Reading:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from empirical.data import Data
-from empirical.measure import Measurement, Trial, blas_threads, calibrate, check_memory, measure
-from empirical.wide import Streaming, measure_wide
-from empirical.wide.low_rank import is_low_rank, refuse_unless_low_rank
-from scaling.errors import InvalidInput
+from empirical.measure import (
+    Measurement,
+    Trial,
+    blas_threads,
+    calibrate,
+    check_memory,
+    cores,
+    measure,
+)
+from empirical.wide import MEMORY_LIMIT, WIDE_PROBE, Streaming, measure_wide
+from empirical.wide.paths import Path, path_of, refuse_unless_wide
 from scaling.problem import Exponents, Problem
 
 BASE = 64
@@ -28,31 +36,27 @@ def measure_once(
     threads: int = 0,
     mode: str = "auto",
     steps: int = 1,
+    memory_limit: int | None = None,
 ) -> Measurement:
     """Measure one network, calibrated at the base width.
 
-    ``mode``: dense, wide, or auto: dense up to a width of 4096 and for one step, wide beyond.
+    ``mode``: dense, wide, or auto: dense up to a width of 4096, wide beyond where the rule allows.
 
     Raises:
         InvalidInput: for a width or rule out of the mode's reach, and for what `measure` refuses.
     """
     trial = Trial(problem, exponents, values, data, device)
-    wide = mode == "wide"
-    if mode == "auto":
-        wide = is_low_rank(problem.rule) and (width > DENSE_UP_TO or steps > 1)
-    if mode == "both":
-        raise InvalidInput("--mode both for one measurement", "dense, wide or auto", "choose one")
+    path = path_of(problem.rule)
+    wide = mode == "wide" or (mode == "auto" and width > DENSE_UP_TO and path is not None)
     if wide:
-        refuse_unless_low_rank(problem.rule)
-    elif steps > 1:
-        raise InvalidInput(
-            f"{steps} steps in dense mode", "one step", "use --mode wide, where the rule allows it"
-        )
+        refuse_unless_wide(problem.rule, width)
+        trial = replace(trial, data=data.with_probe(WIDE_PROBE[path or Path.CORE]))
     else:
         check_memory(width, problem.setting.depth)
     with blas_threads(threads):
         constants = calibrate(trial, min(BASE, width))
-        if wide:
-            streaming = Streaming(workers=threads or 1)
-            return measure_wide(trial, constants, width, seed, steps, streaming)
-        return measure(trial, constants, width, seed)
+        if not wide:
+            return measure(trial, constants, width, seed, steps)
+        limit = memory_limit or MEMORY_LIMIT
+        streaming = Streaming(workers=threads or cores(), memory_limit=limit)
+        return measure_wide(trial, constants, width, seed, steps, streaming)

@@ -45,10 +45,9 @@ def as_table(result: Verification) -> Table:
         v: sum(c.verdict is v for c in result.checks) for v in {c.verdict for c in result.checks}
     }
     summary = ", ".join(f"{n} {v}" for v, n in sorted(count.items()))
-    ran = {s.mode: f"{s.mode} {s.widths[0]:,}..{s.widths[-1]:,}" for s in result.series}
+    ran = dict.fromkeys(series.about for series in result.series)
     notes = [
-        f"verdict: {result.verdict} ({summary}); margin {result.margin}, widths "
-        f"{' and '.join(ran.values())}, {result.seeds} seeds, {result.seconds:.0f} s",
+        f"verdict: {result.verdict} ({summary}); widths {', '.join(ran)}; {result.seconds:.0f} s",
         "sizes ~ M^(exponent). init: h at the start (f in the output layer); own: dW h; feature: "
         "dh (df in the output layer). Intervals hold the noise over seeds and the drift of slopes. "
         "size: at the widest width; limit: what it tends to, from the kernels of infinite width",

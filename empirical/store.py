@@ -17,7 +17,7 @@ from typing import Any
 
 from scaling.errors import InvalidInput
 
-VERSION = 1
+VERSION = 2
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:

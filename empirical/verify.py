@@ -74,11 +74,19 @@ class Series:
     mode: Mode
     widths: tuple[int, ...]
     layers: Mapping[str, Mapping[str, Any]]
+    seeds: int
+    margin: float
 
     @property
     def label(self) -> str:
         """Rule and mode."""
         return f"{self.rule} ({self.mode})"
+
+    @property
+    def about(self) -> str:
+        """Mode, widths, seeds and margin."""
+        across = f"{self.widths[0]:,}..{self.widths[-1]:,}"
+        return f"{self.mode} {across} ({self.seeds} seeds, margin {self.margin:g})"
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,8 @@ def verify(
             constants = calibrate(trial, experiment.widths[0])
             runs = run(name, trial, constants, experiment, store, i, len(trials), tick)
             sizes = _collect(runs, layers, experiment)
-            series.append(Series(name, experiment.mode, experiment.widths, sizes))
+            shared = experiment.seeds, experiment.margin
+            series.append(Series(name, experiment.mode, experiment.widths, sizes, *shared))
             limit = _limits(trial, constants, experiment)
             found, said = _judge(name, prediction, sizes, expected, experiment, runs, limit)
             checks += found

@@ -16,6 +16,8 @@ import typer
 
 from scaling.errors import InvalidInput, ScalingError, unknown
 from scaling.options import (
+    BackendName,
+    BackendOption,
     BiasOption,
     DataOption,
     DepthOption,
@@ -25,6 +27,7 @@ from scaling.options import (
     FisherOption,
     LossName,
     LossOption,
+    MemoryOption,
     ModeName,
     ModeOption,
     Phi,
@@ -32,6 +35,7 @@ from scaling.options import (
     RootOption,
     RuleArgument,
     SamplesOption,
+    SchedulerOption,
     SeedsOption,
     SetOption,
     Style,
@@ -208,9 +212,9 @@ def verify(
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option("--margin", help="Around a prediction; default 0.05 dense, 0.02 wide."),
+        typer.Option("--margin", help="Around a prediction; default 0.02 wide, 0.05 dense."),
     ] = None,
-    mode: ModeOption = ModeName.dense,
+    mode: ModeOption = ModeName.auto,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for records, report and plot.")
     ] = None,
@@ -225,6 +229,9 @@ def verify(
     samples: SamplesOption = 16,
     device: DeviceOption = DeviceName.auto,
     threads: ThreadsOption = 0,
+    memory_limit: MemoryOption = None,
+    backend: BackendOption = BackendName.local,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Train networks of growing width for one step and compare measured with derived exponents."""
     verifying, report = _empirical("verify"), _empirical("report")
@@ -244,8 +251,10 @@ def verify(
         _empirical("data").load(data, data_root, samples=samples),
         _empirical("measure").pick_device(device),
         threads,
+        _bytes(memory_limit),
     )
-    with report.progress(sys.stderr.isatty()) as tick:
+    workers = _empirical("cluster").workers_of(backend, scheduler)
+    with workers, report.progress(sys.stderr.isatty()) as tick:
         result = verifying.verify_all(planned, expect or [], out, tick)
     if out is not None:
         report.write(result, out)
@@ -260,7 +269,7 @@ def measure(
     settings: SetOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights.")] = 0,
     mode: ModeOption = ModeName.auto,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps (wide mode).")] = 1,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 1,
     style: StyleOption = Style.text,
     depth: DepthOption = 3,
     biases: BiasOption = False,
@@ -272,25 +281,33 @@ def measure(
     samples: SamplesOption = 16,
     device: DeviceOption = DeviceName.auto,
     threads: ThreadsOption = 0,
+    memory_limit: MemoryOption = None,
+    backend: BackendOption = BackendName.local,
+    scheduler: SchedulerOption = None,
 ) -> None:
-    """Measure one step at one width: sizes, seconds, peak memory."""
+    """Measure steps of training at one width: sizes, seconds, peak memory."""
     measuring, report = _empirical("measure"), _empirical("report")
     once = _empirical("once")
     problem = _problem(rule, settings, depth, biases, activation, loss, fisher, practice=True)
     table, _ = _literal(problem)
-    result = once.measure_once(
-        problem,
-        table,
-        {**_resolve(rule).values, **problem.settings.values},
-        width=_empirical("widths").parse_width(width),
-        seed=seed,
-        data=_empirical("data").load(data, data_root, samples=samples),
-        device=measuring.pick_device(device),
-        threads=threads,
-        mode=mode,
-        steps=steps,
-    )
+    options = {
+        "width": _empirical("widths").parse_width(width),
+        "seed": seed,
+        "data": _empirical("data").load(data, data_root, samples=samples),
+        "device": measuring.pick_device(device),
+        "threads": threads,
+        "mode": mode,
+        "steps": steps,
+        "memory_limit": _bytes(memory_limit),
+    }
+    values = {**_resolve(rule).values, **problem.settings.values}
+    with _empirical("cluster").workers_of(backend, scheduler):
+        result = once.measure_once(problem, table, values, **options)
     typer.echo(report.render_measurement(result, style))
+
+
+def _bytes(text: str | None) -> int | None:
+    return None if text is None else int(_empirical("wide.streaming").parse_bytes(text))
 
 
 # --- helpers ------------------------------------------------------------------------------------
@@ -377,10 +394,14 @@ def _missing(error: ModuleNotFoundError) -> InvalidInput:
     """What to install; our own modules cannot be missing, so that is a bug and stays one."""
     if error.name is None or error.name.split(".")[0] in ("empirical", "scaling", "derivations"):
         raise error
+    if error.name.split(".")[0] in ("dask", "distributed"):
+        extra, what = "cluster", "a Dask cluster needs"
+    else:
+        extra, what = "empirical", "measuring needs"
     return InvalidInput(
-        f"no package '{error.name}', which measuring needs",
-        "the extra 'empirical' (torch, scipy, scikit-learn, pandas, matplotlib, joblib)",
-        "pip install 'scaling[empirical]'",
+        f"no package '{error.name}', which {what}",
+        f"the extra '{extra}' of this package",
+        f"pip install 'scaling[{extra}]'",
     )
 
 

@@ -49,7 +49,13 @@ class ModeName(StrEnum):
     auto = "auto"
     dense = "dense"
     wide = "wide"
-    both = "both"
+
+
+class BackendName(StrEnum):
+    """Who does the work of wide mode."""
+
+    local = "local"
+    dask = "dask"
 
 
 class DeviceName(StrEnum):
@@ -84,21 +90,25 @@ WidthsOption = Annotated[
     str | None,
     typer.Option(
         "--widths",
-        help="From:to in doublings (64:4096), or a list (64,100,1e6). Default: 64:4096 dense, "
-        "256 to 1048576 in steps of 4 wide.",
+        help="From:to in doublings (64:4096), or a list (64,100,1e6). Default: 256 to 1048576 in "
+        "steps of 4 wide (to 16384 for entrywise rules), 64 to 4096 dense.",
     ),
 ]
 ModeOption = Annotated[
     ModeName,
     typer.Option(
         "--mode",
-        help="dense: real networks. wide: exact in law, any width, for rules of the form D C H^T. "
-        "auto: wide where it can. both: wide where it can, and dense.",
+        help="dense: real networks. wide: exact in law at any width, up to 262144 for entrywise "
+        "rules. auto: wide where it can, with dense networks beside it as a cross-check.",
     ),
 ]
 SeedsOption = Annotated[
     int | None,
-    typer.Option("--seeds", min=1, help="Seeds; they vary the weights. Default: 16 dense, 6 wide."),
+    typer.Option(
+        "--seeds",
+        min=1,
+        help="Seeds; they vary the weights. Default: 6 wide, 16 dense, 8 dense beside wide.",
+    ),
 ]
 DataOption = Annotated[str, typer.Option("--data", help="digits, mnist, fashionmnist, cifar10..")]
 RootOption = Annotated[
@@ -107,5 +117,23 @@ RootOption = Annotated[
 SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Training batch size n.")]
 DeviceOption = Annotated[DeviceName, typer.Option("--device", help="Where tensors live.")]
 ThreadsOption = Annotated[
-    int, typer.Option("--threads", min=0, help="Threads for BLAS and torch; 0: all cores.")
+    int,
+    typer.Option(
+        "--threads", min=0, help="Threads of BLAS and torch, processes in wide mode; 0: all cores."
+    ),
+]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-limit",
+        metavar="SIZE",
+        help="What neurons may fill in wide mode, beside the libraries; default 1GiB.",
+    ),
+]
+BackendOption = Annotated[
+    BackendName, typer.Option("--backend", help="Wide mode: this machine, or a Dask cluster.")
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://HOST:8786."),
 ]

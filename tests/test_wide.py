@@ -24,8 +24,8 @@ from empirical.numbers import LayerTensors, State, evaluate
 from empirical.optimizers import RuleOptimizer
 from empirical.wide import Streaming, measure_wide
 from empirical.wide.activations import ACTIVATIONS
-from empirical.wide.low_rank import is_low_rank
 from empirical.wide.noise import ROWS
+from empirical.wide.paths import Path, path_of, refuse_unless_wide
 from scaling.errors import InvalidInput
 from scaling.ledger import Activation, Loss
 from scaling.parser import parse
@@ -66,6 +66,8 @@ TRIALS = {
     "muon": trial("muon", activation=Activation.ERF, biases=True),
     "normalized sgd": trial("normalized_sgd", 4),
     "kfac, left only": trial("kfac_left_only", activation=Activation.GELU),
+    "sign": trial("sign", 4, biases=True),
+    "adam": trial("adam", activation=Activation.RELU, loss=Loss.CROSS_ENTROPY),
 }
 
 
@@ -278,7 +280,7 @@ def test_own_updates_do_not_depend_on_the_width(name: str) -> None:
     ],
 )
 def test_spectral_rules_stay_in_the_span_of_the_data(text: str) -> None:
-    assert is_low_rank(parse(text))
+    assert path_of(parse(text)) is Path.CORE
 
 
 @pytest.mark.parametrize(
@@ -286,23 +288,39 @@ def test_spectral_rules_stay_in_the_span_of_the_data(text: str) -> None:
     [
         "sign(G)",
         "G / (sqrt(G*G) + eps)",
-        "G + weight_decay*W",
         "(diag(L) + rho*I)**(-1/2) @ G",
-        "G @ (block(A, 4) + rho*I)**(-1)",
         "G - row_mean(G)",
         "G**3",
-        "abs(G)",
+        "sign((B + rho*I)**(-1) @ G)",
+        "G / (norm(abs(G)) + specnorm(A))",
     ],
 )
-def test_rules_that_see_entries_are_refused(text: str) -> None:
-    assert not is_low_rank(parse(text))
+def test_rules_that_see_entries_go_by_rows(text: str) -> None:
+    assert path_of(parse(text)) is Path.ROWS
 
 
-def test_a_refusal_names_the_node() -> None:
+@pytest.mark.parametrize(
+    ("text", "node"),
+    [
+        ("G + weight_decay*W", "W"),
+        ("G @ (block(A, 4) + rho*I)**(-1)", "block(A, 4)"),
+        ("orth(sign(G))", "orth(sign(G))"),
+        ("(B + rho*I)**(-1) @ sign(G)", "(B + rho*I)**(-1) @ sign(G)"),
+        ("G / specnorm(abs(G))", "specnorm(abs(G))"),
+        ("G @ (diag(A) + A)**(-1)", "diag(A) + A"),
+    ],
+)
+def test_a_refusal_names_the_node(text: str, node: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        refuse_unless_wide(parse(text))
+    assert refusal.value.found.startswith(f"'{node}' in")
+
+
+def test_widths_that_rows_cannot_reach_are_refused() -> None:
     t = trial("adam")
     constants = calibrate(t, 16)
-    with pytest.raises(InvalidInput, match=r"found: '.*' in adam, .*\n.*\ndo this: measure"):
-        measure_wide(t, constants, 100, 0)
+    with pytest.raises(InvalidInput, match=r"found: the width 10,000,000 for '.*' in adam"):
+        measure_wide(t, constants, 10**7, 0)
     with pytest.raises(InvalidInput, match="found: steps=0"):
         measure_wide(trial("sgd"), constants, 100, 0, steps=0)
 

@@ -1,10 +1,12 @@
 """Networks of any width, exact in law: hidden weights are sampled only where products need them.
 
 Read in this order: columns.py (what M neurons hold), implicit.py (a Gaussian matrix that never
-exists), weight.py (its updates), network.py (one step), measure.py (what is measured).
+exists), weight.py (its updates), network.py (one step), measure.py (what is measured). Updates are
+made in update.py (by Gram matrices) or rows.py (entry by entry), as paths.py decides; passes.py
+streams neurons through workers.
 """
 
-from empirical.wide.measure import measure_wide
-from empirical.wide.streaming import Streaming
+from empirical.wide.measure import WIDE_PROBE, measure_wide
+from empirical.wide.streaming import MEMORY_LIMIT, Streaming
 
-__all__ = ["Streaming", "measure_wide"]
+__all__ = ["MEMORY_LIMIT", "WIDE_PROBE", "Streaming", "measure_wide"]

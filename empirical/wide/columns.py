@@ -226,6 +226,10 @@ class Axis:
             if atom not in self.kept and not isinstance(atom, Given) and self._memory.grants(size):
                 self.kept[atom] = torch.empty(self.side, atom.count, dtype=self.dtype)
 
+    def take(self, numbers: int) -> None:
+        """Count numbers that stay until the network is gone against the memory limit."""
+        self._memory.take(numbers * self.dtype.itemsize)
+
     def forget(self) -> None:
         """Let go of what was kept; sums stay known."""
         self.kept.clear()

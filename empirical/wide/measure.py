@@ -5,9 +5,10 @@
     feature  RMS of h_l after the steps minus h_l before them (df in the output layer)
 
 All are taken on the probe samples. After one step they are the quantities of `measure`, with the
-same law over seeds, and either may stand for the other; the time is O(M n^2) instead of O(M^2 n).
+same law over seeds, and either may stand for the other. The time is O(M n^2) for updates D C H^T,
+O(M^2 n) for rules that look at single entries, which reach smaller widths; memory is O(M n).
 
-Not covered: rules that look at single entries of a matrix; CUDA.
+Not covered: what `paths.py` refuses; CUDA.
 """
 
 from __future__ import annotations
@@ -32,19 +33,22 @@ from empirical.measure import (
     number_of,
     peak_memory,
     sampled_loss,
-    terms_recorder,
 )
 from empirical.wide.columns import gram
 from empirical.wide.implicit import Span, triangular_root
-from empirical.wide.low_rank import refuse_unless_low_rank
 from empirical.wide.network import Network, network
 from empirical.wide.noise import Stream
+from empirical.wide.paths import Path, path_of, refuse_unless_wide
+from empirical.wide.rows import RowLearner
 from empirical.wide.streaming import Streaming
-from empirical.wide.update import Learner
-from empirical.wide.weight import LowRank
+from empirical.wide.update import Coordinates, Learner
+from empirical.wide.weight import Change
 from scaling.errors import InvalidInput
 from scaling.language import Node
 from scaling.ledger import Loss
+
+WIDE_PROBE = {Path.CORE: 4, Path.ROWS: 16}
+"""Probe samples that are enough: neurons are many, and every sample is a column of theirs."""
 
 
 def measure_wide(
@@ -62,7 +66,7 @@ def measure_wide(
             and for sizes that are not finite.
     """
     rule = trial.problem.rule
-    refuse_unless_low_rank(rule)
+    refuse_unless_wide(rule, width)
     if steps < 1:
         raise InvalidInput(f"steps={steps}", "at least 1", "pass steps=1")
     start = time.perf_counter()
@@ -92,6 +96,7 @@ class _Run:
         self.streaming = streaming
         self.scales = trial.scales(width, constants)
         self.sums: dict[tuple[str, Node], tuple[float, float]] = {}
+        self.damped = damped_sums(trial.problem.rule)
         data = trial.data
         self.train = range(data.samples)
         self.probe = range(data.samples, data.samples + len(data.probe_inputs))
@@ -116,35 +121,40 @@ class _Run:
             followed = range(self.probe.stop) if left else self.probe
             updates = self._updates(now, learners, len(followed), self.steps - left)
             now = now.stepped(updates, followed, then=sent_back if left else 0)
+            self._note_sums(updates)
         return start, now
 
-    def _learner(self, start: Network, name: str) -> Learner:
+    def _learner(self, start: Network, name: str) -> Learner | RowLearner:
         rule, weight = self.trial.problem.rule, start.parameters[name].weight
         values = {s: number_of(self.trial, s) for s in (*rule.constants, *rule.exponents)}
         values |= self.scales[name].dampings
-        return Learner(rule, values, Span(weight.rows), Span(weight.columns), self.steps)
+        coordinates = Coordinates(Span(weight.rows), Span(weight.columns), self.steps)
+        kind = Learner if path_of(rule) is Path.CORE else RowLearner
+        return kind(rule, values, coordinates)
 
     def _updates(
-        self, now: Network, learners: Mapping[str, Learner], then: int, step: int
-    ) -> dict[str, LowRank]:
+        self, now: Network, learners: Mapping[str, Learner | RowLearner], then: int, step: int
+    ) -> dict[str, Change]:
         """-lr * rule for every parameter."""
         sampled = self.trial.problem.sampled_fisher
         n = self.trial.data.samples
         samples = [*self.train, *self.train] if sampled else list(self.train)
         deltas = now.backward(self._cotangents(now.output[:, :n], step), samples, then)
-        updates = {}
-        damped = damped_sums(self.trial.problem.rule)
+        updates: dict[str, Change] = {}
+        watched = frozenset(x for terms in self.damped.values() for x in terms)
         for name, parameter in now.parameters.items():
             delta = deltas[parameter.layer.position - 1]
             fisher = delta.pick(range(n, 2 * n)) if sampled else None
             h = now.source(parameter, self.train)
-            sizes: dict[Node, float] = {}
-            record = terms_recorder(sizes, damped)
-            update = learners[name].update(delta.pick(range(n)), h, fisher, record)
+            update = learners[name].update(delta.pick(range(n)), h, fisher, watched)
             updates[name] = -self.scales[name].lr * update
-            for total, (other, damping) in damped.items():
-                self.sums[name, total] = sizes[other], sizes[damping]
         return updates
+
+    def _note_sums(self, updates: Mapping[str, Change]) -> None:
+        """Sizes of both terms of damped sums, known once the updates were applied."""
+        for name, update in updates.items():
+            for total, (other, damping) in self.damped.items():
+                self.sums[name, total] = update.sizes[other], update.sizes[damping]
 
     def _cotangents(self, f: Tensor, step: int) -> Tensor:
         """Of the training samples, (classes, n), beside those of sampled targets if asked for."""

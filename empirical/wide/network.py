@@ -26,7 +26,7 @@ from empirical.wide.columns import Axis, Columns
 from empirical.wide.implicit import ImplicitGaussian
 from empirical.wide.noise import Stream
 from empirical.wide.streaming import Streaming
-from empirical.wide.weight import LowRank, Weight
+from empirical.wide.weight import Change, Weight
 from scaling.ledger import Layer, Setting
 
 
@@ -89,7 +89,7 @@ class Network:
         return deltas
 
     def stepped(
-        self, updates: Mapping[str, LowRank], columns: Sequence[int], then: int = 0
+        self, updates: Mapping[str, Change], columns: Sequence[int], then: int = 0
     ) -> Network:
         """The network after these changes of its parameters, on some of its columns.
 

@@ -14,15 +14,16 @@ backend is active (`joblib.parallel_config`), a Dask cluster among them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from joblib.parallel import get_active_backend
+from joblib.parallel import BACKENDS, DEFAULT_BACKEND, get_active_backend
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from empirical.wide.columns import Atom, Axis, Columns
 
 Floats: TypeAlias = NDArray[np.float64]
+T = TypeVar("T")
+
+# joblib replaces a worker that has grown, between two tasks; nothing is lost and no one need know.
+warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
 MOST_TASKS = 64
 
 
@@ -71,26 +76,32 @@ def values(axis: Axis, x: Columns) -> Tensor:
 def workers_share_memory(workers: int) -> bool:
     """Whether a worker sees what this process keeps."""
     backend, _ = get_active_backend()
-    return workers == 1 or bool(getattr(backend, "supports_sharedmem", False))
+    alone = workers == 1 and isinstance(backend, BACKENDS[DEFAULT_BACKEND])
+    return alone or bool(getattr(backend, "supports_sharedmem", False))
 
 
-def _run(axis: Axis, task: Callable[[slice], Any]) -> Iterator[Any]:
-    least = max(axis.streaming.task, -(-axis.side // MOST_TASKS))
-    slices = list(_pieces(slice(0, axis.side), least, axis.streaming.chunk))
+def mapped(task: Callable[[slice], T], slices: Sequence[slice], workers: int) -> Iterator[T]:
+    """What a task makes of every slice, in order."""
     if len(slices) == 1:
         yield _alone(task, slices[0])
     else:
-        run = Parallel(axis.streaming.workers, return_as="generator")
+        run = Parallel(workers, return_as="generator")
         yield from run(delayed(_alone)(task, rows) for rows in slices)
 
 
-def _alone(task: Callable[[slice], Any], rows: slice) -> Any:
+def _run(axis: Axis, task: Callable[[slice], T]) -> Iterator[T]:
+    least = max(axis.streaming.task, -(-axis.side // MOST_TASKS))
+    slices = list(pieces(slice(0, axis.side), least, axis.streaming.chunk))
+    return mapped(task, slices, axis.streaming.workers)
+
+
+def _alone(task: Callable[[slice], T], rows: slice) -> T:
     """A task on one thread: chunks are too small to be shared among several."""
     with blas_threads(1):
         return task(rows)
 
 
-def _pieces(rows: slice, least: int, unit: int) -> Iterator[slice]:
+def pieces(rows: slice, least: int, unit: int) -> Iterator[slice]:
     """Neighbouring slices of at least so many rows, each a multiple of the unit but the last."""
     step = -(-least // unit) * unit
     return (slice(i, min(i + step, rows.stop)) for i in range(rows.start, rows.stop, step))
@@ -99,7 +110,7 @@ def _pieces(rows: slice, least: int, unit: int) -> Iterator[slice]:
 def _sums(axis: Axis, products: Sequence[Product], rows: slice) -> list[Floats]:
     totals = [np.zeros((_count(p.left), _count(p.right))) for p in products]
     workspace = Workspace()
-    for piece in _pieces(rows, 1, axis.streaming.chunk):
+    for piece in pieces(rows, 1, axis.streaming.chunk):
         chunk = Chunk(axis, piece, workspace)
         for total, product in zip(totals, products, strict=True):
             left = chunk.beside(product.left)
@@ -110,8 +121,8 @@ def _sums(axis: Axis, products: Sequence[Product], rows: slice) -> list[Floats]:
 
 def _values(axis: Axis, x: Columns, rows: slice) -> Tensor:
     workspace = Workspace()
-    pieces = _pieces(rows, 1, axis.streaming.chunk)
-    return torch.cat([Chunk(axis, p, workspace).columns(x).clone() for p in pieces])
+    chunks = pieces(rows, 1, axis.streaming.chunk)
+    return torch.cat([Chunk(axis, piece, workspace).columns(x).clone() for piece in chunks])
 
 
 def _count(atoms: Sequence[Atom]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from empirical.wide.noise import ROWS
 from scaling.errors import InvalidInput
 
+MEMORY_LIMIT = 2**30
 EXACT_BELOW = 100_000
 """Up to this width float64 costs nothing worth saving."""
 
@@ -29,7 +31,7 @@ class Streaming:
     """
 
     dtype: torch.dtype | None = None
-    memory_limit: int = 2**30
+    memory_limit: int = MEMORY_LIMIT
     workers: int = 1
     chunk: int = ROWS
     task: int = 2**17
@@ -62,29 +64,63 @@ class Streaming:
         return Memory(self.memory_limit)
 
 
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes from text: 4GiB, 512MiB, 1.5G, 100000.
+
+    Raises:
+        InvalidInput: if it is no amount of memory.
+
+    >>> parse_bytes("1.5GiB"), parse_bytes("64 MB"), parse_bytes("100000")
+    (1610612736, 67108864, 100000)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if size < 1:
+        raise InvalidInput(
+            f"the memory limit '{text}'", "an amount of memory", "pass for example 4GiB or 512MiB"
+        )
+    return size
+
+
 class Memory:
     """An allowance of bytes: for the chunks at work, and for what is kept between passes."""
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._kept, self._working = limit, 0, 0
+        self._limit = limit
+        self._working = self._needed = self._kept = 0
 
     def reserve(self, working: int) -> None:
         """Set aside what the chunks of a pass need.
 
         Raises:
-            InvalidInput: if that alone exceeds the allowance.
+            InvalidInput: if that exceeds the allowance.
         """
-        if working > self._limit:
-            needed = -(-working // 2**20)
+        self._working = max(self._working, working)
+        self._check(self._working, "which the chunks of all workers fill at once")
+
+    def take(self, size: int) -> None:
+        """Take ``size`` bytes for good.
+
+        Raises:
+            InvalidInput: if they are not left.
+        """
+        self._needed += size
+        self._check(self._working + self._needed, "for chunks, cotangents, inputs and products")
+
+    def _check(self, needed: int, what: str) -> None:
+        if needed > self._limit:
+            mib = -(-needed // 2**20)
             raise InvalidInput(
                 f"a memory limit of {self._limit / 2**20:,.1f} MiB",
-                f"at least {needed:,} MiB, which the chunks of all workers fill at once",
-                f"pass --memory-limit {needed}MiB or more, fewer workers, or fewer samples",
+                f"at least {mib:,} MiB, {what}",
+                f"pass --memory-limit {mib}MiB or more, fewer workers, or fewer samples",
             )
-        self._working = max(self._working, working)
 
     def grants(self, size: int) -> bool:
         """Take ``size`` bytes for good if they are left."""
-        granted = self._working + self._kept + size <= self._limit
+        granted = self._working + self._needed + self._kept + size <= self._limit
         self._kept += size if granted else 0
         return granted

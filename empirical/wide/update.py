@@ -9,7 +9,7 @@ fan_in and fan_out depend. The core X is dW.
 
 Bases grow from step to step and old coordinates stay valid, so moving averages need nothing more.
 
-Not covered: rules that look at entries (low_rank.py refuses them).
+Not covered: rules that look at entries (rows.py).
 """
 
 from __future__ import annotations
@@ -20,48 +20,75 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from empirical.numbers import LayerTensors, Record, State, evaluate
+from empirical.numbers import LayerTensors, State, evaluate
+from empirical.values import Value
 from empirical.wide.columns import Columns
 from empirical.wide.implicit import Span
 from empirical.wide.weight import LowRank
+from scaling.language import Node
 from scaling.rule import Rule
 
 
 @dataclass(frozen=True, eq=False)
-class Learner:
-    """A rule at work on one layer: its numbers, its memory, and the spans of the data so far.
+class Coordinates:
+    """Cotangents and inputs of a layer in bases of all that came by so far.
 
     ``steps`` is how many steps there will be: it fixes how many coordinates are set aside.
     """
 
-    rule: Rule
-    values: Mapping[str, float]
     left: Span
     right: Span
     steps: int
-    state: State = field(default_factory=State)
 
-    def update(
-        self, d: Columns, h: Columns, fisher: Columns | None = None, record: Record | None = None
-    ) -> LowRank:
-        """The update, without learning rate and sign, from cotangents and inputs of a batch."""
+    def of(self, d: Columns, h: Columns, fisher: Columns | None) -> LayerTensors:
+        """The layer in coordinates, told the true lengths of its sides."""
         cotangents = d if fisher is None else d.beside(fisher)
-        s_d = self._coordinates(self.left, cotangents)
-        s_h = self._coordinates(self.right, h)
-        layer = LayerTensors(
+        s_d = self._along(self.left, cotangents)
+        s_h = self._along(self.right, h)
+        return LayerTensors(
             H=s_h,
             D=s_d[:, : d.count],
             W=torch.zeros(len(s_d), len(s_h), dtype=torch.float64),
             fisher=None if fisher is None else s_d[:, d.count :],
             sides=(self.left.axis.side, self.right.axis.side),
         )
-        update = evaluate(self.rule, layer, self.values, self.state, record)
-        x, y = update.factors or (update.dense(), torch.eye(len(s_h), dtype=torch.float64))
-        left, right = self.left.basis, self.right.basis
-        return LowRank(left @ x[: left.count], right @ y[: right.count])
 
-    def _coordinates(self, span: Span, x: Columns) -> Tensor:
+    def _along(self, span: Span, x: Columns) -> Tensor:
         """Coordinates of x, filled up with zeros to as many rows as all steps may need."""
         s, side = span.extend(x), span.axis.side
         rows = min(side, self.steps * x.count)
         return torch.cat([s, s.new_zeros(rows - len(s), x.count)])
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """A rule at work on one layer: its numbers, its memory, and the spans of the data so far."""
+
+    rule: Rule
+    values: Mapping[str, float]
+    coordinates: Coordinates
+    state: State = field(default_factory=State)
+
+    def update(
+        self,
+        d: Columns,
+        h: Columns,
+        fisher: Columns | None = None,
+        watched: frozenset[Node] = frozenset(),
+    ) -> LowRank:
+        """The update, without learning rate and sign, from cotangents and inputs of a batch.
+
+        Of nodes that are ``watched`` the sizes come with it: RMS entry, spectral norm if square.
+        """
+        sizes: dict[Node, float] = {}
+
+        def record(node: Node, value: Value) -> None:
+            if node in watched:
+                size = value.spectral_norm() if node.shape.is_square else value.rms()
+                sizes[node] = float(size)
+
+        layer = self.coordinates.of(d, h, fisher)
+        update = evaluate(self.rule, layer, self.values, self.state, record)
+        x, y = update.factors or (update.dense(), torch.eye(len(layer.H), dtype=torch.float64))
+        left, right = self.coordinates.left.basis, self.coordinates.right.basis
+        return LowRank(left @ x[: left.count], right @ y[: right.count], sizes)

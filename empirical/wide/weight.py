@@ -1,17 +1,37 @@
-"""A layer's weights: an implicit Gaussian matrix plus the updates so far, each of low rank.
+"""A layer's weights: an implicit Gaussian matrix plus the updates so far, known by products.
 
-    W_t = W_0 + sum_s L_s R_s^T          L_s = D_s C_s and R_s = H_s, in any common basis
+    W_t = W_0 + sum_s dW_s        dW_s = L_s R_s^T,  L_s = D_s C_s and R_s = H_s in a common basis,
+                                  or entry by entry (rows.py)
 
-so W_t x = W_0 x + sum_s L_s (R_s^T x), with W_0 x in law and the rest exact. Nothing here is of
-size fan_out x fan_in.
+so W_t x = W_0 x + sum_s dW_s x, with W_0 x in law and the rest exact. Nothing here is of size
+fan_out x fan_in.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from empirical.wide.columns import Axis, Columns, gram
 from empirical.wide.implicit import ImplicitGaussian
+from scaling.language import Node
+
+
+class Change(Protocol):
+    """A matrix known by its products: the update of one step, of low rank or by blocks of rows."""
+
+    @property
+    def sizes(self) -> Mapping[Node, float]:
+        """Of the nodes of the rule that were watched; complete once the matrix was applied."""
+
+    @property
+    def T(self) -> Change:
+        """Transpose."""
+
+    def __matmul__(self, x: Columns) -> Columns: ...
+
+    def __rmul__(self, c: float) -> Change: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,17 +40,18 @@ class LowRank:
 
     left: Columns
     right: Columns
+    sizes: Mapping[Node, float] = field(default_factory=dict)
 
     @property
     def T(self) -> LowRank:
         """Transpose."""
-        return LowRank(self.right, self.left)
+        return LowRank(self.right, self.left, self.sizes)
 
     def __matmul__(self, x: Columns) -> Columns:
         return self.left @ gram(self.right, x)
 
     def __rmul__(self, c: float) -> LowRank:
-        return LowRank(c * self.left, self.right)
+        return LowRank(c * self.left, self.right, self.sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +59,7 @@ class Weight:
     """W_0 plus updates; what W_0 was asked is remembered in it."""
 
     initial: ImplicitGaussian
-    updates: tuple[LowRank, ...] = ()
+    updates: tuple[Change, ...] = ()
 
     @property
     def T(self) -> Weight:
@@ -70,6 +91,6 @@ class Weight:
             total = part if total is None else total + part
         return self.rows.none(x.count) if total is None else total
 
-    def plus(self, update: LowRank) -> Weight:
+    def plus(self, update: Change) -> Weight:
         """The weights after one more update."""
         return Weight(self.initial, (*self.updates, update))

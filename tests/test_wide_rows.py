@@ -1,0 +1,128 @@
+"""Updates by blocks of rows: entry for entry what the interpreter makes of whole matrices."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from empirical.numbers import LayerTensors, State, evaluate
+from empirical.values import Value
+from empirical.wide import rows
+from empirical.wide.columns import Axis
+from empirical.wide.implicit import Span
+from empirical.wide.paths import Path, path_of
+from empirical.wide.rows import RowLearner
+from empirical.wide.streaming import Streaming
+from empirical.wide.update import Coordinates
+from scaling.errors import InvalidInput
+from scaling.language import Node
+from scaling.parser import parse
+from scaling.rule import Rule
+
+VALUES = {"rho": 0.3, "eps": 0.01, "beta": 0.6, "beta2": 0.9, "e": 0.5}
+RULES = [
+    "sign(G)",
+    "ema(G, beta) / (sqrt(ema(G*G, beta2)) + eps)",
+    "sign(ema(G, beta))",
+    "G / sqrt(row_mean(G*G) @ col_mean(G*G) / rms(G)**2 + eps)",
+    "G / (sqrt(ema(row_mean(G*G), beta2) @ col_mean(ema(G*G, beta2))) + eps)",
+    "(diag(B) + rho*I)**(-1/2) @ G @ (diag(ema(A, beta)) + rho*I)**(-e)",
+    "sign((B + rho*I)**(-1) @ G @ (A + rho*I)**(-1))",
+    "G*G*orth(G) / (norm(abs(G)) + norm(A) + norm(row_mean(abs(G))))",
+    "(sign(G.T) * rms(sqrt(abs(G)) / rms(abs(G)))).T * fan_in / fan_out",
+    "G - row_mean(G) - col_mean(G) + trace(B) * row_mean(abs(G)) @ col_mean(G)",
+    "abs(G)**e * sign(G) * specnorm(A)",
+    "(diag(L) + rho*I)**(-1/2) @ sign(G) @ diag(R)",
+]
+
+
+def axis(side: int, limit: int = 2**28) -> Axis:
+    streaming = Streaming(torch.float64, limit)
+    return Axis(side, torch.float64, streaming, streaming.memory())
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Layer:
+    """Some steps of one layer, by rows and with whole matrices."""
+
+    def __init__(self, text: str, fan_out: int, fan_in: int, steps: int, fisher: bool) -> None:
+        self.rule: Rule = parse(text)
+        assert path_of(self.rule) is Path.ROWS
+        self.above, self.below = axis(fan_out), axis(fan_in)
+        coordinates = Coordinates(Span(self.above), Span(self.below), steps)
+        learner = RowLearner(self.rule, VALUES, coordinates)
+        watched = frozenset(self.rule.expression.walk())
+        state = State()
+        self.sizes: dict[Node, float] = {}
+        for step in range(steps):
+            d, h = normal(3 * step, fan_out, 4), normal(3 * step + 1, fan_in, 4)
+            d[::5], h[1::7] = 0, 0  # dead units
+            f = normal(3 * step + 2, fan_out, 4) if fisher else None
+            self.update = learner.update(
+                self.above.given(d),
+                self.below.given(h),
+                None if f is None else self.above.given(f),
+                watched,
+            )
+            layer = LayerTensors(h, d, torch.zeros(fan_out, fan_in, dtype=torch.float64), f)
+            self.whole = evaluate(self.rule, layer, VALUES, state, self._record)
+
+    def _record(self, node: Node, value: Value) -> None:
+        size = value.spectral_norm() if node.shape.is_square else value.rms()
+        self.sizes[node] = float(size)
+
+
+@pytest.mark.parametrize("fisher", [False, True], ids=["empirical", "sampled"])
+@pytest.mark.parametrize("sides", [(40, 30), (3, 30), (40, 1)])
+@pytest.mark.parametrize("text", RULES)
+def test_tiles_are_those_of_whole_matrices(
+    text: str, sides: tuple[int, int], fisher: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "TILE", (7, 11))
+    for steps in (1, 3):
+        layer = Layer(text, *sides, steps, fisher)
+        dense = layer.whole.dense()
+        x, y = normal(90, sides[1], 5), normal(91, sides[0], 5)
+        ahead = layer.above.values(-2 * layer.update @ layer.below.given(x))
+        back = layer.below.values(layer.update.T @ layer.above.given(y))
+        torch.testing.assert_close(ahead, -2 * dense @ x, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(back, dense.T @ y, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("text", RULES)
+def test_sizes_of_watched_nodes_are_those_of_whole_matrices(text: str) -> None:
+    layer = Layer(text, 40, 30, 2, fisher=False)
+    _ = layer.update @ layer.below.given(normal(90, 30, 2))
+    for node, size in layer.update.sizes.items():
+        if node in layer.sizes:
+            assert size == pytest.approx(layer.sizes[node], rel=1e-9), node
+    assert layer.rule.expression in layer.update.sizes
+
+
+def test_an_image_is_made_once() -> None:
+    layer = Layer("sign(G)", 40, 30, 1, fisher=False)
+    x = layer.below.given(normal(90, 30, 2))
+    first, again = layer.update @ x, layer.update @ (3 * x)
+    assert first.atoms == again.atoms
+    np.testing.assert_allclose(layer.above.values(again), 3 * layer.above.values(first))
+
+
+def test_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for task in (2**25, 200):
+        monkeypatch.setattr(rows, "TASK", task)
+        monkeypatch.setattr(rows, "TILE", (5, 30))
+        layer = Layer(RULES[4], 40, 30, 2, fisher=False)
+        assert (len(layer.update.tiles.tasks()) > 1) == (task == 200)
+        found.append(layer.above.values(layer.update @ layer.below.given(normal(9, 30, 3))))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=0)
+
+
+def test_a_memory_limit_below_what_must_be_held_is_refused() -> None:
+    above, below = axis(40, 1000), axis(30)
+    learner = RowLearner(parse("sign(G)"), VALUES, Coordinates(Span(above), Span(below), 1))
+    with pytest.raises(InvalidInput, match=r"found: a memory limit of 0\.0 MiB"):
+        learner.update(above.given(normal(0, 40, 4)), below.given(normal(1, 30, 4)))
