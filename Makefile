@@ -51,10 +51,12 @@ verify: venv  ## derive and measure the paper's claims, into results/verify
 
 readme: verify  ## verify, then put its tables and figures into README.md
 	cp results/verify/kfac.png results/verify/shampoo.png docs/
-	.venv/bin/python docs/fill_readme.py
+	.venv/bin/python docs/fill.py
 
-bench: venv  ## time a step beside a plain forward and backward pass
-	.venv/bin/python benchmarks/step_cost.py $(ARGS)
+# What it compares with is installed beside the exact versions of .venv, without touching them.
+bench: venv  ## time and weigh everything, beside other libraries, into benchmarks/RESULTS.md (an hour)
+	@$(PIP) install --no-deps -r benchmarks/requirements.txt
+	.venv/bin/python docs/fill.py benchmarks/RESULTS.md
 
 check: venv  ## check format, lint and types, then run all tests
 	.venv/bin/ruff format --check

@@ -47,9 +47,14 @@ from torch.nn import functional
 
 from derivations.catalogue import find
 from empirical.capture import Capture
+from empirical.data import load
 from empirical.layer import LayerTensors
-from empirical.measure import pick_device
+from empirical.measure import Trial, calibrate, pick_device
 from empirical.optimizers import PerLayer, RuleOptimizer
+from empirical.wide import Streaming, measure_wide
+from scaling.ledger import Activation, Loss, Setting, mlp
+from scaling.settings import read_settings
+from scaling.solve import derive
 
 PACKAGES = ("torch", "asdfghjkl", "curvlinops-for-pytorch")
 FEATURES, CLASSES = 64, 10
@@ -312,6 +317,19 @@ def row(name: str, found: Mapping[str, Mapping[int, Measured | str]]) -> list[st
     return [method.title, *cells, growth, alike]
 
 
+def wide_seconds(name: str, options: argparse.Namespace) -> float:
+    """One step of a network that is never formed."""
+    declared, setting = find(name), Setting(mlp(3), Activation.RELU, Loss.MSE)
+    pairs = [f"{k}={v}" for k, v in declared.exponents.items()]
+    solution = derive(declared.rule, read_settings(pairs, declared.rule, setting.layers), setting)
+    data = load("digits", samples=options.samples, probe=4)
+    subject = Trial(solution.problem, solution.exponents, dict(declared.values), data)
+    constants = calibrate(subject, 64)
+    streaming = Streaming(torch.float32, workers=options.threads)
+    runs = [measure_wide(subject, constants, options.beyond, 0, 1, streaming) for _ in range(3)]
+    return min(run.seconds for run in runs)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -325,6 +343,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--only", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--check-width", type=int, default=256, help="where updates are compared")
+    parser.add_argument("--beyond", type=int, default=10**6, help="a width of ours alone; 0: none")
     options = parser.parse_args()
     options.device = pick_device(options.device)
     hardware = torch.cuda.get_device_name() if options.device == "cuda" else platform.machine()
@@ -338,6 +357,13 @@ def main() -> None:
     for line in (header, ["---"] * len(header), *(row(name, found) for name in found)):
         print("| " + " | ".join(line) + " |")
     print("\n(×): against ours in this run")
+    if options.beyond:
+        print(
+            f"\nOurs at M = {options.beyond:,}, exact in law, n = {options.samples}, wall time:\n"
+        )
+        print("| one step | seconds |\n| --- | --- |")
+        for name in ("kfac", "shampoo"):
+            print(f"| {name} | {wide_seconds(name, options):.3g} |")
 
 
 if __name__ == "__main__":

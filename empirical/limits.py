@@ -2,19 +2,21 @@
 
 At infinite width h_l and delta_l have deterministic second moments over neurons, the kernels
 
-    U_1 = s_1^2 x^T x                    K_l = E[phi(u) phi(u)^T],   u ~ N(0, U_l)
-    U_{l+1} = s_{l+1}^2 M K_l            P_l = E[phi'(u) phi'(u)^T]
+    U_1 = s_1^2 x^T x + v_1^2            K_l = E[phi(u) phi(u)^T],   u ~ N(0, U_l)
+    U_{l+1} = s_{l+1}^2 M K_l + v_{l+1}^2    P_l = E[phi'(u) phi'(u)^T]
     T_L = delta_L^T delta_L              S_{l} = s_{l+1}^2 P_l * T_{l+1},   T_l = M S_l
 
-(s_l: the standard deviation of W_l times its multiplier; * entry by entry; T_l is D_l^T D_l, and
-M K_l is H_l^T H_l). The rule's n x n core follows from these Gram matrices alone (the numeric
-interpreter, told the sides' true lengths), and with it the size of dW_l h_{l-1} on the probe.
+(s_l: the standard deviation of W_l times its multiplier, v_l that of the bias; * entry by entry;
+T_l is D_l^T D_l, and M K_l is H_l^T H_l). The rule's n x n core follows from these Gram matrices
+alone (the numeric interpreter, told the sides' true lengths), and with it the size of dW_l h_{l-1}
+on the probe. A bias is a layer whose input is the constant 1.
 
 Closed forms: ReLU (Cho and Saul 2009, arc-cosine kernels of order 1 and 0), erf (Williams 1997),
 linear; Gauss-Hermite quadrature for the others.
 
-Not covered: an output that stays random in the limit (b_output <= 1/2), biases, entrywise rules,
-and undamped rules where the limit loses rank: orth(G) of fewer classes than samples jumps there.
+Not covered: an output that stays random in the limit (b_output <= 1/2, or its bias), sampled
+cotangents (so does B), entrywise rules, and undamped rules where the limit loses rank: orth(G) of
+fewer classes than samples jumps there.
 """
 
 from __future__ import annotations
@@ -31,11 +33,13 @@ from torch import Tensor
 from empirical.layer import LayerTensors
 from empirical.measure import Constants, Trial
 from empirical.numbers import State, evaluate
+from empirical.parametrize import LayerScales
 from empirical.wide.paths import Path, path_of
 from scaling.errors import NotCovered
 from scaling.language import Call, Power
 from scaling.ledger import Loss
 from scaling.rule import Rule
+from scaling.scale import HALF
 from scaling.sums import contains_damping
 
 Matrix = NDArray[np.float64]
@@ -145,39 +149,48 @@ def limits(trial: Trial, constants: Constants, width: int) -> dict[str, Limit]:
     rule = trial.problem.rule
     if path_of(rule) is not Path.CORE:
         raise NotCovered(f"the entrywise rule {rule}", "an update D C H^T", "measure it")
-    output = trial.exponents.b["output"] + trial.exponents.a["output"]
-    if any(layer.is_bias for layer in setting.layers) or trial.problem.sampled_fisher:
-        raise NotCovered("biases or sampled cotangents", "neither", "leave them out")
-    if not bool(output > 1 / 2):
+    if trial.problem.sampled_fisher:
         raise NotCovered(
-            f"a + b = {output} in the output layer: the output is random in the limit",
-            "a + b > 1/2 there",
-            "measure it, or take another b_output",
+            "sampled cotangents: B is random in the limit", "the loss's own", "leave --fisher out"
         )
+    _refuse_random_output(trial)
     kernels = KERNELS[setting.activation.label]
     x = np.concatenate([data.inputs.numpy(), data.probe_inputs.numpy()])
-    n = data.samples
-    names = [layer.name for layer in setting.layers]
-    std = [scales[name].std * scales[name].multiplier for name in names]
-    squared = [scales[name].multiplier ** 2 for name in names]
+    n, depth = data.samples, setting.depth
+    weights = {layer.position: scales[layer.name] for layer in setting.layers if not layer.is_bias}
+    biases = {layer.position: scales[layer.name] for layer in setting.layers if layer.is_bias}
+    std = {i: weights[i].std * weights[i].multiplier for i in weights}
     grams = [x @ x.T]  # h_0^T h_0, then M K_l
     slopes: list[Matrix] = []
-    for s in std[:-1]:
-        cov = s**2 * grams[-1]
+    for position in range(1, depth):
+        offset = biases[position].std if position in biases else 0.0
+        cov = std[position] ** 2 * grams[-1] + offset**2
         grams.append(width * kernels.value(cov))
         slopes.append(kernels.slope(cov[:n, :n]))
     delta = _output_cotangents(trial)
     backs = [delta @ delta.T]
-    for s, slope in zip(reversed(std[1:]), reversed(slopes), strict=True):
-        backs.insert(0, width * slope * s**2 * backs[0])
-    sides = [data.features, *[width] * (setting.depth - 1), data.classes]
-    return {
-        name: _layer(
-            trial, name, squared[i] * grams[i], backs[i], (sides[i + 1], sides[i]), scales[name].lr,
-            scales[name].dampings,
-        )
-        for i, name in enumerate(names)
-    }  # fmt: skip
+    for position in range(depth, 1, -1):
+        backs.insert(0, width * slopes[position - 2] * std[position] ** 2 * backs[0])
+    sides = [data.features, *[width] * (depth - 1), data.classes]
+    found = {}
+    for layer in setting.layers:
+        i, own = layer.position, scales[layer.name]
+        inputs = np.ones_like(grams[0]) if layer.is_bias else own.multiplier**2 * grams[i - 1]
+        shape = sides[i], 1 if layer.is_bias else sides[i - 1]
+        found[layer.name] = _layer(trial, layer.name, inputs, backs[i - 1], shape, own)
+    return found
+
+
+def _refuse_random_output(trial: Trial) -> None:
+    x = trial.exponents
+    for layer in trial.problem.setting.at(trial.problem.setting.depth):
+        total, least = x.a[layer.name] + x.b[layer.name], 0 if layer.is_bias else HALF
+        if not bool(total > least):
+            raise NotCovered(
+                f"a + b = {total} in {layer.name}: the output is random in the limit",
+                f"a + b > {least} there",
+                f"measure it, or take another b_{layer.name}",
+            )
 
 
 def _output_cotangents(trial: Trial) -> Matrix:
@@ -194,8 +207,7 @@ def _layer(
     inputs: Matrix,
     cotangents: Matrix,
     sides: tuple[int, int],
-    lr: float,
-    dampings: Mapping[str, float],
+    scales: LayerScales,
 ) -> Limit:
     n = len(cotangents)
     h, d = _root(inputs[:n, :n], sides[1]), _root(cotangents, sides[0])
@@ -209,11 +221,11 @@ def _layer(
         )
     exponents = {k: float(v) for k, v in trial.problem.settings.exponents.items()}
     layer = LayerTensors(H=h, D=d, W=torch.zeros(len(d), len(h), dtype=torch.float64), sides=sides)
-    update = evaluate(rule, layer, {**trial.values, **exponents, **dampings}, State())
+    update = evaluate(rule, layer, {**trial.values, **exponents, **scales.dampings}, State())
     # D = Q S_D with S_D = d, so dW h_p = Q (update) Q_H^T h_p and Q_H^T h_p = pinv(h)^T H^T h_p
     probe = torch.linalg.pinv(h, rtol=1e-9).T @ torch.from_numpy(inputs[:n, n:])
     moved = update @ probe
-    own = lr * float(moved.square().sum() / (sides[0] * probe.shape[1])) ** 0.5
+    own = scales.lr * float(moved.square().sum() / (sides[0] * probe.shape[1])) ** 0.5
     return Limit(inputs, cotangents, own)
 
 

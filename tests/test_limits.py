@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 from scipy.special import erf
 
@@ -11,9 +12,11 @@ from derivations.catalogue import find
 from empirical.data import load
 from empirical.limits import KERNELS, by_quadrature, limits
 from empirical.measure import Constants, Trial, calibrate
-from empirical.wide import measure_wide
+from empirical.wide import Streaming, measure_wide
+from empirical.wide.columns import gram
+from empirical.wide.network import network
 from scaling.errors import NotCovered
-from scaling.ledger import Activation, Setting
+from scaling.ledger import Activation, Setting, mlp
 from scaling.problem import Problem
 from scaling.settings import read_settings
 from scaling.solve import derive
@@ -22,13 +25,16 @@ DATA = load("digits", samples=12, probe=12)
 COV = np.array([[1.0, 0.5, -0.3], [0.5, 2.0, 0.1], [-0.3, 0.1, 0.7]])
 
 
-def trial(name: str, *fixed: str, activation: Activation = Activation.RELU) -> Trial:
+ACTIVATIONS = {phi.label: phi for phi in Activation}
+
+
+def trial(name, *fixed, activation=Activation.RELU, biases=False, fisher=False):
     declared = find(name)
-    setting = Setting(activation=activation)
+    setting = Setting(mlp(3, biases), activation)
     usual = [f"{k}={v}" for k, v in declared.exponents.items()]
     chosen = read_settings([*usual, *fixed], declared.rule, setting.layers)
     base = derive(declared.rule, read_settings(usual, declared.rule, setting.layers), setting)
-    problem = Problem(declared.rule, setting, chosen)
+    problem = Problem(declared.rule, setting, chosen, fisher)
     return Trial(problem, base.exponents.updated(chosen), dict(declared.values), DATA)
 
 
@@ -57,10 +63,17 @@ def test_quadrature_agrees_with_the_closed_form():
     assert np.abs(by_quadrature(erf)(COV) - KERNELS["erf"].value(COV)).max() < 1e-6
 
 
-@pytest.mark.parametrize("activation", [Activation.RELU, Activation.TANH], ids=lambda a: a.label)
-@pytest.mark.parametrize("name", ["sgd", "kfac", "shampoo", "foof"])
-def test_own_updates_approach_their_limit_as_the_root_of_the_width(name, activation):
-    one = trial(name, activation=activation)
+CASES = [(n, a, False) for n in ("sgd", "kfac", "shampoo", "foof") for a in ("relu", "tanh")]
+
+
+@pytest.mark.parametrize(("name", "phi", "biases"), [*CASES, ("kfac", "erf", True)])
+def test_own_updates_approach_their_limit_as_the_root_of_the_width(name, phi, biases):
+    one = trial(
+        name,
+        *(["b_output_bias=1/2"] if biases else []),
+        activation=ACTIVATIONS[phi],
+        biases=biases,
+    )
     constants = calibrate(one, 64)
     gaps = {}
     for width in (300, 30_000):
@@ -75,6 +88,25 @@ def test_own_updates_approach_their_limit_as_the_root_of_the_width(name, activat
     assert 10 / 3 < gaps[300] / gaps[30_000] < 30, gaps
 
 
+def test_gram_matrices_approach_theirs():
+    one = trial("kfac")
+    constants = calibrate(one, 64)
+    gaps = []
+    for width in (1000, 100_000):
+        scales = one.scales(width, constants)
+        x = torch.cat([DATA.inputs, DATA.probe_inputs]).T
+        net = network(one.problem.setting, scales, x, DATA.classes, width, 0, Streaming())
+        limit = limits(one, constants, width)
+        above = {"hidden": net.h[1], "output": net.h[2]}
+        gaps.append(
+            max(
+                float(np.abs(gram(h, h).numpy() / limit[name].inputs - 1).max())
+                for name, h in above.items()
+            )
+        )
+    assert gaps[1] < 0.05 and 3 < gaps[0] / gaps[1] < 30, gaps
+
+
 def test_a_wrong_constant_is_not_approached():
     one = trial("kfac")
     constants = calibrate(one, 64)
@@ -84,10 +116,15 @@ def test_a_wrong_constant_is_not_approached():
 
 
 @pytest.mark.parametrize(
-    ("name", "fixed", "why"),
-    [("sign", (), "entrywise"), ("sgd", ("b_output=1/2",), "random in the limit")],
+    ("name", "fixed", "options", "why"),
+    [
+        ("sign", (), {}, "entrywise"),
+        ("sgd", ("b_output=1/2",), {}, "random in the limit"),
+        ("sgd", ("b_output_bias=0",), {"biases": True}, "random in the limit"),
+        ("kfac", (), {"fisher": True}, "sampled cotangents: B is random"),
+    ],
 )
-def test_what_has_no_limit_is_refused_by_name(name, fixed, why):
-    one = trial(name, *fixed)
+def test_what_has_no_limit_is_refused_by_name(name, fixed, options, why):
+    one = trial(name, *fixed, **options)
     with pytest.raises(NotCovered, match=why):
         limits(one, calibrate(one, 64), 1000)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FILL = runpy.run_path(str(ROOT / "docs" / "fill_readme.py"))
+FILL = runpy.run_path(str(ROOT / "docs" / "fill.py"))
 BLOCKS = FILL["BLOCK"].findall(README)
 COMMANDS = [(command, body) for _, command, body, _ in BLOCKS if command.startswith("scaling ")]
 

@@ -1,11 +1,12 @@
-"""Fill the README's blocks with what the commands named in them print.
+"""Fill the blocks of a page with what the commands named in them print.
 
     <!-- made by: scaling derive kfac --format markdown -->
     ... replaced by the command's output ...
     <!-- end -->
 
-A block "made by: FILE" takes the file's text instead. `python docs/fill_readme.py` rewrites
-README.md, `--check` only says whether it is up to date (blocks from files are left alone then).
+A block "made by: python SCRIPT" takes what the script prints, "made by: FILE" the file's text.
+`python docs/fill.py [PAGE]` rewrites README.md or the page; `--check` only says whether README.md
+is up to date, and leaves alone the blocks that come from measurements.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def output(command: str) -> str:
-    """What a `scaling` command prints, or the text of a file."""
+    """What a `scaling` command or a script prints, or the text of a file."""
     words = shlex.split(command)
-    if words[0] != "scaling":
+    if words[0] not in ("scaling", "python"):
         return (ROOT / command).read_text(encoding="utf-8")
-    run = [sys.executable, "-m", "scaling.cli", *words[1:]]
+    run = [
+        sys.executable,
+        *(words[1:] if words[0] == "python" else ["-m", "scaling.cli", *words[1:]]),
+    ]
     done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, check=False)
+    if words[0] == "python" and done.returncode != 0:
+        sys.exit(f"{command} failed:\n{done.stderr}")
     return done.stdout or done.stderr
 
 
@@ -47,10 +53,13 @@ def filled(text: str, files: bool = True) -> str:
 
 def main() -> None:
     """Rewrite or check."""
-    path = ROOT / "README.md"
+    pages = [word for word in sys.argv[1:] if not word.startswith("-")] or ["README.md"]
+    path = ROOT / pages[0]
     old = path.read_text(encoding="utf-8")
     if "--check" in sys.argv:
-        sys.exit(0 if filled(old, files=False) == old else "README.md is out of date: make readme")
+        sys.exit(
+            0 if filled(old, files=False) == old else f"{path.name} is out of date: make readme"
+        )
     path.write_text(filled(old), encoding="utf-8")
 
 

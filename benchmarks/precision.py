@@ -1,0 +1,79 @@
+"""Own updates of the whole catalogue, to three decimals, and the controls that must fail.
+
+    python benchmarks/precision.py
+
+Every rule of the catalogue in wide mode: the exponent of what each layer's own update does,
+measured against theory with a margin of 0.005. Then the same measurements against exponents that
+are wrong by 0.05, and K-FAC with a damping that does not scale.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from derivations.catalogue import catalogue
+from empirical.wide.paths import Path as Way
+from empirical.wide.paths import path_of
+
+SETTINGS = {
+    Way.CORE: ("--widths", ",".join(str(4**k) for k in range(5, 11)), "--seeds", "24"),
+    Way.ROWS: ("--widths", "1024:65536", "--seeds", "24"),
+}
+COMMON = ("--mode", "wide", "--activation", "tanh", "--format", "json")
+
+
+def verify(*words: str) -> dict[str, Any]:
+    """What `scaling verify` reports."""
+    command = [sys.executable, "-m", "scaling.cli", "verify", *words, *COMMON]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not done.stdout:
+        sys.exit(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def own(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The checks of own updates."""
+    return [check for check in report["checks"] if check["quantity"] == "own"]
+
+
+def planted(report: dict[str, Any]) -> list[str]:
+    """Options that plant exponents 0.05 beside the predicted ones."""
+    wrong = [f"own_{c['layer']}={c['predicted']} + 1/20" for c in own(report)]
+    return [word for text in wrong for word in ("--expect", text)]
+
+
+def main() -> None:
+    """Measure and print."""
+    print(f"`{' '.join(COMMON[:4])} --margin 0.005`: exponent of own updates [interval], verdict;")
+    print("and how many of the three are contradicted when 0.05 is added to the prediction.")
+    print("\n| rule | input | hidden | output | 0.05 off |\n| --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, optimizer in catalogue().items():
+            way = path_of(optimizer.rule)
+            if way is None:
+                print(f"| {name} | not in wide mode | | | |")
+                continue
+            words = (name, *SETTINGS[way], "--out", str(Path(folder) / name))
+            found = verify(*words, "--margin", "0.005")
+            cells = [
+                f"{c['measured']:+.4f} [{c['low']:+.4f}, {c['high']:+.4f}] {c['verdict']}"
+                for c in own(found)
+            ]
+            wrong = own(verify(*words, "--margin", "0.02", *planted(found)))
+            contradicted = sum(c["verdict"] == "contradict" for c in wrong)
+            print(f"| {name} | {' | '.join(cells)} | {contradicted} of {len(wrong)} |", flush=True)
+        constant = verify("kfac", "--set", "d_rho_B=0", *SETTINGS[Way.CORE])
+    notes = {c["note"] for c in constant["checks"] if c["verdict"] == "crossover"}
+    print("\n`--set d_rho_B=0` on kfac: verdict", constant["verdict"], "\n")
+    for note in sorted(notes):
+        print(f"* {note}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Verification in wide mode: what is measured how, to which precision, and what must fail."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from empirical.campaign import CROSS_WIDTHS, DENSE_WIDTHS, WIDE_WIDTHS, Experiment, Mode, Row, plan
+from empirical.data import Data, load
+from empirical.measure import blas_threads
+from empirical.verdict import Verdict
+from empirical.verify import Verification, verify
+from empirical.wide import Streaming
+from empirical.wide.paths import Path
+from scaling.cli import _literal, _problem, _resolve
+from scaling.errors import InvalidInput
+
+DIGITS = load("digits", samples=8, probe=6)
+
+
+def table(rule: str, *settings: str, **options: Any) -> Row:
+    problem = _problem(rule, list(settings), practice=True, **options)
+    return problem, *_literal(problem), _resolve(rule)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with blas_threads(1):
+        yield
+
+
+# --- precision, and its controls ----------------------------------------------------------------
+
+WIDE: dict[str, Any] = {
+    "widths": (4096, 16384, 65536, 262144), "seeds": 12, "margin": 0.02, "data": DIGITS,
+    "threads": 1, "mode": Mode.WIDE, "streaming": Streaming(),
+}  # fmt: skip
+ROWS = {**WIDE, "widths": (256, 512, 1024, 2048, 4096), "seeds": 16, "margin": 0.1}
+
+
+def own(rule: str, how: dict[str, Any], *expect: str, **options: Any) -> dict[str, Any]:
+    row = table(rule, activation="tanh", **options)
+    result = verify([row], Experiment(**how), expect)
+    return {c.layer: c for c in result.checks if c.quantity == "own"}
+
+
+@pytest.mark.parametrize("rule", ["sgd", "kfac", "kfac_right_only", "shampoo", "muon"])
+def test_own_exponents_are_exact_to_two_decimals_and_errors_are_not(rule: str) -> None:
+    for layer, check in own(rule, WIDE).items():
+        assert abs(check.measured.slope) < 0.005, (layer, check.measured)
+        assert check.verdict is Verdict.agree, (layer, check.measured)
+    planted = [f"own_{layer}=1/20" for layer in ("input", "hidden", "output")]
+    assert {c.verdict for c in own(rule, WIDE, *planted).values()} == {Verdict.contradict}
+
+
+def test_entrywise_rules_agree_and_errors_do_not() -> None:
+    found = own("sign", ROWS)
+    assert {c.verdict for c in found.values()} == {Verdict.agree}, found
+    planted = own("sign", ROWS, *(f"own_{layer}=1/4" for layer in found))
+    assert {c.verdict for c in planted.values()} == {Verdict.contradict}
+
+
+def test_a_constant_damping_crosses_over_and_is_named() -> None:
+    result = verify([table("kfac", "d_rho_B=0")], Experiment(**{**WIDE, "widths": (64, 256, 1024)}))
+    found = next(c for c in result.checks if (c.quantity, c.layer) == ("own", "hidden"))
+    assert found.verdict is Verdict.crossover, found.measured
+    assert found.note.startswith("B + rho_B*I in hidden: the damping goes from")
+
+
+def test_measured_sizes_stand_beside_their_limits() -> None:
+    checks = own("foof", WIDE)
+    assert all(c.size == pytest.approx(c.limit, rel=0.01) for c in checks.values())
+
+
+# --- plans --------------------------------------------------------------------------------------
+
+
+def planned(mode: str, *rules: str, widths: tuple[int, ...] | None = None) -> list[Any]:
+    tables = [table(rule) for rule in rules]
+    return [
+        ([row[3].name for row in rows], x.mode, x.widths, x.margin)
+        for rows, x in plan(tables, mode, widths, None, None, DIGITS, "cpu", 1)
+    ]
+
+
+def test_auto_is_wide_with_dense_networks_beside_it() -> None:
+    assert planned("auto", "kfac", "sign") == [
+        (["kfac"], Mode.WIDE, WIDE_WIDTHS[Path.CORE], 0.02),
+        (["sign"], Mode.WIDE, WIDE_WIDTHS[Path.ROWS], 0.02),
+        (["kfac", "sign"], Mode.DENSE, CROSS_WIDTHS, 0.05),
+    ]
+    assert planned("wide", "kfac") == [(["kfac"], Mode.WIDE, WIDE_WIDTHS[Path.CORE], 0.02)]
+    assert planned("dense", "kfac") == [(["kfac"], Mode.DENSE, DENSE_WIDTHS, 0.05)]
+
+
+def test_given_widths_reach_dense_networks_as_far_as_they_can() -> None:
+    widths = (512, 1024, 2048, 8192, 2**20)
+    assert planned("auto", "kfac", widths=widths)[1][2] == (512, 1024, 2048)
+    assert planned("auto", "kfac", widths=widths[2:])[1][2] == CROSS_WIDTHS
+    with pytest.raises(InvalidInput, match="found: the width 1,048,576 for 'sign"):
+        planned("auto", "sign", widths=widths)
+
+
+def test_seeds_are_the_same_numbers_whoever_takes_them() -> None:
+    small = {**WIDE, "widths": (64, 128, 256), "seeds": 3}
+
+    def sizes(workers: int) -> Verification:
+        how = {**small, "streaming": Streaming(workers=workers)}
+        return verify([table("kfac")], Experiment(**how))
+
+    one, two = sizes(1), sizes(2)
+    assert [c.measured for c in one.checks] == [c.measured for c in two.checks]
+
+
+def test_a_probe_is_cut_and_training_is_not() -> None:
+    less: Data = DIGITS.with_probe(2)
+    assert len(less.probe_inputs) == len(less.probe_targets) == 2
+    assert less.samples == DIGITS.samples
