@@ -35,7 +35,7 @@ def test_readme_verification_table_has_the_predictions_of_today():
 
     table = next(body for _, command, body, _ in BLOCKS if command.endswith("report.md"))
     rows = re.findall(
-        r"^\| (\w+) \| dense \| (\w+) \| (\w+) \| `?([^`|]+?)`? \|", table, flags=re.MULTILINE
+        r"^\| (\w+) \| wide \| (\w+) \| (\w+) \| `?([^`|]+?)`? \|", table, flags=re.MULTILINE
     )
     rows = [row for row in rows if row[0] != "rule"]
     shown = {(rule, layer, quantity): x for rule, layer, quantity, x in rows}
