@@ -3,6 +3,8 @@
     K-FAC        dW = (B + rho_B I)^(-e_B) G (A + rho_A I)^(-e_A)      e_A = e_B = 1 in practice
     FOOF         dW = G (A + rho_A I)^(-e_A)
     left only    dW = (B + rho_B I)^(-e_B) G
+    relative     rho_X = rho trace(X) / side, or rho specnorm(X): damping in units of the factor
+    undamped     dW = B^(-1) G A^(-1), pseudo-inverses: layerwise Gauss-Newton
 
 The key step is push-through: (B + rho I)^(-e) D = D (D^T D / n + rho I)^(-e), so the
 preconditioner acts on the gradient's own n directions, where the eigenvalues of A are
@@ -53,5 +55,20 @@ OPTIMIZERS = (
         reference="arXiv 2312.12226",
         units={"lr": "activation per cotangent", **_UNITS_B},
         exponents={"e_B": _ONE},
+    ),
+    Optimizer(
+        name="kfac_relative",
+        update="(B + rho_B*specnorm(B)*I)**(-e_B) @ G @ (A + rho_A*specnorm(A)*I)**(-e_A)",
+        about="K-FAC with dampings relative to the largest eigenvalues",
+        reference="arXiv 2312.12226, Sec. 4.2",
+        units={"lr": "weight per natural gradient", "rho_B": "a fraction", "rho_A": "a fraction"},
+        exponents={"e_B": _ONE, "e_A": _ONE},
+    ),
+    Optimizer(
+        name="gauss_newton",
+        update="B**(-1) @ G @ A**(-1)",
+        about="layerwise Gauss-Newton with pseudo-inverses of the Kronecker factors",
+        reference="arXiv 1503.05671",
+        units={"lr": "weight per natural gradient"},
     ),
 )

@@ -168,6 +168,19 @@ def absolute(x: Value) -> Value:
     return Entries(_entries(x).abs())
 
 
+def arctangent(x: Value) -> Value:
+    """The arctangent of each entry."""
+    return Entries(torch.atan(_entries(x)))
+
+
+def clip(x: Value, bound: Tensor) -> Value:
+    """Each entry cut off at -bound and bound."""
+    if float(bound) < 0:
+        raise InvalidInput(f"the bound {float(bound):g} of clip", "at least zero", "turn its sign")
+    entries = _entries(x)
+    return Entries(entries.clamp(-float(bound), float(bound)))
+
+
 def orth(x: Value) -> Value:
     """The polar factor on the span of x: every singular value but zero becomes one."""
     assert not isinstance(x, (Square, Blocks)), "the language refuses orth of a square matrix"

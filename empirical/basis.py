@@ -13,9 +13,11 @@ Not covered: data that are sparse, or whose rank is far below min(n, M).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -130,3 +132,28 @@ def _range(x: Tensor, zero: float, relative: bool = True) -> Tensor:
 
 def _outside(q: Tensor, x: Tensor) -> Tensor:
     return x - q @ (q.T @ x)
+
+
+def triangular_root(s: Tensor, zero: float, room: int) -> tuple[Tensor, list[int]]:
+    """R (k, n) with R^T R = S, and the k <= room columns that earlier ones do not give.
+
+    S is a Gram matrix of columns of length at most 1; what is left of a column counts if its
+    squared length exceeds ``zero``. This is Cholesky's method, which, unlike eigenvectors, moves
+    no more than S does: so the same seed gives the same sample up to rounding.
+
+    >>> triangular_root(torch.ones(2, 2, dtype=torch.float64), 1e-13, 2)
+    (tensor([[1., 1.]], dtype=torch.float64), [0])
+    """
+    left = s.numpy().copy()
+    rows = [np.zeros((0, len(left)))]
+    new: list[int] = []
+    for j in range(len(left)):
+        if len(new) == room:
+            break
+        if left[j, j] > zero:
+            row = left[j : j + 1] / math.sqrt(left[j, j])
+            row[:, :j] = 0
+            left -= row.T @ row
+            rows.append(row)
+            new.append(j)
+    return torch.from_numpy(np.concatenate(rows)), new

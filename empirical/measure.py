@@ -34,6 +34,7 @@ from joblib import cpu_count
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from empirical.basis import EIGENVALUE_ZERO, triangular_root
 from empirical.capture import Loss as SampledLoss
 from empirical.data import Data
 from empirical.networks import MLP
@@ -409,10 +410,12 @@ def _readout_size(
     last = model.linear(setting.depth)
     offset = 0.0 if last.bias is None else float(last.bias.square().mean())
     h = before[-2] * scale.multiplier
-    for draw in range(1, READOUTS):
-        weight = torch.empty_like(last.weight)
-        draw_(weight, scale.std, seed, width, len(setting.layers) + draw)
-        total += _rms(h @ weight.T) ** 2 + offset
+    overlaps = (h @ h.T).double().cpu()
+    zero = EIGENVALUE_ZERO * float(overlaps.diagonal().max())
+    k, _ = triangular_root(overlaps, zero, min(h.shape))  # z k has the law of h W^T
+    z = torch.empty((READOUTS - 1) * len(last.weight), len(k), dtype=torch.float64)
+    draw_(z, scale.std, seed, width, len(setting.layers) + 1)
+    total += (READOUTS - 1) * (float((z @ k).square().mean()) + offset)
     return math.sqrt(total / READOUTS)
 
 

@@ -221,6 +221,10 @@ class _Reading:
                 return average
             case Call("block"), [x, Entries(size)]:
                 return algebra.blocks(x, int(size))
+            case Call("max"), [Entries(x), Entries(y)]:
+                return Entries(torch.maximum(x, y))
+            case Call("clip"), [x, Entries(bound)]:
+                return algebra.clip(x, bound)
             case Call(function), [x]:
                 return _FUNCTIONS[function](x)
         raise AssertionError(f"the language has no node {node!r}")
@@ -230,6 +234,7 @@ _FUNCTIONS: dict[str, Callable[[Value], Value]] = {
     "sign": algebra.sign,
     "abs": algebra.absolute,
     "sqrt": lambda x: algebra.power(x, 0.5),
+    "atan": algebra.arctangent,
     "orth": algebra.orth,
     "trace": algebra.trace,
     "norm": lambda x: Entries(x.frobenius_norm()),

@@ -35,7 +35,18 @@ from sympy import Expr, Rational, S
 
 from scaling import entrywise, spectral, sums
 from scaling.context import Context
-from scaling.derivation import ALIGNED_UPDATE, CLT, GIVEN, GRAM, LLN, NORMS, PRODUCT, SUM, Step
+from scaling.derivation import (
+    ALIGNED_UPDATE,
+    CLT,
+    ENTRYWISE,
+    GIVEN,
+    GRAM,
+    LLN,
+    NORMS,
+    PRODUCT,
+    SUM,
+    Step,
+)
 from scaling.entrywise import Reading
 from scaling.errors import RuleError
 from scaling.language import (
@@ -55,7 +66,7 @@ from scaling.language import (
     Transpose,
 )
 from scaling.rule import evaluate_power
-from scaling.scale import HALF, Scale, Size
+from scaling.scale import HALF, Order, Scale, Size
 from scaling.shapes import Dim
 from scaling.values import (
     Aligned,
@@ -341,6 +352,10 @@ def _call(context: Context, node: Call) -> Reading:
         case "ema":  # (1 - beta) X at the first step
             note = "(1 - beta) times it at the first step"
             return value, Step(PRODUCT, str(node), step.result, note, (step,), node=node)
+        case "max":
+            return _max(context, node, value, step)
+        case "clip" | "atan":
+            return _bounded(context, node, value, step)
         case "sign" | "abs" | "sqrt" if isinstance(value, Scalar):
             p = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
             if node.function == "sqrt" and not value.positive:
@@ -357,6 +372,38 @@ def _call(context: Context, node: Call) -> Reading:
             return spectral.blocks(context, node, value, step)
     size = spectral.norm(context, node, value)
     return Scalar(size), Step(NORMS, str(node), size, "", (step,), node=node)
+
+
+def _max(context: Context, node: Call, x: Value, step: Step) -> Reading:
+    """The larger of two scalars sets the size, as in a sum."""
+    assert node.option is not None, "max has two operands"
+    y, other = read(context, node.option)
+    if not isinstance(x, Scalar) or not isinstance(y, Scalar):
+        raise context.not_covered(node, "max of matrices", "scalars")
+    context.decide(node, node.argument, node.option, x.size, y.size)
+    larger = Scalar(context.plus(x.size, y.size), x.positive or y.positive)
+    return larger, Step(SUM, str(node), larger.size, "the larger", (step, other), node=node)
+
+
+def _bounded(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    """Entries cut off at a bound, smoothly (atan, at a number of order one) or not (clip)."""
+    limit: Node = Number(Fraction(1)) if node.option is None else node.option
+    bound, other = read(context, limit)
+    if not isinstance(bound, Scalar) or not bound.positive:
+        raise context.not_covered(node, "a bound that is no positive scalar", "a positive one")
+    steps = (step,) if node.option is None else (step, other)
+    if value.main.is_zero:
+        return value, Step(ENTRYWISE, str(node), value.main, "of zero", steps, node=node)
+    order = context.decide(node, node.argument, limit, value.main, bound.size)
+    if order is Order.OPEN:
+        raise context.not_covered(
+            node, "a bound that is above or below the entries depending on symbols", "their values"
+        )
+    if order is Order.LESS:
+        return value, Step(ENTRYWISE, str(node), value.main, "below the bound", steps, node=node)
+    if isinstance(value, Scalar):
+        return bound, Step(ENTRYWISE, str(node), bound.size, "at the bound", steps, node=node)
+    return entrywise.bounded(context, node, value, bound.size, order is Order.EQUAL, steps)
 
 
 def _rational(value: Fraction) -> Expr:

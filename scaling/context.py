@@ -103,6 +103,12 @@ class Context:
                 return Order.EQUAL
         return self.bounds.order(x.width, y.width)
 
+    def decide(self, node: Node, left: Node, right: Node, x: Scale, y: Scale) -> Order:
+        """Compare two sizes and remember the regime."""
+        order = self.compare(node, x, y)
+        self.regimes.append(Regime(self.sizes.layer.name, node, left, right, x, y, order))
+        return order
+
     def exceeds(self, x: Expr, y: Rational) -> bool:
         """Whether x > y for all admissible values of the symbols."""
         return self.bounds.order(x, y) is Order.GREATER

@@ -190,6 +190,22 @@ def function(context: Context, node: Call, value: Value, step: Step) -> Reading:
     return result
 
 
+def bounded(
+    context: Context, node: Call, value: Value, bound: Scale, near: bool, steps: tuple[Step, ...]
+) -> Reading:
+    """Entries that reach a bound: as sign(X) times the bound beyond it, as X itself near zero."""
+    if not isinstance(value, Aligned | Vector):
+        raise context.not_covered(node, f"{node.function} of {describe(value)}", "a function of G")
+
+    def change(old: Behaviour) -> Behaviour:
+        smooth = near and context.exceeds(old.vanishing, S.Zero)
+        return Behaviour(old.parity, old.vanishing if smooth else S.Zero)
+
+    entry, numbers = bound.as_size_of(Size.ENTRY), "near the bound" if near else "at the bound"
+    result, line = _function(context, node, value, entry, change, numbers, steps[0], value.positive)
+    return result, replace(line, inputs=steps)
+
+
 def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
     """row_mean(X) and col_mean(X)."""
     if not isinstance(value, Aligned):

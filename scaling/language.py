@@ -499,6 +499,12 @@ def call(name: str, *arguments: Operand) -> Node:
         raise RuleError(
             f"block size {option}", "a positive whole number", "write for example block(A, 64)"
         )
+    if function.option in ("bound", "y") and option is not None and not option.shape.is_scalar:
+        raise RuleError(
+            f"{name}({short(nodes[0])}, {short(option)}) with a {option.shape} after the comma",
+            "a scalar there",
+            function.about,
+        )
     if function.option == "beta" and not (
         (isinstance(option, Number) and 0 <= option.value < 1)
         or (isinstance(option, Symbol) and option.kind is SymbolKind.CONSTANT and not option.is_fan)
@@ -524,6 +530,21 @@ def sqrt(x: Node) -> Node:
 def orth(x: Node) -> Node:
     """Polar factor U V^T of X = U S V^T, on the span of X."""
     return call("orth", x)
+
+
+def atan(x: Node) -> Node:
+    """Arctangent of each entry."""
+    return call("atan", x)
+
+
+def clip(x: Node, bound: Operand) -> Node:
+    """Each entry cut off at -bound and bound."""
+    return call("clip", x, bound)
+
+
+def maximum(x: Operand, y: Operand) -> Node:
+    """The larger of two scalars."""
+    return call("max", x, y)
 
 
 def trace(x: Node) -> Node:

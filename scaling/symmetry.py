@@ -24,7 +24,9 @@ from dataclasses import dataclass
 import sympy
 from sympy import Expr, S
 
+from scaling.context import Regime
 from scaling.errors import NotCovered
+from scaling.language import Call
 from scaling.ledger import Setting
 from scaling.problem import Exponents, Problem
 from scaling.rule import Rule
@@ -137,19 +139,26 @@ def compare(x: Problem, left: Exponents, y: Problem, right: Exponents) -> Compar
 
 
 def _check_homogeneous(before: Derived, after: Derived) -> None:
-    """Every sum that is not a damping must keep the ratio of its terms."""
+    """Every sum and every bound that is not a damping must keep the ratio of its terms."""
     for name, regimes in before.regimes.items():
         for x, y in zip(regimes, after.regimes[name], strict=True):
-            if contains_damping(x.left) != contains_damping(x.right):
+            if _follows(x):
                 continue
             gap = (x.left_size.width - x.right_size.width) - (
                 y.left_size.width - y.right_size.width
             )
             if sympy.expand(gap) != 0:
-                raise _no_symmetry(f"the sum {x.node}")
+                raise _no_symmetry(str(x.node))
     for problem in (before, after):
         if any(not s.random.is_zero for s in problem.updates.values()):
             raise _no_symmetry("a multiple of W added to the gradient")
+
+
+def _follows(regime: Regime) -> bool:
+    """Whether one of two terms is a damping, whose exponent moves with the other term."""
+    if isinstance(regime.node, Call) and regime.node.function in ("clip", "atan"):
+        return contains_damping(regime.right) and not contains_damping(regime.left)
+    return contains_damping(regime.left) != contains_damping(regime.right)
 
 
 def _no_symmetry(found: str) -> NotCovered:

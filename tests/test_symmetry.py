@@ -38,6 +38,25 @@ DEGREES: list[tuple[str, Expr, dict[str, Expr]]] = [
     ("kfac_right_only", 1 - 2 * e_A, {"rho_A": S(2)}),
     ("foof", 1 - 2 * e_A, {"rho_A": S(2)}),
     ("shampoo", 1 - 2 * e, {"rho_L": S(2), "rho_R": S(2)}),
+    ("nesterov", ONE, {}),
+    ("lion", ZERO, {}),
+    ("adam_atan2", ZERO, {}),
+    ("rmsprop", ZERO, {"eps": ONE}),
+    ("adagrad", ZERO, {"eps": ONE}),
+    ("adafactor", ZERO, {"eps": S(2)}),
+    ("adafactor_relative", -ONE, {"eps": S(2)}),  # W itself moves against h
+    ("lars", -ONE, {"eps": ONE}),
+    ("lamb", -ONE, {"eps": ONE}),
+    ("muon_spectral", ZERO, {}),
+    ("muon_max", ZERO, {}),
+    ("muon_rms", ZERO, {}),
+    ("spectral_sgd", ZERO, {}),
+    ("kfac_relative", 1 - 2 * e_A, {"rho_A": ZERO, "rho_B": ZERO}),
+    ("gauss_newton", -ONE, {}),
+    ("shampoo_blocked", 1 - 2 * e, {"rho_L": S(2), "rho_R": S(2)}),
+    ("shampoo_grafted", ONE, {"rho_L": S(2), "rho_R": S(2)}),
+    ("one_sided_shampoo", 1 - 2 * e, {"rho_L": S(2)}),
+    ("clip(G / (abs(G) + eps), 1)", ZERO, {"eps": ONE}),
     ("L @ G @ R", S(5), {}),
     ("sign(G)*sqrt(abs(G))", S.Half, {}),
     ("G/sqrt(row_mean(G*G) + eps)", ZERO, {"eps": S(2)}),
@@ -46,6 +65,17 @@ DEGREES: list[tuple[str, Expr, dict[str, Expr]]] = [
     ("fan_in*G + G*trace(A)/rms(A)", ONE, {}),
 ]
 ids = {"ids": [name for name, *_ in DEGREES]}
+BOUNDED = ("clipped_sgd", "sophia")  # a bound of order one has no degree
+
+
+@pytest.mark.parametrize("rule", [*BOUNDED, "clip(G, 1)", "atan(G)"])
+def test_a_bound_that_does_not_move_along_has_no_symmetry(rule: str) -> None:
+    with pytest.raises(NotCovered, match="scale differently"):
+        shift(known(rule), t="1/2")
+
+
+def test_a_bound_that_is_a_damping_moves_along() -> None:
+    assert shift(known("clip(G, rho)"), t="1/2").d["hidden"] == {"rho": S.Half}
 
 
 def known(rule: str) -> Rule:
@@ -64,7 +94,7 @@ def by_hand(
 
 
 def test_every_rule_of_the_catalogue_has_its_degrees_here() -> None:
-    assert set(catalogue()) <= {name for name, *_ in DEGREES}
+    assert set(catalogue()) - set(BOUNDED) <= {name for name, *_ in DEGREES}
     for name, _, degrees in DEGREES:
         assert set(known(name).dampings) == set(degrees), name
 

@@ -19,14 +19,12 @@ length exceeds `zero` of the column's; what is below is rounding and answered by
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from empirical.basis import EIGENVALUE_ZERO, tolerance
+from empirical.basis import EIGENVALUE_ZERO, tolerance, triangular_root
 from empirical.wide.columns import Axis, Columns, gram
 from empirical.wide.noise import Stream
 
@@ -50,31 +48,6 @@ class Span:
         fresh = (x - self.basis @ inside).pick(new) @ torch.linalg.inv(r[:, new] * scale[new])
         self.basis = self.basis.beside(fresh)
         return torch.cat([inside, r * scale])
-
-
-def triangular_root(s: Tensor, zero: float, room: int) -> tuple[Tensor, list[int]]:
-    """R (k, n) with R^T R = S, and the k <= room columns that earlier ones do not give.
-
-    S is a Gram matrix of columns of length at most 1; what is left of a column counts if its
-    squared length exceeds ``zero``. This is Cholesky's method, which, unlike eigenvectors, moves
-    no more than S does: so the same seed gives the same sample up to rounding.
-
-    >>> triangular_root(torch.ones(2, 2, dtype=torch.float64), 1e-13, 2)
-    (tensor([[1., 1.]], dtype=torch.float64), [0])
-    """
-    left = s.numpy().copy()
-    rows = [np.zeros((0, len(left)))]
-    new: list[int] = []
-    for j in range(len(left)):
-        if len(new) == room:
-            break
-        if left[j, j] > zero:
-            row = left[j : j + 1] / math.sqrt(left[j, j])
-            row[:, :j] = 0
-            left -= row.T @ row
-            rows.append(row)
-            new.append(j)
-    return torch.from_numpy(np.concatenate(rows)), new
 
 
 @dataclass(eq=False)

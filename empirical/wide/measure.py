@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from empirical.basis import EIGENVALUE_ZERO
+from empirical.basis import EIGENVALUE_ZERO, triangular_root
 from empirical.capture import sampled_cotangents
 from empirical.measure import (
     READOUTS,
@@ -35,7 +35,7 @@ from empirical.measure import (
     sampled_loss,
 )
 from empirical.wide.columns import gram
-from empirical.wide.implicit import Span, triangular_root
+from empirical.wide.implicit import Span
 from empirical.wide.network import Network, network
 from empirical.wide.noise import Stream
 from empirical.wide.paths import Path, path_of, refuse_unless_wide

@@ -42,7 +42,7 @@ WIDEST_ROWS = 2**18
 """The widest layer whose entries are made one by one: 7e10 of them, some minutes."""
 
 _SPECTRAL = ("orth", "trace", "norm", "specnorm", "rms", "ema")
-_ENTRYWISE = ("sign", "abs", "sqrt", "ema")
+_ENTRYWISE = ("sign", "abs", "sqrt", "atan", "clip", "ema")
 SUMS = ("row_mean", "col_mean", "norm", "rms")
 """Functions that add up entries of a matrix."""
 
@@ -119,6 +119,10 @@ def _is_local(node: Node) -> bool:
             return True
         case Call("diag", argument):
             return spans(argument)
+        case Call("max", x, y):
+            return _is_local(x) and y is not None and _is_local(y)
+        case Call("clip", x, bound):
+            return _is_local(x) and bound is not None and _is_local(bound)
         case Call(function, argument) if function in SUMS:
             return not argument.shape.is_square and _is_local(argument)
         case Call(function, argument) if function in _ENTRYWISE:
