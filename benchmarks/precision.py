@@ -22,7 +22,7 @@ from empirical.wide.paths import path_of
 
 SETTINGS = {
     Way.CORE: ("--widths", ",".join(str(4**k) for k in range(5, 11)), "--seeds", "24"),
-    Way.ROWS: ("--widths", "1024:65536", "--seeds", "24"),
+    Way.ROWS: ("--widths", "1024:32768", "--seeds", "32"),
 }
 COMMON = ("--mode", "wide", "--activation", "tanh", "--format", "json")
 
