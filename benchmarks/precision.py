@@ -21,8 +21,8 @@ from empirical.wide.paths import Path as Way
 from empirical.wide.paths import path_of
 
 SETTINGS = {
-    Way.CORE: ("--widths", ",".join(str(4**k) for k in range(5, 11)), "--seeds", "24"),
-    Way.ROWS: ("--widths", "1024:32768", "--seeds", "32"),
+    Way.CORE: ("--widths", ",".join(str(4**k) for k in range(5, 11)), "--seeds", "16"),
+    Way.ROWS: ("--widths", "1024,2048,4096,8192,32768", "--seeds", "40"),
 }
 COMMON = ("--mode", "wide", "--activation", "tanh", "--format", "json")
 

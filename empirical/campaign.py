@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from joblib import Parallel, delayed
 
 from derivations.declaration import Optimizer
+from empirical import nodes
 from empirical.data import Data
 from empirical.measure import (
     MOST_NETWORKS,
@@ -120,6 +121,22 @@ def plan(
             )  # fmt: skip
             plans.append((chosen, experiment))
     return plans
+
+
+def deep_experiment(
+    widths: tuple[int, ...] | None,
+    seeds: int | None,
+    margin: float | None,
+    data: Data,
+    device: str,
+    threads: int,
+) -> Experiment:
+    """How the lines of derivations are measured; see nodes.py."""
+    within = tuple(w for w in widths or () if w <= CROSS_WIDTHS[-1])
+    return Experiment(
+        within if len(within) >= 4 else nodes.WIDTHS, seeds or nodes.SEEDS,
+        nodes.MARGIN if margin is None else margin, data, device, threads,
+    )  # fmt: skip
 
 
 def _cross(widths: tuple[int, ...] | None) -> tuple[int, ...]:

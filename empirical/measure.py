@@ -210,18 +210,24 @@ def measure_mean(
     """
     runs = [one(trial, constants, width, seed * MOST_NETWORKS + i) for i in range(networks)]
     sizes = {
-        name: Sizes(*(_mean([asdict(run.sizes[name])[q] for run in runs]) for q in asdict(first)))
+        name: Sizes(
+            *(mean_size([asdict(run.sizes[name])[q] for run in runs]) for q in asdict(first))
+        )
         for name, first in runs[0].sizes.items()
     }
     sums = {
-        key: (_mean([run.sums[key][0] for run in runs]), _mean([run.sums[key][1] for run in runs]))
+        key: (
+            mean_size([run.sums[key][0] for run in runs]),
+            mean_size([run.sums[key][1] for run in runs]),
+        )
         for key in runs[0].sums
     }
     seconds, peak = sum(run.seconds for run in runs), max(run.peak_mb for run in runs)
     return Measurement(runs[0].rule, width, seed, sizes, sums, seconds, peak)
 
 
-def _mean(sizes: list[float]) -> float:
+def mean_size(sizes: list[float]) -> float:
+    """The geometric mean; where a size is zero, the arithmetic one."""
     if min(sizes) <= 0:
         return sum(sizes) / len(sizes)
     return math.exp(sum(math.log(x) for x in sizes) / len(sizes))

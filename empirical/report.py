@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pandas as pd
 
 from empirical.campaign import Tick
 from empirical.measure import Measurement
+from empirical.nodes import Line
 from empirical.store import prepare_folder, write_atomically
 from empirical.verify import QUANTITIES, Check, Verification
 from scaling.render import Format, Table, to_json
@@ -110,6 +111,54 @@ def render_measurement(result: Measurement, style: str) -> str:
     return render_table(
         Table(title, ("layer", "init", "own", "feature"), rows, notes), Format(style)
     )
+
+
+def render_lines(title: str, lines: Sequence[Line], style: str) -> str:
+    """A measured derivation in one of the formats of the command line."""
+    if Format(style) is Format.JSON:
+        return to_json({"title": title, "lines": [_line_json(line) for line in lines]})
+    return render_table(lines_table(title, lines), Format(style))
+
+
+def lines_table(title: str, lines: Sequence[Line]) -> Table:
+    """The steps of a derivation, premises first: predicted | measured [interval] | verdict."""
+    where = {line.step: i + 1 for i, line in enumerate(lines)}
+    rows = []
+    for line in lines:
+        inputs = ", ".join(str(where[x]) for x in line.step.inputs)
+        why = line.step.inference.name + (f" of {inputs}" if inputs else "")
+        fit = line.measured
+        rows.append(
+            (
+                str(where[line.step]), line.step.subject, line.predicted,
+                "" if fit is None else _signed(fit.slope),
+                "" if fit is None else f"[{_signed(fit.low)}, {_signed(fit.high)}]",
+                "" if line.verdict is None else str(line.verdict), why, line.step.assumption,
+            )
+        )  # fmt: skip
+    columns = (
+        "", "quantity", "predicted", "measured", "interval", "verdict", "because", "assuming",
+    )  # fmt: skip
+    fits = [line.measured for line in lines if line.measured is not None]
+    notes = ["sizes ~ M^(exponent); lines without a measurement state a condition or a mean"]
+    if fits:
+        last, seeds = fits[0].widths[-1], fits[0].seeds
+        notes.append(f"dense networks up to width {last:,}, {seeds} seeds")
+    return Table(title, columns, tuple(rows), tuple(notes))
+
+
+def _line_json(line: Line) -> dict[str, Any]:
+    fit = line.measured
+    return {
+        "subject": line.step.subject,
+        "inference": line.step.inference.name,
+        "predicted": str(line.predicted),
+        "measured": None if fit is None else _number(fit.slope),
+        "low": None if fit is None else _number(fit.low),
+        "high": None if fit is None else _number(fit.high),
+        "verdict": None if line.verdict is None else str(line.verdict),
+        "assumption": line.step.assumption,
+    }
 
 
 def write(result: Verification, folder: Path) -> None:

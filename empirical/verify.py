@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,10 @@ from empirical.measure import (
     calibrate,
     check_memory,
 )
+from empirical.nodes import measured_lines
 from empirical.store import Store
 from empirical.verdict import Verdict, judge, overall, remedy
+from scaling.derivation import Step
 from scaling.errors import InvalidInput, NotCovered, unknown
 from scaling.prediction import Prediction, predict
 from scaling.settings import exact
@@ -48,6 +50,11 @@ EXIT_CODE = {
 }
 WIDEST_DENSE = 32768
 QUANTITIES = ("init", "own", "feature")
+
+
+def exit_code(verdicts: Iterable[Verdict]) -> int:
+    """Of the gravest verdict."""
+    return EXIT_CODE[overall(verdicts)]
 
 
 @dataclass(frozen=True)
@@ -217,6 +224,43 @@ def verify_all(
 ) -> Verification:
     """All plans, one after the other, as one verification."""
     return merged([verify(tables, experiment, expect, out, tick) for tables, experiment in plans])
+
+
+def verify_deep(
+    tables: Sequence[Row],
+    steps: Sequence[Mapping[str, Step]],
+    experiment: Experiment,
+    tick: Tick | None = None,
+) -> Verification:
+    """Every line of every derivation, on dense networks: one check a line.
+
+    Args:
+        tables: see `verify`.
+        steps: for each rule its derivation by layer.
+        experiment: widths, seeds, margin, data, device, threads.
+        tick: called with (rule, done, total) after every rule.
+    """
+    start, checks = time.perf_counter(), []
+    for i, (table, derivation) in enumerate(zip(tables, steps, strict=True)):
+        trial = trial_of(table, experiment)
+        name = trial.problem.rule.name or str(trial.problem.rule)
+        x = experiment
+        with blas_threads(x.threads):
+            found = measured_lines(trial, derivation, x.widths, x.seeds, x.margin)
+        for layer, lines in found.items():
+            for line in lines:
+                if line.measured is not None and line.verdict is not None:
+                    subject = f"{line.step.subject} ({line.step.result.of})"
+                    checks.append(
+                        Check(name, layer, subject, line.predicted, line.measured, line.verdict)
+                    )
+        if tick is not None:
+            tick(name, i + 1, len(tables))
+    unique = {(c.rule, c.layer, c.quantity): c for c in checks}
+    seconds = time.perf_counter() - start
+    return Verification(
+        tuple(unique.values()), (), experiment.seeds, experiment.margin, seconds, ()
+    )
 
 
 def _limits(trial: Trial, constants: Constants, experiment: Experiment) -> dict[str, float]:

@@ -139,6 +139,9 @@ def predict(
 def explain(
     rule: RuleArgument,
     layer: Annotated[str, typer.Option(help="Layer to explain.")] = "hidden",
+    measured: Annotated[
+        bool, typer.Option("--measured", help="Measure every line on dense networks, beside it.")
+    ] = False,
     settings: SetOption = None,
     style: StyleOption = Style.text,
     depth: DepthOption = 3,
@@ -146,16 +149,39 @@ def explain(
     activation: PhiOption = Phi.relu,
     loss: LossOption = LossName.mse,
     fisher: FisherOption = FisherName.empirical,
+    widths: WidthsOption = None,
+    seeds: SeedsOption = None,
+    data: DataOption = "digits",
+    data_root: RootOption = None,
+    samples: SamplesOption = 16,
+    device: DeviceOption = DeviceName.auto,
+    threads: ThreadsOption = 0,
 ) -> None:
     """Print the derivation of one layer's exponents, step by step."""
     from scaling.render import Format, render_steps, steps_json, to_json
 
-    problem = _problem(rule, settings, depth, biases, activation, loss, fisher)
+    problem = _problem(rule, settings, depth, biases, activation, loss, fisher, practice=measured)
     solution = _solve(problem)
     if layer not in solution.steps:
         raise unknown("layer", layer, solution.steps)
     title = f"{problem.rule.name or 'rule'}, {layer} layer: dW = {problem.rule}"
     step = solution.steps[layer]
+    if measured:
+        campaign, report = _empirical("campaign"), _empirical("report")
+        known = _empirical("data").load(data, data_root, samples=samples)
+        experiment = campaign.deep_experiment(
+            None if widths is None else _empirical("widths").parse_widths(widths), seeds, None,
+            known, _empirical("measure").pick_device(device), threads,
+        )  # fmt: skip
+        row = (problem, solution.exponents, solution.bounds, _resolve(rule))
+        trial = campaign.trial_of(row, experiment)
+        shared = experiment.widths, experiment.seeds, experiment.margin
+        with _empirical("measure").blas_threads(threads):
+            lines = _empirical("nodes").measured_lines(trial, {layer: step}, *shared)[layer]
+        typer.echo(report.render_lines(title, lines, style))
+        raise typer.Exit(
+            _empirical("verify").exit_code([x.verdict for x in lines if x.verdict is not None])
+        )
     if style is Style.json:
         typer.echo(to_json(steps_json(title, step)))
     else:
@@ -199,6 +225,10 @@ def verify(
         list[str] | None,
         typer.Argument(metavar="[RULE]...", help="Catalogue names or rules; default: a tour."),
     ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="The whole catalogue.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Every line of every derivation, on dense networks.")
+    ] = False,
     settings: SetOption = None,
     widths: WidthsOption = None,
     seeds: SeedsOption = None,
@@ -237,22 +267,30 @@ def verify(
     verifying, report = _empirical("verify"), _empirical("report")
     if out is not None:
         _empirical("plots").require()
-    names = rules or list(verifying.TOUR)
+    if everything and rules:
+        raise InvalidInput("rules beside --all", "one of the two", "leave one out")
+    names = _catalogue_names() if everything else rules or list(verifying.TOUR)
     tables = []
     for name in names:
         problem = _problem(name, settings, depth, biases, activation, loss, fisher, practice=True)
         tables.append((problem, *_literal(problem), _resolve(name)))
-    planned = _empirical("campaign").plan(
-        tables,
-        mode,
-        None if widths is None else _empirical("widths").parse_widths(widths),
-        seeds,
-        margin,
+    known = (
+        None if widths is None else _empirical("widths").parse_widths(widths), seeds, margin,
         _empirical("data").load(data, data_root, samples=samples),
-        _empirical("measure").pick_device(device),
-        threads,
-        _bytes(memory_limit),
-    )
+        _empirical("measure").pick_device(device), threads,
+    )  # fmt: skip
+    if deep:
+        if expect:
+            raise InvalidInput("--expect with --deep", "one of the two", "leave --expect out")
+        experiment = _empirical("campaign").deep_experiment(*known)
+        steps = [_solve(table[0]).steps for table in tables]
+        with report.progress(sys.stderr.isatty()) as tick:
+            result = verifying.verify_deep(tables, steps, experiment, tick)
+        if out is not None:
+            report.write(result, out)
+        typer.echo(report.render(result, style))
+        raise typer.Exit(verifying.EXIT_CODE[result.verdict])
+    planned = _empirical("campaign").plan(tables, mode, *known, _bytes(memory_limit))
     workers = _empirical("cluster").workers_of(backend, scheduler)
     with workers, report.progress(sys.stderr.isatty()) as tick:
         result = verifying.verify_all(planned, expect or [], out, tick)
@@ -308,6 +346,12 @@ def measure(
 
 def _bytes(text: str | None) -> int | None:
     return None if text is None else int(_empirical("wide.streaming").parse_bytes(text))
+
+
+def _catalogue_names() -> list[str]:
+    from derivations.catalogue import catalogue
+
+    return list(catalogue())
 
 
 # --- helpers ------------------------------------------------------------------------------------

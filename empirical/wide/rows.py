@@ -29,7 +29,7 @@ from empirical.basis import Basis
 from empirical.numbers import LayerTensors, Record, State, evaluate_nodes
 from empirical.spectral import Blocks, Square
 from empirical.values import Entries, Value
-from empirical.wide.columns import Axis, Columns
+from empirical.wide.columns import Atom, Axis, Columns
 from empirical.wide.passes import mapped, pieces
 from empirical.wide.paths import SUMS, Path, path_of, spans
 from empirical.wide.streaming import Streaming
@@ -38,7 +38,12 @@ from scaling.language import Call, MatMul, Matrix, Node
 from scaling.rule import Rule
 from scaling.shapes import Dim
 
+Images: TypeAlias = dict[tuple[Atom, int], Columns]
+"""(an atom, one of its columns) -> the matrix times that column."""
+
 TILE = (256, 1024)
+EXACT_BELOW = 2**24
+"""Layers with fewer entries are made in float64, larger ones in float32."""
 TASK = 2**25
 """Entries at least that are worth the way to another process."""
 
@@ -187,10 +192,11 @@ def _moved(
     """Of dW x some rows; of dW^T x what some rows of dW contribute."""
     tally = Tally(watched)
     side = tiles.sides[1] if transposed else rows.stop - rows.start
+    x = x.to(tiles.steps[-1].d.dtype)
     total = x.new_zeros(side, x.shape[1])
     for i, j in tiles.grid(rows):
         (value,) = tiles.read([tiles.rule.expression], i, j, tally if watched else None)
-        tile = _entries(value).to(x.dtype)
+        tile = _entries(value)
         if transposed:
             total[j].addmm_(tile.T, x[i])
         else:
@@ -254,9 +260,7 @@ class Rows:
     sizes: dict[Node, float] = field(default_factory=dict)
     scale: float = 1.0
     transposed: bool = False
-    images: tuple[dict[object, Columns], dict[object, Columns]] = field(
-        default_factory=lambda: ({}, {})
-    )
+    images: tuple[Images, Images] = field(default_factory=lambda: ({}, {}))
 
     @property
     def T(self) -> Rows:
@@ -274,21 +278,20 @@ class Rows:
 
     def __matmul__(self, x: Columns) -> Columns:
         target, images = self.axes[self.transposed], self.images[self.transposed]
-        new = [atom for atom in x.atoms if atom not in images]
+        asked = {atom: _used(c) for atom, c in x.terms}
+        new = [(atom, i) for atom, used in asked.items() for i in used if (atom, i) not in images]
         if new:
             joint = x.axis.none()
-            for atom in new:
-                joint = joint.beside(Columns.of(x.axis, atom))
+            for atom, i in new:
+                joint = joint.beside(Columns.of(x.axis, atom).pick([i]))
             x.axis.take(x.axis.side * joint.count)
             target.take(target.side * joint.count)
             y = target.given(self._apply(x.axis.values(joint)))
-            start = 0
-            for atom in new:
-                images[atom] = y.pick(range(start, start + atom.count))
-                start += atom.count
+            images.update((place, y.pick([k])) for k, place in enumerate(new))
         total = target.none(x.count)
         for atom, c in x.terms:
-            total += self.scale * (images[atom] @ c)
+            for i in asked[atom]:
+                total += self.scale * (images[atom, i] @ c[i : i + 1])
         return total
 
     def _apply(self, x: Tensor) -> Tensor:
@@ -325,7 +328,7 @@ class RowLearner:
         for x in (d, h):
             x.axis.take(x.axis.side * x.count)
         dense = d.axis.values(d), h.axis.values(h)
-        dtype = min((x.dtype for x in dense), key=lambda t: t.itemsize)
+        dtype = torch.float64 if d.axis.side * h.axis.side < EXACT_BELOW else torch.float32
         seen = Seen(dense[0].to(dtype), dense[1].to(dtype), whole)
         for level in _levels(self.rule.expression):
             tiles = Tiles(self.rule, self.values, (*self.history, seen))
@@ -391,6 +394,11 @@ class RowLearner:
 def _entries(value: Value) -> Tensor:
     assert not isinstance(value, (Square, Blocks)), "square matrices have no entries here"
     return value.dense()
+
+
+def _used(c: Tensor) -> list[int]:
+    """The columns of an atom that a combination with these coefficients looks at."""
+    return [int(i) for i in c.any(dim=1).nonzero()[:, 0]]
 
 
 def _has_matrix(node: Node) -> bool:

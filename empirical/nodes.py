@@ -1,0 +1,250 @@
+"""Every line of a derivation, measured: the exponent that theory gives it beside the one found.
+
+A line of a derivation says that something has size M^x. What it speaks of is taken from dense
+networks of growing width, on the training batch and the held-out probe samples:
+
+    h_l, delta_l             RMS entry
+    a gradient-like node     RMS entry, or, where its spectral size is meant, |X H| / |H|
+    a square node            |X H| / |H|, or |X D| / |D| on the side of the outputs
+    a row, a column, a number    RMS entry
+    dW h per learning rate   RMS of the update times its layer's input
+    df per learning rate     RMS of the change of the output along this update, to first order
+
+A stretch |X H| / |H| of given data stands for the norm on their span: unlike the largest singular
+value it does not fluctuate with the samples. Lines that state a condition or a mean have nothing
+to measure.
+
+Not covered: the size off the span of the data, beside the one on it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sympy import Expr, S
+from torch import Tensor
+from torch.func import functional_call, jvp
+
+from empirical.capture import Capture
+from empirical.fit import Estimate, estimate
+from empirical.layer import LayerTensors
+from empirical.measure import (
+    MOST_NETWORKS,
+    Constants,
+    Trial,
+    calibrate,
+    dense_network,
+    loss_of,
+    mean_size,
+    number_of,
+    sampled_loss,
+)
+from empirical.networks import MLP
+from empirical.numbers import Update, evaluate
+from empirical.spectral import Blocks, Square
+from empirical.values import Value
+from empirical.verdict import Verdict, judge
+from scaling.derivation import Step
+from scaling.language import Node
+from scaling.scale import Size
+from scaling.shapes import Dim
+
+WIDTHS = (64, 128, 256, 512, 1024, 2048)
+SEEDS = 16
+MARGIN = 0.15
+"""Narrow networks drift; what matters here is a line that is wrong, by a quarter at the least."""
+ROUNDING = 1e-12
+OWN, READBACK = "dW h per learning rate", "df per learning rate"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A step of a derivation; ``measured`` and ``verdict`` where it speaks of a size."""
+
+    layer: str
+    step: Step
+    predicted: Expr
+    measured: Estimate | None = None
+    verdict: Verdict | None = None
+
+
+def measured_lines(
+    trial: Trial,
+    steps: Mapping[str, Step],
+    widths: Sequence[int] = WIDTHS,
+    seeds: int = SEEDS,
+    margin: float = MARGIN,
+) -> dict[str, list[Line]]:
+    """The lines of each layer's derivation, measured and judged.
+
+    Raises:
+        InvalidInput: for a rule whose symbols lack numbers, and for what `measure` refuses.
+    """
+    constants = calibrate(trial, widths[0])
+    lines = {layer: step.lines() for layer, step in steps.items()}
+    runs = [
+        [_mean_sizes(trial, constants, lines, m, seed, widths[-1] // m) for m in widths]
+        for seed in range(seeds)
+    ]
+    found: dict[str, list[Line]] = {}
+    for layer, derivation in lines.items():
+        largest = max(size for row in runs for run in row for size in run[layer].values())
+        found[layer] = []
+        for step in derivation:
+            x = -S.Infinity if step.result.is_zero else step.result.width
+            line = Line(layer, step, x)
+            if step in runs[0][0][layer] and x.is_number:
+                table = np.array([[run[layer][step] for run in row] for row in runs])
+                if table.max() <= ROUNDING * largest:
+                    table[:] = 0
+                fit = estimate(widths, table)
+                line = Line(layer, step, x, fit, judge(fit, float(x), margin))
+            found[layer].append(line)
+    return found
+
+
+def _mean_sizes(
+    trial: Trial,
+    constants: Constants,
+    lines: Mapping[str, Sequence[Step]],
+    width: int,
+    seed: int,
+    networks: int,
+) -> dict[str, dict[Step, float]]:
+    """The geometric mean over several networks of a narrow width, see `measure_mean`."""
+    count = min(MOST_NETWORKS, networks)
+    runs = [_sizes(trial, constants, lines, width, seed * MOST_NETWORKS + i) for i in range(count)]
+    return {
+        layer: {step: mean_size([run[layer][step] for run in runs]) for step in first}
+        for layer, first in runs[0].items()
+    }
+
+
+def _sizes(
+    trial: Trial,
+    constants: Constants,
+    lines: Mapping[str, Sequence[Step]],
+    width: int,
+    seed: int,
+) -> dict[str, dict[Step, float]]:
+    """Layer -> line -> size, of one network."""
+    scales = trial.scales(width, constants)
+    model = dense_network(trial, scales, width, seed)
+    data, loss = trial.data, trial.problem.setting.loss
+    inputs, probe = data.inputs.to(trial.device), data.probe_inputs.to(trial.device)
+    sampled = trial.problem.sampled_fisher
+    capture = Capture(model, outputs=sampled)
+    output = model(inputs)
+    if sampled:
+        generator = torch.Generator(device=trial.device).manual_seed(seed)
+        capture.sample(output, sampled_loss(loss), generator)
+    torch.autograd.backward(loss_of(loss, output, data.targets.to(trial.device)))
+    with torch.no_grad():
+        hidden = [probe, *model.hidden(probe)]
+    tensors = {layer.name: capture.tensors(name) for name, layer in trial.layers()}
+    deltas = {
+        layer.position: tensors[layer.name] for _, layer in trial.layers() if not layer.is_bias
+    }
+    found: dict[str, dict[Step, float]] = {}
+    for name, layer in trial.layers():
+        if layer.name not in lines:
+            continue
+        seen, own = tensors[layer.name], scales[layer.name]
+        assert seen is not None, "every layer of the network was called"
+        source = hidden[layer.position - 1].T * own.multiplier
+        if layer.is_bias:
+            source = probe.new_ones(1, len(probe))
+        asked: dict[str, list[Step]] = {}
+        for step in lines[layer.name]:
+            asked.setdefault(step.subject, []).append(step)
+        sizes: dict[Step, float] = {}
+
+        def record(
+            node: Node,
+            value: Value,
+            asked: Mapping[str, Sequence[Step]] = asked,
+            sizes: dict[Step, float] = sizes,
+            seen: LayerTensors = seen,
+            source: Tensor = source,
+        ) -> None:
+            for step in asked.get(str(node), ()):
+                sizes[step] = _size(value, node, step.result.of, seen, source)
+
+        rule = trial.problem.rule
+        values = {s: number_of(trial, s) for s in (*rule.constants, *rule.exponents)}
+        update = evaluate(rule, seen, {**values, **own.dampings}, record=record)
+        for step in lines[layer.name]:
+            size = _other(step, update, source, hidden, deltas, model, name, probe)
+            if size is not None:
+                sizes[step] = size
+        found[layer.name] = sizes
+    return found
+
+
+def _size(value: Value, node: Node, of: Size, layer: LayerTensors, source: Tensor) -> float:
+    if node.shape.is_square:
+        outputs = node.shape.rows is Dim.FAN_OUT
+        fisher = layer.D if layer.fisher is None else layer.fisher
+        data = fisher if outputs else layer.H
+        if isinstance(value, (Square, Blocks)):
+            return _stretch(value.apply(data), data)
+        return abs(float(value.dense()))  # a multiple of the identity
+    if node.shape.is_gradient_like and of is not Size.ENTRY:
+        x = value.T if node.shape.rows is Dim.FAN_IN else value
+        both = torch.cat([layer.H, source], dim=1)
+        assert not isinstance(x, (Square, Blocks)), "a gradient-like value is not square"
+        return _stretch(x.dense() @ both, both)
+    return float(value.rms())
+
+
+def _other(
+    step: Step,
+    update: Update,
+    source: Tensor,
+    hidden: Sequence[Tensor],
+    deltas: Mapping[int, LayerTensors | None],
+    model: MLP,
+    name: str,
+    probe: Tensor,
+) -> float | None:
+    """The size of what no node of the rule is."""
+    if step.subject == OWN:
+        return _rms(update @ source)
+    if step.subject == READBACK:
+        return _rms(_along(model, name, update, probe))
+    place = re.fullmatch(r"(h|delta)_(\d+)", step.subject)
+    if place is None:
+        return None
+    if place[1] == "h":
+        return _rms(hidden[int(place[2])])
+    seen = deltas.get(int(place[2]))
+    return None if seen is None else _rms(seen.D)
+
+
+def _along(model: MLP, name: str, update: Update, probe: Tensor) -> Tensor:
+    """The derivative of the output along an update of one tensor."""
+    place = name if name.endswith(".bias") else f"{name}.weight"
+    tensor = model.get_parameter(place).detach()
+
+    def output(x: Tensor) -> Tensor:
+        found: Tensor = functional_call(model, {place: x}, (probe,))
+        return found
+
+    direction = update.dense().reshape(tensor.shape).to(tensor.dtype)
+    change = jvp(output, (tensor,), (direction,))[1]
+    moved: Tensor = change
+    return moved
+
+
+def _stretch(x: Tensor, source: Tensor) -> float:
+    under = float(torch.linalg.matrix_norm(source))
+    return float(torch.linalg.matrix_norm(x)) / under if under else math.nan
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.detach().square().mean().sqrt())
