@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from sympy import Expr, S
 from torch import Tensor
-from torch.func import functional_call, jvp
+from torch.autograd.functional import jvp
+from torch.func import functional_call
 
 from empirical.capture import Capture
 from empirical.fit import Estimate, estimate
@@ -49,7 +50,7 @@ from empirical.numbers import Update, evaluate
 from empirical.spectral import Blocks, Square
 from empirical.values import Value
 from empirical.verdict import Verdict, judge
-from scaling.derivation import Step
+from scaling.derivation import SUM, Step
 from scaling.language import Node
 from scaling.scale import Size
 from scaling.shapes import Dim
@@ -93,19 +94,27 @@ def measured_lines(
     ]
     found: dict[str, list[Line]] = {}
     for layer, derivation in lines.items():
-        largest = max(size for row in runs for run in row for size in run[layer].values())
         found[layer] = []
         for step in derivation:
             x = -S.Infinity if step.result.is_zero else step.result.width
             line = Line(layer, step, x)
             if step in runs[0][0][layer] and x.is_number:
                 table = np.array([[run[layer][step] for run in row] for row in runs])
-                if table.max() <= ROUNDING * largest:
+                if table.max() <= ROUNDING * _terms(
+                    step, [run for row in runs for run in row], layer
+                ):
                     table[:] = 0
                 fit = estimate(widths, table)
                 line = Line(layer, step, x, fit, judge(fit, float(x), margin))
             found[layer].append(line)
     return found
+
+
+def _terms(step: Step, runs: Sequence[Mapping[str, Mapping[Step, float]]], layer: str) -> float:
+    """The largest term of a sum, below whose rounding the sum is zero; 0 for other lines."""
+    if step.inference is not SUM:
+        return 0.0
+    return max((run[layer].get(x, 0.0) for run in runs for x in step.inputs), default=0.0)
 
 
 def _mean_sizes(
@@ -236,7 +245,7 @@ def _along(model: MLP, name: str, update: Update, probe: Tensor) -> Tensor:
         return found
 
     direction = update.dense().reshape(tensor.shape).to(tensor.dtype)
-    change = jvp(output, (tensor,), (direction,))[1]
+    change = jvp(output, tensor, direction)[1]  # type: ignore[no-untyped-call]
     moved: Tensor = change
     return moved
 

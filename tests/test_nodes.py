@@ -1,0 +1,107 @@
+"""Every line of a derivation beside its measurement, and what a wrong line looks like."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+from sympy import Rational
+
+from empirical.campaign import Experiment, Row, trial_of
+from empirical.data import load
+from empirical.measure import blas_threads
+from empirical.nodes import OWN, READBACK, Line, measured_lines
+from empirical.report import lines_table, render_lines
+from empirical.verdict import Verdict, judge
+from empirical.verify import verify_deep
+from scaling.cli import _problem, _resolve, _solve
+
+WIDTHS, MARGIN = (64, 128, 256, 512, 1024), 0.15
+DIGITS = load("digits", samples=8, probe=16)
+RULES = {
+    "kfac": {"fisher": "true"},
+    "adam": {},
+    "shampoo": {"biases": True},
+    "lamb": {},
+    "adafactor": {},
+    "muon_max": {"depth": 4},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with blas_threads(1):
+        yield
+
+
+@cache
+def lines(rule: str) -> dict[str, list[Line]]:
+    problem = _problem(rule, None, practice=True, activation="tanh", **RULES.get(rule, {}))
+    solution = _solve(problem)
+    row: Row = (problem, solution.exponents, solution.bounds, _resolve(rule))
+    trial = trial_of(row, Experiment(WIDTHS, 8, MARGIN, DIGITS))
+    with blas_threads(1):
+        return measured_lines(trial, solution.steps, WIDTHS, 8, MARGIN)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_line_that_speaks_of_a_size_is_measured_and_none_is_contradicted(rule: str) -> None:
+    for layer, found in lines(rule).items():
+        silent = {x.step.inference.name for x in found if x.measured is None}
+        assert silent <= {"condition", "means", "mean of h", "mean of delta"}, (layer, silent)
+        subjects = {line.step.subject for line in found}
+        assert {OWN, READBACK} <= subjects or layer.startswith("output")
+        wrong = [x for x in found if x.verdict is Verdict.contradict]
+        assert not wrong, [(layer, x.step.subject, x.predicted, str(x.measured)) for x in wrong]
+        agreed = [x for x in found if x.verdict is Verdict.agree]
+        assert len(agreed) >= 0.5 * len([x for x in found if x.measured]), layer
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_line_that_is_wrong_by_a_half_is_never_agreed_to(rule: str) -> None:
+    contradicted = total = 0
+    for found in lines(rule).values():
+        for line in found:
+            if line.measured is not None and line.predicted.is_finite:
+                for off in (Rational(1, 2), -Rational(1, 2)):
+                    verdict = judge(line.measured, float(line.predicted + off), MARGIN)
+                    assert verdict is not Verdict.agree, (line.step.subject, line.measured)
+                    contradicted += verdict is Verdict.contradict
+                    total += 1
+    assert contradicted >= 0.85 * total
+
+
+def test_a_measured_derivation_is_the_derivation_with_more_columns() -> None:
+    found = lines("adam")["hidden"]
+    table = lines_table("adam", found)
+    assert [row[1] for row in table.rows] == [line.step.subject for line in found]
+    assert "<table" in table._repr_html_()
+    report = json.loads(render_lines("adam", found, "json"))
+    assert [line["subject"] for line in report["lines"]] == [line.step.subject for line in found]
+    assert {line["verdict"] for line in report["lines"]} >= {"agree", None}
+
+
+def test_deep_verification_has_a_check_for_every_line() -> None:
+    problem = _problem("sgd", None, practice=True)
+    solution = _solve(problem)
+    row: Row = (problem, solution.exponents, solution.bounds, _resolve("sgd"))
+    few = Experiment((32, 64, 128), 3, MARGIN, DIGITS, threads=1)
+    result = verify_deep([row], [solution.steps], few)
+    subjects = {c.quantity for c in result.checks if c.layer == "hidden"}
+    expected = {"h_0", "h_1", "delta_3", "delta_2", "G", OWN, READBACK}
+    assert {text.split(" (")[0] for text in subjects} == expected
+    assert result.seeds == 3
+
+
+@pytest.mark.parametrize("style", ["text", "json", "html", "latex", "markdown"])
+def test_explain_measured_prints_in_every_format(style: str) -> None:
+    words = ("explain", "sgd", "--measured", "--widths", "32:512", "--seeds", "2", "--samples", "2")
+    code = "from scaling.cli import main; main()"
+    found = subprocess.run(
+        [sys.executable, "-c", code, *words, "--format", style, "--threads", "1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode in (0, 3), found.stderr
+    assert "dW h per learning rate" in found.stdout or "dW h" in found.stdout
