@@ -151,6 +151,10 @@ def read_update(context: Context, node: Node) -> Update:
         stretch = (context.fan(Dim.FAN_IN) / context.fan(Dim.FAN_OUT)) ** HALF
         coherent = signal.gain.as_size_of(Size.SCALAR) * sizes.h * stretch
         numbers.append(f"gain {signal.gain} x |h| {sizes.h} x sqrt(fan_in/fan_out) {stretch}")
+        if context.alignment is not None:  # fan_in^1 is what the gain and the stretch amount to
+            assumed = context.fan(Dim.FAN_IN) ** (context.alignment.of_update - 1)
+            coherent = coherent * assumed
+            numbers.append(f"fan_in^(alignment - 1) {assumed}")
         if not signal.low_rank:
             inference = LLN
     if isinstance(noise, Gaussian):
@@ -161,6 +165,8 @@ def read_update(context: Context, node: Node) -> Update:
         raise context.not_covered(node, f"{describe(value)} as an update", "a function of G")
     total = context.plus(coherent, random)
     line = Step(inference, "dW h per learning rate", total, " + ".join(numbers), (step,))
+    if context.alignment is not None:
+        line = line.because(f"{context.alignment} is given")
     return Update(coherent, random, line)
 
 

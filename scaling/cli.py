@@ -16,6 +16,7 @@ import typer
 
 from scaling.errors import InvalidInput, ScalingError, unknown
 from scaling.options import (
+    AlignmentOption,
     BackendName,
     BackendOption,
     BiasOption,
@@ -25,6 +26,7 @@ from scaling.options import (
     DeviceOption,
     FisherName,
     FisherOption,
+    InitOption,
     LossName,
     LossOption,
     MemoryOption,
@@ -87,6 +89,27 @@ def list_command(style: StyleOption = Style.text) -> None:
 
 
 @app.command()
+def table(
+    style: StyleOption = Style.text,
+    depth: DepthOption = 3,
+    biases: BiasOption = False,
+    activation: PhiOption = Phi.relu,
+    loss: LossOption = LossName.mse,
+    init: InitOption = None,
+    alignment: AlignmentOption = "derived",
+) -> None:
+    """Print the exponents of every optimizer of the catalogue, layer by layer."""
+    from scaling.render import catalogue_table, derived_json, to_json
+
+    setting = (depth, biases, activation, loss, FisherName.empirical, init, alignment)
+    solutions = [_solve(_problem(name, None, *setting)) for name in _catalogue_names()]
+    if style is Style.json:
+        typer.echo(to_json({x.problem.rule.name: derived_json(x) for x in solutions}))
+    else:
+        _print(catalogue_table(solutions), style)
+
+
+@app.command()
 def derive(
     rule: RuleArgument,
     settings: SetOption = None,
@@ -96,11 +119,13 @@ def derive(
     activation: PhiOption = Phi.relu,
     loss: LossOption = LossName.mse,
     fisher: FisherOption = FisherName.empirical,
+    init: InitOption = None,
+    alignment: AlignmentOption = "derived",
 ) -> None:
     """Derive the exponents of initialisation, learning rate and damping from an update rule."""
     from scaling.render import derived_json, derived_table, to_json
 
-    problem = _problem(rule, settings, depth, biases, activation, loss, fisher)
+    problem = _problem(rule, settings, depth, biases, activation, loss, fisher, init, alignment)
     solution = _solve(problem)
     if style is Style.json:
         typer.echo(to_json(derived_json(solution)))
@@ -118,6 +143,8 @@ def predict(
     activation: PhiOption = Phi.relu,
     loss: LossOption = LossName.mse,
     fisher: FisherOption = FisherName.empirical,
+    init: InitOption = None,
+    alignment: AlignmentOption = "derived",
 ) -> None:
     """Predict what one step does under given exponents, and name the regime of each layer.
 
@@ -126,7 +153,7 @@ def predict(
     from scaling.prediction import predict as evaluate
     from scaling.render import predicted_json, predicted_table, to_json
 
-    problem = _problem(rule, settings, depth, biases, activation, loss, fisher)
+    problem = _problem(rule, settings, depth, biases, activation, loss, fisher, init, alignment)
     table, bounds = _literal(problem)
     result = evaluate(problem, table, bounds)
     if style is Style.json:
@@ -149,6 +176,8 @@ def explain(
     activation: PhiOption = Phi.relu,
     loss: LossOption = LossName.mse,
     fisher: FisherOption = FisherName.empirical,
+    init: InitOption = None,
+    alignment: AlignmentOption = "derived",
     widths: WidthsOption = None,
     seeds: SeedsOption = None,
     data: DataOption = "digits",
@@ -160,7 +189,8 @@ def explain(
     """Print the derivation of one layer's exponents, step by step."""
     from scaling.render import Format, render_steps, steps_json, to_json
 
-    problem = _problem(rule, settings, depth, biases, activation, loss, fisher, practice=measured)
+    setting = (depth, biases, activation, loss, fisher, init, alignment)
+    problem = _problem(rule, settings, *setting, practice=measured)
     solution = _solve(problem)
     if layer not in solution.steps:
         raise unknown("layer", layer, solution.steps)
@@ -254,6 +284,8 @@ def verify(
     activation: PhiOption = Phi.relu,
     loss: LossOption = LossName.mse,
     fisher: FisherOption = FisherName.empirical,
+    init: InitOption = None,
+    alignment: AlignmentOption = "derived",
     data: DataOption = "digits",
     data_root: RootOption = None,
     samples: SamplesOption = 16,
@@ -272,7 +304,8 @@ def verify(
     names = _catalogue_names() if everything else rules or list(verifying.TOUR)
     tables = []
     for name in names:
-        problem = _problem(name, settings, depth, biases, activation, loss, fisher, practice=True)
+        setting = (depth, biases, activation, loss, fisher, init, alignment)
+        problem = _problem(name, settings, *setting, practice=True)
         tables.append((problem, *_literal(problem), _resolve(name)))
     known = (
         None if widths is None else _empirical("widths").parse_widths(widths), seeds, margin,
@@ -314,6 +347,8 @@ def measure(
     activation: PhiOption = Phi.relu,
     loss: LossOption = LossName.mse,
     fisher: FisherOption = FisherName.empirical,
+    init: InitOption = None,
+    alignment: AlignmentOption = "derived",
     data: DataOption = "digits",
     data_root: RootOption = None,
     samples: SamplesOption = 16,
@@ -326,7 +361,8 @@ def measure(
     """Measure steps of training at one width: sizes, seconds, peak memory."""
     measuring, report = _empirical("measure"), _empirical("report")
     once = _empirical("once")
-    problem = _problem(rule, settings, depth, biases, activation, loss, fisher, practice=True)
+    setting = (depth, biases, activation, loss, fisher, init, alignment)
+    problem = _problem(rule, settings, *setting, practice=True)
     table, _ = _literal(problem)
     options = {
         "width": _empirical("widths").parse_width(width),
@@ -378,6 +414,8 @@ def _problem(
     activation: Phi = Phi.relu,
     loss: LossName = LossName.mse,
     fisher: FisherName = FisherName.empirical,
+    init: str | None = None,
+    alignment: str = "derived",
     practice: bool = False,
 ) -> Problem:
     """Everything that fixes what an exponent means.
@@ -390,17 +428,20 @@ def _problem(
     from sympy import Rational
 
     from scaling.ledger import Activation, Loss, Setting, mlp
+    from scaling.presets import alignment as read_alignment
+    from scaling.presets import parametrization
     from scaling.problem import Problem
     from scaling.settings import read_settings
 
     layers = mlp(depth, biases)
     phi = next(member for member in Activation if member.label == activation)
     declared = _resolve(rule)
-    chosen = read_settings(settings or [], declared.rule, layers)
+    preset = [] if init is None else parametrization(init, layers)
+    chosen = read_settings([*preset, *(settings or [])], declared.rule, layers)
     if practice:
         usual = {k: Rational(*x.as_integer_ratio()) for k, x in declared.exponents.items()}
         chosen = replace(chosen, exponents={**usual, **chosen.exponents})
-    setting = Setting(layers, phi, Loss(loss))
+    setting = Setting(layers, phi, Loss(loss), read_alignment(alignment))
     return Problem(declared.rule, setting, chosen, fisher is FisherName.true)
 
 

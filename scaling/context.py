@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import sympy
 from sympy import Expr, Rational, S
 
+from scaling.alignment import Alignment
 from scaling.errors import NotCovered
 from scaling.language import Node
 from scaling.ledger import Activation, Sizes
@@ -62,6 +63,7 @@ class Context:
         unknown: symbols to be solved for by balance.
         sampled_fisher: B is made of sampled cotangents, whose span need not contain D.
         activation: decides whether h has a mean.
+        alignment: how updates meet their inputs, if that is given.
     """
 
     sizes: Sizes
@@ -71,6 +73,7 @@ class Context:
     unknown: frozenset[sympy.Symbol] = frozenset()
     sampled_fisher: bool = False
     activation: Activation = Activation.RELU
+    alignment: Alignment | None = None
     balances: list[Balance] = field(default_factory=list)
     regimes: list[Regime] = field(default_factory=list)
 

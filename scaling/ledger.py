@@ -25,6 +25,7 @@ from enum import Enum, StrEnum
 
 from sympy import Expr, S
 
+from scaling.alignment import Alignment
 from scaling.derivation import BACKPROP, CLT, DATA, MEANS, Step
 from scaling.errors import NotCovered
 from scaling.scale import HALF, Bounds, Order, Scale, Size
@@ -125,6 +126,8 @@ class Setting:
     layers: tuple[Layer, ...] = field(default_factory=mlp)
     activation: Activation = Activation.RELU
     loss: Loss = Loss.MSE
+    alignment: Alignment | None = None
+    """How updates meet what they act on, if that is given and not derived; see alignment.py."""
 
     @property
     def depth(self) -> int:

@@ -86,6 +86,18 @@ LossOption = Annotated[LossName, typer.Option("--loss", help="Loss.")]
 FisherOption = Annotated[
     FisherName, typer.Option("--fisher", help="Cotangents in B: the loss's own, or sampled.")
 ]
+InitOption = Annotated[
+    str | None,
+    typer.Option("--init", metavar="NAME", help="a and b: standard, ntk, mup or mean_field."),
+]
+AlignmentOption = Annotated[
+    str,
+    typer.Option(
+        "--alignment",
+        metavar="NAME",
+        help="derived, or as assumed in arXiv 2407.05872: full, none, or alpha,omega,u.",
+    ),
+]
 WidthsOption = Annotated[
     str | None,
     typer.Option(

@@ -77,6 +77,7 @@ class Problem:
             frozenset(unknown),
             self.sampled_fisher,
             self.setting.activation,
+            self.setting.alignment,
         )
 
 

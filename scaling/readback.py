@@ -3,6 +3,8 @@
 hidden   W_l dh is a CLT: sqrt(fan_in) std |dh|, for whatever direction dh has
 output   the part of dh that follows the gradient lies along W_L^T delta, so W_L dh adds up
          over fan_in (LLN): M^(1 - b_L) |dh|; a random part is a CLT again
+
+An alignment that is given (alignment.py) takes the place of both.
 """
 
 from __future__ import annotations
@@ -46,5 +48,8 @@ def through(
         return zero, zero
     std = Scale.of_width(-a[layer.name] - b[layer.name], Size.SCALAR)
     clt = std * Scale.of_width(HALF * layer.fan_in, Size.SCALAR)
+    if setting.alignment is not None:
+        given = std * Scale.of_width(setting.alignment.omega * layer.fan_in, Size.SCALAR)
+        return coherent * given, random * clt
     lln = std * Scale.of_width(layer.fan_in, Size.SCALAR)
     return coherent * (lln if position == setting.depth else clt), random * clt

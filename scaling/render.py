@@ -73,6 +73,23 @@ def derived_table(result: Derived) -> Table:
     return Table(_title(result.problem.rule.name, str(rule)), columns, rows, tuple(notes))
 
 
+def catalogue_table(results: Sequence[Derived]) -> Table:
+    """Exponents of several rules by layer; dampings in one column, as ``name: d``."""
+    rows = tuple(
+        (
+            result.problem.rule.name, layer, x.a[layer], x.b[layer], x.c[layer],
+            ", ".join(f"{k}: {v}" for k, v in x.d[layer].items()),
+        )
+        for result in results
+        for x in (result.exponents,)
+        for layer in x.b
+    )  # fmt: skip
+    columns = ("rule", "layer", "a", "b", "c", "d")
+    assumed = dict.fromkeys(text for result in results for text in result.assumptions)
+    notes = (CONVENTION, *(f"assumed: {text}" for text in assumed))
+    return Table("exponents of the catalogue", columns, rows, notes)
+
+
 def _alternatives(result: Derived) -> list[str]:
     """Sums that are not balanced: the regime that was taken, and hence the other one."""
     notes: dict[str, None] = {}
