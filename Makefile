@@ -6,7 +6,7 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test verify readme bench check format clean
+.PHONY: help venv test verify readme bench fuzz check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,11 @@ readme: verify  ## verify, then put its tables and figures into README.md
 bench: venv  ## time and weigh everything, beside other libraries, into benchmarks/RESULTS.md (an hour)
 	@$(PIP) install --no-deps -r benchmarks/requirements.txt
 	.venv/bin/python docs/fill.py benchmarks/RESULTS.md
+
+fuzz: export OMP_NUM_THREADS = 1
+fuzz: N ?= 1000
+fuzz: venv  ## compare theory and measurement on N random rules, down to a minimal one that fails
+	cd tests && ../.venv/bin/python fuzzing.py $(N)
 
 check: venv  ## check format, lint and types, then run all tests
 	.venv/bin/ruff format --check
