@@ -76,7 +76,7 @@ WIDE_WIDTHS = {
 CROSS_WIDTHS = (64, 256, 1024, 4096)
 """Of the dense networks that wide mode is checked against."""
 SEEDS = 16
-WIDE_SEEDS = {Path.CORE: 6, Path.ROWS: 24}
+WIDE_SEEDS = {Path.CORE: 6, Path.ROWS: 80}
 MARGIN = {Mode.DENSE: 0.05, Mode.WIDE: 0.02}
 Row: TypeAlias = tuple[Problem, Exponents, Bounds, Optimizer]
 

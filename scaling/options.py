@@ -119,7 +119,7 @@ SeedsOption = Annotated[
     typer.Option(
         "--seeds",
         min=1,
-        help="Seeds; they vary the weights. Default: 6 wide, 16 dense, 8 dense beside wide.",
+        help="Seeds; they vary the weights. Default: 6 wide (80 entrywise), 16 dense.",
     ),
 ]
 DataOption = Annotated[str, typer.Option("--data", help="digits, mnist, fashionmnist, cifar10..")]

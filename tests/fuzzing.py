@@ -4,6 +4,9 @@ A rule is built from the grammar, with random powers, dampings and readout. The 
 refuses it by name or predicts what each layer's own update does; the prediction is compared with
 networks of growing width, exact in law where that is possible. A contradiction is a bug, in theory
 or in measurement. Hypothesis shrinks it to a minimal rule.
+
+Outcomes: agree, near (the slope is within half the margin, its interval is not), contradict,
+crossover, inconclusive, zero, and refusals.
 """
 
 from __future__ import annotations
@@ -177,7 +180,8 @@ def outcome(case: Case) -> dict[str, str]:
         verdict = judge(fit, float(x), MARGIN)
         wrong = verdict is Verdict.contradict and abs(fit.slope - float(x)) > MARGIN
         assert not wrong, f"{case}: own of {name} is predicted M^({x}), measured M^{fit}"
-        verdicts[name] = str(verdict)
+        near = verdict is not Verdict.agree and abs(fit.slope - float(x)) <= MARGIN / 2
+        verdicts[name] = "near" if near else str(verdict)
     return verdicts
 
 

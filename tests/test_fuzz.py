@@ -15,8 +15,9 @@ from scaling.parser import parse
 
 def test_random_rules_agree_or_are_refused() -> None:
     seen = fuzz(60)
-    assert seen["agree"] > seen["refused"] + seen["not covered"], seen  # the check has a subject
-    assert seen["agree"] > 40, seen
+    decided = seen["agree"] + seen["near"]
+    assert decided > 3 * (seen["crossover"] + seen["inconclusive"]), seen  # the check has a subject
+    assert seen["agree"] > 40 and decided > 100, seen
 
 
 def test_a_wrong_theory_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +27,9 @@ def test_a_wrong_theory_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def wrong(trial: object) -> object:
         found = right(trial)  # type: ignore[arg-type]
-        return {k: (widths, sizes * [w**0.5 for w in widths]) for k, (widths, sizes) in found.items()}
+        return {
+            k: (widths, sizes * [w**0.5 for w in widths]) for k, (widths, sizes) in found.items()
+        }
 
     monkeypatch.setattr(fuzzing, "measured", wrong)
     with pytest.raises(AssertionError, match="is predicted M"):

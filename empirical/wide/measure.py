@@ -47,7 +47,7 @@ from scaling.errors import InvalidInput
 from scaling.language import Node
 from scaling.ledger import Loss
 
-WIDE_PROBE = {Path.CORE: 4, Path.ROWS: 8}
+WIDE_PROBE = {Path.CORE: 4, Path.ROWS: 16}
 """Probe samples that are enough: neurons are many, and every sample is a column of theirs."""
 
 
