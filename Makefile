@@ -50,7 +50,8 @@ verify: venv  ## derive and measure the paper's claims, into results/verify
 	.venv/bin/scaling verify --out results/verify $(ARGS)
 
 readme: verify  ## verify, then put its tables and figures into README.md
-	cp results/verify/kfac.png results/verify/shampoo.png docs/
+	cp results/verify/kfac_wide.png docs/kfac.png
+	cp results/verify/shampoo_wide.png docs/shampoo.png
 	.venv/bin/python docs/fill.py
 
 # What it compares with is installed beside the exact versions of .venv, without touching them.

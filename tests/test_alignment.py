@@ -9,11 +9,11 @@ from empirical.data import load
 from empirical.verdict import Verdict
 from empirical.verify import verify
 from scaling.alignment import Alignment
-from scaling.cli import _literal, _problem, _resolve
 from scaling.errors import InvalidInput
 from scaling.ledger import Setting, mlp
 from scaling.presets import ALIGNMENTS, PARAMETRIZATIONS, alignment, parametrization
 from scaling.problem import Problem
+from scaling.questions import literal_of, problem_of, resolve
 from scaling.settings import read_settings
 from scaling.solve import Derived, derive
 from scaling.symmetry import compare
@@ -92,8 +92,8 @@ def test_what_the_calculus_derives_is_full_alignment_with_an_aligned_readout() -
 
 def test_a_wrong_alignment_is_contradicted_by_measurement() -> None:
     def verdicts(how: str) -> set[Verdict]:
-        problem: Problem = _problem("muon", None, practice=True, alignment=how)
-        row = (problem, *_literal(problem), _resolve("muon"))
+        problem: Problem = problem_of("muon", None, practice=True, alignment=how)
+        row = (problem, *literal_of(problem), resolve("muon"))
         few = Experiment((64, 128, 256, 512), 6, 0.2, load("digits", samples=8, probe=8))
         return {c.verdict for c in verify([row], few).checks if c.quantity == "own"}
 
@@ -121,5 +121,5 @@ def test_an_unknown_parametrization_names_the_nearest() -> None:
 
 
 def test_settings_overrule_a_parametrization() -> None:
-    problem = _problem("adam", ["b_output=1"], init="standard")
+    problem = problem_of("adam", ["b_output=1"], init="standard")
     assert problem.settings.b["output"] == 1 and problem.settings.b["hidden"] == HALF

@@ -24,6 +24,7 @@ TINY = (*DENSE, "--widths", "8,16,32", "--seeds", "2")
 FORMATS = ("text", "markdown", "latex", "json", "html")
 VERBS = {
     "list": ("list",),
+    "table": ("table", "--init", "ntk", "--alignment", "full"),
     "derive": ("derive", "kfac", "--biases", "--depth", "4"),
     "predict": ("predict", "kfac", "--set", "c_hidden=-1/2"),
     "explain": ("explain", "shampoo", "--layer", "output"),
@@ -142,6 +143,29 @@ def test_json_has_the_keys_of_the_interface(run: Run) -> None:
     assert {"verdict", "checks", "widths", "seeds", "seconds"} <= set(verified)
 
 
+def test_all_means_the_catalogue_and_deep_every_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scaling.measuring.catalogue_names", lambda: ["sgd", "muon"])
+    report = json.loads(run("verify", "--all", *TINY, "--format", "json").out)
+    assert {check["rule"] for check in report["checks"]} == {"sgd", "muon"}
+    words = (
+        "verify",
+        "sgd",
+        "--deep",
+        "--widths",
+        "16,32,64,128",
+        "--seeds",
+        "2",
+        "--threads",
+        "1",
+    )
+    found = run(*words, "--format", "json")
+    assert found.code in (0, 3), found.err
+    quantities = {check["quantity"] for check in json.loads(found.out)["checks"]}
+    assert {"G (spectral norm)", "h_1 (typical entry)"} <= quantities
+
+
 def test_a_rule_as_text_is_the_rule_of_that_name(run: Run) -> None:
     name, text = (json.loads(run("derive", rule, "--format", "json").out)
                   for rule in ("foof", "G @ (A + rho_A*I)**(-e_A)"))  # fmt: skip
@@ -156,6 +180,11 @@ def test_a_rule_as_text_is_the_rule_of_that_name(run: Run) -> None:
     (0, ("compare", "sgd", "G")),
     (0, ("compare", "sgd; a_hidden=1; b_hidden=-1/2; c_hidden=-2", "sgd")),
     (1, ("compare", "sgd", "sign")), (1, ("compare", "sgd", "sgd; b_output=1/2")),
+    (2, ("verify", "sgd", "--all")), (2, ("verify", "sgd", "--deep", "--expect", "own_hidden=1")),
+    (2, ("derive", "adam", "--init", "std")), (2, ("derive", "adam", "--alignment", "2,1,1")),
+    (2, ("measure", "sgd", "--mode", "wide", "--memory-limit", "none")),
+    (2, ("measure", "sgd", "--width", "1e7", "--memory-limit", "1KiB")),
+    (2, ("measure", "sign", "--width", "1e7")), (2, ("measure", "sgd", "--scheduler", "tcp://x:1")),
     (2, ("derive", "G @ G")), (2, ("compare", "sgd; a=1", "G +")),
     (0, ("verify", "sgd", *TINY, "--set", "b=oo", "--set", "c=0")),
     (1, ("verify", "sgd", *TINY, "--expect", "own_hidden=-oo")), (3, ("verify", "sgd", *TINY)),

@@ -16,7 +16,7 @@ from empirical.nodes import OWN, READBACK, Line, measured_lines
 from empirical.report import lines_table, render_lines
 from empirical.verdict import Verdict, judge
 from empirical.verify import verify_deep
-from scaling.cli import _problem, _resolve, _solve
+from scaling.questions import problem_of, resolve, solution_of
 
 WIDTHS, MARGIN = (64, 128, 256, 512, 1024), 0.15
 DIGITS = load("digits", samples=8, probe=16)
@@ -38,9 +38,9 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def lines(rule: str) -> dict[str, list[Line]]:
-    problem = _problem(rule, None, practice=True, activation="tanh", **RULES.get(rule, {}))
-    solution = _solve(problem)
-    row: Row = (problem, solution.exponents, solution.bounds, _resolve(rule))
+    problem = problem_of(rule, None, practice=True, activation="tanh", **RULES.get(rule, {}))
+    solution = solution_of(problem)
+    row: Row = (problem, solution.exponents, solution.bounds, resolve(rule))
     trial = trial_of(row, Experiment(WIDTHS, 8, MARGIN, DIGITS))
     with blas_threads(1):
         return measured_lines(trial, solution.steps, WIDTHS, 8, MARGIN)
@@ -84,9 +84,9 @@ def test_a_measured_derivation_is_the_derivation_with_more_columns() -> None:
 
 
 def test_deep_verification_has_a_check_for_every_line() -> None:
-    problem = _problem("sgd", None, practice=True)
-    solution = _solve(problem)
-    row: Row = (problem, solution.exponents, solution.bounds, _resolve("sgd"))
+    problem = problem_of("sgd", None, practice=True)
+    solution = solution_of(problem)
+    row: Row = (problem, solution.exponents, solution.bounds, resolve("sgd"))
     few = Experiment((32, 64, 128), 3, MARGIN, DIGITS, threads=1)
     result = verify_deep([row], [solution.steps], few)
     subjects = {c.quantity for c in result.checks if c.layer == "hidden"}

@@ -31,7 +31,7 @@ def test_readme_verification_table_has_the_predictions_of_today():
     from derivations.catalogue import find
     from empirical.verify import QUANTITIES, TOUR
     from scaling import Problem, predict
-    from scaling.cli import _literal, _problem
+    from scaling.questions import literal_of, problem_of
 
     table = next(body for _, command, body, _ in BLOCKS if command.endswith("report.md"))
     rows = re.findall(
@@ -41,9 +41,9 @@ def test_readme_verification_table_has_the_predictions_of_today():
     shown = {(rule, layer, quantity): x for rule, layer, quantity, x in rows}
     assert len(rows) == len(TOUR) * 3 * 3
     for name in TOUR:
-        problem: Problem = _problem(name, None, practice=True)
+        problem: Problem = problem_of(name, None, practice=True)
         assert problem.rule == find(name).rule
-        exponents, bounds = _literal(problem)
+        exponents, bounds = literal_of(problem)
         for layer, predicted in predict(problem, exponents, bounds).layers.items():
             for quantity in QUANTITIES:
                 assert shown[name, layer, quantity] == str(getattr(predicted, quantity))

@@ -19,16 +19,16 @@ from empirical.measure import blas_threads
 from empirical.store import VERSION
 from empirical.verdict import Verdict
 from empirical.verify import EXIT_CODE, QUANTITIES, Check, Verification, verify
-from scaling.cli import _literal, _problem, _resolve
 from scaling.errors import InvalidInput, NotCovered
+from scaling.questions import literal_of, problem_of, resolve
 
 LAYERS = ("input", "hidden", "output")
 DIGITS = load("digits")
 
 
 def table(rule: str, *settings: str, **options: Any) -> Row:
-    problem = _problem(rule, list(settings), practice=True, **options)
-    return problem, *_literal(problem), _resolve(rule)
+    problem = problem_of(rule, list(settings), practice=True, **options)
+    return problem, *literal_of(problem), resolve(rule)
 
 
 def experiment(**changes: Any) -> Experiment:

@@ -12,15 +12,15 @@ from empirical.verdict import Verdict
 from empirical.verify import Verification, verify
 from empirical.wide import Streaming
 from empirical.wide.paths import Path
-from scaling.cli import _literal, _problem, _resolve
 from scaling.errors import InvalidInput
+from scaling.questions import literal_of, problem_of, resolve
 
 DIGITS = load("digits", samples=8, probe=6)
 
 
 def table(rule: str, *settings: str, **options: Any) -> Row:
-    problem = _problem(rule, list(settings), practice=True, **options)
-    return problem, *_literal(problem), _resolve(rule)
+    problem = problem_of(rule, list(settings), practice=True, **options)
+    return problem, *literal_of(problem), resolve(rule)
 
 
 @pytest.fixture(autouse=True)
