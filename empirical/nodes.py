@@ -226,6 +226,8 @@ def _other(
         return _rms(update @ source)
     if step.subject == READBACK:
         return _rms(_along(model, name, update, probe))
+    if step.subject.startswith("h of "):  # the constant input of a bias
+        return _rms(source)
     place = re.fullmatch(r"(h|delta)_(\d+)", step.subject)
     if place is None:
         return None

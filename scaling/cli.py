@@ -1,8 +1,8 @@
 """The ``scaling`` command: the one place where theory, catalogue and measurement meet.
 
-Verbs that derive import sympy only; torch is imported inside the verbs that measure (measuring.py).
-Exit codes:
-0 agree (or done), 1 contradict (or different), 2 invalid input, 3 inconclusive or crossover.
+The verbs that measure are in measuring.py; those that derive import sympy only, and torch when a
+measurement is asked for. Exit codes: 0 agree (or done), 1 contradict (or different), 2 invalid
+input, 3 inconclusive or crossover.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What a user of the command line asks: a rule by name or text, as a problem with its answer.
 
-With cli.py this is where theory, catalogue and measurement meet. Nothing here imports sympy or torch before it is needed: `scaling --help` must be quick, and verbs
-that derive must not wait for torch.
+With cli.py this is where theory, catalogue and measurement meet. Nothing here imports sympy or
+torch before it is needed: `scaling --help` must be quick, and verbs that derive must not wait for
+torch.
 """
 
 from __future__ import annotations
