@@ -44,17 +44,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from wide_speed import trial
 
 from derivations.catalogue import find
 from empirical.capture import Capture
-from empirical.data import load
 from empirical.layer import LayerTensors
-from empirical.measure import Trial, calibrate, pick_device
+from empirical.measure import calibrate, pick_device
 from empirical.optimizers import PerLayer, RuleOptimizer
 from empirical.wide import Streaming, measure_wide
-from scaling.ledger import Activation, Loss, Setting, mlp
-from scaling.settings import read_settings
-from scaling.solve import derive
 
 PACKAGES = ("torch", "asdfghjkl", "curvlinops-for-pytorch")
 FEATURES, CLASSES = 64, 10
@@ -319,11 +316,7 @@ def row(name: str, found: Mapping[str, Mapping[int, Measured | str]]) -> list[st
 
 def wide_seconds(name: str, options: argparse.Namespace) -> float:
     """One step of a network that is never formed."""
-    declared, setting = find(name), Setting(mlp(3), Activation.RELU, Loss.MSE)
-    pairs = [f"{k}={v}" for k, v in declared.exponents.items()]
-    solution = derive(declared.rule, read_settings(pairs, declared.rule, setting.layers), setting)
-    data = load("digits", samples=options.samples, probe=4)
-    subject = Trial(solution.problem, solution.exponents, dict(declared.values), data)
+    subject = trial(name, options.samples, probe=4)
     constants = calibrate(subject, 64)
     streaming = Streaming(torch.float32, workers=options.threads)
     runs = [measure_wide(subject, constants, options.beyond, 0, 1, streaming) for _ in range(3)]

@@ -36,12 +36,12 @@ PROBE = 3
 KEEP_NOTHING = 2**28
 
 
-def trial(samples: int) -> Trial:
-    """K-FAC under its own exponents."""
-    optimizer, setting = find("kfac"), Setting(mlp(3), Activation.RELU, Loss.MSE)
+def trial(name: str, samples: int, probe: int = PROBE) -> Trial:
+    """A declared optimizer under its own exponents."""
+    optimizer, setting = find(name), Setting(mlp(3), Activation.RELU, Loss.MSE)
     pairs = [f"{k}={v}" for k, v in optimizer.exponents.items()]
     solution = derive(optimizer.rule, read_settings(pairs, optimizer.rule, setting.layers), setting)
-    data = load("digits", samples=samples, probe=PROBE)
+    data = load("digits", samples=samples, probe=probe)
     return Trial(solution.problem, solution.exponents, dict(optimizer.values), data)
 
 
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--full", action="store_true", help="also M = 10^9, and a verification")
     options = parser.parse_args()
-    subject = trial(options.samples)
+    subject = trial("kfac", options.samples)
     constants = calibrate(subject, 64)
 
     def seconds(width: int, workers: int, runs: int = options.runs) -> float:
@@ -112,7 +112,7 @@ def main() -> None:
         print("| " + " | ".join(row) + " |", flush=True)
     if options.full:
         get_reusable_executor().shutdown(wait=True)
-        subject = trial(4)
+        subject = trial("kfac", 4)
         constants = calibrate(subject, 64)
         streaming = Streaming(torch.float32, KEEP_NOTHING, many)
         found = least(lambda: measure_wide(subject, constants, 10**9, 0, streaming=streaming), 1)

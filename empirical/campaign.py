@@ -97,10 +97,10 @@ def plan(
     auto: wide for every rule that it covers, with dense networks of moderate width as a
     cross-check; dense alone for the others.
     """
-    for table in tables:
-        if mode == "wide" or (mode == "auto" and path_of(table[0].rule) is not None):
-            refuse_unless_wide(table[0].rule, max(widths or (1,)))
     ways = [None if mode == "dense" else path_of(table[0].rule) for table in tables]
+    for table, way in zip(tables, ways, strict=True):
+        if mode == "wide" or way is not None:
+            refuse_unless_wide(table[0].rule, max(widths or (1,)))
     streaming = Streaming(workers=threads or cores(), memory_limit=memory_limit or MEMORY_LIMIT)
     plans = []
     for path in Path:
@@ -116,7 +116,8 @@ def plan(
         chosen = [table for table, way in zip(tables, ways, strict=True) if bool(way) is also_wide]
         if chosen and not (also_wide and mode == "wide"):
             experiment = Experiment(
-                _cross(widths) if also_wide else widths or DENSE_WIDTHS, seeds or SEEDS,
+                _within_dense(widths, 3, CROSS_WIDTHS) if also_wide else widths or DENSE_WIDTHS,
+                seeds or SEEDS,
                 MARGIN[Mode.DENSE] if margin is None else margin, data, device, threads,
             )  # fmt: skip
             plans.append((chosen, experiment))
@@ -132,17 +133,18 @@ def deep_experiment(
     threads: int,
 ) -> Experiment:
     """How the lines of derivations are measured; see nodes.py."""
-    within = tuple(w for w in widths or () if w <= CROSS_WIDTHS[-1])
     return Experiment(
-        within if len(within) >= 4 else nodes.WIDTHS, seeds or nodes.SEEDS,
+        _within_dense(widths, 4, nodes.WIDTHS), seeds or nodes.SEEDS,
         nodes.MARGIN if margin is None else margin, data, device, threads,
     )  # fmt: skip
 
 
-def _cross(widths: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The widths of dense networks beside wide ones: those asked for, as far as they reach."""
+def _within_dense(
+    widths: tuple[int, ...] | None, least: int, usual: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The widths asked for as far as dense networks reach, or the usual if they are too few."""
     within = tuple(width for width in widths or () if width <= CROSS_WIDTHS[-1])
-    return within if len(within) >= 3 else CROSS_WIDTHS
+    return within if len(within) >= least else usual
 
 
 def trial_of(table: Row, experiment: Experiment) -> Trial:

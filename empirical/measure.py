@@ -23,7 +23,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -177,8 +177,8 @@ def measure(
         for name, layer in trial.layers():
             l = layer.position - 1
             source = probe if l == 0 else before[l - 1]
-            own = _input_of(layer, source, scales[layer.name])
-            tensor = name if layer.is_bias else f"{name}.weight"
+            own = input_of(layer, source, scales[layer.name])
+            tensor = parameter_of(name)
             if steps == 1:  # the update itself, which a difference of weights would round off
                 moved = scales[layer.name].lr * (updates[name] @ own.T)
             else:
@@ -291,11 +291,12 @@ class _Training:
         values: dict[str, Mapping[str, float]] = {}
         for symbol in rule.dampings:
             values[symbol] = {n: scales[layer.name].dampings[symbol] for n, layer in names.items()}
-        for symbol in (*rule.constants, *rule.exponents):
-            values[symbol] = dict.fromkeys(names, number_of(trial, symbol))
+        for symbol, number in numbers_of(trial).items():
+            values[symbol] = dict.fromkeys(names, number)
         self._damped = damped_sums(rule)
         self._sizes: dict[str, dict[Node, float]] = {n: {} for n in names}
-        recorders = {n: terms_recorder(self._sizes[n], self._damped) for n in names}
+        watched = frozenset(node for terms in self._damped.values() for node in terms)
+        recorders = {n: sizes_recorder(self._sizes[n], watched) for n in names}
 
         def record(name: str, node: Node, value: Value) -> None:
             recorders[name](node, value)
@@ -345,14 +346,17 @@ def damped_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:
     return found
 
 
-def terms_recorder(sizes: dict[Node, float], sums: Mapping[Node, tuple[Node, Node]]) -> Record:
-    """A recorder that keeps the sizes of both terms of every damped sum."""
-    watched = {node for terms in sums.values() for node in terms}
+def size_of(node: Node, value: Value) -> float:
+    """The spectral norm of a square matrix, the RMS entry of anything else."""
+    return float(value.spectral_norm() if node.shape.is_square else value.rms())
+
+
+def sizes_recorder(sizes: dict[Node, float], watched: Collection[Node]) -> Record:
+    """A recorder that keeps the sizes of some nodes."""
 
     def record(node: Node, value: Value) -> None:
         if node in watched:
-            norm = value.spectral_norm() if node.shape.is_square else value.rms()
-            sizes[node] = float(norm)
+            sizes[node] = size_of(node, value)
 
     return record
 
@@ -378,6 +382,12 @@ def dampings_in(node: Node) -> list[str]:
     return list(dict.fromkeys(s.name for s in symbols if s.kind is SymbolKind.DAMPING))
 
 
+def numbers_of(trial: Trial) -> dict[str, float]:
+    """The numbers of all symbols of the rule but its dampings, which differ by layer."""
+    rule = trial.problem.rule
+    return {symbol: number_of(trial, symbol) for symbol in (*rule.constants, *rule.exponents)}
+
+
 def number_of(trial: Trial, symbol: str) -> float:
     """The number that a measurement takes for a symbol of the rule."""
     exponents = trial.problem.settings.exponents
@@ -392,7 +402,12 @@ def number_of(trial: Trial, symbol: str) -> float:
     )
 
 
-def _input_of(layer: Layer, source: Tensor, scales: LayerScales) -> Tensor:
+def parameter_of(name: str) -> str:
+    """The parameter of the network behind a name of `Trial.layers`."""
+    return name if name.endswith(".bias") else f"{name}.weight"
+
+
+def input_of(layer: Layer, source: Tensor, scales: LayerScales) -> Tensor:
     """What a layer's weights act on, as rows; ``source`` is h_{l-1} on the probe."""
     if layer.is_bias:
         return torch.ones(1, 1, dtype=source.dtype, device=source.device)

@@ -40,9 +40,11 @@ from empirical.measure import (
     Trial,
     calibrate,
     dense_network,
+    input_of,
     loss_of,
     mean_size,
-    number_of,
+    numbers_of,
+    parameter_of,
     sampled_loss,
 )
 from empirical.networks import MLP
@@ -165,9 +167,7 @@ def _sizes(
             continue
         seen, own = tensors[layer.name], scales[layer.name]
         assert seen is not None, "every layer of the network was called"
-        source = hidden[layer.position - 1].T * own.multiplier
-        if layer.is_bias:
-            source = probe.new_ones(1, len(probe))
+        source = input_of(layer, hidden[layer.position - 1], own).T
         asked: dict[str, list[Step]] = {}
         for step in lines[layer.name]:
             asked.setdefault(step.subject, []).append(step)
@@ -184,9 +184,8 @@ def _sizes(
             for step in asked.get(str(node), ()):
                 sizes[step] = _size(value, node, step.result.of, seen, source)
 
-        rule = trial.problem.rule
-        values = {s: number_of(trial, s) for s in (*rule.constants, *rule.exponents)}
-        update = evaluate(rule, seen, {**values, **own.dampings}, record=record)
+        values = {**numbers_of(trial), **own.dampings}
+        update = evaluate(trial.problem.rule, seen, values, record=record)
         for step in lines[layer.name]:
             size = _other(step, update, source, hidden, deltas, model, name, probe)
             if size is not None:
@@ -239,7 +238,7 @@ def _other(
 
 def _along(model: MLP, name: str, update: Update, probe: Tensor) -> Tensor:
     """The derivative of the output along an update of one tensor."""
-    place = name if name.endswith(".bias") else f"{name}.weight"
+    place = parameter_of(name)
     tensor = model.get_parameter(place).detach()
 
     def output(x: Tensor) -> Tensor:

@@ -131,10 +131,8 @@ def evaluate(
                 "a finite number for every symbol of the rule",
                 f"pass values={{'{name}': ...}}",
             )
-    sides = LayerValues(layer, dense)
-    reading = _Reading(sides, values, State() if state is None else state, record)
-    result = reading.value(rule.expression)
-    reading.advance()
+    state = State() if state is None else state
+    (result,) = evaluate_nodes([rule.expression], layer, values, state, record, dense=dense)
     assert isinstance(result, Rectangular), "Rule refuses an expression that is no update"
     return Update(result)
 
@@ -147,12 +145,13 @@ def evaluate_nodes(
     state: State,
     record: Record | None = None,
     known: Mapping[Node, Value] | None = None,
+    dense: bool = False,
 ) -> list[Value]:
     """The values of several parts of a rule, read together: one step of ``state``.
 
     ``known`` gives the values of some nodes, which are not read then. See `evaluate`.
     """
-    reading = _Reading(LayerValues(layer, dense=False), values, state, record)
+    reading = _Reading(LayerValues(layer, dense), values, state, record)
     reading.known.update(known or {})
     found = [reading.value(node) for node in nodes]
     reading.advance()

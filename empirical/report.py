@@ -17,10 +17,11 @@ from typing import Any
 import pandas as pd
 
 from empirical.campaign import Tick
+from empirical.fit import Estimate
 from empirical.measure import Measurement
 from empirical.nodes import Line
 from empirical.store import prepare_folder, write_atomically
-from empirical.verify import QUANTITIES, Check, Verification
+from empirical.verify import QUANTITIES, Verification
 from scaling.render import Format, Table, to_json
 from scaling.render import render as render_table
 
@@ -36,8 +37,8 @@ def as_table(result: Verification) -> Table:
     """Predicted | measured [interval] | verdict, one row a check."""
     rows = tuple(
         (
-            c.rule, str(c.mode), c.layer, c.quantity, c.predicted, _measured(c), _interval(c),
-            str(c.verdict), "" if c.size is None else f"{c.size:.4g}",
+            c.rule, str(c.mode), c.layer, c.quantity, c.predicted, _signed(c.measured.slope),
+            _interval(c.measured), str(c.verdict), "" if c.size is None else f"{c.size:.4g}",
             "" if c.limit is None else f"{c.limit:.4g}",
         )
         for c in result.checks
@@ -132,7 +133,7 @@ def lines_table(title: str, lines: Sequence[Line]) -> Table:
             (
                 str(where[line.step]), line.step.subject, line.predicted,
                 "" if fit is None else _signed(fit.slope),
-                "" if fit is None else f"[{_signed(fit.low)}, {_signed(fit.high)}]",
+                "" if fit is None else _interval(fit),
                 "" if line.verdict is None else str(line.verdict), why, line.step.assumption,
             )
         )  # fmt: skip
@@ -204,12 +205,8 @@ def progress(visible: bool) -> Iterator[Tick]:
         yield tick
 
 
-def _measured(check: Check) -> str:
-    return _signed(check.measured.slope)
-
-
-def _interval(check: Check) -> str:
-    return f"[{_signed(check.measured.low)}, {_signed(check.measured.high)}]"
+def _interval(fit: Estimate) -> str:
+    return f"[{_signed(fit.low)}, {_signed(fit.high)}]"
 
 
 def _signed(x: float) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaling.errors import InvalidInput, ScalingError, unknown
-from scaling.measuring import measure, verify
+from scaling.measuring import explain_measured, measure, verify
 from scaling.options import (
     AlignmentOption,
     BiasOption,
@@ -41,7 +41,6 @@ from scaling.options import (
 )
 from scaling.questions import (
     catalogue_names,
-    lazily,
     literal_of,
     missing_package,
     problem_of,
@@ -197,21 +196,8 @@ def explain(
     title = f"{problem.rule.name or 'rule'}, {layer} layer: dW = {problem.rule}"
     step = solution.steps[layer]
     if measured:
-        campaign, report = lazily("campaign"), lazily("report")
-        known = lazily("data").load(data, data_root, samples=samples)
-        experiment = campaign.deep_experiment(
-            None if widths is None else lazily("widths").parse_widths(widths), seeds, None,
-            known, lazily("measure").pick_device(device), threads,
-        )  # fmt: skip
-        row = (problem, solution.exponents, solution.bounds, resolve(rule))
-        trial = campaign.trial_of(row, experiment)
-        shared = experiment.widths, experiment.seeds, experiment.margin
-        with lazily("measure").blas_threads(threads):
-            lines = lazily("nodes").measured_lines(trial, {layer: step}, *shared)[layer]
-        typer.echo(report.render_lines(title, lines, style))
-        raise typer.Exit(
-            lazily("verify").exit_code([x.verdict for x in lines if x.verdict is not None])
-        )
+        shown = solution, resolve(rule), layer, title, style
+        explain_measured(*shown, widths, seeds, data, data_root, samples, device, threads)
     if style is Style.json:
         typer.echo(to_json(steps_json(title, step)))
     else:

@@ -1,10 +1,10 @@
-"""The verbs that measure: `scaling verify` and `scaling measure`."""
+"""The verbs that measure: `scaling verify`, `scaling measure`, and `scaling explain --measured`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,6 +47,10 @@ from scaling.questions import (
     resolve,
     solution_of,
 )
+
+if TYPE_CHECKING:
+    from derivations.declaration import Optimizer
+    from scaling.solve import Derived
 
 
 def verify(
@@ -106,11 +110,7 @@ def verify(
         setting = (depth, biases, activation, loss, fisher, init, alignment)
         problem = problem_of(name, settings, *setting, practice=True)
         tables.append((problem, *literal_of(problem), resolve(name)))
-    known = (
-        None if widths is None else lazily("widths").parse_widths(widths), seeds, margin,
-        lazily("data").load(data, data_root, samples=samples),
-        lazily("measure").pick_device(device), threads,
-    )  # fmt: skip
+    known = _experiment(widths, seeds, margin, data, data_root, samples, device, threads)
     if deep:
         if expect:
             raise InvalidInput("--expect with --deep", "one of the two", "leave --expect out")
@@ -118,14 +118,11 @@ def verify(
         steps = [solution_of(table[0]).steps for table in tables]
         with report.progress(sys.stderr.isatty()) as tick:
             result = verifying.verify_deep(tables, steps, experiment, tick)
-        if out is not None:
-            report.write(result, out)
-        typer.echo(report.render(result, style))
-        raise typer.Exit(verifying.EXIT_CODE[result.verdict])
-    planned = lazily("campaign").plan(tables, mode, *known, _bytes(memory_limit))
-    workers = lazily("cluster").workers_of(backend, scheduler)
-    with workers, report.progress(sys.stderr.isatty()) as tick:
-        result = verifying.verify_all(planned, expect or [], out, tick)
+    else:
+        planned = lazily("campaign").plan(tables, mode, *known, _bytes(memory_limit))
+        workers = lazily("cluster").workers_of(backend, scheduler)
+        with workers, report.progress(sys.stderr.isatty()) as tick:
+            result = verifying.verify_all(planned, expect or [], out, tick)
     if out is not None:
         report.write(result, out)
     typer.echo(report.render(result, style))
@@ -176,6 +173,50 @@ def measure(
     with lazily("cluster").workers_of(backend, scheduler):
         result = once.measure_once(problem, table, values, **options)
     typer.echo(report.render_measurement(result, style))
+
+
+def explain_measured(
+    solution: Derived,
+    declared: Optimizer,
+    layer: str,
+    title: str,
+    style: Style,
+    widths: str | None,
+    seeds: int | None,
+    data: str,
+    data_root: Path | None,
+    samples: int,
+    device: DeviceName,
+    threads: int,
+) -> None:
+    """Print one layer's derivation with a measurement beside every line, and exit by verdict."""
+    campaign, report = lazily("campaign"), lazily("report")
+    known = _experiment(widths, seeds, None, data, data_root, samples, device, threads)
+    experiment = campaign.deep_experiment(*known)
+    row = (solution.problem, solution.exponents, solution.bounds, declared)
+    trial, steps = campaign.trial_of(row, experiment), {layer: solution.steps[layer]}
+    shared = experiment.widths, experiment.seeds, experiment.margin
+    with lazily("measure").blas_threads(threads):
+        lines = lazily("nodes").measured_lines(trial, steps, *shared)[layer]
+    typer.echo(report.render_lines(title, lines, style))
+    verdicts = [line.verdict for line in lines if line.verdict is not None]
+    raise typer.Exit(lazily("verify").exit_code(verdicts))
+
+
+def _experiment(
+    widths: str | None,
+    seeds: int | None,
+    margin: float | None,
+    data: str,
+    data_root: Path | None,
+    samples: int,
+    device: DeviceName,
+    threads: int,
+) -> tuple[Any, ...]:
+    """What `campaign.plan` and `campaign.deep_experiment` take, from what was typed."""
+    across = None if widths is None else lazily("widths").parse_widths(widths)
+    known = lazily("data").load(data, data_root, samples=samples)
+    return across, seeds, margin, known, lazily("measure").pick_device(device), threads
 
 
 def _bytes(text: str | None) -> int | None:

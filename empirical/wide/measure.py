@@ -30,7 +30,7 @@ from empirical.measure import (
     Trial,
     check_finite,
     damped_sums,
-    number_of,
+    numbers_of,
     peak_memory,
     sampled_loss,
 )
@@ -126,8 +126,7 @@ class _Run:
 
     def _learner(self, start: Network, name: str) -> Learner | RowLearner:
         rule, weight = self.trial.problem.rule, start.parameters[name].weight
-        values = {s: number_of(self.trial, s) for s in (*rule.constants, *rule.exponents)}
-        values |= self.scales[name].dampings
+        values = {**numbers_of(self.trial), **self.scales[name].dampings}
         coordinates = Coordinates(Span(weight.rows), Span(weight.columns), self.steps)
         kind = Learner if path_of(rule) is Path.CORE else RowLearner
         return kind(rule, values, coordinates)

@@ -14,8 +14,9 @@ backend is active (`joblib.parallel_config`), a Dask cluster among them.
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -61,11 +62,7 @@ def products_of(pairs: Sequence[tuple[Atom, Atom]]) -> list[Product]:
 
 def sums(axis: Axis, products: Sequence[Product]) -> list[Tensor]:
     """Every product, (left columns, right columns), summed over all neurons of the axis."""
-    totals: list[Floats] | None = None
-    for part in _run(axis, partial(_sums, axis, tuple(products))):
-        totals = part if totals is None else [x + y for x, y in zip(totals, part, strict=True)]
-    assert totals is not None, "an axis has at least one row"
-    return [torch.from_numpy(total) for total in totals]
+    return added(_run(axis, partial(_sums, axis, tuple(products))))
 
 
 def values(axis: Axis, x: Columns) -> Tensor:
@@ -89,6 +86,11 @@ def mapped(task: Callable[[slice], T], slices: Sequence[slice], workers: int) ->
         yield from run(delayed(_alone)(task, rows) for rows in slices)
 
 
+def added(parts: Iterable[list[Tensor]]) -> list[Tensor]:
+    """The sums of several lists, place by place; there is at least one."""
+    return functools.reduce(lambda x, y: [*map(torch.add, x, y)], parts)
+
+
 def _run(axis: Axis, task: Callable[[slice], T]) -> Iterator[T]:
     least = max(axis.streaming.task, -(-axis.side // MOST_TASKS))
     slices = list(pieces(slice(0, axis.side), least, axis.streaming.chunk))
@@ -107,7 +109,7 @@ def pieces(rows: slice, least: int, unit: int) -> Iterator[slice]:
     return (slice(i, min(i + step, rows.stop)) for i in range(rows.start, rows.stop, step))
 
 
-def _sums(axis: Axis, products: Sequence[Product], rows: slice) -> list[Floats]:
+def _sums(axis: Axis, products: Sequence[Product], rows: slice) -> list[Tensor]:
     totals = [np.zeros((_count(p.left), _count(p.right))) for p in products]
     workspace = Workspace()
     for piece in pieces(rows, 1, axis.streaming.chunk):
@@ -116,7 +118,7 @@ def _sums(axis: Axis, products: Sequence[Product], rows: slice) -> list[Floats]:
             left = chunk.beside(product.left)
             right = left if product.right == product.left else chunk.beside(product.right)
             total += left.T @ right
-    return totals
+    return [torch.from_numpy(total) for total in totals]
 
 
 def _values(axis: Axis, x: Columns, rows: slice) -> Tensor:

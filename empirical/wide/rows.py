@@ -18,19 +18,20 @@ Moving averages of entries are made again from the D and H of all steps so far: 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor
 
 from empirical.basis import Basis
+from empirical.measure import size_of
 from empirical.numbers import LayerTensors, Record, State, evaluate_nodes
 from empirical.spectral import Blocks, Square
 from empirical.values import Entries, Value
 from empirical.wide.columns import Atom, Axis, Columns
-from empirical.wide.passes import mapped, pieces
+from empirical.wide.passes import added, mapped, pieces
 from empirical.wide.paths import SUMS, Path, path_of, spans
 from empirical.wide.streaming import Streaming
 from empirical.wide.update import Coordinates
@@ -109,6 +110,11 @@ class Tiles:
     values: Mapping[str, float]
     steps: tuple[Seen, ...]
 
+    @cached_property
+    def averages(self) -> list[Node]:
+        """What earlier steps are read for."""
+        return _averages(self.rule.expression)
+
     @property
     def sides(self) -> tuple[int, int]:
         """(fan_out, fan_in)."""
@@ -128,7 +134,7 @@ class Tiles:
                 for node, whole in seen.whole.items()
             }
             last = seen is self.steps[-1]
-            asked = nodes if last else _averages(self.rule.expression)
+            asked = nodes if last else self.averages
             watcher = record if last else None
             found = evaluate_nodes(asked, layer, self.values, state, watcher, known)
             if watcher is not None:
@@ -265,16 +271,10 @@ class Rows:
     @property
     def T(self) -> Rows:
         """Transpose."""
-        return Rows(
-            self.tiles, self.axes, self.watched, self.sizes, self.scale, not self.transposed,
-            self.images,
-        )  # fmt: skip
+        return replace(self, transposed=not self.transposed)
 
     def __rmul__(self, c: float) -> Rows:
-        return Rows(
-            self.tiles, self.axes, self.watched, self.sizes, c * self.scale, self.transposed,
-            self.images,
-        )  # fmt: skip
+        return replace(self, scale=c * self.scale)
 
     def __matmul__(self, x: Columns) -> Columns:
         target, images = self.axes[self.transposed], self.images[self.transposed]
@@ -332,12 +332,8 @@ class RowLearner:
         seen = Seen(dense[0].to(dtype), dense[1].to(dtype), whole)
         for level in _levels(self.rule.expression):
             tiles = Tiles(self.rule, self.values, (*self.history, seen))
-            totals: list[Tensor] | None = None
-            for part in mapped(
-                partial(_added_up, tiles, level), tiles.tasks(), d.axis.streaming.workers
-            ):
-                totals = part if totals is None else [*map(torch.add, totals, part)]
-            assert totals is not None
+            task = partial(_added_up, tiles, level)
+            totals = added(mapped(task, tiles.tasks(), d.axis.streaming.workers))
             whole.update(
                 (node, Plain(_finished(node, total, tiles.sides, dtype)))
                 for node, total in zip(level, totals, strict=True)
@@ -364,8 +360,7 @@ class RowLearner:
         found = evaluate_nodes(asked, layer, self.values, self.state)
         for node, value in zip(asked, found, strict=True):
             if node in watched:
-                size = value.spectral_norm() if node.shape.is_square else value.rms()
-                sizes[node] = float(size)
+                sizes[node] = size_of(node, value)
         return {node: self._whole(node, value) for node, value in zip(nodes, found, strict=False)}
 
     def _whole(self, node: Node, value: Value) -> Whole:
@@ -405,13 +400,13 @@ def _has_matrix(node: Node) -> bool:
     return any(isinstance(part, Matrix) for part in node.walk())
 
 
-def _is_diag(node: Node) -> bool:
+def _is_diag(node: Node) -> TypeGuard[Call]:
     return isinstance(node, Call) and node.function == "diag"
 
 
 def _square_of(node: Node) -> Node:
     """What to ask Gram matrices for: the whole matrix where a diagonal is meant."""
-    return node.argument if isinstance(node, Call) and node.function == "diag" else node
+    return node.argument if _is_diag(node) else node
 
 
 def _spectral_nodes(node: Node) -> list[Node]:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from empirical.measure import sizes_recorder
 from empirical.numbers import LayerTensors, State, evaluate
-from empirical.values import Value
 from empirical.wide.columns import Columns
 from empirical.wide.implicit import Span
 from empirical.wide.weight import LowRank
@@ -81,14 +81,8 @@ class Learner:
         Of nodes that are ``watched`` the sizes come with it: RMS entry, spectral norm if square.
         """
         sizes: dict[Node, float] = {}
-
-        def record(node: Node, value: Value) -> None:
-            if node in watched:
-                size = value.spectral_norm() if node.shape.is_square else value.rms()
-                sizes[node] = float(size)
-
         layer = self.coordinates.of(d, h, fisher)
-        update = evaluate(self.rule, layer, self.values, self.state, record)
+        update = evaluate(self.rule, layer, self.values, self.state, sizes_recorder(sizes, watched))
         x, y = update.factors or (update.dense(), torch.eye(len(layer.H), dtype=torch.float64))
         left, right = self.coordinates.left.basis, self.coordinates.right.basis
         return LowRank(left @ x[: left.count], right @ y[: right.count], sizes)
