@@ -167,7 +167,7 @@ def measure(
         readout = _readout_size(trial, model, scales, before, width, seed)
     first = {name: p.detach().clone() for name, p in model.named_parameters() if steps > 1}
     sums: Sums = {}
-    training = _Training(trial, model, scales, seed)
+    training = Training(trial, model, scales, seed)
     for _ in range(steps):
         sums = training.step()
     updates = training.optimizer.updates()
@@ -241,7 +241,7 @@ def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
     constants = trial.unit_constants()
     scales = trial.scales(width, constants)
     model = dense_network(trial, scales, width, seed)
-    sums = _Training(trial, model, scales, seed).step()
+    sums = Training(trial, model, scales, seed).step()
     rho = {name: dict(values) for name, values in constants.rho.items()}
     for (name, total), (other, damping) in sums.items():
         for symbol in dampings_in(total):
@@ -279,7 +279,7 @@ def dense_network(trial: Trial, scales: Mapping[str, LayerScales], width: int, s
     return model
 
 
-class _Training:
+class Training:
     """A rule at work on a network: every step is one of the whole training batch."""
 
     def __init__(

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from empirical.alignments import Alignments
 from empirical.campaign import Tick
 from empirical.fit import Estimate
 from empirical.measure import Measurement
@@ -159,6 +160,73 @@ def _line_json(line: Line) -> dict[str, Any]:
         "high": None if fit is None else _number(fit.high),
         "verdict": None if line.verdict is None else str(line.verdict),
         "assumption": line.step.assumption,
+    }
+
+
+def render_alignments(result: Alignments, style: str) -> str:
+    """Measured alignments in one of the formats of the command line."""
+    if Format(style) is Format.JSON:
+        return to_json(alignments_json(result))
+    return render_table(alignments_table(result), Format(style))
+
+
+def alignments_table(result: Alignments) -> Table:
+    """Measured [interval] | the paper's log ratio | one step | verdict | full and none."""
+    layers = list(dict.fromkeys(row.layer for row in result.rows))
+    rows = tuple(
+        (
+            row.layer, row.quantity, str(row.step), _signed(row.measured.slope),
+            _interval(row.measured), f"{row.at_width:.3f}",
+            "" if row.derived is None else f"{'<= ' if row.is_bound else ''}{row.derived}",
+            "" if row.verdict is None else str(row.verdict),
+            *(str(verdict) for verdict in row.against.values()),
+        )
+        for row in sorted(result.rows, key=lambda row: (layers.index(row.layer), row.quantity))
+    )  # fmt: skip
+    widest = result.widths[-1]
+    notes = (
+        f"verdict: {result.verdict}; dense networks of width {result.widths[0]:,}..{widest:,}, "
+        f"{result.seeds} seeds, margin {result.margin:g}",
+        "|dW z| = fan_in^alpha |dW| |z|, |W dz| = fan_in^omega |W| |dz|, |dW dz| likewise with u; "
+        "dW and dz since the start",
+        f"measured: slope of the log ratio over widths; log ratio: to the base fan_in at width "
+        f"{widest:,}, as in arXiv 2407.05872, constants included; one step: what is derived for it",
+        "input layers and biases sum over a fixed length and have no alignment",
+        *result.notes,
+    )
+    names = next(iter(result.rows)).against if result.rows else ()
+    columns = (
+        "layer", "exponent", "step", "measured", "interval", "log ratio", "one step", "verdict",
+        *names,
+    )  # fmt: skip
+    return Table(f"alignments of {result.rule} over steps", columns, rows, notes)
+
+
+def alignments_json(result: Alignments) -> dict[str, Any]:
+    """The ``align`` interface."""
+    return {
+        "rule": result.rule,
+        "verdict": str(result.verdict),
+        "alignments": [
+            {
+                "layer": row.layer,
+                "quantity": row.quantity,
+                "step": row.step,
+                "measured": _number(row.measured.slope),
+                "low": _number(row.measured.low),
+                "high": _number(row.measured.high),
+                "log_ratio": row.at_width,
+                "derived": None if row.derived is None else str(row.derived),
+                "is_bound": row.is_bound,
+                "verdict": None if row.verdict is None else str(row.verdict),
+                "against": {name: str(verdict) for name, verdict in row.against.items()},
+            }
+            for row in result.rows
+        ],
+        "widths": list(result.widths),
+        "seeds": result.seeds,
+        "margin": result.margin,
+        "notes": list(result.notes),
     }
 
 

@@ -119,12 +119,14 @@ class Update:
     """What one step does to a layer's output, per unit of learning rate.
 
     ``coherent``: entry size of the part of dW h that follows the gradient; ``random``: of the part
-    in random directions (a multiple of W). Only the first adds up in the layers above.
+    in random directions (a multiple of W). Only the first adds up in the layers above. ``entry``:
+    the typical entry of dW itself.
     """
 
     coherent: Scale
     random: Scale
     step: Step
+    entry: Scale
 
 
 def read_update(context: Context, node: Node) -> Update:
@@ -137,7 +139,7 @@ def read_update(context: Context, node: Node) -> Update:
     sizes = context.sizes
     signal = value.aligned if isinstance(value, Mixture) else value
     noise = value.gaussian if isinstance(value, Mixture) else value
-    coherent = random = Scale.zero(Size.ENTRY)
+    coherent = random = entry = Scale.zero(Size.ENTRY)
     numbers = []
     inference = ALIGNED_UPDATE
     if isinstance(signal, Aligned):
@@ -150,6 +152,7 @@ def read_update(context: Context, node: Node) -> Update:
         entrywise.check_tails(context, node, signal)
         stretch = (context.fan(Dim.FAN_IN) / context.fan(Dim.FAN_OUT)) ** HALF
         coherent = signal.gain.as_size_of(Size.SCALAR) * sizes.h * stretch
+        entry = signal.entry
         numbers.append(f"gain {signal.gain} x |h| {sizes.h} x sqrt(fan_in/fan_out) {stretch}")
         if context.alignment is not None:  # fan_in^1 is what the gain and the stretch amount to
             assumed = context.fan(Dim.FAN_IN) ** (context.alignment.of_update - 1)
@@ -159,6 +162,7 @@ def read_update(context: Context, node: Node) -> Update:
             inference = LLN
     if isinstance(noise, Gaussian):
         random = noise.entry * sizes.h * context.fan(Dim.FAN_IN) ** HALF
+        entry = context.plus(entry, noise.entry)
         numbers.append(f"std {noise.entry} x |h| {sizes.h} x sqrt(fan_in)")
         inference = CLT if signal is noise else inference
     if not isinstance(value, Aligned | Gaussian | Mixture):
@@ -166,8 +170,8 @@ def read_update(context: Context, node: Node) -> Update:
     total = context.plus(coherent, random)
     line = Step(inference, "dW h per learning rate", total, " + ".join(numbers), (step,))
     if context.alignment is not None:
-        line = line.because(f"{context.alignment} is given")
-    return Update(coherent, random, line)
+        line = line.because(context.alignment.assumption)
+    return Update(coherent, random, line, entry)
 
 
 # --- leaves -------------------------------------------------------------------------------------

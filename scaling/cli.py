@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaling.errors import InvalidInput, ScalingError, unknown
-from scaling.measuring import explain_measured, measure, verify
+from scaling.measuring import (
+    ALIGNED_STEPS,
+    align,
+    explain_measured,
+    measure,
+    measured_alignments,
+    verify,
+)
 from scaling.options import (
     AlignmentOption,
     BiasOption,
@@ -34,6 +41,7 @@ from scaling.options import (
     SamplesOption,
     SeedsOption,
     SetOption,
+    StepsOption,
     Style,
     StyleOption,
     ThreadsOption,
@@ -46,10 +54,10 @@ from scaling.questions import (
     problem_of,
     resolve,
     solution_of,
+    table_of,
 )
 
 if TYPE_CHECKING:
-    from scaling.problem import Exponents, Problem
     from scaling.render import Table
 
 INTERRUPTED = 130
@@ -95,7 +103,7 @@ def table(
     activation: PhiOption = Phi.relu,
     loss: LossOption = LossName.mse,
     init: InitOption = None,
-    alignment: AlignmentOption = "derived",
+    alignment: AlignmentOption = None,
 ) -> None:
     """Print the exponents of every optimizer of the catalogue, layer by layer."""
     from scaling.render import catalogue_table, derived_json, to_json
@@ -119,12 +127,26 @@ def derive(
     loss: LossOption = LossName.mse,
     fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
-    alignment: AlignmentOption = "derived",
+    alignment: AlignmentOption = None,
+    widths: WidthsOption = None,
+    seeds: SeedsOption = None,
+    steps: StepsOption = ALIGNED_STEPS,
+    data: DataOption = "digits",
+    data_root: RootOption = None,
+    samples: SamplesOption = 16,
+    device: DeviceOption = DeviceName.auto,
+    threads: ThreadsOption = 0,
 ) -> None:
-    """Derive the exponents of initialisation, learning rate and damping from an update rule."""
+    """Derive the exponents of initialisation, learning rate and damping from an update rule.
+
+    Nothing is measured, unless --alignment measured asks for it; see `scaling align`.
+    """
     from scaling.render import derived_json, derived_table, to_json
 
-    problem = problem_of(rule, settings, depth, biases, activation, loss, fisher, init, alignment)
+    setting = (depth, biases, activation, loss, fisher, init)
+    where = (data, data_root, samples, device, threads)
+    measured = measured_alignments(rule, settings, setting, steps, widths, seeds, *where)
+    problem = problem_of(rule, settings, *setting, alignment, measured=measured)
     solution = solution_of(problem)
     if style is Style.json:
         typer.echo(to_json(derived_json(solution)))
@@ -143,7 +165,7 @@ def predict(
     loss: LossOption = LossName.mse,
     fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
-    alignment: AlignmentOption = "derived",
+    alignment: AlignmentOption = None,
 ) -> None:
     """Predict what one step does under given exponents, and name the regime of each layer.
 
@@ -176,7 +198,7 @@ def explain(
     loss: LossOption = LossName.mse,
     fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
-    alignment: AlignmentOption = "derived",
+    alignment: AlignmentOption = None,
     widths: WidthsOption = None,
     seeds: SeedsOption = None,
     data: DataOption = "digits",
@@ -214,17 +236,13 @@ def compare(
     """Compare two tables of exponents modulo the abc symmetry.
 
     A table is the derived one of a rule, with literal changes after semicolons:
-    'sgd; a_output=1; b_output=0; c_output=-1'.
+    'sgd; a_output=1; b_output=0; c_output=-1'. It is derived for 'adam; init=ntk' and
+    'adam; init=ntk; alignment=full; alignment_output=none'.
     """
     from scaling.render import compared_json, compared_table, to_json
     from scaling.symmetry import compare as compare_tables
 
-    tables: list[tuple[Problem, Exponents]] = []
-    for text in (left, right):
-        rule, *changes = (part.strip() for part in text.split(";"))
-        problem = problem_of(rule, changes, depth, False)
-        tables.append((problem, literal_of(problem)[0]))
-    result = compare_tables(*tables[0], *tables[1])
+    result = compare_tables(*table_of(left, depth), *table_of(right, depth))
     if style is Style.json:
         typer.echo(to_json(compared_json(left, right, result)))
     else:
@@ -234,6 +252,7 @@ def compare(
 
 app.command()(verify)
 app.command()(measure)
+app.command()(align)
 
 
 def _print(table: Table, style: Style) -> None:

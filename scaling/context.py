@@ -63,7 +63,7 @@ class Context:
         unknown: symbols to be solved for by balance.
         sampled_fisher: B is made of sampled cotangents, whose span need not contain D.
         activation: decides whether h has a mean.
-        alignment: how updates meet their inputs, if that is given.
+        alignment: how updates meet their inputs in this layer, if that is not derived.
     """
 
     sizes: Sizes

@@ -78,6 +78,11 @@ NORMS = Inference(
 READBACK = Inference(
     "readback", "W_L dh with dh along W_L^T delta: LLN over fan_in, M^(1-b_L) |dh|"
 )
+ALIGNMENT = Inference(
+    "alignment",
+    "W dh has entries of fan_in^omega |W| |dh|, with omega as it is given or measured",
+    "arXiv 2407.05872, Sec. 3",
+)
 SUM = Inference("sum", "the larger term sets the size, if the terms do not cancel")
 PRODUCT = Inference("product", "sizes multiply")
 CONDITION = Inference("condition", "imposed, then solved for")

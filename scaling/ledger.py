@@ -126,8 +126,8 @@ class Setting:
     layers: tuple[Layer, ...] = field(default_factory=mlp)
     activation: Activation = Activation.RELU
     loss: Loss = Loss.MSE
-    alignment: Alignment | None = None
-    """How updates meet what they act on, if that is given and not derived; see alignment.py."""
+    alignments: Mapping[str, Alignment] = field(default_factory=dict)
+    """By layer, how updates meet what they act on, where that is not derived; see alignment.py."""
 
     @property
     def depth(self) -> int:

@@ -1,4 +1,4 @@
-"""The verbs that measure: `scaling verify`, `scaling measure`, and `scaling explain --measured`."""
+"""The verbs that measure: `scaling verify`, `measure`, `align` and what other verbs measure."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from scaling.options import (
     SchedulerOption,
     SeedsOption,
     SetOption,
+    StepsOption,
     Style,
     StyleOption,
     ThreadsOption,
@@ -49,8 +50,16 @@ from scaling.questions import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from derivations.declaration import Optimizer
+    from scaling.alignment import Alignment
+    from scaling.presets import Measured
     from scaling.solve import Derived
+
+
+ALIGNED_STEPS = 8
+"""Of the verbs that measure alignments, where --steps is not given."""
 
 
 def verify(
@@ -88,7 +97,7 @@ def verify(
     loss: LossOption = LossName.mse,
     fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
-    alignment: AlignmentOption = "derived",
+    alignment: AlignmentOption = None,
     data: DataOption = "digits",
     data_root: RootOption = None,
     samples: SamplesOption = 16,
@@ -135,7 +144,7 @@ def measure(
     settings: SetOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights.")] = 0,
     mode: ModeOption = ModeName.auto,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 1,
+    steps: StepsOption = 1,
     style: StyleOption = Style.text,
     depth: DepthOption = 3,
     biases: BiasOption = False,
@@ -143,7 +152,7 @@ def measure(
     loss: LossOption = LossName.mse,
     fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
-    alignment: AlignmentOption = "derived",
+    alignment: AlignmentOption = None,
     data: DataOption = "digits",
     data_root: RootOption = None,
     samples: SamplesOption = 16,
@@ -173,6 +182,73 @@ def measure(
     with lazily("cluster").workers_of(backend, scheduler):
         result = once.measure_once(problem, table, values, **options)
     typer.echo(report.render_measurement(result, style))
+
+
+def align(
+    rule: RuleArgument,
+    settings: SetOption = None,
+    widths: WidthsOption = None,
+    seeds: SeedsOption = None,
+    steps: StepsOption = ALIGNED_STEPS,
+    margin: Annotated[
+        float | None, typer.Option("--margin", help="Around a prediction; default 0.1.")
+    ] = None,
+    style: StyleOption = Style.text,
+    depth: DepthOption = 3,
+    biases: BiasOption = False,
+    activation: PhiOption = Phi.relu,
+    loss: LossOption = LossName.mse,
+    fisher: FisherOption = FisherName.empirical,
+    init: InitOption = None,
+    data: DataOption = "digits",
+    data_root: RootOption = None,
+    samples: SamplesOption = 16,
+    device: DeviceOption = DeviceName.auto,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Measure how updates align with what they act on, over steps of training dense networks.
+
+    Exits by the verdicts on what one step has, at step 1 and at later ones. Widths 64 to 1024 and
+    8 seeds, where not said otherwise.
+    """
+    aligned, report = lazily("alignments"), lazily("report")
+    setting = (depth, biases, activation, loss, fisher, init)
+    problem = problem_of(rule, settings, *setting, practice=True)
+    row = (problem, *literal_of(problem), resolve(rule))
+    known = _experiment(widths, seeds, margin, data, data_root, samples, device, threads)
+    with report.progress(sys.stderr.isatty()) as tick:
+        found = aligned.measure_alignments(row, aligned.experiment_of(*known), steps, tick)
+    typer.echo(report.render_alignments(found, style))
+    raise typer.Exit(lazily("verify").EXIT_CODE[found.verdict])
+
+
+def measured_alignments(
+    rule: str,
+    settings: list[str] | None,
+    setting: tuple[int, bool, Phi, LossName, FisherName, str | None],
+    steps: int,
+    widths: str | None,
+    seeds: int | None,
+    *where: Any,
+) -> Measured:
+    """What trains networks for ``--alignment measured``, under the exponents of derived alignment.
+
+    ``setting`` is depth, biases, activation, loss, fisher, init; ``where`` is data, their root,
+    samples, device, threads.
+    """
+
+    def measured(layers: Sequence[str]) -> Mapping[str, Alignment]:
+        aligned, report = lazily("alignments"), lazily("report")
+        problem = problem_of(rule, settings, *setting, practice=True)
+        solution = solution_of(problem)
+        row = (problem, solution.exponents, solution.bounds, resolve(rule))
+        experiment = aligned.experiment_of(*_experiment(widths, seeds, None, *where))
+        with report.progress(sys.stderr.isatty()) as tick:
+            found = aligned.measure_alignments(row, experiment, steps, tick)
+        given: Mapping[str, Alignment] = aligned.as_given(found, layers)
+        return given
+
+    return measured
 
 
 def explain_measured(

@@ -91,11 +91,12 @@ InitOption = Annotated[
     typer.Option("--init", metavar="NAME", help="a and b: standard, ntk, mup or mean_field."),
 ]
 AlignmentOption = Annotated[
-    str,
+    list[str] | None,
     typer.Option(
         "--alignment",
-        metavar="NAME",
-        help="derived, or as assumed in arXiv 2407.05872: full, none, or alpha,omega,u.",
+        metavar="[LAYER=]NAME",
+        help="derived, or as assumed in arXiv 2407.05872: full, none, or alpha,omega,u; all layers "
+        "or hidden=..., output=... `derive` can also train for it: measured. Repeatable.",
     ),
 ]
 WidthsOption = Annotated[
@@ -122,6 +123,7 @@ SeedsOption = Annotated[
         help="Seeds; they vary the weights. Default: 6 wide (80 entrywise), 16 dense.",
     ),
 ]
+StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")]
 DataOption = Annotated[str, typer.Option("--data", help="digits, mnist, fashionmnist, cifar10..")]
 RootOption = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that holds the data set.")

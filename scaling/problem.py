@@ -41,12 +41,17 @@ class Exponents:
 
 @dataclass(frozen=True)
 class Problem:
-    """A rule in a setting: everything that fixes what an exponent means."""
+    """A rule in a setting: everything that fixes what an exponent means.
+
+    ``preset`` is the part of the settings that names a parametrization: c and d are derived for it
+    even where the other settings are taken literally.
+    """
 
     rule: Rule
     setting: Setting = field(default_factory=Setting)
     settings: Settings = field(default_factory=Settings)
     sampled_fisher: bool = False
+    preset: Settings = field(default_factory=Settings)
 
     def bounds(self, extra: Mapping[str, tuple[Expr, Expr]] | None = None) -> Bounds:
         """Exponents of the rule are non-negative."""
@@ -77,7 +82,7 @@ class Problem:
             frozenset(unknown),
             self.sampled_fisher,
             self.setting.activation,
-            self.setting.alignment,
+            self.setting.alignments.get(layer.name),
         )
 
 

@@ -15,7 +15,10 @@ from scaling.errors import InvalidInput
 from scaling.options import FisherName, LossName, Phi
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from derivations.declaration import Optimizer
+    from scaling.presets import Measured
     from scaling.problem import Exponents, Problem
     from scaling.scale import Bounds
     from scaling.solve import Derived
@@ -50,44 +53,69 @@ def problem_of(
     loss: LossName = LossName.mse,
     fisher: FisherName = FisherName.empirical,
     init: str | None = None,
-    alignment: str = "derived",
+    alignment: Sequence[str] | None = None,
     practice: bool = False,
+    measured: Measured | None = None,
 ) -> Problem:
     """Everything that fixes what an exponent means.
 
     ``practice`` gives the rule's exponent symbols the values that its declaration names, where the
-    user gave none: measurements need numbers, derivations keep the symbols.
+    user gave none: measurements need numbers, derivations keep the symbols. ``measured`` is what
+    finds the alignment of that name.
     """
     from dataclasses import replace
 
     from sympy import Rational
 
     from scaling.ledger import Activation, Loss, Setting, mlp
-    from scaling.presets import alignment as read_alignment
-    from scaling.presets import parametrization
+    from scaling.presets import alignments, parametrization
     from scaling.problem import Problem
     from scaling.settings import read_settings
 
     layers = mlp(depth, biases)
     phi = next(member for member in Activation if member.label == activation)
     declared = resolve(rule)
-    preset = [] if init is None else parametrization(init, layers)
-    chosen = read_settings([*preset, *(settings or [])], declared.rule, layers)
+    named = [] if init is None else parametrization(init, layers)
+    preset = read_settings(named, declared.rule, layers)
+    chosen = read_settings([*named, *(settings or [])], declared.rule, layers)
     if practice:
         usual = {k: Rational(*x.as_integer_ratio()) for k, x in declared.exponents.items()}
         chosen = replace(chosen, exponents={**usual, **chosen.exponents})
-    setting = Setting(layers, phi, Loss(loss), read_alignment(alignment))
-    return Problem(declared.rule, setting, chosen, fisher is FisherName.true)
+    assumed = alignments(alignment or (), layers, measured)
+    setting = Setting(layers, phi, Loss(loss), assumed)
+    return Problem(declared.rule, setting, chosen, fisher is FisherName.true, preset)
+
+
+def table_of(text: str, depth: int) -> tuple[Problem, Exponents]:
+    """The derived table of ``RULE; key=value; ...``, with literal changes to its exponents.
+
+    The keys ``init`` and ``alignment`` (also ``alignment_hidden`` and the like) say for what it is
+    derived; they are no changes.
+    """
+    rule, *changes = (part.strip() for part in text.split(";"))
+    init, alignment, settings = None, [], []
+    for change in changes:
+        key, equals, value = (part.strip() for part in change.partition("="))
+        head, _, place = key.partition("_")
+        if equals and key == "init":
+            init = value
+        elif equals and head == "alignment":
+            alignment.append(f"{place}={value}" if place else value)
+        else:
+            settings.append(change)
+    problem = problem_of(rule, settings, depth, init=init, alignment=alignment)
+    return problem, literal_of(problem)[0]
 
 
 def solution_of(problem: Problem, literal: bool = False) -> Derived:
-    """The derived exponents; ``literal`` ignores all settings but symbols of the rule."""
-    from scaling.settings import Settings
+    """The derived exponents; ``literal`` ignores settings but the preset and the rule's symbols."""
+    from dataclasses import replace
+
     from scaling.solve import derive
 
     settings = problem.settings
     if literal:
-        settings = Settings(exponents=settings.exponents)
+        settings = replace(problem.preset, exponents=settings.exponents)
     return derive(problem.rule, settings, problem.setting, sampled_fisher=problem.sampled_fisher)
 
 

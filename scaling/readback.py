@@ -4,7 +4,8 @@ hidden   W_l dh is a CLT: sqrt(fan_in) std |dh|, for whatever direction dh has
 output   the part of dh that follows the gradient lies along W_L^T delta, so W_L dh adds up
          over fan_in (LLN): M^(1 - b_L) |dh|; a random part is a CLT again
 
-An alignment that is given (alignment.py) takes the place of both.
+Where a layer's alignment is given (alignment.py), its omega takes the place of both, for the part
+that follows the gradient.
 """
 
 from __future__ import annotations
@@ -18,19 +19,21 @@ from scaling.ledger import Layer, Setting
 from scaling.scale import HALF, Bounds, Scale, Size
 
 
-def reach_output(
+def reach(
     setting: Setting,
     layer: Layer,
     update: Update,
     a: Mapping[str, Expr],
     b: Mapping[str, Expr],
     bounds: Bounds,
-) -> Scale:
-    """How far a layer's own update moves the output, per learning rate."""
+) -> dict[int, Scale]:
+    """How far a layer's own update moves what it feeds, per learning rate: by position, df last."""
     coherent, random = update.coherent, update.random
+    sizes = {layer.position: coherent.plus(random, bounds)}
     for position in range(layer.position + 1, setting.depth + 1):
         coherent, random = through(setting, position, coherent, random, a, b)
-    return coherent.plus(random, bounds)
+        sizes[position] = coherent.plus(random, bounds)
+    return sizes
 
 
 def through(
@@ -48,8 +51,8 @@ def through(
         return zero, zero
     std = Scale.of_width(-a[layer.name] - b[layer.name], Size.SCALAR)
     clt = std * Scale.of_width(HALF * layer.fan_in, Size.SCALAR)
-    if setting.alignment is not None:
-        given = std * Scale.of_width(setting.alignment.omega * layer.fan_in, Size.SCALAR)
-        return coherent * given, random * clt
+    if layer.name in setting.alignments:
+        omega = setting.alignments[layer.name].omega
+        return coherent * std * Scale.of_width(omega * layer.fan_in, Size.SCALAR), random * clt
     lln = std * Scale.of_width(layer.fan_in, Size.SCALAR)
     return coherent * (lln if position == setting.depth else clt), random * clt

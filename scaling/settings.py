@@ -119,6 +119,21 @@ def read_settings(pairs: Iterable[str], rule: Rule, layers: Iterable[Layer]) -> 
     return Settings(a, b, c, d, exponents, values)
 
 
+def places(layers: Iterable[Layer]) -> dict[str, list[str]]:
+    """What a user may call layers, by name or role -> the layers that are meant.
+
+    >>> from scaling.ledger import mlp
+    >>> places(mlp(4))["hidden"]
+    ['hidden_1', 'hidden_2']
+    """
+    layers = list(layers)
+    found = {layer.name: [layer.name] for layer in layers}
+    for layer in layers:
+        if layer.name.startswith(layer.role) and layer.name not in found.get(layer.role, []):
+            found.setdefault(layer.role, []).append(layer.name)
+    return found
+
+
 def _positive(key: str, text: str) -> float:
     value = exact(text)
     if not value.is_Rational or value < 0:
@@ -128,19 +143,16 @@ def _positive(key: str, text: str) -> float:
 
 def _place(key: str, rule: Rule, layers: list[Layer]) -> tuple[str, str, list[str]]:
     """The letter, the damping (for d) and the layers that a key names."""
-    places = {layer.name: [layer.name] for layer in layers}
-    for layer in layers:
-        if layer.name.startswith(layer.role) and layer.name not in places.get(layer.role, []):
-            places.setdefault(layer.role, []).append(layer.name)
+    named = places(layers)
     everywhere = [layer.name for layer in layers]
     heads = {"a": "", "b": "", "c": "", **{f"d_{name}": name for name in rule.dampings}}
     for head in sorted(heads, key=len, reverse=True):
         if key == head:
             return head[0], heads[head], everywhere
-        if key.startswith(f"{head}_") and key[len(head) + 1 :] in places:
-            return head[0], heads[head], places[key[len(head) + 1 :]]
+        if key.startswith(f"{head}_") and key[len(head) + 1 :] in named:
+            return head[0], heads[head], named[key[len(head) + 1 :]]
     known = [*heads, *rule.exponents, *rule.dampings, *rule.constants]
-    known += [f"{head}_{place}" for head in heads for place in places]
+    known += [f"{head}_{place}" for head in heads for place in named]
     if re.fullmatch(r"[a-z]\w*", key) is None:
         raise InvalidInput(f"the key '{key}'", "a, b, c, d_<damping> or a symbol", "see --help")
     raise unknown("setting", key, known)

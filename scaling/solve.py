@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import sympy
 from sympy import Expr, S, Symbol
 
+from scaling.alignment import Alignment, as_assumption
 from scaling.calculus import Update, read_update
 from scaling.conditions import (
     BALANCED_DAMPING,
@@ -31,11 +32,11 @@ from scaling.conditions import (
     Condition,
 )
 from scaling.context import Balance, Regime
-from scaling.derivation import CONDITION, READBACK, Step
+from scaling.derivation import ALIGNMENT, CONDITION, READBACK, Step
 from scaling.errors import Conflict
 from scaling.ledger import Layer, Ledger, Setting, ledger
 from scaling.problem import Exponents, Problem, rate
-from scaling.readback import reach_output
+from scaling.readback import reach
 from scaling.rule import Rule
 from scaling.scale import HALF, Bounds, Order
 from scaling.settings import Settings
@@ -267,11 +268,18 @@ def _learning_rate(
         return symbol, Step(CONDITION, f"c of {layer.name}", own, "free", (update.step,))
     limit, premises = own, [update.step]
     if STABLE_STEP in conditions:
-        output = reach_output(problem.setting, layer, update, a, b, bounds)
-        premises.append(
-            Step(READBACK, "df per learning rate", output, f"from dW h {own}", (update.step,))
-        )
-        limit = limit.plus(output, bounds)
+        given = problem.setting.alignments
+        passed: list[Alignment] = []
+        for position, size in reach(problem.setting, layer, update, a, b, bounds).items():
+            last = position == problem.setting.depth
+            if position > layer.position:
+                passed += [given[x.name] for x in problem.setting.at(position) if x.name in given]
+            if last or passed:  # without a given alignment dh stays as large as dW h was
+                rule, name = (READBACK, "df") if last else (ALIGNMENT, f"dh_{position}")
+                text = f"from dW h {own}"
+                step = Step(rule, f"{name} per learning rate", size, text, (update.step,))
+                premises.append(step.because(as_assumption(passed)) if passed else step)
+                limit = limit.plus(size, bounds)
     c = sympy.expand(limit.width)
     text = f"{MAXIMAL_UPDATE.name}: M^(-c) x {limit} = 1"
     return c, Step(CONDITION, f"c of {layer.name}", rate(c), text, tuple(premises))

@@ -60,12 +60,16 @@ def shift(
     before = derive(rule, Settings(exponents=fixed), setting)
     after = derive(rule, Settings(a=moved, exponents=fixed), setting)
     _check_homogeneous(before, after)
-    x, y = before.exponents, after.exponents
+    return difference(after.exponents, before.exponents)
+
+
+def difference(y: Exponents, x: Exponents) -> Exponents:
+    """What has to be added to the exponents x to get y."""
     return Exponents(
         _difference(y.a, x.a),
         _difference(y.b, x.b),
         _difference(y.c, x.c),
-        {name: _difference(y.d[name], x.d[name]) for name in names},
+        {name: _difference(y.d[name], x.d[name]) for name in x.d},
     )
 
 

@@ -11,7 +11,7 @@ from empirical.verify import verify
 from scaling.alignment import Alignment
 from scaling.errors import InvalidInput
 from scaling.ledger import Setting, mlp
-from scaling.presets import ALIGNMENTS, PARAMETRIZATIONS, alignment, parametrization
+from scaling.presets import ALIGNMENTS, PARAMETRIZATIONS, alignments, parametrization
 from scaling.problem import Problem
 from scaling.questions import literal_of, problem_of, resolve
 from scaling.settings import read_settings
@@ -24,7 +24,7 @@ RULES = ("sgd", "adam", "adafactor_relative")
 
 
 def derived(rule: str, init: str, how: str) -> Derived:
-    setting = Setting(mlp(3), alignment=alignment(how))
+    setting = Setting(mlp(3), alignments=alignments(how.split(";"), mlp(3)))
     known = find(rule).rule
     chosen = read_settings(parametrization(init, setting.layers), known, setting.layers)
     return derive(known, chosen, setting)
@@ -92,7 +92,7 @@ def test_what_the_calculus_derives_is_full_alignment_with_an_aligned_readout() -
 
 def test_a_wrong_alignment_is_contradicted_by_measurement() -> None:
     def verdicts(how: str) -> set[Verdict]:
-        problem: Problem = problem_of("muon", None, practice=True, alignment=how)
+        problem: Problem = problem_of("muon", None, practice=True, alignment=[how])
         row = (problem, *literal_of(problem), resolve("muon"))
         few = Experiment((64, 128, 256, 512), 6, 0.2, load("digits", samples=8, probe=8))
         return {c.verdict for c in verify([row], few).checks if c.quantity == "own"}
@@ -112,7 +112,7 @@ def test_a_wrong_alignment_is_contradicted_by_measurement() -> None:
 )
 def test_an_alignment_out_of_range_is_named(text: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        alignment(text)
+        alignments([text], mlp(3))
 
 
 def test_an_unknown_parametrization_names_the_nearest() -> None:
