@@ -22,7 +22,9 @@ still holds. A bound on u that no matrix can break (1) is no prediction and gets
 the interval and margin, or a refusal. u enters only through max(alpha, u), so where its interval
 ends below alpha, or alpha is 1, it need not be decided.
 
-Not covered: a ratio of something that is exactly zero (a layer that does not move at step t).
+Not covered: a ratio of something that is exactly zero (a layer that does not move at step t), and
+a crossover that begins beyond the widest width (fit.py): dh of G + W is mostly along W h on narrow
+networks, and its part along W_L^T delta takes over late.
 """
 
 from __future__ import annotations
