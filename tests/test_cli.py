@@ -31,6 +31,7 @@ VERBS = {
     "compare": ("compare", "sgd", "momentum"),
     "measure": ("measure", "kfac", "--width", "16", "--threads", "1"),
     "verify": ("verify", "sgd", *TINY),
+    "align": ("align", "sgd", *TINY[2:], "--steps", "2"),
 }
 
 
@@ -113,7 +114,7 @@ def check_format(style: str, out: str) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_prints_every_format_and_nothing_else(run: Run, verb: str, style: str) -> None:
     found = run(*VERBS[verb], "--format", style)
-    assert found.code in ((0, 1, 3) if verb == "verify" else (0,)), found.err
+    assert found.code in ((0, 1, 3) if verb in ("verify", "align") else (0,)), found.err
     assert found.err == ""
     check_format(style, found.out)
     assert not list(Path.cwd().iterdir())
@@ -141,6 +142,21 @@ def test_json_has_the_keys_of_the_interface(run: Run) -> None:
     assert {"rule", "width", "sizes", "seconds", "peak_mb"} <= set(measured)
     verified = keys("verify", "sgd", *TINY)
     assert {"verdict", "checks", "widths", "seeds", "seconds"} <= set(verified)
+
+
+def test_derived_exponents_rest_on_the_alignment_that_was_measured(run: Run) -> None:
+    measured = ("--alignment", "measured", "--steps", "1", "--threads", "1")
+    found = run("derive", "sgd", *measured, "--seeds", "6", "--format", "json")
+    assert (found.code, found.err) == (0, "")
+    answer, free = json.loads(found.out), json.loads(run("derive", "sgd", "--format", "json").out)
+    assert answer["layers"] == free["layers"]
+    lines = [line for line in answer["assumptions"] if " is measured at step 1 in " in line]
+    assert [line.partition(" is ")[0] for line in lines] == [
+        "alignment alpha = 1, omega = 1/2, u = 1", "alignment alpha = 1, omega = 1, u = 1",
+    ]  # fmt: skip
+    few = run("derive", "sgd", *measured, *TINY[2:])
+    in_three_parts(few)
+    assert "holds exactly one multiple of 1/4" in few.err and "--alignment hidden=" in few.err
 
 
 def test_all_means_the_catalogue_and_deep_every_line(
@@ -181,6 +197,11 @@ def test_a_rule_as_text_is_the_rule_of_that_name(run: Run) -> None:
     (0, ("compare", "sgd; a_hidden=1; b_hidden=-1/2; c_hidden=-2", "sgd")),
     (1, ("compare", "sgd", "sign")), (1, ("compare", "sgd", "sgd; b_output=1/2")),
     (2, ("verify", "sgd", "--all")), (2, ("verify", "sgd", "--deep", "--expect", "own_hidden=1")),
+    (0, ("compare", "adam; init=ntk; alignment=full", "adam; init=standard; alignment=full")),
+    (1, ("compare", "adam; init=ntk; alignment=full", "adam; init=ntk; alignment_output=none")),
+    (1, ("compare", "adam; init=ntk; d_eps=0", "adam; init=standard; d_eps=0")),
+    (2, ("derive", "adam", "--alignment", "input=full")),
+    (2, ("predict", "adam", "--alignment", "measured")),
     (2, ("derive", "adam", "--init", "std")), (2, ("derive", "adam", "--alignment", "2,1,1")),
     (2, ("measure", "sgd", "--mode", "wide", "--memory-limit", "none")),
     (2, ("measure", "sgd", "--width", "1e7", "--memory-limit", "1KiB")),
