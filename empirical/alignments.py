@@ -6,7 +6,7 @@ on held-out probe samples, and |.| the RMS entry,
     |dW z_0| / |dW| |z_0| = fan_in^alpha        |W_0 dz| / |W_0| |dz| = fan_in^omega
     |dW dz| / |dW| |dz| = fan_in^u
 
-(arXiv 2407.05872, Sec. 3, "log alignment ratio"). That paper takes the logarithm to the base fan_in
+(arXiv 2407.05872, the "log alignment ratio"). That paper takes the logarithm to the base fan_in
 at one width; a constant factor C then adds log C / log fan_in, which at width 1024 and C = 1/2 is
 already a tenth. Here an exponent is the slope of the log ratio over several widths (fit.py), where
 constants drop out, with an interval and a verdict; the paper's number at the widest width stands

@@ -3,7 +3,7 @@
     |dW h| = fan_in^alpha |dW| |h|      |W dh| = fan_in^omega |W| |dh|      |dW dh|: likewise with u
 
 entry by entry, each exponent between 1/2 (independent, CLT) and 1 (aligned, LLN). This is the
-assumption of arXiv 2407.05872 (Sec. 3). An `Alignment` belongs to one layer and replaces all three
+assumption of arXiv 2407.05872. An `Alignment` belongs to one layer and replaces all three
 there. It exists only where the fan_in grows with the width: over a fixed length (the input layer,
 biases) aligned and independent sums have the same exponent.
 

@@ -4,9 +4,9 @@
 
 leaves every step of training unchanged at every width (symmetry.py), so tables fall into its
 orbits. Of the four parametrizations of arXiv 2407.05872 (presets.py), standard and ntk are one
-orbit and mup and mean_field another, for SGD, Adam and Adafactor alike (Sec. 3, Table 3): a + b
-agrees within a class, and c and the exponent of epsilon follow. gamma and kappa are read off what
-`derive` answers and are nowhere written down.
+orbit and mup and mean_field another, for SGD, Adam and Adafactor alike: a + b agrees within a
+class, and c and the exponent of epsilon follow. gamma and kappa are read off what `derive` answers
+and are nowhere written down.
 
 Not covered: rules that are not homogeneous in the layer's input, which `shift` refuses.
 """

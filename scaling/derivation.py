@@ -81,7 +81,7 @@ READBACK = Inference(
 ALIGNMENT = Inference(
     "alignment",
     "W dh has entries of fan_in^omega |W| |dh|, with omega as it is given or measured",
-    "arXiv 2407.05872, Sec. 3",
+    "arXiv 2407.05872",
 )
 SUM = Inference("sum", "the larger term sets the size, if the terms do not cancel")
 PRODUCT = Inference("product", "sizes multiply")

@@ -28,8 +28,9 @@ from scaling.alignment import NAMES, Alignment
 from scaling.errors import InvalidInput
 from scaling.one_step import OneStep, one_step
 from scaling.parser import parse
+from scaling.presets import ALIGNMENTS
 from scaling.problem import Problem
-from scaling.questions import literal_of, problem_of, resolve
+from scaling.questions import literal_of, problem_of, resolve, solution_of
 from scaling.solve import derive
 
 HALF, THREE_QUARTERS = Rational(1, 2), Rational(3, 4)
@@ -231,6 +232,28 @@ def test_an_interval_becomes_the_one_multiple_of_a_quarter_that_it_holds(
     assert found == Alignment(*known)
     assert "is measured at step 8 in hidden (widths 64..1024, 8 seeds" in found.assumption
     assert ("undecided" in found.assumption) is (intervals[2] in [(0.3, 1.6), (0.5, 0.7)])
+
+
+def test_exponents_follow_what_is_measured_and_not_what_is_derived() -> None:
+    """The negative control of --alignment measured: intervals around no alignment."""
+    none = measured(alpha=(0.48, 0.53), omega=(0.49, 0.52), u=(0.47, 0.5))
+    asked = problem_of(
+        "sgd",
+        None,
+        init="ntk",
+        alignment=["measured", "output=derived"],
+        measured=lambda layers: as_given(none, layers),
+    )
+    assert asked.setting.alignments == {"hidden": ALIGNMENTS["none"]}
+    found, free, given = (
+        solution_of(x).exponents.c
+        for x in (
+            asked,
+            problem_of("sgd", None, init="ntk"),
+            problem_of("sgd", None, init="ntk", alignment=["hidden=none"]),
+        )
+    )
+    assert found == given != free
 
 
 REFUSED = [
