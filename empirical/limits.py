@@ -15,8 +15,8 @@ Closed forms: ReLU (Cho and Saul 2009, arc-cosine kernels of order 1 and 0), erf
 linear; Gauss-Hermite quadrature for the others.
 
 Not covered: an output that stays random in the limit (b_output <= 1/2, or its bias), sampled
-cotangents (so does B), entrywise rules, and undamped rules where the limit loses rank: orth(G) of
-fewer classes than samples jumps there.
+cotangents (so does B), entrywise rules, eigenbases, and undamped rules where the limit loses rank:
+orth(G) of fewer classes than samples jumps there.
 """
 
 from __future__ import annotations
@@ -147,6 +147,12 @@ def limits(trial: Trial, constants: Constants, width: int) -> dict[str, Limit]:
     setting, data = trial.problem.setting, trial.data
     scales = trial.scales(width, constants)
     rule = trial.problem.rule
+    if any(isinstance(node, Call) and node.function == "eig" for node in rule.expression.walk()):
+        raise NotCovered(
+            f"the eigenvectors in {rule}, which jump where eigenvalues meet in the limit",
+            "a function of eigenvalues",
+            "measure it",
+        )
     if path_of(rule) is not Path.CORE:
         raise NotCovered(f"the entrywise rule {rule}", "an update D C H^T", "measure it")
     if trial.problem.sampled_fisher:

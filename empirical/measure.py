@@ -41,6 +41,7 @@ from empirical.networks import MLP
 from empirical.numbers import Record
 from empirical.optimizers import Fisher, RuleOptimizer
 from empirical.parametrize import LayerScales, at_width, draw_
+from empirical.rotated import Corner
 from empirical.values import Value
 from scaling.errors import InvalidInput
 from scaling.language import Add, Node, Subtract, Symbol, SymbolKind
@@ -347,7 +348,12 @@ def damped_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:
 
 
 def size_of(node: Node, value: Value) -> float:
-    """The spectral norm of a square matrix, the RMS entry of anything else."""
+    """The spectral norm of a square matrix, the RMS entry of anything else.
+
+    Of a rotated matrix the entries in the corner of the data count: those outside are one number.
+    """
+    if isinstance(value, Corner):
+        return float(value.rms_inside())
     return float(value.spectral_norm() if node.shape.is_square else value.rms())
 
 

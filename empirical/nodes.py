@@ -7,6 +7,8 @@ networks of growing width, on the training batch and the held-out probe samples:
     a gradient-like node     RMS entry, or, where its spectral size is meant, |X H| / |H|
     a square node            |X H| / |H|, or |X D| / |D| on the side of the outputs
     a row, a column, a number    RMS entry
+    eig(X)                   its largest singular value, 1
+    a rotated node           RMS entry of its corner
     dW h per learning rate   RMS of the update times its layer's input
     df per learning rate     RMS of the change of the output along this update, to first order
 
@@ -14,7 +16,7 @@ A stretch |X H| / |H| of given data stands for the norm on their span: unlike th
 value it does not fluctuate with the samples. Lines that state a condition or a mean have nothing
 to measure.
 
-Not covered: the size off the span of the data, beside the one on it.
+Not covered: the size off the span of the data, or outside of a corner, beside the one on it.
 """
 
 from __future__ import annotations
@@ -49,8 +51,9 @@ from empirical.measure import (
 )
 from empirical.networks import MLP
 from empirical.numbers import Update, evaluate
+from empirical.rotated import Corner, Rotation
 from empirical.spectral import Blocks, Square
-from empirical.values import Value
+from empirical.values import Rectangular, Value
 from empirical.verdict import Verdict, judge
 from scaling.derivation import SUM, Step
 from scaling.language import Node
@@ -195,6 +198,10 @@ def _sizes(
 
 
 def _size(value: Value, node: Node, of: Size, layer: LayerTensors, source: Tensor) -> float:
+    if isinstance(value, Corner):
+        return float(value.rms_inside())
+    if isinstance(value, Rotation):
+        return float(value.spectral_norm())
     if node.shape.is_square:
         outputs = node.shape.rows is Dim.FAN_OUT
         fisher = layer.D if layer.fisher is None else layer.fisher
@@ -205,7 +212,7 @@ def _size(value: Value, node: Node, of: Size, layer: LayerTensors, source: Tenso
     if node.shape.is_gradient_like and of is not Size.ENTRY:
         x = value.T if node.shape.rows is Dim.FAN_IN else value
         both = torch.cat([layer.H, source], dim=1)
-        assert not isinstance(x, (Square, Blocks)), "a gradient-like value is not square"
+        assert isinstance(x, Rectangular), "a gradient-like value is a matrix"
         return _stretch(x.dense() @ both, both)
     return float(value.rms())
 

@@ -23,13 +23,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from empirical import algebra
 from empirical.layer import LayerTensors, LayerValues
+from empirical.samples import sample_square
 from empirical.state import State
 from empirical.values import Entries, LowRank, Outer, Rectangular, Value
 from scaling.errors import InvalidInput
@@ -220,6 +221,10 @@ class _Reading:
                 return average
             case Call("block"), [x, Entries(size)]:
                 return algebra.blocks(x, int(size))
+            case Call("sample_square", argument), _:
+                return sample_square(
+                    argument, self.layer, partial(self.value, within_factor=within_factor)
+                )
             case Call("max"), [Entries(x), Entries(y)]:
                 return Entries(torch.maximum(x, y))
             case Call("clip"), [x, Entries(bound)]:
@@ -235,6 +240,7 @@ _FUNCTIONS: dict[str, Callable[[Value], Value]] = {
     "sqrt": lambda x: algebra.power(x, 0.5),
     "atan": algebra.arctangent,
     "orth": algebra.orth,
+    "eig": algebra.eig,
     "trace": algebra.trace,
     "norm": lambda x: Entries(x.frobenius_norm()),
     "specnorm": lambda x: Entries(x.spectral_norm()),

@@ -130,7 +130,7 @@ class Square:
 
         A moving average gathers the spans of all steps; this lets go of those that have faded.
         """
-        if self.basis.is_whole or not _is_symmetric(self.core):
+        if self.basis.is_whole or not is_symmetric(self.core):
             return self
         s, u = torch.linalg.eigh(self.core)
         excess = (s - self.off).abs()
@@ -245,7 +245,8 @@ def largest_singular_value(x: Tensor) -> Tensor:
     return x.abs().max() if x.shape[-1] == x.shape[-2] == 1 else torch.linalg.svdvals(x).max()
 
 
-def _is_symmetric(core: Tensor) -> bool:
+def is_symmetric(core: Tensor) -> bool:
+    """Whether a matrix, or a stack of them, is symmetric to rounding."""
     if core.numel() == 0:
         return True
     return bool((core - core.mT).abs().max() <= 1e-10 * core.abs().max())
@@ -255,7 +256,7 @@ def _power(
     core: Tensor, off: Tensor, p: float, zero: float, off_is_eigenvalue: bool
 ) -> tuple[Tensor, Tensor]:
     """(f(core), f(off)) for f(x) = x**p on symmetric matrices, 0**negative being 0."""
-    if not _is_symmetric(core):
+    if not is_symmetric(core):
         raise InvalidInput(
             f"the power {p:g} of a square matrix that is not symmetric",
             "a symmetric matrix: powers are taken of its eigenvalues",

@@ -5,6 +5,8 @@
     LowRank   Q C P^T with orthonormal Q and P: the gradient after spectral functions acted on it
     Square    a square matrix by its action on the data's span and off it      (spectral.py)
     Blocks    a block-diagonal matrix                                          (spectral.py)
+    Rotation  the eigenvectors of a square matrix                               (rotated.py)
+    Corner    a gradient-like matrix in such bases                              (rotated.py)
 
 Claim.  A rule built of G, square matrices, sums, products, `orth` and scalars costs O(M n^2): its
 value is never formed entry by entry. Only what asks for entries (sign, abs, *, /, ** between
@@ -30,6 +32,7 @@ import torch
 from torch import Tensor
 
 from empirical.basis import Basis
+from empirical.rotated import Corner, Rotation
 from empirical.spectral import Blocks, Square, frobenius_norm, largest_singular_value
 
 
@@ -202,4 +205,4 @@ class LowRank(_Rectangular):
 
 Rectangular: TypeAlias = Entries | Outer | LowRank
 Curvature: TypeAlias = Square | Blocks
-Value: TypeAlias = Rectangular | Curvature
+Value: TypeAlias = Rectangular | Curvature | Rotation | Corner

@@ -33,7 +33,7 @@ from fractions import Fraction
 
 from sympy import Expr, Rational, S
 
-from scaling import entrywise, spectral, sums
+from scaling import entrywise, rotation, spectral, sums
 from scaling.context import Context
 from scaling.derivation import (
     ALIGNED_UPDATE,
@@ -74,6 +74,8 @@ from scaling.values import (
     Gaussian,
     Mixture,
     Parity,
+    Rotated,
+    Rotation,
     Scalar,
     Spectral,
     Value,
@@ -97,6 +99,8 @@ def read(context: Context, node: Node) -> Reading:
             value, step = read(context, operand)
             if isinstance(value, Scalar | Aligned | Vector):
                 value = replace(value, positive=False)
+            elif isinstance(value, Rotated):
+                value = _signed(value, False)
             return value, step
         case Transpose(operand):
             value, step = read(context, operand)
@@ -235,6 +239,10 @@ def _transposed(value: Value) -> Value:
             return Mixture(replace(aligned, transposed=flip), replace(gaussian, transposed=flip))
         case Vector():
             return replace(value, is_row=not value.is_row)
+        case Rotation():
+            return replace(value, transposed=not value.transposed)
+        case Rotated(inner):
+            return replace(value, inner=replace(inner, transposed=not inner.transposed))
     return value
 
 
@@ -252,7 +260,10 @@ def _sum(context: Context, node: Node) -> Reading:
         )
     total, so_far = read(context, terms[0]), terms[0]
     for term in terms[1:]:
-        total = sums.add(context, node, so_far, term, total, read(context, term))
+        other = read(context, term)
+        rotated = any(isinstance(value, Rotated) for value, _ in (total, other))
+        add = rotation.add if rotated else sums.add
+        total = add(context, node, so_far, term, total, other)
         so_far = Add(so_far, term)
     value, step = total
     if so_far.shape != node.shape:  # what cancelled had a shape that the rest lacks
@@ -267,6 +278,8 @@ def _entrywise(context: Context, node: Multiply | Divide) -> Reading:
     x, step_x = read(context, node.left)
     y, step_y = read(context, node.right)
     steps = (step_x, step_y)
+    if isinstance(y, Rotated) and (invert or not isinstance(x, Scalar)):
+        return rotation.product(context, node, (x, step_x), (y, step_y))
     if isinstance(y, Scalar):
         factor = entrywise.reciprocal(context, node, y, x) if invert else y
         value = _signed(times(x, factor.main), y.positive)
@@ -283,6 +296,10 @@ def _signed(value: Value, positive: bool) -> Value:
     """A value times a scalar: it stays positive if the scalar is."""
     if isinstance(value, Scalar | Aligned | Vector):
         return replace(value, positive=value.positive and positive)
+    if isinstance(value, Rotated):
+        inner = replace(value.inner, positive=value.inner.positive and positive)
+        off = replace(value.off, positive=value.off.positive and positive)
+        return replace(value, inner=inner, off=off)
     return value
 
 
@@ -302,6 +319,10 @@ def _power(context: Context, node: Power, base: Node, p: Expr) -> Reading:
             return spectral.power(context, node, value, p, step)
         case Aligned() | Vector():
             return entrywise.power(context, node, value, p, step)
+        case Rotated():
+            return rotation.function(
+                context, node, value, lambda c, x: entrywise.power(c, node, x, p, step), p
+            )
     raise context.not_covered(node, f"a power of {describe(value)}", "a function of G")
 
 
@@ -309,6 +330,8 @@ def _matmul(context: Context, node: MatMul) -> Reading:
     x, step_x = read(context, node.left)
     y, step_y = read(context, node.right)
     steps = (step_x, step_y)
+    if isinstance(x, Rotation) or isinstance(y, Rotation):
+        return rotation.rotate(context, node, x, y, steps)
     match x, y:
         case Spectral(), Spectral():
             return spectral.product(context, node, x, y, steps)
@@ -361,6 +384,8 @@ def _call(context: Context, node: Call) -> Reading:
     match node.function:
         case "ema":  # (1 - beta) X at the first step
             note = "(1 - beta) times it at the first step"
+            if isinstance(value, Rotated):
+                rotation.average(context, node, value)
             return value, Step(PRODUCT, str(node), step.result, note, (step,), node=node)
         case "max":
             return _max(context, node, value, step)
@@ -372,6 +397,15 @@ def _call(context: Context, node: Call) -> Reading:
                 raise context.not_covered(node, "the root of a difference", "a positive scalar")
             size = value.size if value.size.is_zero else value.size**p
             return Scalar(size), Step(PRODUCT, str(node), size, "", (step,), node=node)
+        case "sign" | "abs" | "sqrt" if isinstance(value, Rotated):
+            power = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
+            return rotation.function(
+                context, node, value, lambda c, x: entrywise.function(c, node, x, step), power
+            )
+        case "eig":
+            return rotation.eigenbasis(context, node, value, step)
+        case "sample_square":
+            return rotation.sample_square(context, node, value, step)
         case "sign" | "abs" | "sqrt":
             return entrywise.function(context, node, value, step)
         case "row_mean" | "col_mean":
@@ -380,7 +414,8 @@ def _call(context: Context, node: Call) -> Reading:
             return spectral.orth(context, node, value, step)
         case "diag" | "block":
             return spectral.blocks(context, node, value, step)
-    size = spectral.norm(context, node, value)
+    norm = rotation.norm if isinstance(value, Rotated) else spectral.norm
+    size = norm(context, node, value)  # type: ignore[arg-type]
     return Scalar(size), Step(NORMS, str(node), size, "", (step,), node=node)
 
 
@@ -413,7 +448,13 @@ def _bounded(context: Context, node: Call, value: Value, step: Step) -> Reading:
         return value, Step(ENTRYWISE, str(node), value.main, "below the bound", steps, node=node)
     if isinstance(value, Scalar):
         return bound, Step(ENTRYWISE, str(node), bound.size, "at the bound", steps, node=node)
-    return entrywise.bounded(context, node, value, bound.size, order is Order.EQUAL, steps)
+    near = order is Order.EQUAL
+    if isinstance(value, Rotated):
+        return rotation.function(
+            context, node, value,
+            lambda c, x: entrywise.bounded(c, node, x, bound.size, near, steps), S.One,
+        )  # fmt: skip
+    return entrywise.bounded(context, node, value, bound.size, near, steps)
 
 
 def _rational(value: Fraction) -> Expr:

@@ -75,6 +75,17 @@ NORMS = Inference(
     "norms",
     "rank O(1): Frobenius and spectral norm agree, and spread over sqrt(fan_in fan_out) entries",
 )
+ROTATION = Inference(
+    "rotation",
+    "in eigenbases of the data a gradient-like matrix is a corner of n = Theta(1) rows and columns "
+    "with entries of its spectral size, and exactly zero elsewhere",
+    "arXiv 2409.11321; arXiv 1806.03884",
+)
+SAMPLES = Inference(
+    "samples",
+    "squares of n = Theta(1) samples do not cancel: their mean has the size of a squared entry",
+    "arXiv 1806.03884, Sec. 3",
+)
 READBACK = Inference(
     "readback", "W_L dh with dh along W_L^T delta: LLN over fan_in, M^(1-b_L) |dh|"
 )

@@ -82,7 +82,7 @@ def product(
     """X * Y or X / Y, entry by entry; neither is a scalar."""
     if invert:
         if isinstance(x, Aligned | Vector) and isinstance(y, Aligned | Vector):
-            y = replace(y, mixes=x.mixes or y.mixes)
+            y = replace(y, mixes=x.mixes or (y.has_holes if isinstance(y, Aligned) else y.mixes))
         y = reciprocal(context, node, y, x)
     x, y = broadcast(context, x, y)
     match x, y:
@@ -278,6 +278,7 @@ def _function(
         result = coherent(
             context, entry, *sides, value.transposed, positive, value.monomial, value.mixes
         )
+        result = replace(result, covers=value.covers)
     return result, _step(node, result, numbers, (step,))
 
 

@@ -22,6 +22,8 @@ class Function:
     needs: str
     result: Callable[[Shape], Shape]
     option: str | None = None
+    basis: bool = False
+    """Whether the columns of the result are a basis of their own, named after X."""
 
     @property
     def signature(self) -> str:
@@ -34,11 +36,15 @@ def _same(shape: Shape) -> Shape:
 
 
 def _is_matrix(shape: Shape) -> bool:
-    return not shape.is_scalar and shape.rows is not Dim.ANY
+    return not (shape.is_scalar or shape.is_rotation) and shape.rows is not Dim.ANY
 
 
 def _entries(shape: Shape) -> bool:
-    return shape.is_gradient_like or shape.is_vector or shape.is_scalar
+    return shape.is_gradient_like or shape.is_rotated or shape.is_vector or shape.is_scalar
+
+
+def _averages(shape: Shape) -> bool:
+    return shape.rows is not Dim.ANY and not shape.is_rotation
 
 
 def _square(shape: Shape) -> bool:
@@ -47,6 +53,10 @@ def _square(shape: Shape) -> bool:
 
 def _gradient(shape: Shape) -> bool:
     return shape.is_gradient_like
+
+
+def _gradient_or_rotated(shape: Shape) -> bool:
+    return shape.is_gradient_like or shape.is_rotated
 
 
 _ENTRIES = "a gradient-like matrix, a vector or a scalar"
@@ -120,10 +130,26 @@ FUNCTIONS: dict[str, Function] = {
         Function(
             "ema",
             "ema(X, beta): the moving average (1 - beta) sum_t beta^t X_{now - t}",
-            lambda shape: shape.rows is not Dim.ANY,
-            "anything but the bare identity",
+            _averages,
+            "anything but the bare identity or an eigenbasis: average what is rotated",
             _same,
             option="beta",
+        ),
+        Function(
+            "eig",
+            "eig(X): the eigenvectors of a symmetric square X as columns, by falling eigenvalue",
+            _square,
+            _SQUARE,
+            _same,
+            basis=True,
+        ),
+        Function(
+            "sample_square",
+            "sample_square(X), X linear in G: the mean over samples of the squared entries of X, "
+            "each sample's own gradient standing for G",
+            _gradient_or_rotated,
+            "G between square matrices and eigenbases",
+            _same,
         ),
     )
 }

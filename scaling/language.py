@@ -4,7 +4,8 @@
     operators  @  **  +  -  *  /       ** on square matrices is a matrix power;
                                        *, /, ** on gradient-like matrices act entrywise
     functions  sign abs sqrt (entrywise) . orth (polar factor) . trace norm specnorm rms (scalars)
-               diag row_mean col_mean . block(X, size) . ema(X, beta)
+               diag row_mean col_mean . block(X, size) . ema(X, beta) . eig (eigenvectors)
+               sample_square(X) (per-sample second moment)
     scalars    fan_in fan_out, numbers, and any other lower-case name: a hyper-parameter;
                rho*, eps* are damping, e, e_*, e1.. are exponents, all others are Theta(1)
 
@@ -39,7 +40,7 @@ from functools import cached_property
 
 from scaling.errors import RuleError, unknown
 from scaling.functions import FUNCTIONS
-from scaling.shapes import SCALAR, UPDATE, Dim, Shape, broadcast
+from scaling.shapes import SCALAR, UPDATE, Dim, Frame, Shape, broadcast
 
 MATRICES: dict[str, tuple[Shape, str]] = {
     "G": (UPDATE, "gradient, D H^T / n"),
@@ -259,6 +260,14 @@ class _Binary(Node):
         found = f"{short(self.left)} ({x}) {op} {short(self.right)} ({y})"
         return RuleError(found, needed, do_this)
 
+    def _broadcast(self) -> Shape:
+        shape = broadcast(*self._shapes())
+        if shape is not None:
+            return shape
+        if any(s.is_rotated for s in self._shapes()):
+            raise self._refuse("two matrices rotated into the same eigenbases", _ROTATE)
+        raise self._refuse("two values of the same shape", "check the sides; .T transposes")
+
     _operator = "?"
 
     def __str__(self) -> str:
@@ -272,16 +281,15 @@ class _Sum(_Binary):
     def shape(self) -> Shape:
         """Rows and columns."""
         x, y = self._shapes()
+        if x.is_rotation or y.is_rotation:
+            raise self._refuse("matrices that an eigenbasis was applied to", _ROTATE)
         if x == y:
             return x
         if x.is_square and y.is_square and Dim.ANY in (x.rows, y.rows):
             return y if x.rows is Dim.ANY else x
         if (x.is_scalar and y.is_square) or (y.is_scalar and x.is_square):
             raise self._refuse("two matrices of the same shape", "multiply the scalar by I")
-        shape = broadcast(x, y)
-        if shape is None:
-            raise self._refuse("two values of the same shape", "check the sides; .T transposes")
-        return shape
+        return self._broadcast()
 
 
 class Add(_Sum):
@@ -305,18 +313,18 @@ class _Entrywise(_Binary):
         x, y = self._shapes()
         if y.is_scalar:
             return x
-        if x.is_scalar and not (y.is_square and isinstance(self, Divide)):
+        inverts = isinstance(self, Divide)
+        if x.is_scalar and not ((y.is_square or y.is_rotation) and inverts):
             return y
+        if x.is_rotation or y.is_rotation:
+            raise self._refuse("an eigenbasis in matrix products only", _ROTATE)
         if x.is_square or y.is_square:
             raise self._refuse(
                 "a scalar, or entries of gradient-like matrices: square matrices have no "
                 "entrywise product here",
                 "use @ for the matrix product and **(-1) for the inverse",
             )
-        shape = broadcast(x, y)
-        if shape is None:
-            raise self._refuse("two values of the same shape", "check the sides; .T transposes")
-        return shape
+        return self._broadcast()
 
 
 class Multiply(_Entrywise):
@@ -353,6 +361,10 @@ class MatMul(_Binary):
         x, y = self._shapes()
         if x.is_scalar or y.is_scalar:
             raise self._refuse("two matrices", "use * with a scalar")
+        if x.is_rotation or y.is_rotation:
+            return self._rotate(x, y)
+        if x.is_rotated or y.is_rotated:
+            raise self._refuse("products before matrices are rotated", _ROTATE)
         if Dim.ANY in (x.cols, y.rows):
             return y if x.cols is Dim.ANY else x
         if x.cols is not y.rows:
@@ -361,6 +373,27 @@ class MatMul(_Binary):
                 "transpose one side with .T, or put a square matrix of the right side between them",
             )
         return Shape(x.rows, y.cols)
+
+    def _rotate(self, x: Shape, y: Shape) -> Shape:
+        turned = y if x.is_rotation else x
+        if not (turned.is_gradient_like or turned.is_rotated):
+            raise self._refuse("an eigenbasis beside a gradient-like matrix", _ROTATE)
+        if x.cols != y.rows:
+            inner = (x.cols, y.rows)
+            own = isinstance(inner[0], Frame) and isinstance(inner[1], Frame)
+            if own or x.dims[1] is not y.dims[0]:
+                raise self._refuse("the eigenbasis that the matrix is in, on its side", _ROTATE)
+            raise self._refuse(
+                "an eigenbasis that is turned the other way",
+                "rotate with eig(X).T @ G @ eig(Y), rotate back with eig(X) @ ... @ eig(Y).T",
+            )
+        return Shape(x.rows, y.cols)
+
+
+_ROTATE = (
+    "rotate last and rotate back before anything else: "
+    "eig(L) @ f(eig(L).T @ (...) @ eig(R)) @ eig(R).T"
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -373,6 +406,12 @@ class Power(Node):
     _precedence = 4
 
     def __post_init__(self) -> None:
+        if self.base.shape.is_rotation:
+            raise RuleError(
+                f"a power of the eigenbasis {short(self.base)}",
+                "a power of a square matrix, or of entries",
+                "write powers of the matrix itself: L**(-1/4) @ G",
+            )
         for node in self.power.walk():
             if isinstance(node, Divide) and isinstance(node.right, Number) and not node.right.value:
                 raise RuleError(
@@ -464,6 +503,8 @@ class Call(Node):
         if not function.accepts(shape):
             found = f"{self.function}({short(self.argument)}) of a {shape}"
             raise RuleError(found, function.needs, function.about)
+        if function.basis:
+            return Shape(shape.rows, Frame(shape.dims[0], str(self.argument)))
         return function.result(shape)
 
     @property
@@ -590,6 +631,16 @@ def block(x: Node, size: int) -> Node:
 def ema(x: Node, beta: Operand) -> Node:
     """Moving average over steps; (1 - beta) X at the first step."""
     return call("ema", x, beta)
+
+
+def eig(x: Node) -> Node:
+    """The orthogonal matrix of eigenvectors, by falling eigenvalue."""
+    return call("eig", x)
+
+
+def sample_square(x: Node) -> Node:
+    """Mean over samples of the squared entries of x, with each sample's own gradient for G."""
+    return call("sample_square", x)
 
 
 def symbol(name: str) -> Symbol:

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from scaling.errors import RuleError
+from scaling.frames import check_frames
 from scaling.language import (
     Add,
     Call,
@@ -48,8 +49,11 @@ class Rule:
             raise RuleError(
                 f"the update {short(self.expression)}, a {shape}",
                 f"an update of the shape of the weights, {UPDATE}",
-                "multiply the gradient G from the left and from the right; .T transposes",
+                "rotate back: eig(L) @ X @ eig(R).T"
+                if shape.frames
+                else "multiply the gradient G from the left and from the right; .T transposes",
             )
+        check_frames(self.expression)
 
     def _names(self, kind: SymbolKind) -> tuple[str, ...]:
         nodes = list(self.expression.walk())

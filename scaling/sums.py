@@ -120,6 +120,7 @@ def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Valu
                 positive=x.positive and y.positive,
                 monomial=False,
                 mixes=x.mixes or y.mixes,
+                covers=not x.has_holes and not y.has_holes,
             )
     raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
 

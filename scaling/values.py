@@ -8,6 +8,9 @@
     Gaussian   W: independent entries, no direction
     Mixture    Aligned + Gaussian
     Vector     a row or column of means
+    Rotation   the eigenvectors of a square matrix of one side
+    Rotated    a gradient-like matrix with one side or both in such a basis: a corner that holds the
+               data, and a constant outside of it
 
 Sizes of different kinds are never mixed: the gain of an Aligned value and its entries are two
 facts, and each rule of inference (calculus.py) says which of them it derives.
@@ -114,6 +117,7 @@ class Aligned:
     to the means. ``left_exact``/``right_exact``: the factors are exactly D and H. ``positive``: no
     entry is negative. ``monomial``: a product of powers, without sums, so that it vanishes with
     its factors only. ``mixes``: sums over samples or neurons, so that it vanishes elsewhere than G.
+    ``covers``: nevertheless it vanishes nowhere but where G does.
     """
 
     gain: Scale
@@ -128,11 +132,17 @@ class Aligned:
     positive: bool = False
     monomial: bool = True
     mixes: bool = False
+    covers: bool = False
 
     @property
     def main(self) -> Scale:
         """The size by which terms of a sum are compared."""
         return self.entry
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether it may vanish where G does not."""
+        return self.mixes and not self.covers
 
 
 @dataclass(frozen=True)
@@ -183,6 +193,48 @@ class Vector:
         return self.entry
 
 
+@dataclass(frozen=True)
+class Rotation:
+    """``factor`` times the eigenvectors of a square matrix, or their transpose.
+
+    ``holds_data``: those with eigenvalues above the rest span all of D or H, and not only the
+    gradient's own directions, of which there may be fewer.
+    """
+
+    side: Dim
+    factor: Scale
+    transposed: bool = False
+    holds_data: bool = True
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.factor
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """A gradient-like matrix whose ``sides`` are in eigenbases: a corner of O(1) rows and columns.
+
+    ``inner``: the corner, as a matrix of a layer whose rotated sides do not grow. ``off``: the
+    entries outside of it, all the same number. An entry of the corner that is exactly zero may be
+    so at any width (in the eigenbases of G itself the corner is diagonal), so zeros are known by
+    the matrices that were rotated, by name: the value is zero wherever one of ``zeros`` is, and
+    nowhere but where one of ``poles`` is.
+    """
+
+    inner: Aligned
+    off: Scalar
+    sides: frozenset[Dim]
+    zeros: frozenset[str]
+    poles: frozenset[str]
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.inner.entry
+
+
 def times(value: Value, factor: Scale) -> Value:
     """A value times a scalar of size ``factor``."""
     match value:
@@ -197,9 +249,14 @@ def times(value: Value, factor: Scale) -> Value:
         case Mixture(aligned, gaussian):
             scaled = replace(aligned, gain=aligned.gain * factor, entry=aligned.entry * factor)
             return Mixture(scaled, replace(gaussian, entry=gaussian.entry * factor))
+        case Rotation(factor=old):
+            return replace(value, factor=old * factor)
+        case Rotated(inner, off):
+            scaled = replace(inner, gain=inner.gain * factor, entry=inner.entry * factor)
+            return replace(value, inner=scaled, off=replace(off, size=off.size * factor))
 
 
-Value = Scalar | Spectral | Aligned | Gaussian | Mixture | Vector
+Value = Scalar | Spectral | Aligned | Gaussian | Mixture | Vector | Rotation | Rotated
 
 
 def describe(value: Value) -> str:
@@ -217,3 +274,7 @@ def describe(value: Value) -> str:
             return "a sum of W and a gradient-like matrix"
         case Vector():
             return "a vector of means"
+        case Rotation(side):
+            return f"eigenvectors on the {side} side"
+        case Rotated(inner):
+            return f"a rotated matrix, {inner.left.parity} in G"

@@ -7,6 +7,8 @@ growing widths the slope of a node's measured size must be the exponent. What is
     means, W         entry       root mean square
     gradient-like    entry, and  |X h| / |h| over the data's own inputs (its gain)
     square           on_span: |X h| / |h| on the data; off_span: the same off them; spectral norm
+    eigenvectors     norm        their largest singular value
+    rotated          corner: root mean square entry where the data are; outside: the other number
 
 Stated tolerance: TOLERANCE. All exponents of the table are multiples of 1/4, so that it tells them
 apart. A size that the calculus calls exactly zero must be zero to rounding.
@@ -31,8 +33,10 @@ from empirical.data import given
 from empirical.layer import LayerTensors
 from empirical.measure import Constants, Trial, blas_threads, calibrate, dense_network, loss_of
 from empirical.numbers import evaluate
-from empirical.spectral import Square
-from empirical.values import Entries, Value
+from empirical.rotated import Corner
+from empirical.rotated import Rotation as Eigenvectors
+from empirical.spectral import Blocks, Square
+from empirical.values import Entries, Rectangular, Value
 from scaling.calculus import read
 from scaling.context import Context
 from scaling.errors import NotCovered
@@ -45,7 +49,16 @@ from scaling.scale import HALF, Scale, Size
 from scaling.settings import Settings, read_settings
 from scaling.shapes import Dim
 from scaling.solve import derive
-from scaling.values import Aligned, Gaussian, Mixture, Scalar, Spectral, Vector
+from scaling.values import (
+    Aligned,
+    Gaussian,
+    Mixture,
+    Rotated,
+    Rotation,
+    Scalar,
+    Spectral,
+    Vector,
+)
 
 TOLERANCE = 1 / 8
 ROUNDING = 1e-9
@@ -118,6 +131,10 @@ def exponents(context: Context, node: Node) -> dict[str, Expr]:
             return {"on_span": on.plus(off).width}
         case Spectral(on_span=on, off_span=off):
             return {"on_span": on.width, "off_span": off.width, "norm": on.plus(off).width}
+        case Rotation(factor=factor):
+            return {"norm": factor.width}
+        case Rotated(inner, off):
+            return {"corner": inner.entry.width, "outside": off.size.width}
     raise AssertionError(value)
 
 
@@ -131,9 +148,15 @@ def sizes(value: Value, node: Node, layer: LayerTensors, probe: Tensor) -> dict[
     if isinstance(value, Entries) and value.is_scalar:  # a multiple of the identity is its factor
         names = ("value",) if shape.is_scalar else ("on_span", "off_span", "norm")
         return dict.fromkeys(names, abs(float(value.x)))
+    if isinstance(value, Eigenvectors):
+        return {"norm": float(value.spectral_norm())}
+    if isinstance(value, Corner):
+        return {"corner": float(value.rms_inside()), "outside": abs(float(value.off))}
     if shape.is_vector:
+        assert isinstance(value, Rectangular)
         return {"entry": float(value.rms())}
     if shape.is_gradient_like:
+        assert isinstance(value, Rectangular)
         x, source = value.dense(), torch.cat([layer.H, probe], dim=1)
         entry = {"entry": float(x.square().mean().sqrt())}
         transposed = shape.cols is Dim.FAN_OUT  # its gain is that of what was transposed
@@ -142,6 +165,7 @@ def sizes(value: Value, node: Node, layer: LayerTensors, probe: Tensor) -> dict[
     if shape.cols is Dim.FAN_OUT:
         data = layer.D if layer.fisher is None else layer.fisher
         every = torch.cat([layer.D, data], dim=1)
+    assert isinstance(value, Square | Blocks)
     found = {"on_span": _stretch(value.apply(data), data)}
     if isinstance(value, Square):  # the largest of many blocks is an extreme, not a size
         found["norm"] = float(value.spectral_norm())

@@ -1,13 +1,14 @@
 """Which way a rule is measured at any width, decided from its tree.
 
     CORE   dW = D C H^T with a small C that follows from Gram matrices: every matrix is a spectral
-           function of A, B, L, R, or G times such
+           function of A, B, L, R, or G times such; entries count if both sides are in eigenbases
     ROWS   an entry of dW is a function of that entry of such matrices, of what belongs to its row
            and column, and of numbers of the layer: blocks of rows are made and used up, O(M^2) time
            and O(M) memory
 
 What neither covers: the weights W; functions of the whole of a matrix that has no small core, as
-orth(sign(G)), A @ sign(G); blocks. Such rules are measured on dense networks.
+orth(sign(G)), A @ sign(G); blocks; entries of matrices with one side in an eigenbasis. Such rules
+are measured on dense networks.
 
 >>> from scaling.parser import parse
 >>> path_of(parse("orth(G @ (A + rho*I)**(-1))")), path_of(parse("sign(G)"))
@@ -41,7 +42,7 @@ from scaling.shapes import Dim
 WIDEST_ROWS = 2**18
 """The widest layer whose entries are made one by one: 7e10 of them, some minutes."""
 
-_SPECTRAL = ("orth", "trace", "norm", "specnorm", "rms", "ema")
+_SPECTRAL = ("orth", "trace", "norm", "specnorm", "rms", "ema", "eig")
 _ENTRYWISE = ("sign", "abs", "sqrt", "atan", "clip", "ema")
 SUMS = ("row_mean", "col_mean", "norm", "rms")
 """Functions that add up entries of a matrix."""
@@ -123,6 +124,10 @@ def _is_local(node: Node) -> bool:
             return _is_local(x) and y is not None and _is_local(y)
         case Call("clip", x, bound):
             return _is_local(x) and bound is not None and _is_local(bound)
+        case Call("sample_square", argument):
+            return not any(isinstance(part, MatMul) for part in argument.walk()) and all(
+                _is_local(part) for part in argument.walk()
+            )
         case Call(function, argument) if function in SUMS:
             return not argument.shape.is_square and _is_local(argument)
         case Call(function, argument) if function in _ENTRYWISE:
@@ -147,6 +152,8 @@ def _operands_first(node: Node) -> list[Node]:
 
 
 def _sees_entries(node: Node) -> bool:
+    if node.shape.is_corner:
+        return False
     match node:
         case Matrix(name):
             return name == "W"

@@ -29,7 +29,7 @@ from empirical.basis import Basis
 from empirical.measure import size_of
 from empirical.numbers import LayerTensors, Record, State, evaluate_nodes
 from empirical.spectral import Blocks, Square
-from empirical.values import Entries, Value
+from empirical.values import Entries, Rectangular, Value
 from empirical.wide.columns import Atom, Axis, Columns
 from empirical.wide.passes import added, mapped, pieces
 from empirical.wide.paths import SUMS, Path, path_of, spans
@@ -145,7 +145,8 @@ class Tiles:
     def _oriented(self, node: Node, rows: slice, columns: slice) -> tuple[slice, slice]:
         """The rows and columns of a node's own value, which may be that of a transpose."""
         across = {Dim.FAN_OUT: rows, Dim.FAN_IN: columns, Dim.ONE: slice(None)}
-        return across[node.shape.rows], across[node.shape.cols]
+        of_rows, of_columns = node.shape.dims
+        return across[of_rows], across[of_columns]
 
     def grid(self, rows: slice) -> list[tuple[slice, slice]]:
         """The tiles of some rows."""
@@ -215,7 +216,7 @@ def _added_up(tiles: Tiles, nodes: Sequence[Call], rows: slice) -> list[Tensor]:
     fan_out, fan_in = tiles.sides
     length = {Dim.FAN_OUT: fan_out, Dim.FAN_IN: fan_in, Dim.ONE: 1}
     totals = [
-        torch.zeros(length[node.shape.rows], length[node.shape.cols], dtype=torch.float64)
+        torch.zeros(*(length[side] for side in node.shape.dims), dtype=torch.float64)
         for node in nodes
     ]
     operands = [node.argument for node in nodes]
@@ -227,7 +228,8 @@ def _added_up(tiles: Tiles, nodes: Sequence[Call], rows: slice) -> list[Tensor]:
             if (Dim.FAN_IN not in sides and j.start) or (Dim.FAN_OUT not in sides and i.start):
                 continue  # a column or a row is met by many tiles, and counted by one
             x = _entries(value).double()
-            part = total[across[node.shape.rows], across[node.shape.cols]]
+            of_rows, of_columns = node.shape.dims
+            part = total[across[of_rows], across[of_columns]]
             if node.function in ("row_mean", "col_mean"):
                 part += x.sum(dim=1 if node.shape.cols is Dim.ONE else 0, keepdim=True)
             else:
@@ -238,8 +240,8 @@ def _added_up(tiles: Tiles, nodes: Sequence[Call], rows: slice) -> list[Tensor]:
 def _finished(node: Call, total: Tensor, sides: tuple[int, int], dtype: torch.dtype) -> Tensor:
     """The value of a sum over entries."""
     length = {Dim.FAN_OUT: sides[0], Dim.FAN_IN: sides[1], Dim.ONE: 1}
-    shape = node.argument.shape
-    entries = length[shape.rows] * length[shape.cols]
+    of_rows, of_columns = node.argument.shape.dims
+    entries = length[of_rows] * length[of_columns]
     match node.function:
         case "norm":
             return total.sqrt().reshape(())
@@ -367,14 +369,14 @@ class RowLearner:
         if node.shape.is_scalar:
             return Plain(_entries(value).reshape(()))
         if isinstance(value, Square):
-            q = self._explicit(node.shape.rows, value.basis)
+            q = self._explicit(node.shape.dims[0], value.basis)
             inside = ((q @ value.core[: q.shape[1], : q.shape[1]].to(q.dtype)) * q).sum(dim=1)
             off = value.off.to(q.dtype)
             return Diagonal(inside + off * (1 - q.square().sum(dim=1)), value.off)
-        assert not isinstance(value, Blocks), "the path refuses blocks"
+        assert isinstance(value, Rectangular), "the path refuses blocks and what is rotated"
         low = value.low_rank()
-        u = self._explicit(node.shape.rows, low.left)
-        v = self._explicit(node.shape.cols, low.right)
+        u = self._explicit(node.shape.dims[0], low.left)
+        v = self._explicit(node.shape.dims[1], low.right)
         return Product(u @ low.core[: u.shape[1], : v.shape[1]].to(u.dtype), v)
 
     def _explicit(self, side: Dim, basis: Basis) -> Tensor:
@@ -387,7 +389,7 @@ class RowLearner:
 
 
 def _entries(value: Value) -> Tensor:
-    assert not isinstance(value, (Square, Blocks)), "square matrices have no entries here"
+    assert isinstance(value, Rectangular), "no other values have entries here"
     return value.dense()
 
 
