@@ -16,8 +16,13 @@ data: sigma^(1 - 2e), K-FAC's exponents with e_A = e_B = e, and one damping for 
 is a product of K-FAC's two.
 
 Reproduces, at the first step, the Shampoo row (SOAP) and the K-FAC row (EKFAC) of Prop. 4.1 of
-arXiv 2312.12226; SOAP without eps is orth(G) there, the equivalence that arXiv 2409.11321 (Sec. 4)
-starts from. Not covered: eigenvectors older than the gradient, and SOAP's skipped first step.
+arXiv 2312.12226; SOAP without eps is orth(G) there, the equivalence that arXiv 2409.11321
+starts from.
+
+From step to step V belongs to the number of an eigenvector, by falling eigenvalue. Eigenvectors
+computed anew may change places, and then V is too small for m: with a tiny eps such steps are
+huge, in this rule as in the same loop over dense matrices. The paper follows eigenvectors by a QR
+step instead. Not covered: that, eigenvectors older than the gradient, and the skipped first step.
 """
 
 from fractions import Fraction
@@ -47,7 +52,7 @@ OPTIMIZERS = (
         update=f"{_Q_L} @ (({_Q_L}.T @ ema(G, beta1))"
         f" / (sqrt(ema(({_Q_L}.T @ G)**2, beta2)) + eps))",
         about="SOAP with the output side alone in its eigenbasis",
-        reference="arXiv 2409.11321, Sec. 5",
+        reference="arXiv 2409.11321",
         units={
             "lr": "entries of the change of W in the eigenbasis",
             "eps": "entry of the gradient in the eigenbasis",

@@ -5,7 +5,7 @@
     mean of squares           S = (P D)^2 ((Q H)^2)^T / n          squares entry by entry
 
 Claim.  No per-sample gradient is ever formed: S is a product of two tall matrices, and in
-eigenbases on both sides (EKFAC's second moment, arXiv 1806.03884, eq. 7) one of two small ones.
+eigenbases on both sides (EKFAC's second moment, arXiv 1806.03884) one of two small ones.
 Without rotations it is the diagonal of the empirical Fisher.
 
 Not covered: sampled cotangents; g_i are the gradients of the samples' own losses.

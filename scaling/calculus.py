@@ -437,6 +437,8 @@ def _bounded(context: Context, node: Call, value: Value, step: Step) -> Reading:
     if not isinstance(bound, Scalar) or not bound.positive:
         raise context.not_covered(node, "a bound that is no positive scalar", "a positive one")
     steps = (step,) if node.option is None else (step, other)
+    if isinstance(value, Rotated):
+        rotation.need_nothing_outside(context, node, value)
     if value.main.is_zero:
         return value, Step(ENTRYWISE, str(node), value.main, "of zero", steps, node=node)
     order = context.decide(node, node.argument, limit, value.main, bound.size)

@@ -84,7 +84,7 @@ ROTATION = Inference(
 SAMPLES = Inference(
     "samples",
     "squares of n = Theta(1) samples do not cancel: their mean has the size of a squared entry",
-    "arXiv 1806.03884, Sec. 3",
+    "arXiv 1806.03884",
 )
 READBACK = Inference(
     "readback", "W_L dh with dh along W_L^T delta: LLN over fan_in, M^(1-b_L) |dh|"

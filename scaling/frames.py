@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
+from fractions import Fraction
 
 from scaling.errors import RuleError
 from scaling.language import (
@@ -24,10 +25,13 @@ from scaling.language import (
     Multiply,
     Negate,
     Node,
+    Number,
     Subtract,
     Transpose,
     short,
 )
+
+_ZERO = Number(Fraction(0))
 
 
 class Action(StrEnum):
@@ -68,7 +72,7 @@ def _check_basis(node: Node) -> None:
             return
         case Multiply(x, y) | Divide(x, y) if x.shape.is_scalar or y.shape.is_scalar:
             square, number = (y, x) if x.shape.is_scalar else (x, y)
-            if not any(isinstance(n, Negate | Subtract) for n in number.walk()):
+            if not any(isinstance(n, Negate | Subtract) or n == _ZERO for n in number.walk()):
                 _check_basis(square)
                 return
         case MatMul(Transpose(x), y) | MatMul(x, Transpose(y)) if x == y:

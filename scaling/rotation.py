@@ -367,12 +367,19 @@ def average(context: Context, node: Call, value: Rotated) -> None:
         )
 
 
-def norm(context: Context, node: Call, value: Rotated) -> Scale:
-    """The norm (Frobenius), specnorm or rms: that of the corner."""
+def need_nothing_outside(context: Context, node: Node, value: Rotated) -> None:
+    """Refuse what would have to count the entries outside the corner, or to cut them off."""
     if not value.off.size.is_zero:
         raise context.not_covered(
-            node, "a norm of entries outside the corner of the data", "zeros there"
+            node,
+            f"entries of size {value.off.size} outside the corner of the data",
+            "zeros there: divide by them first",
         )
+
+
+def norm(context: Context, node: Call, value: Rotated) -> Scale:
+    """The norm (Frobenius), specnorm or rms: that of the corner."""
+    need_nothing_outside(context, node, value)
     corner = corner_context(context, value.sides)
     check_tails(corner, node, value.inner)
     total = value.inner.entry.as_size_of(Size.SCALAR) * corner.spread

@@ -35,7 +35,7 @@ def eigenvectors(x: Array) -> Array:
 
 
 def soap(history: list[Dense], two_sided: bool = True) -> Array:
-    """Algorithm 3 of arXiv 2409.11321 with a basis of every step and without bias correction."""
+    """SOAP (arXiv 2409.11321) with a basis of every step and without bias correction."""
     m = v = left = right = np.zeros(())
     for x in history:
         m = 0.9 * m + 0.1 * x.G
@@ -48,7 +48,7 @@ def soap(history: list[Dense], two_sided: bool = True) -> Array:
 
 
 def ekfac(x: Dense, e: float = 1.0) -> Array:
-    """Equations 7 and 8 of arXiv 1806.03884, sample by sample."""
+    """EKFAC (arXiv 1806.03884), sample by sample."""
     q_b, q_a = eigenvectors(x.B), eigenvectors(x.A)
     s = np.mean([(q_b.T @ np.outer(d, h) @ q_a) ** 2 for d, h in zip(x.D.T, x.H.T, strict=True)], 0)
     return q_b @ (q_b.T @ x.G @ q_a / (s + 1e-3) ** e) @ q_a.T
@@ -234,6 +234,7 @@ MISMATCH = {
     "G @ eig(A**(-1)) @ eig(A**(-1)).T": r"the eigenvectors of A\*\*\(-1\)(.|\n)*eig\(L\)",
     "eig(diag(L)) @ (eig(diag(L)).T @ G)": r"the eigenvectors of diag\(L\)",
     "G @ eig(A - R) @ eig(A - R).T": r"positive multiples",
+    "G @ eig(0*A + R) @ eig(0*A + R).T": r"positive multiples",
     "G @ eig(A*(1 - 2)) @ eig(A*(1 - 2)).T": r"positive multiples",
     "G * sample_square(G*G)": r"the per-sample square of G\*G(.|\n)*linear in G",
     "G * sample_square(ema(G, 1/2))": r"linear in G",
@@ -268,6 +269,7 @@ UNSOUND = {
     f"eig(B) @ (sample_square({Y}) / {Y}) @ eig(A).T": "exactly zero where",
     f"eig(B) @ ({Y} / ({Y} + eps)) @ eig(A).T": "a difference",
     f"eig(B) @ (eps / {Y}) @ eig(A).T": "exactly zero where",
+    f"eig(B) @ ({Y} / clip({Y}**2 + eps, 1)) @ eig(A).T": "outside the corner",
     f"eig(B) @ ({Y} * norm({Y}**2 + eps)) @ eig(A).T": "outside the corner",
     "G * sample_square(G) / abs(G)": "vanishes where G does not",
     "(G @ A) / sqrt(sample_square(G))": "vanishes where G does not",
