@@ -319,14 +319,19 @@ def test_what_stays_in_the_corner_is_measured_at_any_width_and_what_does_not_is_
 
 
 @pytest.mark.parametrize("rule", [SOAP, EKFAC], ids=lambda rule: rule.name)
-def test_coordinates_in_the_span_of_the_data_are_enough(rule: Rule) -> None:
-    x = layer("hidden")
-    (q, s), (p, t) = np.linalg.qr(x.D), np.linalg.qr(x.H)
-    h, d = (torch.from_numpy(np.concatenate([y, np.zeros((4, 5))])) for y in (t, s))
-    small = LayerTensors(h, d, torch.zeros(9, 9).double(), sides=(20, 30))
-    core = evaluate(rule, small, VALUES).dense().numpy()
-    assert_close(q @ core[:5, :5] @ p.T, evaluate(rule, tensors(x), VALUES).dense().numpy(), 1e-8)
-    assert not core[5:].any()
+def test_coordinates_in_the_span_of_all_steps_are_enough(rule: Rule) -> None:
+    xs = [layer("hidden", seed) for seed in range(3)]
+    q, p = (np.linalg.qr(np.hstack(y))[0] for y in ([x.D for x in xs], [x.H for x in xs]))
+    whole, small = State(), State()
+    for x in xs:
+        h, d = (
+            torch.from_numpy(np.concatenate([y, np.zeros((2, 5))])) for y in (p.T @ x.H, q.T @ x.D)
+        )
+        told = LayerTensors(h, d, torch.zeros(17, 17).double(), sides=(20, 30))
+        core = evaluate(rule, told, VALUES, small).dense().numpy()
+        found = evaluate(rule, tensors(x), VALUES, whole).dense().numpy()
+        assert_close(q @ core[:15, :15] @ p.T, found, 1e-8)
+        assert not core[15:].any()
 
 
 def test_limits_refuse_eigenvectors_by_name() -> None:

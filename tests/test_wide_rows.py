@@ -33,6 +33,7 @@ RULES = [
     "G - row_mean(G) - col_mean(G) + trace(B) * row_mean(abs(G)) @ col_mean(G)",
     "abs(G)**e * sign(G) * specnorm(A)",
     "(diag(L) + rho*I)**(-1/2) @ sign(G) @ diag(R)",
+    "ema(G, beta) / (sqrt(ema(sample_square(2*G), beta2)) + eps) * rms(sample_square(-G.T))",
 ]
 
 
