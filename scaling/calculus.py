@@ -33,7 +33,7 @@ from fractions import Fraction
 
 from sympy import Expr, Rational, S
 
-from scaling import entrywise, rotation, spectral, sums
+from scaling import entrywise, rotation, samples, spectral, sums
 from scaling.context import Context
 from scaling.derivation import (
     ALIGNED_UPDATE,
@@ -405,7 +405,7 @@ def _call(context: Context, node: Call) -> Reading:
         case "eig":
             return rotation.eigenbasis(context, node, value, step)
         case "sample_square":
-            return rotation.sample_square(context, node, value, step)
+            return samples.sample_square(context, node, value, step)
         case "sign" | "abs" | "sqrt":
             return entrywise.function(context, node, value, step)
         case "row_mean" | "col_mean":

@@ -34,9 +34,8 @@ from sympy import Expr, S
 
 from scaling import entrywise, sums
 from scaling.context import Context
-from scaling.derivation import ROTATION, SAMPLES, Step
+from scaling.derivation import ROTATION, Step
 from scaling.entrywise import Reading, check_tails
-from scaling.frames import linear_path
 from scaling.language import (
     Add,
     Call,
@@ -56,7 +55,6 @@ from scaling.values import (
     CONSTANT,
     LINEAR,
     Aligned,
-    Behaviour,
     Parity,
     Rotated,
     Rotation,
@@ -100,7 +98,7 @@ def eigenbasis(context: Context, node: Call, value: Value, step: Step) -> Readin
             "B of the loss's own cotangents",
         )
     one = Scale.one(Size.SPECTRAL)
-    rotation = Rotation(value.side, one, holds_data=_holds_data(context, node, node.argument))
+    rotation = Rotation(value.side, one, holds_data=holds_data(context, node, node.argument))
     return rotation, Step(ROTATION, str(node), one, "orthogonal", (step,), node=node)
 
 
@@ -196,17 +194,17 @@ def _bare(node: Node) -> Node:
     return node
 
 
-def _holds_data(context: Context, basis: Node, node: Node) -> bool:
+def holds_data(context: Context, basis: Node, node: Node) -> bool:
     """Whether a sum of curvatures spans all of D or H, and not the gradient's directions alone."""
     match node:
         case Matrix(name):
             return name in ("A", "B")
         case Add(x, y):
-            return _holds_data(context, basis, x) or _holds_data(context, basis, y)
+            return holds_data(context, basis, x) or holds_data(context, basis, y)
         case Call("ema", x):
-            return _holds_data(context, basis, x)
+            return holds_data(context, basis, x)
         case Multiply(x, y) | Divide(x, y):
-            return _holds_data(context, basis, y if x.shape.is_scalar else x)
+            return holds_data(context, basis, y if x.shape.is_scalar else x)
         case MatMul(x, y) if _keeps_directions(x, node.shape.dims[0]):
             return False
     raise context.not_covered(
@@ -384,51 +382,3 @@ def norm(context: Context, node: Call, value: Rotated) -> Scale:
     check_tails(corner, node, value.inner)
     total = value.inner.entry.as_size_of(Size.SCALAR) * corner.spread
     return total / context.spread if node.function == "rms" else total
-
-
-def sample_square(context: Context, node: Call, value: Value, step: Step) -> Reading:
-    """The mean over samples of squares: of the size of the squared entry, and positive.
-
-    It vanishes only where all samples do, hence nowhere but where the batch's own value does; but
-    not wherever that does.
-    """
-    inner = value.inner if isinstance(value, Rotated) else value
-    if not isinstance(inner, Aligned) or not inner.coherent:
-        raise context.not_covered(node, f"per-sample squares of {describe(value)}", "such as of G")
-    entry = inner.entry**2
-    for _, operand in linear_path(node.argument):
-        for part in operand.walk():
-            if isinstance(part, Call) and part.function == "eig":
-                _need_data(context, node, part)
-    if isinstance(value, Rotated):
-        corner = corner_context(context, value.sides)
-        even = Behaviour(Parity.EVEN, S.Zero)
-        sides = (
-            even if Dim.FAN_OUT in value.sides else _squared(inner.left),
-            even if Dim.FAN_IN in value.sides else _squared(inner.right),
-        )
-        matrix = entrywise.coherent(corner, entry, *sides, inner.transposed, positive=True)
-        squared: Value = Rotated(matrix, NOTHING, value.sides, frozenset(), value.poles)
-    else:
-        squared = replace(
-            entrywise.coherent(
-                context, entry, _squared(inner.left), _squared(inner.right), inner.transposed,
-                positive=True, monomial=inner.monomial, mixes=True,
-            ),
-            covers=not inner.mixes,
-        )  # fmt: skip
-    numbers = f"({inner.entry})^2"
-    return squared, Step(SAMPLES, str(node), entry, numbers, (step,), node=node)
-
-
-def _need_data(context: Context, node: Node, basis: Call) -> None:
-    if not _holds_data(context, basis, basis.argument):
-        raise context.not_covered(
-            node,
-            f"samples in {basis}, which holds the directions of the batch's gradient alone",
-            "eig(B) and eig(A), which hold every sample's",
-        )
-
-
-def _squared(side: Behaviour) -> Behaviour:
-    return Behaviour(Parity.EVEN, 2 * side.vanishing)
