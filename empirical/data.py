@@ -5,8 +5,8 @@ draw of their weights, so the data are drawn once, by their own seed, and held f
 subtracted from all inputs and one divides them: pixel by pixel, a pixel that is always black would
 divide zero by zero.
 
-``inputs`` and ``probe_inputs`` have no sample in common. Images are flattened with the channel
-first, as a convolution expects them back.
+``inputs`` and ``probe_inputs`` have no sample in common. `load` flattens images with the channel
+first, as a convolution expects them back; `images` gives the same samples unflattened.
 
 Not covered: augmentation, batching, targets that are sequences.
 
@@ -17,6 +17,7 @@ folder of the user's. Nothing is downloaded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +42,7 @@ class Data:
     """Samples to train on and samples to probe with, all float64."""
 
     inputs: Tensor
-    """(n, features)"""
+    """(n, features), or (n, channels, height, width)"""
     targets: Tensor
     """(n, classes), one-hot"""
     probe_inputs: Tensor
@@ -60,8 +61,8 @@ class Data:
 
     @property
     def features(self) -> int:
-        """Columns of the inputs."""
-        return self.inputs.shape[1]
+        """Numbers in one input."""
+        return math.prod(self.inputs.shape[1:])
 
     @property
     def classes(self) -> int:
@@ -131,6 +132,23 @@ def load(
     >>> data.inputs.shape, data.targets.shape, data.probe_inputs.shape
     (torch.Size([8, 64]), torch.Size([8, 10]), torch.Size([64, 64]))
     """
+    data = images(name, root, samples, probe, seed)
+    inputs, probe_inputs = data.inputs.flatten(1), data.probe_inputs.flatten(1)
+    return replace(data, inputs=inputs, probe_inputs=probe_inputs)
+
+
+def images(
+    name: str = "digits",
+    root: str | Path | None = None,
+    samples: int = 16,
+    probe: int = 64,
+    seed: int = 0,
+) -> Data:
+    """The samples of `load` as images, (n, channels, height, width), standardised alike.
+
+    >>> images("digits", samples=8).inputs.shape
+    torch.Size([8, 1, 8, 8])
+    """
     if name not in NAMES:
         raise unknown("data set", name, NAMES)
     if samples < 1 or probe < 0:
@@ -139,24 +157,25 @@ def load(
             needed="at least 1 sample to train on, and 0 or more to probe with",
             do_this="pass for instance samples=16, probe=64",
         )
-    images, labels = _digits() if name == "digits" else _from_folder(name, root)
-    if samples + probe > len(images):
+    pixels, labels = _digits() if name == "digits" else _from_folder(name, root)
+    if samples + probe > len(pixels):
         raise InvalidInput(
             found=f"samples={samples} and probe={probe}, {samples + probe} in all",
-            needed=f"at most {len(images)}, the images of {name}",
+            needed=f"at most {len(pixels)}, the images of {name}",
             do_this="ask for fewer: an exponent needs few samples, the same at every width",
         )
-    drawn = _balanced(np.random.default_rng(seed).permutation(len(images)), labels, samples)
+    drawn = _balanced(np.random.default_rng(seed).permutation(len(pixels)), labels, samples)
     drawn = drawn[: samples + probe]
-    mean, spread = _moments(images)
+    mean, spread = _moments(pixels)
     if spread == 0:
         raise InvalidInput(
             found=f"{name}, whose pixels all have the value {mean}",
             needed="images that differ",
             do_this="replace the files: they are damaged",
         )
-    flat = images[drawn].reshape(len(drawn), -1).astype(np.float64)
-    inputs = torch.from_numpy((flat - mean) / spread)
+    chosen = pixels[drawn].astype(np.float64)
+    chosen = chosen[:, None] if chosen.ndim == 3 else chosen
+    inputs = torch.from_numpy((chosen - mean) / spread)
     targets = torch.from_numpy(np.eye(int(labels.max()) + 1)[labels[drawn]])
     return Data(inputs[:samples], targets[:samples], inputs[samples:], targets[samples:], name)
 

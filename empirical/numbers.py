@@ -68,7 +68,7 @@ class Update:
         match self.value:
             case Outer(u, v):
                 return u, v
-            case LowRank():
+            case LowRank(left, _, right) if not (left.is_whole and right.is_whole):
                 return self.value.factors()
         return None
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from empirical.data import NAMES, Data, given, load
+from empirical.data import NAMES, Data, given, images, load
 from scaling.errors import InvalidInput
 
 
@@ -126,6 +126,23 @@ def test_cifar_is_read_from_the_folder_with_the_channel_first(
     first = images[np.random.default_rng(0).permutation(40)[0]].transpose(2, 0, 1).ravel()
     expected = (first - images.mean()) / images.astype(np.float64).std()
     np.testing.assert_allclose(data.inputs[0].numpy(), expected, rtol=1e-10)
+
+
+def test_images_are_the_same_samples_unflattened(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    flat, square = load(samples=8, probe=4), images(samples=8, probe=4)
+    assert square.inputs.shape == (8, 1, 8, 8) and square.features == flat.features == 64
+    assert torch.equal(square.inputs.flatten(1), flat.inputs)
+    assert torch.equal(square.probe_inputs.flatten(1), flat.probe_inputs)
+    assert torch.equal(square.targets, flat.targets)
+    colours = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    source = SimpleNamespace(data=colours, targets=[i % 10 for i in range(40)])
+    fake_torchvision(monkeypatch, "CIFAR10", lambda root, **options: source)
+    found = images("cifar10", root=tmp_path, samples=40, probe=0).inputs
+    first = colours[np.random.default_rng(0).permutation(40)[0]]
+    expected = (first - colours.mean()) / colours.astype(np.float64).std()
+    np.testing.assert_allclose(found[0, 1].numpy(), expected[:, :, 1], rtol=1e-10)
 
 
 def test_mnist_tensors_are_read_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
