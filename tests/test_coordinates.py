@@ -164,6 +164,7 @@ class Bypass(nn.Module):
     ({"values": {"rho": 1.0}}, r"found: symbol 'rho'"),
     ({"build": lambda w: nn.Flatten()}, r"a model \(Flatten\) without trainable Linear, Conv2d"),
     ({"build": lambda w: nn.Sequential(nn.Flatten(), nn.Linear(16, 10))}, "two models of the same"),
+    ({"scales": lambda w: {"0.weight": LayerScales(1, 1, {})}}, r"scales of 0.weight\n(.|\n)*add"),
     ({"build": Bypass}, r"the layer 'first', which the model does not call"),
 ])  # fmt: skip
 def test_what_cannot_be_checked_is_refused(options: dict[str, Any], message: str) -> None:

@@ -308,6 +308,18 @@ def test_single_precision_agrees_with_double_to_its_own_accuracy() -> None:
         assert_close(single.double(), exact.numpy(), 2e-4)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_on_cuda_move_as_on_the_cpu(name: str) -> None:
+    build, x, y = NETWORKS[name]
+    here, there = build(), build().cuda()
+    values = {"rho_A": 0.2, "rho_B": 0.1, "e_A": 1.0, "e_B": 1.0}
+    for model, device in ((here, "cpu"), (there, "cuda")):
+        train(model, RuleOptimizer(model, parse(KFAC), 0.1, values), x.to(device), y.to(device))
+    assert_same(here, there.cpu())
+
+
 # --- refusals -----------------------------------------------------------------------------------
 
 
