@@ -14,9 +14,9 @@ A bias is a layer of its own, "<layer>.bias", whose input is the constant 1: fan
 Each call of a layer puts a hook on its output, which pairs that call's input with that call's
 gradient. So a pass that is never differentiated, or runs under no_grad, leaves no trace.
 
-Not covered: parameters outside Linear, Conv2d and Embedding layers; weights that two modules share;
-a change of ``.grad`` after the backward pass, such as clipping (refused, since the rule would not
-see it).
+Not covered: parameters outside Linear, Conv2d, Embedding and EmbeddingBag layers; weights that two
+modules share; a change of ``.grad`` after the backward pass, such as clipping (refused, since the
+rule would not see it).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from empirical.samples import (
     columns,
     cotangents,
     refuse_unless_covered,
+    source,
 )
 from scaling.errors import InvalidInput
 
@@ -176,12 +177,12 @@ class Capture:
 
     def _record(self, name: str, x: Tensor, output: Tensor) -> None:
         """Pair the input of one call with the gradient by its output, once that is known."""
-        module, source, watcher = self._modules[name], x.detach(), weakref.ref(self)
+        module, given, watcher = self._modules[name], x.detach(), weakref.ref(self)
 
         def hook(gradient: Tensor) -> None:
             capture = watcher()
             if capture is not None and not capture._sampling:
-                capture._seen[name].inputs.append(source)
+                capture._seen[name].inputs.append(given)
                 capture._seen[name].gradients.append(cotangents(module, gradient.detach()))
 
         output.register_hook(hook)  # type: ignore[no-untyped-call]
@@ -201,7 +202,7 @@ def _watch(watcher: weakref.ref[Capture], name: str) -> Callable[..., Tensor]:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         capture = watcher()
         if capture is not None and output.requires_grad:
-            capture._record(name, args[0] if args else kwargs["input"], output)
+            capture._record(name, source(name, capture._modules[name], args, kwargs), output)
             return output.clone()  # an activation in place would take the hook off the output
         return output
 

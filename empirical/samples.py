@@ -4,6 +4,7 @@
     Conv2d       u_p = w patch_p + v     a sample is a patch: w is (out, in * kh * kw), and there
                                          are N = n P of them, n images times P output positions
     Embedding    u = w onehot(word)      a sample is a word; w is the weight's transpose
+    EmbeddingBag u = w sum_j onehot_j    a sample is a bag, with the mean or the sum of its words
 
 Claim.  In each case the layer is a matrix (fan_out, fan_in) acting on samples h_1..h_N, so with H
 their columns and D = N d loss / d u, D H^T / N is the gradient of that matrix, exactly.
@@ -21,12 +22,13 @@ column of length sqrt(count), and their cotangents are added up, so H and D have
 distinct word; G and A are the same. B is a sum over all N, and gets them as ``fisher``.
 
 Not covered, and refused by name: groups; padding_idx, max_norm, scale_grad_by_freq and sparse
-gradients of an Embedding; every other kind of layer. The "reduce" setting, which averages patches
-before it takes the second moment.
+gradients of embeddings; bags with offsets, weights or the maximum; every other kind of layer. Not
+covered either: the "reduce" setting, which averages patches before it takes the second moment.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -36,9 +38,9 @@ from torch.nn import functional
 
 from scaling.errors import InvalidInput
 
-Layered: TypeAlias = nn.Linear | nn.Conv2d | nn.Embedding
+Layered: TypeAlias = nn.Linear | nn.Conv2d | nn.Embedding | nn.EmbeddingBag
 
-KINDS = "Linear, Conv2d or Embedding"
+KINDS = "Linear, Conv2d or Embedding(Bag)"
 
 
 class ScaledEmbedding(nn.Embedding):
@@ -84,7 +86,7 @@ def columns(module: Layered, inputs: list[Tensor], gradients: list[Tensor]) -> C
     d = torch.cat(gradients)
     if isinstance(module, nn.Embedding):
         return _words(module, torch.cat([x.reshape(-1) for x in inputs]), d)
-    h = torch.cat([_rows(module, x) for x in inputs])
+    h = torch.cat([_rows(module, x, d) for x in inputs])
     return Columns(h.T, len(d) * d.T)
 
 
@@ -105,7 +107,9 @@ def as_matrix(module: Layered, tensor: Tensor) -> Tensor:
     """
     if tensor.ndim == 1:
         return tensor[:, None]
-    return tensor.T if isinstance(module, nn.Embedding) else tensor.view(len(tensor), -1)
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return tensor.T
+    return tensor.view(len(tensor), -1)
 
 
 def refuse_unless_covered(name: str, module: nn.Module) -> Layered:
@@ -127,19 +131,45 @@ def refuse_unless_covered(name: str, module: nn.Module) -> Layered:
     return module
 
 
+_LOOKUP: dict[str, object] = {
+    "padding_idx": None,
+    "max_norm": None,
+    "scale_grad_by_freq": False,
+    "sparse": False,
+}
 _USUAL: dict[type[nn.Module], dict[str, object]] = {
     nn.Conv2d: {"groups": 1},
-    nn.Embedding: {
-        "padding_idx": None, "max_norm": None, "scale_grad_by_freq": False, "sparse": False,
-    },
-}  # fmt: skip
+    nn.Embedding: _LOOKUP,
+    nn.EmbeddingBag: _LOOKUP,
+}
 
 
 def _kind(module: nn.Module) -> type[nn.Module]:
     return next((kind for kind in _USUAL if isinstance(module, kind)), nn.Linear)
 
 
-def _rows(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
+def source(
+    name: str, module: Layered, args: Sequence[object], kwargs: Mapping[str, object]
+) -> Tensor:
+    """The input among the arguments that a layer was called with. Raises `InvalidInput`."""
+    x = args[0] if args else kwargs["input"]
+    assert isinstance(x, Tensor)
+    if isinstance(module, nn.EmbeddingBag):
+        others = (*args[1:], *(v for k, v in kwargs.items() if k != "input"))
+        if x.ndim != 2 or module.mode == "max" or any(y is not None for y in others):
+            raise InvalidInput(
+                f"a call of '{name}' (EmbeddingBag, {module.mode}) on ids of shape "
+                f"{tuple(x.shape)} and {sum(y is not None for y in others)} more arguments",
+                "ids of shape (bags, words) alone, of which the mean or the sum is taken",
+                "pad no bags, and pass neither offsets nor per_sample_weights",
+            )
+    return x
+
+
+def _rows(module: nn.Linear | nn.Conv2d | nn.EmbeddingBag, x: Tensor, like: Tensor) -> Tensor:
+    if isinstance(module, nn.EmbeddingBag):
+        share = like.new_full(x.shape, 1 / x.shape[1] if module.mode == "mean" else 1.0)
+        return like.new_zeros(len(x), module.num_embeddings).scatter_add_(1, x, share)
     if isinstance(module, nn.Conv2d):
         patches = _patches(module, x)  # (..., fan_in, P)
         return patches.mT.reshape(-1, patches.shape[-2])

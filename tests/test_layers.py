@@ -230,6 +230,32 @@ def test_an_embedding_is_a_linear_layer_on_one_hot_inputs(words: int) -> None:
     assert torch.equal(ours[0].weight[unseen], before[unseen])
 
 
+@pytest.mark.parametrize("mode", ["mean", "sum"])
+def test_a_bag_of_words_is_a_linear_layer_on_its_counts(mode: str) -> None:
+    x, y = verbal()[1], torch.tensor([0, 1, 2])
+    ours = classify(nn.EmbeddingBag(WORDS, 5, mode=mode), 5)
+    theirs = classify(nn.Linear(WORDS, 5, bias=False), 5)
+    theirs[0].load_state_dict({"weight": ours[0].weight.detach().T.clone()})
+    counts = nn.functional.one_hot(x, WORDS).double().sum(dim=1)
+    twin_steps(ours, theirs, x, counts / CONTEXT if mode == "mean" else counts, y)
+    assert_close(ours[0].weight.detach().T, theirs[0].weight.detach().numpy())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda bag: bag(torch.tensor([0, 1, 2]), torch.tensor([0, 2])),
+        lambda bag: bag(torch.tensor([[0, 1]]), per_sample_weights=torch.ones(1, 2).double()),
+    ],
+)
+def test_bags_of_another_kind_are_refused_when_called(call: Callable[[nn.Module], Tensor]) -> None:
+    bag = nn.EmbeddingBag(5, 3, mode="sum").double()
+    optimizer = RuleOptimizer(nn.Sequential(bag), parse("G"), 0.1)
+    with pytest.raises(InvalidInput, match=r"a call of '0' \(EmbeddingBag, sum\) on ids of"):
+        call(bag)
+    del optimizer
+
+
 # --- whole networks -----------------------------------------------------------------------------
 
 Build = Callable[[], nn.Module]
@@ -331,9 +357,13 @@ def test_networks_on_cuda_move_as_on_the_cpu(name: str) -> None:
         (nn.Embedding(5, 3, max_norm=1.0), r"found: max_norm=1.0(.|\n)*do this: .*max_norm"),
         (nn.Embedding(5, 3, sparse=True), r"found: sparse=True"),
         (nn.Embedding(5, 3, scale_grad_by_freq=True), r"found: scale_grad_by_freq=True"),
-        (nn.Conv1d(4, 4, 3), r"parameters of '0' \(Conv1d\)(.|\n)*Linear, Conv2d or Embedding"),
+        (
+            nn.Conv1d(4, 4, 3),
+            r"parameters of '0' \(Conv1d\)(.|\n)*Linear, Conv2d or Embedding\(Bag\)",
+        ),
         (nn.ConvTranspose2d(4, 4, 3), r"parameters of '0' \(ConvTranspose2d\)"),
-        (nn.EmbeddingBag(5, 3), r"parameters of '0' \(EmbeddingBag\)"),
+        (nn.EmbeddingBag(5, 3, padding_idx=1), r"found: padding_idx=1 in '0' \(EmbeddingBag\)"),
+        (nn.GRU(5, 3), r"parameters of '0' \(GRU\)"),
     ],
 )
 def test_layers_that_are_no_matrix_on_samples_are_refused_by_name(

@@ -334,7 +334,7 @@ def shared() -> nn.Module:
         ),
         (
             lambda: RuleOptimizer(nn.ReLU(), parse("G"), 0.1),
-            "without trainable Linear, Conv2d or Embedding layers",
+            r"without trainable Linear, Conv2d or Embedding\(Bag\) layers",
         ),
         (lambda: RuleOptimizer(shared(), parse("G"), 0.1), "shared by '2' and '5'"),
         (lambda: RuleOptimizer(mlp(), parse(KFAC), 0.1), "no value for 'rho_B'"),
