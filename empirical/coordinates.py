@@ -33,6 +33,10 @@ averaged over as many draws as fit into the widest. Everything is in float64.
 
 ``empirical.report.render(result, "text")`` shows the table, `report.write` the files and figures.
 
+Curvature.  The theory holds at widths beyond the number of samples, and a convolution has one at
+every position of every image. A rule made of A, B, L or R then crosses over at narrow widths; a
+note names such layers.
+
 Not covered: layers whose axes do not grow at all (a note says so) and parameters outside Linear,
 Conv2d and Embedding layers, whose sizes are not looked at; how the loss goes on after the steps.
 """
@@ -62,6 +66,7 @@ from empirical.parametrize import LayerScales, fans_in
 from empirical.verdict import Verdict, judge, remedy
 from empirical.verify import QUANTITIES, Check, Series, Verification
 from scaling.errors import InvalidInput
+from scaling.language import Matrix
 from scaling.ledger import Role, Setting, mlp
 from scaling.prediction import LayerPrediction, predict
 from scaling.rule import Rule
@@ -121,9 +126,11 @@ def check_model(
     for what, count in (("steps", steps), ("seeds", seeds)):
         if count < 1:
             raise InvalidInput(f"{what}={count}", "at least 1", f"pass {what}=1")
-    if len(widths) < 2:
+    if len(widths) < 2 or list(widths) != sorted(set(widths)) or widths[0] < 1:
         raise InvalidInput(
-            f"{len(widths)} width(s)", "at least 2 widths", f"pass for instance widths={WIDTHS}"
+            f"the widths {', '.join(str(width) for width in widths)}",
+            "at least 2 widths, from the narrowest to the widest",
+            f"pass for instance widths={WIDTHS}",
         )
     start = time.perf_counter()
     run = ModelTrial(
@@ -159,6 +166,8 @@ def check_model(
     still = [layer for layer, role in roles.items() if role is Role.CONSTANT]
     if still:
         notes.append(f"not judged, since no axis of theirs grows: {', '.join(still)}")
+    if any(isinstance(node, Matrix) and node.name in "ABLR" for node in rule.expression.walk()):
+        notes += _crowded(run, widths[0])
     series = Series(name, Mode.DENSE, tuple(widths), layers, seeds, margin)
     seconds = time.perf_counter() - start
     return Verification(tuple(checks), (series,), seeds, margin, seconds, tuple(notes))
@@ -195,6 +204,23 @@ def _predictions(rule: Rule, exponents: Mapping[str, Fraction]) -> Mapping[Role,
     derived = derive(rule, settings, Setting(mlp(3)))
     found = predict(derived.problem, derived.exponents, derived.bounds).layers
     return {role: found[role] for role in (Role.INPUT, Role.HIDDEN, Role.OUTPUT)}
+
+
+def _crowded(run: ModelTrial, width: int) -> list[str]:
+    """Layers that see more samples than their narrowest outputs can tell apart."""
+    many = {
+        layer: count
+        for layer, count in run.samples().items()
+        if run.roles[layer] in (Role.INPUT, Role.HIDDEN) and count > width
+    }
+    if not many:
+        return []
+    shown = ", ".join(f"{layer} ({count})" for layer, count in many.items())
+    return [
+        f"more samples than {width}, the narrowest width: {shown}; every position of an image and "
+        "every word is one. The exponents of curvature are those of widths beyond the number of "
+        "samples: expect a crossover before, and take fewer samples or larger widths"
+    ]
 
 
 def _advice(fit: Estimate, target: float, margin: float, verdict: Verdict) -> str:

@@ -46,7 +46,7 @@ from empirical.parametrize import (
     initialise_,
     start_stds,
 )
-from empirical.samples import KINDS, Layered
+from empirical.samples import KINDS, Layered, as_matrix
 from empirical.values import Value
 from empirical.verify import QUANTITIES
 from scaling.errors import InvalidInput, unknown
@@ -188,6 +188,21 @@ class ModelTrial:
                 if own > 0:
                     eta[part] = OWN_AT_BASE / own
         return Constants(eta, rho)
+
+    def samples(self) -> dict[str, int]:
+        """Layer -> samples that its weight sees of the batch: rows, positions, words."""
+        model = self.at_base
+        with _watching(model, list(self.roles)) as seen, torch.no_grad():
+            model(_on(self.inputs, self.device))
+        outputs = {
+            layer: len(as_matrix(module, module.get_parameter("weight")))
+            for layer in self.roles
+            if isinstance(module := model.get_submodule(layer), Layered)
+        }
+        return {
+            layer: sum(x.numel() for x in calls.outputs) // outputs[layer]
+            for layer, calls in seen.items()
+        }
 
     def mean_sizes(
         self, constants: Constants, width: int, seed: int, networks: int

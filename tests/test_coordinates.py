@@ -133,6 +133,19 @@ def test_the_table_is_a_verification_with_a_note_on_roles_and_what_is_not_judged
     assert set(as_frame(result)["layer"]) == {"0", "1", "2"}
 
 
+def test_layers_with_more_samples_than_outputs_are_named_where_curvature_matters() -> None:
+    args = (SMALL, IMAGES.targets, cross_entropy, (8, 16))
+    values = {"rho_A": 0.1, "rho_B": 0.1}
+    result = check_model(convolutional, parse(KFAC), *args, seeds=1, values=values)
+    (note,) = (note for note in result.notes if note.startswith("more samples than 8"))
+    assert ": 0 (24); every position" in note  # 6 images, 4 positions; layer 2 has 6 samples
+    plain = check_model(convolutional, SGD, *args, seeds=1)
+    assert not any(note.startswith("more samples") for note in plain.notes)
+    verbal_args = (WORDS.inputs, WORDS.targets, cross_entropy, (16, 64))
+    result = check_model(verbal, parse(KFAC), *verbal_args, seeds=1, values=values)
+    assert any(": embedding (32); every" in note for note in result.notes)
+
+
 def test_dampings_are_taken_as_given_and_exponents_are_needed() -> None:
     rule = parse("G @ (A + rho*I)**(-e_A)")
     args = (convolutional, rule, SMALL, IMAGES.targets, cross_entropy, (4, 8))
@@ -158,7 +171,9 @@ class Bypass(nn.Module):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"widths": (8,)}, r"found: 1 width\(s\)\nneeded: at least 2"),
+    ({"widths": (8,)}, r"found: the widths 8\nneeded: at least 2 widths"),
+    ({"widths": (8, 4)}, r"found: the widths 8, 4\nneeded: .* from the narrowest"),
+    ({"widths": (0, 4)}, r"found: the widths 0, 4\n"),
     ({"seeds": 0}, r"found: seeds=0"),
     ({"steps": 0}, r"found: steps=0"),
     ({"values": {"rho": 1.0}}, r"found: symbol 'rho'"),
