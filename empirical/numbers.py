@@ -30,7 +30,7 @@ from torch import Tensor
 
 from empirical import algebra
 from empirical.layer import LayerTensors, LayerValues
-from empirical.samples import sample_square
+from empirical.sample_moments import sample_square
 from empirical.state import State
 from empirical.values import Entries, LowRank, Outer, Rectangular, Value
 from scaling.errors import InvalidInput
@@ -69,7 +69,7 @@ class Update:
         match self.value:
             case Outer(u, v):
                 return u, v
-            case LowRank():
+            case LowRank(left, _, right) if not (left.is_whole and right.is_whole):
                 return self.value.factors()
         return None
 

@@ -1,4 +1,4 @@
-"""Any rule as an optimizer for any network of Linear layers.
+"""Any rule as an optimizer for any network of Linear, Conv2d and Embedding layers.
 
     W <- W - lr * rule(H, D, W)            one layer, one param group: lr, values, name
 
@@ -24,7 +24,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from empirical.capture import Capture, Loss, as_matrix
+from empirical.capture import Capture, Loss
 from empirical.numbers import Update, evaluate
 from empirical.state import State
 from empirical.values import Value
@@ -72,7 +72,7 @@ def with_factor_ema(rule: Rule, beta: float) -> Rule:
 
 
 class RuleOptimizer(torch.optim.Optimizer):
-    """Apply a rule to every Linear layer of a model.
+    """Apply a rule to every layer of a model.
 
     ``lr`` and every entry of ``values`` (symbol -> number) may be one number or a mapping from
     layer names to numbers; "<layer>.bias" is a layer. ``curvature_interval`` k computes the square
@@ -161,7 +161,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             self._evaluate(group["name"], group["values"])
         for group in self.param_groups:  # after all of them: a refusal leaves the model as it was
             if group["name"] in self._updates:
-                weight = as_matrix(group["params"][0])
+                weight = self._capture.matrix(group["name"])
                 self._updates[group["name"]].add_to_(weight, -group["lr"])
         self._capture.clear()
         return loss
@@ -172,7 +172,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             layer = self._capture.tensors(name)
             if layer is None:
                 return
-            if self.fisher is Fisher.TRUE and layer.fisher is None and state.refreshes:
+            sampled = self.fisher is Fisher.EMPIRICAL or self._capture.was_sampled(name)
+            if state.refreshes and not sampled:
                 raise InvalidInput(
                     "a step with the true Fisher, but no sampled cotangents",
                     "a call of sample_fisher in every pass that refreshes the curvature",

@@ -16,6 +16,9 @@ relative to a base width at which you tuned:
 >>> scales = for_model(parse("sign(G)"), model(4), model(8), base=64, width=256)
 >>> scales["0.weight"].lr, scales["2.weight"].lr
 (1.0, 0.25)
+
+Kernels of convolutions and embeddings have the role that their growing axes give; `initialise_`
+draws all weights at their scale, kernel axes counted among the fan_in.
 """
 
 from __future__ import annotations
@@ -145,11 +148,72 @@ def infer_roles(narrow: nn.Module, wide: nn.Module) -> dict[str, Role]:
     return roles
 
 
+def fans_in(model: nn.Module) -> dict[str, int]:
+    """How many terms make up an entry of a layer's output, for every tensor of two axes or more.
+
+    Kernel axes count; of a one-hot input one term is left. For normal weights of standard deviation
+    1/sqrt(fan_in), an output is as large as the input.
+
+    >>> fans_in(nn.Sequential(nn.Embedding(9, 5), nn.Conv2d(5, 7, 3)))
+    {'0.weight': 1, '1.weight': 45}
+    """
+    inputs_first, one_hot = _inputs_first(model), _names(model, (nn.Embedding, nn.EmbeddingBag))
+    fans = {}
+    for name, tensor in model.named_parameters():
+        if tensor.dim() >= 2:
+            fan = tensor.numel() // tensor.shape[1 if name in inputs_first else 0]
+            fans[name] = 1 if name in one_hot else fan
+    return fans
+
+
+def start_stds(
+    at_base: nn.Module, scales: Mapping[str, LayerScales], gain: float = 1.0
+) -> dict[str, float]:
+    """The standard deviation of every weight at the start, see `initialise_`."""
+    return {n: gain * fan**-0.5 * scales[n].std for n, fan in fans_in(at_base).items()}
+
+
+def initialise_(
+    model: nn.Module,
+    at_base: nn.Module,
+    scales: Mapping[str, LayerScales],
+    seed: int,
+    width: int,
+    gain: float = 1.0,
+) -> None:
+    """Draw every weight from N(0, std^2), std = gain/sqrt(fan_in of ``at_base``) times scales.std.
+
+    So a model of the base width starts with gain/sqrt(fan_in) everywhere, and others as ``scales``
+    (see `for_model`) say. Tensors of one axis: biases are set to zero, others left as they are. The
+    seed, the width and the position of a tensor name its stream.
+
+    >>> from scaling.parser import parse
+    >>> def build(width):
+    ...     return nn.Sequential(nn.Conv2d(1, width, 3), nn.Flatten(), nn.Linear(width, 10))
+    >>> scales = for_model(parse("G"), build(4), build(8), base=64, width=1024)
+    >>> model = build(1024)
+    >>> initialise_(model, build(64), scales, seed=0, width=1024)
+    >>> readout = model[2].weight.detach()
+    >>> round(float(readout.std() * 64**0.5 * 16), 1)  # 1/sqrt(64), times (64/1024)^1
+    1.0
+    """
+    stds = start_stds(at_base, scales, gain)
+    for index, (name, tensor) in enumerate(model.named_parameters()):
+        if name in stds:
+            draw_(tensor, stds[name], seed, width, index)
+        elif name.endswith("bias"):
+            nn.init.zeros_(tensor)
+
+
 def _inputs_first(model: nn.Module) -> set[str]:
     """Names of weights that torch stores as (inputs, outputs, ...)."""
     kinds = (
         nn.Embedding, nn.EmbeddingBag, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
     )  # fmt: skip
+    return _names(model, kinds)
+
+
+def _names(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[str]:
     return {
         f"{name}.weight".lstrip(".") for name, m in model.named_modules() if isinstance(m, kinds)
     }

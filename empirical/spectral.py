@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from empirical.basis import EIGENVALUE_ZERO, Basis, tolerance
+from empirical.basis import EIGENVALUE_ZERO, Basis, product, tolerance
 from scaling.errors import InvalidInput
 
 
@@ -41,8 +41,9 @@ class Square:
     @classmethod
     def gram(cls, basis: Basis, data: Tensor) -> Square:
         """The second moment, data data^T / samples, for data within the span of the basis."""
-        c = basis.coordinates(data)
-        return cls(basis, c @ c.T / data.shape[1], c.new_zeros(()))
+        c = data if basis.is_whole else basis.coordinates(data)
+        core = product(c, c) / data.shape[1]
+        return cls(basis, core, core.new_zeros(()))
 
     @property
     def T(self) -> Square:
