@@ -184,7 +184,7 @@ def _sizes(
             for step in asked.get(str(node), ()):
                 sizes[step] = _size(value, node, step.result.of, seen, source)
 
-        values = {**numbers_of(trial), **own.dampings}
+        values = {**numbers_of(trial), **own.scaled}
         update = evaluate(trial.problem.rule, seen, values, record=record)
         for step in lines[layer.name]:
             size = _other(step, update, source, hidden, deltas, model, name, probe)

@@ -124,7 +124,7 @@ def evaluate(
     Raises `InvalidInput` for a symbol without a finite value, for tensors that are not finite, for
     a division by exact zero, and for powers that do not exist.
     """
-    for name in (*rule.dampings, *rule.exponents, *rule.constants):
+    for name in (*rule.scaled, *rule.exponents, *rule.constants):
         if not math.isfinite(values.get(name, math.nan)):
             raise InvalidInput(
                 f"{values.get(name, 'no value')} for '{name}' in {rule}",

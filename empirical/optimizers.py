@@ -211,7 +211,7 @@ def _numbers(
     rule: Rule, values: Mapping[str, PerLayer], layers: Iterable[str]
 ) -> dict[str, dict[str, float]]:
     """Layer -> symbol -> number, every symbol of the rule and no other."""
-    symbols = (*rule.dampings, *rule.exponents, *rule.constants)
+    symbols = (*rule.scaled, *rule.exponents, *rule.constants)
     for symbol in values:
         if symbol not in symbols:
             raise unknown("symbol", symbol, symbols)

@@ -57,7 +57,7 @@ class Context:
 
     Args:
         sizes: the layer's entry in the ledger.
-        dampings: exponent d of each damping, rho = rho' M^(-d); may be an unknown symbol.
+        scaled: exponent d of each damping and decay, rho = rho' M^(-d); may be an unknown symbol.
         exponents: value of each exponent symbol of the rule; missing ones stay symbolic.
         bounds: what is known of the symbols.
         unknown: symbols to be solved for by balance.
@@ -67,7 +67,7 @@ class Context:
     """
 
     sizes: Sizes
-    dampings: Mapping[str, Expr]
+    scaled: Mapping[str, Expr]
     exponents: Mapping[str, Expr] = field(default_factory=dict)
     bounds: Bounds = field(default_factory=Bounds)
     unknown: frozenset[sympy.Symbol] = frozenset()

@@ -6,7 +6,8 @@
     functions  sign abs sqrt (entrywise) . orth (polar factor) . trace norm specnorm rms (scalars)
                diag row_mean col_mean . block(X, size) . ema(X, beta)
     scalars    fan_in fan_out, numbers, and any other lower-case name: a hyper-parameter;
-               rho*, eps* are damping, e, e_*, e1.. are exponents, all others are Theta(1)
+               rho*, eps* are damping, decay* a decay of the weights, e, e_*, e1.. are exponents,
+               all others are Theta(1)
 
 A rule is a tree of frozen nodes. Python operators build it; `parse` (parser.py) builds the same
 tree from text:
@@ -57,12 +58,21 @@ class SymbolKind(StrEnum):
     """What a hyper-parameter is, read off its name."""
 
     DAMPING = "damping"
+    DECAY = "decay"
     EXPONENT = "exponent"
     CONSTANT = "constant"
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether it scales with the width, as M^(-d); see conditions.py for what fixes d."""
+        return self in (SymbolKind.DAMPING, SymbolKind.DECAY)
 
-_DAMPING = re.compile(r"(rho|eps)\w*")
-_EXPONENT = re.compile(r"e(_\w+|\d+)?")
+
+_KINDS = {
+    SymbolKind.DAMPING: re.compile(r"(rho|eps)\w*"),
+    SymbolKind.DECAY: re.compile(r"decay\w*"),
+    SymbolKind.EXPONENT: re.compile(r"e(_\w+|\d+)?"),
+}
 _NAME = re.compile(r"[a-z]\w*")
 
 
@@ -186,7 +196,7 @@ class Matrix(Node):
 
 @dataclass(frozen=True, repr=False)
 class Symbol(Node):
-    """A hyper-parameter: a damping, an exponent, or a number of order one."""
+    """A hyper-parameter: a damping, a decay, an exponent, or a number of order one."""
 
     name: str
 
@@ -205,10 +215,9 @@ class Symbol(Node):
 
     @property
     def kind(self) -> SymbolKind:
-        """Damping (rho*, eps*), exponent (e, e_*, e1..) or a number of order one."""
-        if _DAMPING.fullmatch(self.name):
-            return SymbolKind.DAMPING
-        return SymbolKind.EXPONENT if _EXPONENT.fullmatch(self.name) else SymbolKind.CONSTANT
+        """Damping (rho*, eps*), decay (decay*), exponent (e, e_*, e1..), or else of order one."""
+        kinds = (kind for kind, names in _KINDS.items() if names.fullmatch(self.name))
+        return next(kinds, SymbolKind.CONSTANT)
 
     @property
     def is_fan(self) -> bool:

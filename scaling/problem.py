@@ -22,7 +22,7 @@ CONVENTION = (
 
 @dataclass(frozen=True)
 class Exponents:
-    """A parametrization: exponents by layer name (``d`` by layer, then damping)."""
+    """A parametrization: exponents by layer name (``d`` by layer, then scaled symbol)."""
 
     a: Mapping[str, Expr]
     b: Mapping[str, Expr]
@@ -32,8 +32,8 @@ class Exponents:
     def updated(self, settings: Settings) -> Exponents:
         """The same with what the settings fix, taken literally."""
         d = {name: dict(values) for name, values in self.d.items()}
-        for (damping, name), value in settings.d.items():
-            d[name][damping] = value
+        for (symbol, name), value in settings.d.items():
+            d[name][symbol] = value
         return Exponents(
             {**self.a, **settings.a}, {**self.b, **settings.b}, {**self.c, **settings.c}, d
         )
@@ -62,7 +62,7 @@ class Problem:
         self,
         books: Ledger,
         layer: Layer,
-        dampings: Mapping[str, Expr],
+        scaled: Mapping[str, Expr],
         bounds: Bounds,
         unknown: Iterable[Symbol] = (),
     ) -> Context:
@@ -76,7 +76,7 @@ class Problem:
             )
         return Context(
             books.sizes[layer.name],
-            dampings,
+            scaled,
             self.settings.exponents,
             bounds,
             frozenset(unknown),

@@ -51,14 +51,14 @@ class Rule:
                 "multiply the gradient G from the left and from the right; .T transposes",
             )
 
-    def _names(self, kind: SymbolKind) -> tuple[str, ...]:
+    def _names(self, *kinds: SymbolKind) -> tuple[str, ...]:
         nodes = list(self.expression.walk())
         powers = [node.power for node in nodes if isinstance(node, Power)]
         found = [
             node.name
             for root in (nodes, *(list(power.walk()) for power in powers))
             for node in root
-            if isinstance(node, Symbol) and node.kind is kind and not node.is_fan
+            if isinstance(node, Symbol) and node.kind in kinds and not node.is_fan
         ]
         return tuple(dict.fromkeys(found))
 
@@ -74,7 +74,17 @@ class Rule:
 
     @cached_property
     def decays(self) -> tuple[str, ...]:
-        """Names of the decays of moving averages."""
+        """Names of the decays of the weights, in order of appearance."""
+        return self._names(SymbolKind.DECAY)
+
+    @cached_property
+    def scaled(self) -> tuple[str, ...]:
+        """Names of all hyper-parameters M^(-d), in order of appearance."""
+        return self._names(*(kind for kind in SymbolKind if kind.is_scaled))
+
+    @cached_property
+    def averages(self) -> tuple[str, ...]:
+        """Names of the decays of moving averages, beta."""
         options = (n.option for n in self.expression.walk() if isinstance(n, Call))
         return tuple(dict.fromkeys(x.name for x in options if isinstance(x, Symbol)))
 

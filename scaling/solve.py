@@ -1,11 +1,12 @@
 """`derive` solves the conditions for b, c and d.
 
-In three triangular stages, each exact linear algebra over the rationals:
+In four triangular stages, each exact linear algebra over the rationals:
 
     b   from stable start (h_l = Theta(1)) forward through the network, and from maximal readback
         (b_L = 1) at the output;
-    d   from balanced damping: each damping equals what it is added to;
-    c   from maximal update: the learning rate is the largest that keeps a step stable.
+    d   of dampings from balanced damping: each damping equals what it is added to;
+    c   from maximal update: the learning rate is the largest that keeps a step stable;
+    d   of decays from balanced decay: a step takes a Theta(1) fraction of the weights away.
 
 What is given is kept, and the condition that would have fixed it is then not imposed. What no
 condition fixes stays a symbol and is reported as free.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sympy
 from sympy import Expr, S, Symbol
@@ -24,6 +25,7 @@ from scaling.alignment import Alignment, as_assumption
 from scaling.calculus import Update, read_update
 from scaling.conditions import (
     BALANCED_DAMPING,
+    BALANCED_DECAY,
     MAXIMAL_READBACK,
     MAXIMAL_UPDATE,
     STABLE_START,
@@ -32,13 +34,14 @@ from scaling.conditions import (
     Condition,
 )
 from scaling.context import Balance, Regime
+from scaling.decay import Shrinkage, balanced, decays_alone, shrinkage
 from scaling.derivation import ALIGNMENT, CONDITION, READBACK, Step
 from scaling.errors import Conflict
 from scaling.ledger import Layer, Ledger, Setting, ledger
 from scaling.problem import Exponents, Problem, rate
 from scaling.readback import reach
 from scaling.rule import Rule
-from scaling.scale import HALF, Bounds, Order
+from scaling.scale import HALF, Bounds, Order, Scale, Size
 from scaling.settings import Settings
 
 
@@ -54,6 +57,13 @@ class Derived:
     updates: Mapping[str, Update]
     regimes: Mapping[str, tuple[Regime, ...]]
     bounds: Bounds
+
+    @property
+    def shrinkages(self) -> list[Shrinkage]:
+        """What a step takes away of the weights, layer by layer where it does."""
+        x = self.exponents.c
+        found = (shrinkage(k, u, rate(x[k]), self.bounds) for k, u in self.updates.items())
+        return [one for one in found if one is not None]
 
 
 def derive(
@@ -98,16 +108,35 @@ def derive(
     regimes: dict[str, tuple[Regime, ...]] = {}
     for layer in problem.setting.layers:
         d[layer.name] = _dampings(problem, books, layer, bounds, imposed)
+        decays = []
+        if BALANCED_DECAY in imposed:
+            asked = [Symbol(f"d_{k}_{layer.name}") for k in rule.decays]
+            decays = [symbol for symbol in asked if symbol in d[layer.name].values()]
         context = problem.context(books, layer, d[layer.name], bounds)
         update = read_update(context, rule.expression)
-        c[layer.name], step = _learning_rate(problem, layer, update, a, b, bounds, imposed)
+        if decays:  # they follow from c, and c from the descent alone
+            c[layer.name], _ = _learning_rate(
+                problem, layer, descent(update), a, b, bounds, imposed
+            )
+            decays_alone(update, decays, layer.name, rule.expression)
+            equation = balanced(update, rate(c[layer.name]), rule.expression)
+            solution = _solve_balances([equation], decays, layer)
+            d[layer.name] = {k: sympy.expand(x.subs(solution)) for k, x in d[layer.name].items()}
+            context = problem.context(books, layer, d[layer.name], bounds)
+            update = read_update(context, rule.expression)
+        moved = descent(update) if decays else update
+        c[layer.name], step = _learning_rate(problem, layer, moved, a, b, bounds, imposed)
+        for k in rule.decays if decays else ():
+            lr, multiple, size = rate(c[layer.name]), update.multiple, rate(d[layer.name][k])
+            text = f"{BALANCED_DECAY.name}: {lr} x {multiple} = 1"
+            step = Step(CONDITION, f"{k} of {layer.name}", size, text, (step,))
         for text in given_b:
             step = step.because(text)
         steps[layer.name], updates[layer.name] = step, update
         regimes[layer.name] = tuple(context.regimes)
         solved = (c[layer.name], *d[layer.name].values())
         symbols = {x.name for value in solved for x in value.free_symbols}
-        unknown = (*(f"d_{k}_{layer.name}" for k in rule.dampings), f"c_{layer.name}")
+        unknown = (*(f"d_{k}_{layer.name}" for k in rule.scaled), f"c_{layer.name}")
         free += [name for name in unknown if name in symbols]
         assumptions += step.assumptions()
     return Derived(
@@ -200,16 +229,21 @@ def _dampings(
     bounds: Bounds,
     conditions: tuple[Condition, ...],
 ) -> dict[str, Expr]:
-    """Stage 2: d, from the balances that reading the rule records."""
+    """Stage 2: d of dampings, from the balances that reading the rule records; decays stay open."""
     given = {k: v for (k, name), v in problem.settings.d.items() if name == layer.name}
-    symbols = {k: Symbol(f"d_{k}_{layer.name}") for k in problem.rule.dampings if k not in given}
-    start = {name: given.get(name, symbols.get(name, S.Zero)) for name in problem.rule.dampings}
-    if not symbols or BALANCED_DAMPING not in conditions:
+    start = {k: given.get(k, Symbol(f"d_{k}_{layer.name}")) for k in problem.rule.scaled}
+    unknown = [start[k] for k in problem.rule.dampings if k not in given]
+    if not unknown or BALANCED_DAMPING not in conditions:
         return start
-    context = problem.context(books, layer, start, bounds, symbols.values())
+    context = problem.context(books, layer, start, bounds, unknown)
     read_update(context, problem.rule.expression)
-    solution = _solve_balances(context.balances, list(symbols.values()), layer)
+    solution = _solve_balances(context.balances, unknown, layer)
     return {name: sympy.expand(x.subs(solution)) for name, x in start.items()}
+
+
+def descent(update: Update) -> Update:
+    """The update without its multiple of W."""
+    return replace(update, random=Scale.zero(Size.ENTRY), multiple=Scale.zero(Size.SCALAR))
 
 
 def _solve_balances(

@@ -234,7 +234,7 @@ def readings(case: Case) -> Iterator[Reading]:
     for layer in problem.setting.layers:
         context = problem.context(books, layer, table.d[layer.name], problem.bounds())
         runs = [
-            [measured(trial, start, layer.name, m, s, scales[m][layer.name].dampings)
+            [measured(trial, start, layer.name, m, s, scales[m][layer.name].scaled)
              for s in range(case.seeds)]
             for m in case.widths
         ]  # fmt: skip

@@ -308,7 +308,9 @@ def test_a_derivation_is_a_well_formed_tree(name: str) -> None:
             assert line.subject
         carried = {s.assumption for s in step.walk()} - {""}
         assert carried == set(step.assumptions()) <= set(found.assumptions)
-        assert step.subject == f"c of {layer}"
+        last = [*found.problem.rule.decays, "c"][0]
+        assert step.subject == f"{last} of {layer}"
+        assert f"c of {layer}" in {line.subject for line in lines}
         assert found.updates[layer].step in lines
     reachable = {text for step in found.steps.values() for text in step.assumptions()}
     assert reachable == set(found.assumptions)

@@ -39,7 +39,12 @@ DEGREES: list[tuple[str, Expr, dict[str, Expr]]] = [
     ("foof", 1 - 2 * e_A, {"rho_A": S(2)}),
     ("shampoo", 1 - 2 * e, {"rho_L": S(2), "rho_R": S(2)}),
     ("nesterov", ONE, {}),
-    ("lion", ZERO, {}),
+    ("lion", ZERO, {"decay": ONE}),
+    ("adamw", ZERO, {"eps": ONE, "decay": ONE}),
+    ("sgd_penalised", ONE, {"decay": S(2)}),  # a decay follows 1/lr: 1 + p
+    ("momentum_penalised", ONE, {"decay": S(2)}),
+    ("sgdw", ONE, {"decay": S(2)}),
+    ("norm(W)/norm(G)*G + 8*W", -ONE, {}),  # lr does not move, so nor need the multiple of W
     ("adam_atan2", ZERO, {}),
     ("rmsprop", ZERO, {"eps": ONE}),
     ("adagrad", ZERO, {"eps": ONE}),
@@ -74,6 +79,11 @@ def test_a_bound_that_does_not_move_along_has_no_symmetry(rule: str) -> None:
         shift(known(rule), t="1/2")
 
 
+def test_a_matrix_with_a_damping_inside_is_no_damping() -> None:
+    with pytest.raises(NotCovered, match="scale differently"):
+        shift(parse("G @ (A + rho*I)**(-1) + 2*G"), t="1/2")
+
+
 def test_a_bound_that_is_a_damping_moves_along() -> None:
     assert shift(known("clip(G, rho)"), t="1/2").d["hidden"] == {"rho": S.Half}
 
@@ -96,7 +106,7 @@ def by_hand(
 def test_every_rule_of_the_catalogue_has_its_degrees_here() -> None:
     assert set(catalogue()) - set(BOUNDED) <= {name for name, *_ in DEGREES}
     for name, _, degrees in DEGREES:
-        assert set(known(name).dampings) == set(degrees), name
+        assert set(known(name).scaled) == set(degrees), name
 
 
 @pytest.mark.parametrize("activation", [Activation.RELU, Activation.TANH])
