@@ -58,6 +58,7 @@ Sums: TypeAlias = Mapping[tuple[str, Node], tuple[float, float]]
 OWN_AT_BASE = 0.1
 DAMPING_AT_BASE = 0.1
 DECAY_AT_BASE = 0.1
+CORRECTIONS, CLOSE = 8, 1.1
 READOUTS = 256
 MOST_NETWORKS = 16
 
@@ -251,14 +252,7 @@ def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
     A damping or decay that the user gave (``--set rho_A=0.1``) is taken as it is.
     """
     constants, problem = trial.unit_constants(), trial.problem
-    scales = trial.scales(width, constants)
-    model = dense_network(trial, scales, width, seed)
-    sums = Training(trial, model, scales, seed).step()
-    rho = {name: dict(values) for name, values in constants.rho.items()}
-    for (name, total), (other, damping) in sums.items():
-        for symbol in dampings_in(total):
-            if symbol not in trial.values and other > 0 and damping > 0:
-                rho[name][symbol] = DAMPING_AT_BASE * other / damping
+    rho = _balanced(trial, width, seed)
     decays = problem.rule.decays
     undecayed = {name: {**values, **dict.fromkeys(decays, 0.0)} for name, values in rho.items()}
     measured = measure(trial, Constants(constants.eta, undecayed), width, seed)
@@ -277,6 +271,30 @@ def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
         for symbol in (k for k in decays if k not in trial.values and share > 0):
             rho[name][symbol] *= DECAY_AT_BASE / share  # less than one inside a moving average
     return Constants(eta, rho)
+
+
+def _balanced(trial: Trial, width: int, seed: int) -> dict[str, dict[str, float]]:
+    """Each damping a tenth of what it is added to, of the least if those are several.
+
+    One step measures the terms. Where a damping does not enter in proportion (sqrt(rho)), or acts
+    on what another one is added to, a few more bring it close.
+    """
+    constants, damped = trial.unit_constants(), damped_sums(trial.problem.rule)
+    rho = {name: dict(values) for name, values in constants.rho.items()}
+    for _ in range(CORRECTIONS if damped else 0):
+        scales = trial.scales(width, Constants(constants.eta, rho))
+        model = dense_network(trial, scales, width, seed)
+        factors: dict[tuple[str, str], float] = {}
+        for (name, total), (other, damping) in Training(trial, model, scales, seed).step().items():
+            for symbol in dampings_in(damped[total][1]):
+                if symbol not in trial.values and other > 0 and damping > 0:
+                    factor = DAMPING_AT_BASE * other / damping
+                    factors[name, symbol] = min(factor, factors.get((name, symbol), math.inf))
+        for (name, symbol), factor in factors.items():
+            rho[name][symbol] *= factor
+        if all(1 / CLOSE < factor < CLOSE for factor in factors.values()):
+            break
+    return rho
 
 
 # --- the step -----------------------------------------------------------------------------------

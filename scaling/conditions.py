@@ -2,12 +2,13 @@
 
 >>> [condition.name for condition in STANDARD][:4]
 ['stable start', 'stable step', 'maximal update', 'maximal readback']
->>> {str(kind): condition.name for kind, condition in FIXED_BY.items()}
-{'damping': 'balanced damping', 'decay': 'balanced decay'}
+>>> {condition.name: str(condition.fixes) for condition in STANDARD if condition.fixes}
+{'balanced damping': 'damping', 'balanced decay': 'decay'}
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scaling.derivation import PAPER
@@ -53,6 +54,11 @@ BALANCED_DAMPING = Condition(
     f"{PAPER}, Sec. 4",
     SymbolKind.DAMPING,
 )
+BOUNDED_DAMPING = Condition(
+    "bounded damping",
+    "where balanced damping has no solution, no damping is larger than what it is added to",
+    f"{PAPER}, Sec. 4.2",
+)
 BALANCED_DECAY = Condition(
     "balanced decay",
     "one step takes a Theta(1) fraction of the weights away: learning rate x decay = Theta(1)",
@@ -65,7 +71,11 @@ STANDARD = (
     MAXIMAL_UPDATE,
     MAXIMAL_READBACK,
     BALANCED_DAMPING,
+    BOUNDED_DAMPING,
     BALANCED_DECAY,
 )
-FIXED_BY = {condition.fixes: condition for condition in STANDARD if condition.fixes is not None}
-"""Kind of hyper-parameter -> the condition that fixes its exponent."""
+
+
+def fixes(kind: SymbolKind, conditions: Iterable[Condition]) -> bool:
+    """Whether one of the conditions fixes the exponent of that kind of hyper-parameter."""
+    return any(condition.fixes is kind for condition in conditions)

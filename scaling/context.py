@@ -7,7 +7,7 @@ equations by which a damping of unknown scale balances the term that it is added
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sympy
 from sympy import Expr, Rational, S
@@ -44,7 +44,7 @@ class Regime:
 
 @dataclass(frozen=True)
 class Balance:
-    """The equation left = right between the exponents of two terms, one of them a damping."""
+    """The equation left = right between the exponents of two terms; left is the damping."""
 
     node: Node
     left: Expr
@@ -64,6 +64,7 @@ class Context:
         sampled_fisher: B is made of sampled cotangents, whose span need not contain D.
         activation: decides whether h has a mean.
         alignment: how updates meet their inputs in this layer, if that is not derived.
+        network: the contexts of all layers by name, for sums over layers.
     """
 
     sizes: Sizes
@@ -74,6 +75,7 @@ class Context:
     sampled_fisher: bool = False
     activation: Activation = Activation.RELU
     alignment: Alignment | None = None
+    network: Mapping[str, Context] = field(default_factory=dict)
     balances: list[Balance] = field(default_factory=list)
     regimes: list[Regime] = field(default_factory=list)
 
@@ -111,6 +113,10 @@ class Context:
         order = self.compare(node, x, y)
         self.regimes.append(Regime(self.sizes.layer.name, node, left, right, x, y, order))
         return order
+
+    def alone(self) -> Context:
+        """The same, keeping no record of what is read."""
+        return replace(self, balances=[], regimes=[])
 
     def exceeds(self, x: Expr, y: Rational) -> bool:
         """Whether x > y for all admissible values of the symbols."""

@@ -75,6 +75,16 @@ NORMS = Inference(
     "norms",
     "rank O(1): Frobenius and spectral norm agree, and spread over sqrt(fan_in fan_out) entries",
 )
+NEWTON_SCHULZ = Inference(
+    "Newton-Schulz",
+    "a fixed number of steps from X/norm(X) takes singular values of order one to order one",
+    "Jordan 2024",
+)
+INNER = Inference(
+    "inner product",
+    "<f(B) G g(A), G> = |f(B)^(1/2) G g(A)^(1/2)|^2 for positive f and g: nothing cancels",
+)
+OVER_LAYERS = Inference("sum over layers", "the largest layer sets the size of a positive sum")
 READBACK = Inference(
     "readback", "W_L dh with dh along W_L^T delta: LLN over fan_in, M^(1-b_L) |dh|"
 )

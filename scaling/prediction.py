@@ -80,8 +80,9 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
     updates: dict[str, Update] = {}
     regimes: dict[str, tuple[Regime, ...]] = {}
     assumptions: list[str] = []
+    contexts = problem.contexts(books, exponents.d, bounds)
     for layer in setting.layers:
-        context = problem.context(books, layer, exponents.d[layer.name], bounds)
+        context = contexts[layer.name]
         update = read_update(context, problem.rule.expression)
         lr = rate(exponents.c[layer.name])
         updates[layer.name] = replace(

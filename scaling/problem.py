@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sympy import Expr, S, Symbol
 
@@ -57,6 +57,16 @@ class Problem:
         """Exponents of the rule are non-negative."""
         known = {name: (S.Zero, S.Infinity) for name in self.rule.exponents}
         return Bounds({**known, **(extra or {})})
+
+    def contexts(
+        self, books: Ledger, scaled: Mapping[str, Mapping[str, Expr]], bounds: Bounds
+    ) -> dict[str, Context]:
+        """The contexts of all layers, each with the others beside it for sums over layers."""
+        network: dict[str, Context] = {}
+        for layer in self.setting.layers:
+            context = self.context(books, layer, scaled[layer.name], bounds)
+            network[layer.name] = replace(context, network=network)
+        return network
 
     def context(
         self,

@@ -85,8 +85,17 @@ class Rule:
     @cached_property
     def averages(self) -> tuple[str, ...]:
         """Names of the decays of moving averages, beta."""
-        options = (n.option for n in self.expression.walk() if isinstance(n, Call))
+        options = (n.option for n in self._calls("ema"))
         return tuple(dict.fromkeys(x.name for x in options if isinstance(x, Symbol)))
+
+    @cached_property
+    def sums_over_layers(self) -> tuple[Call, ...]:
+        """Every over_layers(x), operands first: with one, layers are not updated each by itself."""
+        return tuple(dict.fromkeys(self._calls("over_layers")))
+
+    def _calls(self, function: str) -> list[Call]:
+        nodes = self.expression.walk()
+        return [n for n in nodes if isinstance(n, Call) and n.function == function]
 
     @cached_property
     def constants(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from scaling.derivation import DAMPING, SUM, Step
 from scaling.entrywise import Reading, broadcast
 from scaling.language import (
     Add,
+    Call,
     Divide,
     MatMul,
     Matrix,
@@ -55,6 +56,11 @@ def add(
         numbers = "an aligned and a random part, kept apart"
         return value, Step(
             SUM, f"{left} + {right}", _size(context, value), numbers, steps, node=node
+        )
+    if context.unknown and any(is_damping(one) and _is_joint(other)
+                               for one, other in ((left, right), (right, left))):  # fmt: skip
+        raise context.not_covered(
+            node, "a damping of unknown scale added to a sum over layers", "one with a given d"
         )
     order = context.compare(node, x.main, y.main)
     if order is Order.EQUAL:
@@ -207,6 +213,10 @@ def collect(node: Node) -> list[Node]:
     go(node, Fraction(1))
     kept = [(term, factor) for term, factor in total.items() if factor != 0]
     return [term if factor > 0 else Negate(term) for term, factor in kept]
+
+
+def _is_joint(node: Node) -> bool:
+    return any(isinstance(n, Call) and n.function == "over_layers" for n in node.walk())
 
 
 def is_damping(node: Node) -> bool:
