@@ -22,7 +22,7 @@ from empirical.fit import Estimate
 from empirical.measure import Measurement
 from empirical.nodes import Line
 from empirical.store import prepare_folder, write_atomically
-from empirical.verify import Verification
+from empirical.verify import SHRINK, Verification
 from scaling.render import Format, Table, to_json
 from scaling.render import render as render_table
 
@@ -55,6 +55,8 @@ def as_table(result: Verification) -> Table:
         "dh (df in the output layer). Intervals hold the noise over seeds and the drift of slopes. "
         "size: at the widest width; limit: what it tends to, from the kernels of infinite width",
     ]
+    if any(c.quantity == SHRINK for c in result.checks):
+        notes[-1] += "; shrink: the part of the weights that a step takes away"
     reasons: dict[tuple[str, str, str], list[str]] = {}
     for c in result.checks:
         if c.note:

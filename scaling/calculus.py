@@ -44,7 +44,6 @@ from scaling.derivation import (
     GRAM,
     LLN,
     NORMS,
-    OVER_LAYERS,
     PRODUCT,
     SUM,
     Step,
@@ -67,6 +66,7 @@ from scaling.language import (
     Symbol,
     Transpose,
 )
+from scaling.network import over_layers
 from scaling.rule import evaluate_power
 from scaling.scale import HALF, Order, Scale, Size
 from scaling.shapes import Dim
@@ -394,7 +394,7 @@ def _call(context: Context, node: Call) -> Reading:
             second = read(context, node.option)
             return inner(context, node, (value, step), second, partial(_is_positive, context))
         case "over_layers":
-            return _over_layers(context, node, value, step)
+            return over_layers(context, node, (value, step), read)
         case "diag" | "block":
             return spectral.blocks(context, node, value, step)
     size = spectral.norm(context, node, value)
@@ -404,29 +404,6 @@ def _call(context: Context, node: Call) -> Reading:
 def _is_positive(context: Context, node: Node) -> bool:
     value, _ = read(context.alone(), node)
     return isinstance(value, Scalar) and value.positive
-
-
-def _over_layers(context: Context, node: Call, own: Value, step: Step) -> Reading:
-    """The sum of a positive scalar over all layers: the largest one."""
-    if not isinstance(own, Scalar) or not own.positive:
-        raise context.not_covered(
-            node, "a sum over layers of numbers that may cancel", "a positive scalar"
-        )
-    if context.unknown:  # on the way to this layer's balances, before other layers are known
-        return own, Step(OVER_LAYERS, str(node), own.size, "", (step,), node=node)
-    if not context.network:
-        raise context.not_covered(node, "a sum over layers, of which one is read alone", "them all")
-    total, steps, numbers = own.size, [step], [f"{context.sizes.layer.name} {own.size}"]
-    for name, other in context.network.items():
-        if name != context.sizes.layer.name:
-            value, _ = read(other.alone(), node.argument)
-            assert isinstance(value, Scalar), "one rule has one kind of value in every layer"
-            total = context.plus(total, value.size)
-            steps.append(Step(OVER_LAYERS, f"{node.argument} of {name}", value.size))
-            numbers.append(f"{name} {value.size}")
-    context.decide(node, node.argument, node, own.size, total)
-    text = " + ".join(numbers)
-    return Scalar(total), Step(OVER_LAYERS, str(node), total, text, tuple(steps), node=node)
 
 
 def _max(context: Context, node: Call, x: Value, step: Step) -> Reading:
