@@ -29,6 +29,11 @@ def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) ->
         raise context.not_covered(
             node, "a power of a product that is not symmetric", "a symmetric matrix"
         )
+    if p == 0:  # the identity, which keeps every direction, blocks or not
+        one = Scale.one(Size.SPECTRAL)
+        return Spectral(value.side, one, one), Step(
+            SPECTRAL_POWER, str(node), one, "the identity", (step,), node=node
+        )
     on_span, off_span = (
         size if size.is_zero and p != 0 else size**p for size in (value.on_span, value.off_span)
     )

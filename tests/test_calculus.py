@@ -218,6 +218,8 @@ OWN = [
     ("sign(G) @ R**(-1/2)", T, 1, "LLN"), ("G @ (R + diag(R))**(-1/2)", {}, 0, "aligned"),
     ("G/sqrt(row_mean(G*G))", {}, 1, "LLN"),
     ("G + W - G", {}, 0, "CLT"),
+    ("(B + rho*I)**-1 @ ((diag(B) + rho*I)**0 @ G)", {"d": 3}, 1, "aligned"),
+    ("(B + rho*I)**-1 @ ((diag(B) + rho*I)**-1 @ G)", {"d": 3}, 5, "aligned"),
 ]  # fmt: skip
 
 
