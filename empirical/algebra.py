@@ -210,6 +210,39 @@ def orth(x: Value) -> Value:
     return LowRank(low.left, u[:, keep] @ vh[keep], low.right)
 
 
+QUINTIC = 3.4445, -4.7750, 2.0315
+"""Jordan's coefficients of X -> a X + b X X^T X + c (X X^T)^2 X."""
+
+
+def newton_schulz(x: Value, steps: int) -> Value:
+    """X / norm(X) after so many steps of the quintic iteration; of zero it is zero.
+
+    It acts on singular values alone, so the core goes through it in float64 and the bases stay.
+    """
+    assert isinstance(x, Rectangular), "the language refuses it of anything else"
+    low = x.low_rank()
+    norm = low.frobenius_norm()
+    if not bool(norm > 0):
+        return low
+    core = low.core / norm
+    a, b, c = QUINTIC
+    for _ in range(steps):
+        gram = core @ core.T
+        core = a * core + (b * gram + c * gram @ gram) @ core
+    return LowRank(low.left, core, low.right)
+
+
+def inner(x: Value, y: Value) -> Value:
+    """The sum over entries of x times y."""
+    assert isinstance(x, Rectangular), "the language refuses it of anything else"
+    assert isinstance(y, Rectangular), "the language refuses it of anything else"
+    if isinstance(x, Entries) or isinstance(y, Entries):
+        return Entries((x.dense() * y.dense()).sum().double())
+    p, q = x.low_rank(), y.low_rank()
+    left, right = p.left.join(q.left), p.right.join(q.right)
+    return Entries((_on(p, left, right) * _on(q, left, right)).sum())
+
+
 def trace(x: Value) -> Value:
     """The trace of a square matrix."""
     assert isinstance(x, (Square, Blocks)), "the language refuses the trace of anything else"

@@ -112,9 +112,9 @@ def check_model(
     """Sizes of every layer of a model over widths, each judged against its role's prediction.
 
     ``inputs`` (n, ...) and ``targets`` are one batch, ``probe`` the inputs on which sizes are taken
-    (the batch itself if it is not given). ``values`` gives numbers to the rule's constants and to
-    dampings at the narrowest width, ``exponents`` to its exponent symbols; ``lr`` is the learning
-    rate of all layers there. ``scales`` replaces the derived parametrization by another, such as
+    (the batch itself if it is not given). ``values`` gives numbers to the rule's constants, and to
+    dampings and decays at the narrowest width, ``exponents`` to its exponent symbols; ``lr`` is the
+    learning rate of all layers there. ``scales`` replaces the derived parametrization by another, such as
     `standard`; predictions stay those of the derived one. ``optimizer`` replaces `RuleOptimizer` by
     any other optimizer that is to follow the rule's exponents.
 
@@ -182,7 +182,7 @@ def standard(build: Build, base: int) -> Parametrization:
     >>> def build(width):
     ...     return nn.Sequential(nn.Linear(3, width), nn.Linear(width, 2))
     >>> standard(build, 4)(16)["1.weight"]
-    LayerScales(std=0.5, lr=1.0, dampings={}, multiplier=1.0)
+    LayerScales(std=0.5, lr=1.0, scaled={}, multiplier=1.0)
     """
     at_base = fans_in(build(base))
 

@@ -227,7 +227,7 @@ def _layer(
         )
     exponents = {k: float(v) for k, v in trial.problem.settings.exponents.items()}
     layer = LayerTensors(H=h, D=d, W=torch.zeros(len(d), len(h), dtype=torch.float64), sides=sides)
-    update = evaluate(rule, layer, {**trial.values, **exponents, **scales.dampings}, State())
+    update = evaluate(rule, layer, {**trial.values, **exponents, **scales.scaled}, State())
     # D = Q S_D with S_D = d, so dW h_p = Q (update) Q_H^T h_p and Q_H^T h_p = pinv(h)^T H^T h_p
     probe = torch.linalg.pinv(h, rtol=1e-9).T @ torch.from_numpy(inputs[:n, n:])
     moved = update @ probe

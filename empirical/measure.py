@@ -3,6 +3,8 @@
     init     RMS of h_l at the start (of f in the output layer)
     own      RMS of dW_l h_{l-1}: what the layer's own updates do to its output at the start
     feature  RMS of h_l after the steps minus h_l before them (df in the output layer)
+    shrink   <W_l - W_l after the steps, W_l> / <W_l, W_l>: the part of its weights that a layer
+             loses, for rules with a decay
 
 All are taken on held-out probe samples, in float64, on a real network trained by `RuleOptimizer`.
 The data are the same at every width; the seed varies the weights only. A bias is a layer: its
@@ -12,8 +14,9 @@ The output at the start is a sum over few classes and hence noisy: its RMS is ta
 `READOUTS` independent draws of the readout weights, the first of which is the network's own.
 
 Constants that no exponent fixes are set once, at the narrowest width (`calibrate`): each damping
-to a tenth of what it is added to, then each learning rate so that the layer's own update has RMS
-0.1. They are the same at every width, so they move intercepts, never slopes.
+to a tenth of what it is added to, then each learning rate so that the layer's own update without
+decay has RMS 0.1, then each decay so that the step takes a tenth of the weights away. They are the
+same at every width, so they move intercepts, never slopes.
 """
 
 from __future__ import annotations
@@ -48,20 +51,22 @@ from scaling.language import Add, Node, Subtract, Symbol, SymbolKind
 from scaling.ledger import Layer, Loss, Role
 from scaling.problem import Exponents, Problem
 from scaling.rule import Rule
-from scaling.sums import contains_damping
+from scaling.sums import is_damping
 
 Sums: TypeAlias = Mapping[tuple[str, Node], tuple[float, float]]
 """(layer, damped sum) -> sizes of the term without and of the term with the damping."""
 
 OWN_AT_BASE = 0.1
 DAMPING_AT_BASE = 0.1
+DECAY_AT_BASE = 0.1
+CORRECTIONS, CLOSE = 8, 1.1
 READOUTS = 256
 MOST_NETWORKS = 16
 
 
 @dataclass(frozen=True)
 class Constants:
-    """What multiplies the powers of the width, by layer (and damping)."""
+    """What multiplies the powers of the width, by layer (and damping or decay)."""
 
     eta: Mapping[str, float]
     rho: Mapping[str, Mapping[str, float]]
@@ -86,9 +91,9 @@ class Trial:
         return names
 
     def unit_constants(self) -> Constants:
-        """Every constant 1, but for dampings that the user gave."""
+        """Every constant 1, but for dampings and decays that the user gave."""
         names = [layer.name for layer in self.problem.setting.layers]
-        rho = {k: self.values.get(k, 1.0) for k in self.problem.rule.dampings}
+        rho = {k: self.values.get(k, 1.0) for k in self.problem.rule.scaled}
         return Constants(dict.fromkeys(names, 1.0), {name: dict(rho) for name in names})
 
     def scales(self, width: int, constants: Constants) -> dict[str, LayerScales]:
@@ -117,11 +122,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Measured sizes of one layer; ``feature`` of the output layer is df."""
+    """Measured sizes of one layer; ``feature`` of the output layer is df, ``shrink`` may lack."""
 
     init: float
     own: float
     feature: float
+    shrink: float | None = None
+
+    def known(self) -> dict[str, float]:
+        """What was measured, by name."""
+        return {name: x for name, x in asdict(self).items() if x is not None}
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,7 @@ class Measurement:
             "rule": self.rule,
             "width": self.width,
             "seed": self.seed,
-            "sizes": {name: asdict(sizes) for name, sizes in self.sizes.items()},
+            "sizes": {name: sizes.known() for name, sizes in self.sizes.items()},
             "seconds": self.seconds,
             "peak_mb": self.peak_mb,
         }
@@ -166,7 +176,9 @@ def measure(
     with torch.no_grad():
         before = model.hidden(probe)
         readout = _readout_size(trial, model, scales, before, width, seed)
-    first = {name: p.detach().clone() for name, p in model.named_parameters() if steps > 1}
+    decays = trial.problem.rule.decays
+    keep = steps > 1 or decays
+    first = {name: p.detach().clone() for name, p in model.named_parameters() if keep}
     sums: Sums = {}
     training = Training(trial, model, scales, seed)
     for _ in range(steps):
@@ -188,7 +200,8 @@ def measure(
             size = _rms(before[l]) if l + 1 < len(before) else readout
             if layer.is_bias:
                 size = scales[layer.name].std
-            sizes[layer.name] = Sizes(size, _rms(moved), _rms(after[l] - before[l]))
+            shrink = _shrink(first[tensor], model.get_parameter(tensor)) if decays else None
+            sizes[layer.name] = Sizes(size, _rms(moved), _rms(after[l] - before[l]), shrink)
     seconds = time.perf_counter() - start
     check_finite(sizes, width, seed)
     rule = trial.problem.rule
@@ -212,7 +225,7 @@ def measure_mean(
     runs = [one(trial, constants, width, seed * MOST_NETWORKS + i) for i in range(networks)]
     sizes = {
         name: Sizes(
-            *(mean_size([asdict(run.sizes[name])[q] for run in runs]) for q in asdict(first))
+            **{q: mean_size([run.sizes[name].known()[q] for run in runs]) for q in first.known()}
         )
         for name, first in runs[0].sizes.items()
     }
@@ -235,25 +248,54 @@ def mean_size(sizes: list[float]) -> float:
 
 
 def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
-    """Constants from the narrowest width: dampings first, then learning rates.
+    """Constants from the narrowest width: dampings first, then learning rates, then decays.
 
-    A damping that the user gave (``--set rho_A=0.1``) is taken as it is.
+    A damping or decay that the user gave (``--set rho_A=0.1``) is taken as it is.
     """
-    constants = trial.unit_constants()
-    scales = trial.scales(width, constants)
-    model = dense_network(trial, scales, width, seed)
-    sums = Training(trial, model, scales, seed).step()
-    rho = {name: dict(values) for name, values in constants.rho.items()}
-    for (name, total), (other, damping) in sums.items():
-        for symbol in dampings_in(total):
-            if symbol not in trial.values and other > 0 and damping > 0:
-                rho[name][symbol] = DAMPING_AT_BASE * other / damping
-    measured = measure(trial, Constants(constants.eta, rho), width, seed)
+    constants, problem = trial.unit_constants(), trial.problem
+    rho = _balanced(trial, width, seed)
+    decays = problem.rule.decays
+    undecayed = {name: {**values, **dict.fromkeys(decays, 0.0)} for name, values in rho.items()}
+    measured = measure(trial, Constants(constants.eta, undecayed), width, seed)
     eta = {
         name: OWN_AT_BASE / sizes.own if sizes.own > 0 else 1.0
         for name, sizes in measured.sizes.items()
     }
+    if all(symbol in trial.values for symbol in decays):
+        return Constants(eta, rho)
+    scales = trial.scales(width, Constants(eta, constants.rho))
+    for name, symbol in ((name, k) for name in rho for k in decays if k not in trial.values):
+        rho[name][symbol] = DECAY_AT_BASE / (scales[name].lr * scales[name].scaled[symbol])
+    decayed = measure(trial, Constants(eta, rho), width, seed)
+    for name, sizes in decayed.sizes.items():
+        share = (sizes.shrink or 0.0) - eta[name] * (measured.sizes[name].shrink or 0.0)
+        for symbol in (k for k in decays if k not in trial.values and share > 0):
+            rho[name][symbol] *= DECAY_AT_BASE / share  # less than one inside a moving average
     return Constants(eta, rho)
+
+
+def _balanced(trial: Trial, width: int, seed: int) -> dict[str, dict[str, float]]:
+    """Each damping a tenth of what it is added to, of the least if those are several.
+
+    One step measures the terms. Where a damping does not enter in proportion (sqrt(rho)), or acts
+    on what another one is added to, a few more bring it close.
+    """
+    constants, damped = trial.unit_constants(), damped_sums(trial.problem.rule)
+    rho = {name: dict(values) for name, values in constants.rho.items()}
+    for _ in range(CORRECTIONS if damped else 0):
+        scales = trial.scales(width, Constants(constants.eta, rho))
+        model = dense_network(trial, scales, width, seed)
+        factors: dict[tuple[str, str], float] = {}
+        for (name, total), (other, damping) in Training(trial, model, scales, seed).step().items():
+            for symbol in dampings_in(damped[total][1]):
+                if symbol not in trial.values and other > 0 and damping > 0:
+                    factor = DAMPING_AT_BASE * other / damping
+                    factors[name, symbol] = min(factor, factors.get((name, symbol), math.inf))
+        for (name, symbol), factor in factors.items():
+            rho[name][symbol] *= factor
+        if all(1 / CLOSE < factor < CLOSE for factor in factors.values()):
+            break
+    return rho
 
 
 # --- the step -----------------------------------------------------------------------------------
@@ -290,8 +332,8 @@ class Training:
         rule = trial.problem.rule
         self._names = names = dict(trial.layers())
         values: dict[str, Mapping[str, float]] = {}
-        for symbol in rule.dampings:
-            values[symbol] = {n: scales[layer.name].dampings[symbol] for n, layer in names.items()}
+        for symbol in rule.scaled:
+            values[symbol] = {n: scales[layer.name].scaled[symbol] for n, layer in names.items()}
         for symbol, number in numbers_of(trial).items():
             values[symbol] = dict.fromkeys(names, number)
         self._damped = damped_sums(rule)
@@ -332,7 +374,7 @@ class Training:
 
 
 def damped_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:
-    """Every sum of a term without and a term with a damping -> (that term, the damped one).
+    """Every sum of some term and a damping -> (that term, the damping).
 
     >>> from scaling.parser import parse
     >>> damped_sums(parse("G @ (A + rho*I)**(-1)"))
@@ -341,7 +383,7 @@ def damped_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:
     found: dict[Node, tuple[Node, Node]] = {}
     for node in rule.expression.walk():
         if isinstance(node, Add | Subtract):
-            left, right = contains_damping(node.left), contains_damping(node.right)
+            left, right = is_damping(node.left), is_damping(node.right)
             if left != right:
                 found[node] = (node.right, node.left) if left else (node.left, node.right)
     return found
@@ -389,7 +431,7 @@ def dampings_in(node: Node) -> list[str]:
 
 
 def numbers_of(trial: Trial) -> dict[str, float]:
-    """The numbers of all symbols of the rule but its dampings, which differ by layer."""
+    """The numbers of all symbols of the rule but the scaled ones, which differ by layer."""
     rule = trial.problem.rule
     return {symbol: number_of(trial, symbol) for symbol in (*rule.constants, *rule.exponents)}
 
@@ -446,6 +488,12 @@ def _readout_size(
     return math.sqrt(total / READOUTS)
 
 
+def _shrink(before: Tensor, after: Tensor) -> float:
+    """The part of a tensor that is gone, along itself; 0 of nothing."""
+    norm = before.square().sum()
+    return float(((before - after) * before).sum() / norm) if norm > 0 else 0.0
+
+
 def _rms(x: Tensor) -> float:
     return float(x.square().mean().sqrt())
 
@@ -453,7 +501,7 @@ def _rms(x: Tensor) -> float:
 def check_finite(sizes: Mapping[str, Sizes], width: int, seed: int) -> None:
     """Refuse sizes that are not finite."""
     for name, layer_sizes in sizes.items():
-        for quantity, value in asdict(layer_sizes).items():
+        for quantity, value in layer_sizes.known().items():
             if value != value or value in (float("inf"), float("-inf")):
                 raise InvalidInput(
                     f"{quantity} = {value} in the {name} layer at width {width}, seed {seed}",

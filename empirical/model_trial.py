@@ -67,7 +67,7 @@ Scales: TypeAlias = Mapping[str, LayerScales]
 Parametrization: TypeAlias = Callable[[int], Scales]
 """Numbers at a width, relative to the narrowest one, where all are 1."""
 MakeOptimizer: TypeAlias = Callable[[nn.Module, Scales], torch.optim.Optimizer]
-"""An optimizer for a model whose learning rates (and dampings) are those of the scales."""
+"""An optimizer for a model whose learning rates (and dampings, decays) are those of the scales."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,17 @@ class ModelTrial:
     device: str
 
     def __post_init__(self) -> None:
-        known = (*self.rule.dampings, *self.rule.constants)
+        known = (*self.rule.scaled, *self.rule.constants)
         for symbol in self.values:
             if symbol not in known:
                 raise unknown("symbol", symbol, known)
+        for symbol in self.rule.decays:
+            if symbol not in self.values:
+                raise InvalidInput(
+                    f"no value for '{symbol}' of the rule {self.rule}",
+                    "a number for every decay, at the narrowest width",
+                    f"pass values={{'{symbol}': 0.1}}",
+                )
 
     @cached_property
     def roles(self) -> dict[str, Role]:
@@ -153,9 +160,7 @@ class ModelTrial:
             name: replace(
                 own,
                 lr=own.lr * constants.eta[name],
-                dampings={
-                    k: own.dampings.get(k, 1.0) * rho for k, rho in constants.rho[name].items()
-                },
+                scaled={k: own.scaled.get(k, 1.0) * rho for k, rho in constants.rho[name].items()},
             )
             for name, own in self.parametrization(width).items()
         }
@@ -169,7 +174,7 @@ class ModelTrial:
     def calibrated(self, lr: float | None) -> Constants:
         """Constants from the narrowest width; see coordinates.py."""
         names = list(self.parametrization(self.base))
-        given = {k: self.values.get(k, 1.0) for k in self.rule.dampings}
+        given = {k: self.values.get(k, 1.0) for k in self.rule.scaled}
         unit = Constants(dict.fromkeys(names, 1.0), {name: dict(given) for name in names})
         rho = {name: dict(given) for name in names}
         if self.optimizer is None:
@@ -294,7 +299,7 @@ class ModelTrial:
         else:
             trainable = {n for n, p in model.named_parameters() if p.requires_grad}
             own = {n: x for n, x in scales.items() if n in trainable}
-            symbols = {k: {n: x.dampings[k] for n, x in own.items()} for k in self.rule.dampings}
+            symbols = {k: {n: x.scaled[k] for n, x in own.items()} for k in self.rule.scaled}
             numbers = {k: v for k, v in self.values.items() if k not in symbols}
             powers = {k: float(v) for k, v in self.fractions.items()}
             optimizer = RuleOptimizer(

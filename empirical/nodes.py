@@ -50,7 +50,7 @@ from empirical.measure import (
     sampled_loss,
 )
 from empirical.networks import MLP
-from empirical.numbers import Update, evaluate
+from empirical.numbers import Update, evaluate_network
 from empirical.rotated import Corner, Rotation
 from empirical.spectral import Blocks, Square
 from empirical.values import Rectangular, Value
@@ -164,37 +164,34 @@ def _sizes(
     deltas = {
         layer.position: tensors[layer.name] for _, layer in trial.layers() if not layer.is_bias
     }
+    rule, sources = trial.problem.rule, {}
+    seen: dict[str, LayerTensors] = {}
     found: dict[str, dict[Step, float]] = {}
-    for name, layer in trial.layers():
-        if layer.name not in lines:
-            continue
-        seen, own = tensors[layer.name], scales[layer.name]
-        assert seen is not None, "every layer of the network was called"
-        source = input_of(layer, hidden[layer.position - 1], own).T
-        asked: dict[str, list[Step]] = {}
-        for step in lines[layer.name]:
-            asked.setdefault(step.subject, []).append(step)
-        sizes: dict[Step, float] = {}
+    for _, layer in trial.layers():
+        if layer.name in lines or rule.sums_over_layers:
+            of_layer = tensors[layer.name]
+            assert of_layer is not None, "every layer of the network was called"
+            seen[layer.name], found[layer.name] = of_layer, {}
+            below = hidden[layer.position - 1]
+            sources[layer.name] = input_of(layer, below, scales[layer.name]).T
+    asked: dict[tuple[str, str], list[Step]] = {}
+    for place, step in ((name, step) for name in lines for step in lines[name]):
+        asked.setdefault((place, step.subject), []).append(step)
 
-        def record(
-            node: Node,
-            value: Value,
-            asked: Mapping[str, Sequence[Step]] = asked,
-            sizes: dict[Step, float] = sizes,
-            seen: LayerTensors = seen,
-            source: Tensor = source,
-        ) -> None:
-            for step in asked.get(str(node), ()):
-                sizes[step] = _size(value, node, step.result.of, seen, source)
+    def record(name: str, node: Node, value: Value) -> None:
+        for step in asked.get((name, str(node)), ()):
+            size = _size(value, node, step.result.of, seen[name], sources[name])
+            found[name][step] = size
 
-        values = {**numbers_of(trial), **own.dampings}
-        update = evaluate(trial.problem.rule, seen, values, record=record)
-        for step in lines[layer.name]:
-            size = _other(step, update, source, hidden, deltas, model, name, probe)
-            if size is not None:
-                sizes[step] = size
-        found[layer.name] = sizes
-    return found
+    values = {name: {**numbers_of(trial), **scales[name].scaled} for name in seen}
+    updates = evaluate_network(rule, seen, values, record=record)
+    for parameter, layer in trial.layers():
+        for step in lines.get(layer.name, ()):
+            own = updates[layer.name], sources[layer.name]
+            other = _other(step, *own, hidden, deltas, model, parameter, probe)
+            if other is not None:
+                found[layer.name][step] = other
+    return {name: found[name] for name in lines}
 
 
 def _size(value: Value, node: Node, of: Size, layer: LayerTensors, source: Tensor) -> float:

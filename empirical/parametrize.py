@@ -1,4 +1,4 @@
-"""From exponents to numbers at a width: standard deviations, learning rates, dampings.
+"""From exponents to numbers at a width: standard deviations, learning rates, dampings, decays.
 
     std = sigma' M^-b      lr = eta' M^-c      rho = rho' M^-d      multiplier = M^-a
 
@@ -6,8 +6,8 @@ The exponents come from scaling/; the primed constants do not depend on the widt
 layer sigma' = 1/sqrt(fan_in), so that pre-activations are of order one.
 
 For your own model: `infer_roles` reads the roles of its tensors off two widths, and
-`for_model` turns derived exponents into one learning rate and one set of dampings per layer,
-relative to a base width at which you tuned:
+`for_model` turns derived exponents into one learning rate and one set of dampings and decays per
+layer, relative to a base width at which you tuned:
 
 >>> from torch import nn
 >>> from scaling.parser import parse
@@ -33,6 +33,7 @@ from sympy import Expr, S
 from torch import Tensor, nn
 
 from scaling.errors import InvalidInput, unknown
+from scaling.language import Symbol, SymbolKind
 from scaling.ledger import Layer, Role, Setting, mlp, role_of
 from scaling.rule import Rule
 from scaling.scale import exponent
@@ -42,12 +43,25 @@ from scaling.solve import derive
 
 @dataclass(frozen=True)
 class LayerScales:
-    """Numbers of one layer at one width."""
+    """Numbers of one layer at one width; ``scaled`` holds its dampings and decays."""
 
     std: float
     lr: float
-    dampings: Mapping[str, float]
+    scaled: Mapping[str, float]
     multiplier: float = 1.0
+
+    @property
+    def dampings(self) -> dict[str, float]:
+        """The dampings, by name."""
+        return self._of(SymbolKind.DAMPING)
+
+    @property
+    def decays(self) -> dict[str, float]:
+        """The decays of the weights, by name; a step takes lr times that away of them."""
+        return self._of(SymbolKind.DECAY)
+
+    def _of(self, kind: SymbolKind) -> dict[str, float]:
+        return {name: x for name, x in self.scaled.items() if Symbol(name).kind is kind}
 
 
 def power_of_width(width: int, x: Expr, name: str) -> float:
@@ -228,24 +242,28 @@ def for_model(
     lr: float = 1.0,
     dampings: Mapping[str, float] | None = None,
     exponents: Mapping[str, Fraction] | None = None,
+    decays: Mapping[str, float] | None = None,
 ) -> dict[str, LayerScales]:
     """Numbers for every tensor of a model of growing width, from what was tuned at ``base``.
 
-    ``lr`` and ``dampings`` are the values that work at the width ``base``; at ``width`` each layer
-    gets them times (width/base)^(-exponent). ``std`` is the factor for a unit initialisation at
-    the base. ``exponents`` gives values to the rule's exponent symbols. A bias (one axis) has the
-    exponents of a layer whose input is constant.
+    ``lr``, ``dampings`` and ``decays`` are the values that work at the width ``base``; at ``width``
+    each layer gets them times (width/base)^(-exponent). ``std`` is the factor for a unit
+    initialisation at the base. ``exponents`` gives values to the rule's exponent symbols. A bias
+    (one axis) has the exponents of a layer whose input is constant.
 
     Raises:
-        InvalidInput: for models that do not fit, widths below 1, unknown dampings, and exponents
-            without a value.
+        InvalidInput: for models that do not fit, widths below 1, unknown dampings or decays, and
+            exponents without a value.
     """
     for name, size in (("base", base), ("width", width)):
         if not size >= 1:
             raise InvalidInput(f"{name}={size}", "a width of at least 1", f"pass {name}=64")
-    for symbol in dampings or {}:
-        if symbol not in rule.dampings:
-            raise unknown("damping", symbol, rule.dampings)
+    asked = (("damping", dampings, rule.dampings), ("decay", decays, rule.decays))
+    for kind, given, names in asked:
+        for symbol in given or {}:
+            if symbol not in names:
+                raise unknown(kind, symbol, names)
+    tuned = {**(dampings or {}), **(decays or {})}
     fixed = Settings(exponents={k: exponent(v) for k, v in (exponents or {}).items()})
     x = derive(rule, fixed, Setting(mlp(3, biases=True))).exponents
     dimensions = {name: tensor.dim() for name, tensor in narrow.named_parameters()}
@@ -258,9 +276,8 @@ def for_model(
         result[name] = LayerScales(
             std=ratio ** -_number(x.b[key], "b"),
             lr=lr * ratio ** -_number(x.c[key], "c"),
-            dampings={
-                k: (dampings or {}).get(k, 1.0) * ratio ** -_number(d, f"d_{k}")
-                for k, d in x.d[key].items()
+            scaled={
+                k: tuned.get(k, 1.0) * ratio ** -_number(d, f"d_{k}") for k, d in x.d[key].items()
             },
         )
     return result
@@ -286,6 +303,6 @@ def at_width(
     return LayerScales(
         std=sigma * power_of_width(width, b, f"b of {name}"),
         lr=eta * power_of_width(width, c, f"c of {name}"),
-        dampings={k: rho[k] * power_of_width(width, x, f"d_{k} of {name}") for k, x in d.items()},
+        scaled={k: rho[k] * power_of_width(width, x, f"d_{k} of {name}") for k, x in d.items()},
         multiplier=power_of_width(width, a, f"a of {name}"),
     )

@@ -50,6 +50,8 @@ EXIT_CODE = {
 }
 WIDEST_DENSE = 32768
 QUANTITIES = ("init", "own", "feature")
+"""What is measured in every layer; rules with a decay have `SHRINK` beside them."""
+SHRINK = "shrink"
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:
@@ -121,7 +123,7 @@ class Verification:
 def parse_expectations(texts: Sequence[str], layers: Sequence[str]) -> dict[tuple[str, str], Expr]:
     """``quantity_layer=exponent`` -> {(quantity, layer): exponent}; df: the output's feature."""
     expected = {}
-    known = [f"{quantity}_{layer}" for layer in layers for quantity in QUANTITIES]
+    known = [f"{quantity}_{layer}" for layer in layers for quantity in (*QUANTITIES, SHRINK)]
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
@@ -206,7 +208,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 def _need_numbers(trial: Trial, prediction: Prediction) -> None:
     trial.scales(64, trial.unit_constants())
     for name, layer in prediction.layers.items():
-        for quantity in QUANTITIES:
+        for quantity in (*QUANTITIES, SHRINK):
             x = getattr(layer, quantity)
             if x is not None and not x.is_number:
                 raise InvalidInput(
@@ -290,7 +292,7 @@ def _collect(
     return {
         layer: {
             quantity: np.array([[getattr(m.sizes[layer], quantity) for m in row] for row in runs])
-            for quantity in QUANTITIES
+            for quantity in runs[0][0].sizes[layer].known()
         }
         for layer in layers
     }
@@ -307,8 +309,10 @@ def _judge(
 ) -> tuple[list[Check], list[str]]:
     checks, notes = [], []
     for layer, predicted in prediction.layers.items():
-        for quantity in QUANTITIES:
+        for quantity in sizes[layer]:
             x = expected.get((quantity, layer), getattr(predicted, quantity))
+            if x is None and quantity == SHRINK:
+                continue
             if x is None:
                 notes.append(
                     f"{name}: {quantity} of {layer} is not predicted above an unstable layer"

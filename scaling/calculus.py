@@ -17,7 +17,7 @@ larger term (sums.py). The sizes of h, delta and W come from the ledger.
 ...     {"input": S.Zero, "hidden": S.Zero, "output": S.Zero},
 ...     {"input": S.Zero, "hidden": HALF, "output": S.One},
 ... )
->>> hidden = Context(books.sizes["hidden"], dampings={})
+>>> hidden = Context(books.sizes["hidden"], scaled={})
 >>> for rule in (G, sign(G), orth(G)):
 ...     value, step = read(hidden, rule)
 ...     print(f"{rule}: entry {value.entry}, gain {value.gain}")
@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 
 from sympy import Expr, Rational, S
 
@@ -49,6 +50,7 @@ from scaling.derivation import (
 )
 from scaling.entrywise import Reading
 from scaling.errors import RuleError
+from scaling.inner import inner
 from scaling.language import (
     Add,
     Call,
@@ -62,9 +64,9 @@ from scaling.language import (
     Power,
     Subtract,
     Symbol,
-    SymbolKind,
     Transpose,
 )
+from scaling.network import over_layers
 from scaling.rule import evaluate_power
 from scaling.scale import HALF, Order, Scale, Size
 from scaling.shapes import Dim
@@ -118,19 +120,24 @@ def read(context: Context, node: Node) -> Reading:
     raise context.not_covered(node, "an unknown kind of node", "a node of the rule language")
 
 
+NOTHING = Scale.zero(Size.SCALAR)
+
+
 @dataclass(frozen=True)
 class Update:
     """What one step does to a layer's output, per unit of learning rate.
 
     ``coherent``: entry size of the part of dW h that follows the gradient; ``random``: of the part
     in random directions (a multiple of W). Only the first adds up in the layers above. ``entry``:
-    the typical entry of dW itself.
+    the typical entry of dW itself. ``multiple``: the size of that multiple of W; zero if there is
+    none.
     """
 
     coherent: Scale
     random: Scale
     step: Step
     entry: Scale
+    multiple: Scale = NOTHING
 
 
 def read_update(context: Context, node: Node) -> Update:
@@ -144,6 +151,7 @@ def read_update(context: Context, node: Node) -> Update:
     signal = value.aligned if isinstance(value, Mixture) else value
     noise = value.gaussian if isinstance(value, Mixture) else value
     coherent = random = entry = Scale.zero(Size.ENTRY)
+    multiple = NOTHING
     numbers = []
     inference = ALIGNED_UPDATE
     if isinstance(signal, Aligned):
@@ -167,6 +175,7 @@ def read_update(context: Context, node: Node) -> Update:
     if isinstance(noise, Gaussian):
         random = noise.entry * sizes.h * context.fan(Dim.FAN_IN) ** HALF
         entry = context.plus(entry, noise.entry)
+        multiple = noise.multiple
         numbers.append(f"std {noise.entry} x |h| {sizes.h} x sqrt(fan_in)")
         inference = CLT if signal is noise else inference
     if not isinstance(value, Aligned | Gaussian | Mixture):
@@ -175,7 +184,7 @@ def read_update(context: Context, node: Node) -> Update:
     line = Step(inference, "dW h per learning rate", total, " + ".join(numbers), (step,))
     if context.alignment is not None:
         line = line.because(context.alignment.assumption)
-    return Update(coherent, random, line, entry)
+    return Update(coherent, random, line, entry, multiple)
 
 
 # --- leaves -------------------------------------------------------------------------------------
@@ -184,8 +193,8 @@ def read_update(context: Context, node: Node) -> Update:
 def _symbol(context: Context, node: Symbol) -> Reading:
     if node.is_fan:
         size = context.fan(Dim(node.name))
-    elif node.kind is SymbolKind.DAMPING:
-        size = Scale.of_width(-context.dampings[node.name], Size.SCALAR)
+    elif node.kind.is_scaled:
+        size = Scale.of_width(-context.scaled[node.name], Size.SCALAR)
     else:
         size = Scale.one(Size.SCALAR)
     return Scalar(size), Step(GIVEN, str(node), size, node=node)
@@ -412,11 +421,24 @@ def _call(context: Context, node: Call) -> Reading:
             return entrywise.mean(context, node, value, step)
         case "orth":
             return spectral.orth(context, node, value, step)
+        case "newton_schulz":
+            return spectral.newton_schulz(context, node, value, step)
+        case "inner":
+            assert node.option is not None, "an inner product has two operands"
+            second = read(context, node.option)
+            return inner(context, node, (value, step), second, partial(_is_positive, context))
+        case "over_layers":
+            return over_layers(context, node, (value, step), read)
         case "diag" | "block":
             return spectral.blocks(context, node, value, step)
     norm = rotation.norm if isinstance(value, Rotated) else spectral.norm
     size = norm(context, node, value)  # type: ignore[arg-type]
     return Scalar(size), Step(NORMS, str(node), size, "", (step,), node=node)
+
+
+def _is_positive(context: Context, node: Node) -> bool:
+    value, _ = read(context.alone(), node)
+    return isinstance(value, Scalar) and value.positive
 
 
 def _max(context: Context, node: Call, x: Value, step: Step) -> Reading:

@@ -86,6 +86,16 @@ SAMPLES = Inference(
     "squares of n = Theta(1) samples do not cancel: their mean has the size of a squared entry",
     "arXiv 1806.03884",
 )
+NEWTON_SCHULZ = Inference(
+    "Newton-Schulz",
+    "a fixed number of steps from X/norm(X) takes singular values of order one to order one",
+    "Jordan 2024",
+)
+INNER = Inference(
+    "inner product",
+    "<f(B) G g(A), G> = |f(B)^(1/2) G g(A)^(1/2)|^2 for positive f and g: nothing cancels",
+)
+OVER_LAYERS = Inference("sum over layers", "the largest layer sets the size of a positive sum")
 READBACK = Inference(
     "readback", "W_L dh with dh along W_L^T delta: LLN over fan_in, M^(1-b_L) |dh|"
 )

@@ -3,11 +3,13 @@
     matrices   G A B L R W I, .T
     operators  @  **  +  -  *  /       ** on square matrices is a matrix power;
                                        *, /, ** on gradient-like matrices act entrywise
-    functions  sign abs sqrt (entrywise) . orth (polar factor) . trace norm specnorm rms (scalars)
+    functions  sign abs sqrt (entrywise) . orth newton_schulz(X, steps) (polar factor)
+               trace norm specnorm rms inner(X, Y) (scalars) . over_layers(x) (their sum)
                diag row_mean col_mean . block(X, size) . ema(X, beta) . eig (eigenvectors)
                sample_square(X) (per-sample second moment)
     scalars    fan_in fan_out, numbers, and any other lower-case name: a hyper-parameter;
-               rho*, eps* are damping, e, e_*, e1.. are exponents, all others are Theta(1)
+               rho*, eps* are damping, decay* a decay of the weights, e, e_*, e1.. are exponents,
+               all others are Theta(1)
 
 A rule is a tree of frozen nodes. Python operators build it; `parse` (parser.py) builds the same
 tree from text:
@@ -58,12 +60,21 @@ class SymbolKind(StrEnum):
     """What a hyper-parameter is, read off its name."""
 
     DAMPING = "damping"
+    DECAY = "decay"
     EXPONENT = "exponent"
     CONSTANT = "constant"
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether it scales with the width, as M^(-d); see conditions.py for what fixes d."""
+        return self in (SymbolKind.DAMPING, SymbolKind.DECAY)
 
-_DAMPING = re.compile(r"(rho|eps)\w*")
-_EXPONENT = re.compile(r"e(_\w+|\d+)?")
+
+_KINDS = {
+    SymbolKind.DAMPING: re.compile(r"(rho|eps)\w*"),
+    SymbolKind.DECAY: re.compile(r"decay\w*"),
+    SymbolKind.EXPONENT: re.compile(r"e(_\w+|\d+)?"),
+}
 _NAME = re.compile(r"[a-z]\w*")
 
 
@@ -187,7 +198,7 @@ class Matrix(Node):
 
 @dataclass(frozen=True, repr=False)
 class Symbol(Node):
-    """A hyper-parameter: a damping, an exponent, or a number of order one."""
+    """A hyper-parameter: a damping, a decay, an exponent, or a number of order one."""
 
     name: str
 
@@ -206,10 +217,9 @@ class Symbol(Node):
 
     @property
     def kind(self) -> SymbolKind:
-        """Damping (rho*, eps*), exponent (e, e_*, e1..) or a number of order one."""
-        if _DAMPING.fullmatch(self.name):
-            return SymbolKind.DAMPING
-        return SymbolKind.EXPONENT if _EXPONENT.fullmatch(self.name) else SymbolKind.CONSTANT
+        """Damping (rho*, eps*), decay (decay*), exponent (e, e_*, e1..), or else of order one."""
+        kinds = (kind for kind, names in _KINDS.items() if names.fullmatch(self.name))
+        return next(kinds, SymbolKind.CONSTANT)
 
     @property
     def is_fan(self) -> bool:
@@ -534,11 +544,21 @@ def call(name: str, *arguments: Operand) -> Node:
         )
     nodes = [as_node(argument) for argument in arguments]
     option = nodes[1] if function.option else None
-    if function.option == "size" and not (
+    if function.option in ("size", "steps") and not (
         isinstance(option, Number) and option.value.denominator == 1 and option.value >= 1
     ):
+        example = {"size": "block(A, 64)", "steps": "newton_schulz(G, 5)"}[function.option]
         raise RuleError(
-            f"block size {option}", "a positive whole number", "write for example block(A, 64)"
+            f"{name} {function.option} {option}",
+            "a positive whole number",
+            f"write for example {example}",
+        )
+    if function.option == "Y" and option is not None and option.shape != nodes[0].shape:
+        raise RuleError(
+            f"{name}({short(nodes[0])}, {short(option)}) of a {nodes[0].shape} and a "
+            f"{option.shape}",
+            "two matrices of one shape",
+            function.about,
         )
     if function.option in ("bound", "y") and option is not None and not option.shape.is_scalar:
         raise RuleError(
@@ -571,6 +591,21 @@ def sqrt(x: Node) -> Node:
 def orth(x: Node) -> Node:
     """Polar factor U V^T of X = U S V^T, on the span of X."""
     return call("orth", x)
+
+
+def newton_schulz(x: Node, steps: int = 5) -> Node:
+    """X/norm(X) after so many steps of Muon's quintic iteration."""
+    return call("newton_schulz", x, steps)
+
+
+def inner(x: Node, y: Node) -> Node:
+    """The sum over entries of X times Y."""
+    return call("inner", x, y)
+
+
+def over_layers(x: Node) -> Node:
+    """The sum of a scalar over all layers of the network."""
+    return call("over_layers", x)
 
 
 def atan(x: Node) -> Node:

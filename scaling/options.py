@@ -74,8 +74,8 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Fix a, b, c, d_<damping> (bare: all layers; or _input, _hidden, _output), or a "
-        "symbol of the rule. Repeatable.",
+        help="Fix a, b, c, d_<damping or decay> (bare: all layers; or _input, _hidden, "
+        "_output), or a symbol of the rule. Repeatable.",
     ),
 ]
 StyleOption = Annotated[Style, typer.Option("--format", help="Output format.")]

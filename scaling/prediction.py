@@ -1,6 +1,7 @@
 """`predict` evaluates one step under any exponents, as they are, and names each layer's regime.
 
     own      dW_l h_{l-1}
+    shrink   the fraction of its weights that a decay takes away
     feature  dh_l = own + W_l dh_{l-1}; df at the output
 
     unstable     something grows with the width
@@ -44,13 +45,15 @@ class LayerRegime(StrEnum):
 class LayerPrediction:
     """Exponents of what is measured in a layer; ``feature`` of the output layer is df.
 
-    ``feature`` is None above an unstable layer, where the calculus is silent.
+    ``feature`` is None above an unstable layer, where the calculus is silent; ``shrink`` where no
+    decay acts on weights that are not zero.
     """
 
     init: Expr
     own: Expr
     feature: Expr | None
     regime: LayerRegime
+    shrink: Expr | None = None
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,16 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
     updates: dict[str, Update] = {}
     regimes: dict[str, tuple[Regime, ...]] = {}
     assumptions: list[str] = []
+    contexts = problem.contexts(books, exponents.d, bounds)
     for layer in setting.layers:
-        context = problem.context(books, layer, exponents.d[layer.name], bounds)
+        context = contexts[layer.name]
         update = read_update(context, problem.rule.expression)
         lr = rate(exponents.c[layer.name])
         updates[layer.name] = replace(
-            update, coherent=update.coherent * lr, random=update.random * lr
+            update,
+            coherent=update.coherent * lr,
+            random=update.random * lr,
+            multiple=update.multiple * lr,
         )
         regimes[layer.name] = tuple(context.regimes)
         assumptions += update.step.assumptions()
@@ -94,8 +101,12 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
         initial = books.sizes[layer.name].w if layer.is_bias else books.features[layer.position]
         feature = features[layer.position]
         regime = _regime(own, feature, features[-1], layer.position == setting.depth, bounds)
+        lost = update.multiple if problem.rule.decays and not initial.is_zero else None
+        if lost is not None and bounds.order(lost.width, S.Zero) is Order.GREATER:
+            regime = LayerRegime.UNSTABLE  # a step overshoots zero
         shown = None if feature is None else feature.width
-        layers[layer.name] = LayerPrediction(initial.width, own.width, shown, regime)
+        shrink = None if lost is None or lost.is_zero else lost.width
+        layers[layer.name] = LayerPrediction(initial.width, own.width, shown, regime, shrink)
     return Prediction(problem, exponents, layers, regimes, tuple(dict.fromkeys(assumptions)))
 
 

@@ -61,9 +61,9 @@ class Table:
 def derived_table(result: Derived) -> Table:
     """Exponents by layer, with what is free and what was assumed."""
     x, rule = result.exponents, result.problem.rule
-    columns = ("layer", "a", "b", "c", *(f"d_{name}" for name in rule.dampings))
+    columns = ("layer", "a", "b", "c", *(f"d_{name}" for name in rule.scaled))
     rows = tuple(
-        (name, x.a[name], x.b[name], x.c[name], *(x.d[name][k] for k in rule.dampings))
+        (name, x.a[name], x.b[name], x.c[name], *(x.d[name][k] for k in rule.scaled))
         for name in x.b
     )
     notes = [CONVENTION]
@@ -97,24 +97,31 @@ def _alternatives(result: Derived) -> list[str]:
         for regime in regimes:
             if regime.order.value != "=":
                 notes.setdefault(f"regime in {name}: {regime}", None)
+    for shrinkage in result.shrinkages:
+        if shrinkage.order.value != "=":
+            notes.setdefault(f"regime in {shrinkage.layer}: {shrinkage}", None)
     return list(notes)
 
 
 def predicted_table(result: Prediction) -> Table:
     """Exponents of what one step does, by layer."""
     rule = result.problem.rule
+    decays = any(x.shrink is not None for x in result.layers.values())
     rows = tuple(
-        (name, x.init, x.own, "not covered" if x.feature is None else x.feature, str(x.regime))
+        (
+            name, x.init, x.own, *([x.shrink] if decays else []),
+            "not covered" if x.feature is None else x.feature, str(x.regime),
+        )
         for name, x in result.layers.items()
-    )
+    )  # fmt: skip
     notes = (
         "sizes ~ M^(exponent). init: h at the start (f in the output layer); own: dW h; "
-        "feature: dh (df in the output layer)",
+        "feature: dh (df in the output layer)"
+        + (", shrink: the fraction of the weights that a step takes away" if decays else ""),
         *(f"assumed: {text}" for text in result.assumptions),
     )
-    return Table(
-        _title(rule.name, str(rule)), ("layer", "init", "own", "feature", "regime"), rows, notes
-    )
+    columns = ("layer", "init", "own", *(["shrink"] if decays else []), "feature", "regime")
+    return Table(_title(rule.name, str(rule)), columns, rows, notes)
 
 
 def compared_table(left: str, right: str, result: Comparison) -> Table:
@@ -321,6 +328,7 @@ def predicted_json(result: Prediction) -> dict[str, Any]:
                 "init": str(x.init),
                 "own": str(x.own),
                 "feature": None if x.feature is None else str(x.feature),
+                **({} if x.shrink is None else {"shrink": str(x.shrink)}),
                 "regime": str(x.regime),
             }
             for name, x in result.layers.items()

@@ -1,11 +1,13 @@
 """`derive` solves the conditions for b, c and d.
 
-In three triangular stages, each exact linear algebra over the rationals:
+In four triangular stages, each exact linear algebra over the rationals:
 
     b   from stable start (h_l = Theta(1)) forward through the network, and from maximal readback
         (b_L = 1) at the output;
-    d   from balanced damping: each damping equals what it is added to;
-    c   from maximal update: the learning rate is the largest that keeps a step stable.
+    d   of dampings from balanced damping: each damping equals what it is added to; where one
+        damping meets sizes that differ, from bounded damping: it equals the smallest;
+    c   from maximal update: the learning rate is the largest that keeps a step stable;
+    d   of decays from balanced decay: a step takes a Theta(1) fraction of the weights away.
 
 What is given is kept, and the condition that would have fixed it is then not imposed. What no
 condition fixes stays a symbol and is reported as free.
@@ -15,7 +17,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice, permutations
 
 import sympy
 from sympy import Expr, S, Symbol
@@ -23,23 +26,29 @@ from sympy import Expr, S, Symbol
 from scaling.alignment import Alignment, as_assumption
 from scaling.calculus import Update, read_update
 from scaling.conditions import (
-    BALANCED_DAMPING,
+    BALANCED_DECAY,
+    BOUNDED_DAMPING,
     MAXIMAL_READBACK,
     MAXIMAL_UPDATE,
     STABLE_START,
     STABLE_STEP,
     STANDARD,
     Condition,
+    fixes,
 )
 from scaling.context import Balance, Regime
+from scaling.decay import Shrinkage, balanced, decays_alone, shrinkage
 from scaling.derivation import ALIGNMENT, CONDITION, READBACK, Step
 from scaling.errors import Conflict
+from scaling.language import SymbolKind
 from scaling.ledger import Layer, Ledger, Setting, ledger
 from scaling.problem import Exponents, Problem, rate
 from scaling.readback import reach
 from scaling.rule import Rule
-from scaling.scale import HALF, Bounds, Order
+from scaling.scale import HALF, Bounds, Order, Scale, Size
 from scaling.settings import Settings
+
+MOST_ORDERS = 720
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,13 @@ class Derived:
     updates: Mapping[str, Update]
     regimes: Mapping[str, tuple[Regime, ...]]
     bounds: Bounds
+
+    @property
+    def shrinkages(self) -> list[Shrinkage]:
+        """What a step takes away of the weights, layer by layer where it does."""
+        x = self.exponents.c
+        found = (shrinkage(k, u, rate(x[k]), self.bounds) for k, u in self.updates.items())
+        return [one for one in found if one is not None]
 
 
 def derive(
@@ -96,18 +112,41 @@ def derive(
     steps: dict[str, Step] = {}
     updates: dict[str, Update] = {}
     regimes: dict[str, tuple[Regime, ...]] = {}
+    weaker: dict[str, str] = {}
     for layer in problem.setting.layers:
-        d[layer.name] = _dampings(problem, books, layer, bounds, imposed)
-        context = problem.context(books, layer, d[layer.name], bounds)
+        d[layer.name], weaker[layer.name] = _dampings(problem, books, layer, bounds, imposed)
+    contexts = problem.contexts(books, d, bounds)
+    solved = {
+        layer.name: _decays(problem, layer, d[layer.name], imposed)
+        for layer in problem.setting.layers
+    }
+    for layer in problem.setting.layers:
+        if solved[layer.name]:  # decays follow from c, and c from the descent alone
+            update = read_update(contexts[layer.name], rule.expression)
+            lr, _ = _learning_rate(problem, layer, descent(update), a, b, bounds, imposed)
+            decays_alone(update, solved[layer.name], layer.name, rule.expression)
+            equation = balanced(update, rate(lr), rule.expression)
+            solution = _gauss_jordan([equation], solved[layer.name], layer)
+            d[layer.name] = {k: sympy.expand(x.subs(solution)) for k, x in d[layer.name].items()}
+    contexts = problem.contexts(books, d, bounds)
+    for layer in problem.setting.layers:
+        context = contexts[layer.name]
         update = read_update(context, rule.expression)
-        c[layer.name], step = _learning_rate(problem, layer, update, a, b, bounds, imposed)
+        moved = descent(update) if solved[layer.name] else update
+        c[layer.name], step = _learning_rate(problem, layer, moved, a, b, bounds, imposed)
+        for k in rule.decays if solved[layer.name] else ():
+            size, multiple = rate(d[layer.name][k]), update.multiple
+            text = f"{BALANCED_DECAY.name}: {rate(c[layer.name])} x {multiple} = 1"
+            step = Step(CONDITION, f"{k} of {layer.name}", size, text, (step,))
+        if weaker[layer.name]:
+            step = step.because(weaker[layer.name])
         for text in given_b:
             step = step.because(text)
         steps[layer.name], updates[layer.name] = step, update
         regimes[layer.name] = tuple(context.regimes)
-        solved = (c[layer.name], *d[layer.name].values())
-        symbols = {x.name for value in solved for x in value.free_symbols}
-        unknown = (*(f"d_{k}_{layer.name}" for k in rule.dampings), f"c_{layer.name}")
+        values = (c[layer.name], *d[layer.name].values())
+        symbols = {x.name for value in values for x in value.free_symbols}
+        unknown = (*(f"d_{k}_{layer.name}" for k in rule.scaled), f"c_{layer.name}")
         free += [name for name in unknown if name in symbols]
         assumptions += step.assumptions()
     return Derived(
@@ -199,29 +238,55 @@ def _dampings(
     layer: Layer,
     bounds: Bounds,
     conditions: tuple[Condition, ...],
-) -> dict[str, Expr]:
-    """Stage 2: d, from the balances that reading the rule records."""
+) -> tuple[dict[str, Expr], str]:
+    """Stage 2: d of dampings, from the balances that reading the rule records; decays stay open.
+
+    With it the assumption that is made where the balances have no solution.
+    """
     given = {k: v for (k, name), v in problem.settings.d.items() if name == layer.name}
-    symbols = {k: Symbol(f"d_{k}_{layer.name}") for k in problem.rule.dampings if k not in given}
-    start = {name: given.get(name, symbols.get(name, S.Zero)) for name in problem.rule.dampings}
-    if not symbols or BALANCED_DAMPING not in conditions:
-        return start
-    context = problem.context(books, layer, start, bounds, symbols.values())
+    start = {k: given.get(k, Symbol(f"d_{k}_{layer.name}")) for k in problem.rule.scaled}
+    unknown = [start[k] for k in problem.rule.dampings if k not in given]
+    if not unknown or not fixes(SymbolKind.DAMPING, conditions):
+        return start, ""
+    context = problem.context(books, layer, start, bounds, unknown)
     read_update(context, problem.rule.expression)
-    solution = _solve_balances(context.balances, list(symbols.values()), layer)
-    return {name: sympy.expand(x.subs(solution)) for name, x in start.items()}
+    try:
+        solution, weaker = _gauss_jordan(context.balances, unknown, layer), ""
+    except Conflict:
+        if BOUNDED_DAMPING not in conditions:
+            raise
+        solution, weaker = _bounded(context.balances, unknown, layer, bounds)
+    return {name: sympy.expand(x.subs(solution)) for name, x in start.items()}, weaker
 
 
-def _solve_balances(
-    balances: list[Balance], unknowns: list[Symbol], layer: Layer
+def _decays(
+    problem: Problem, layer: Layer, d: Mapping[str, Expr], conditions: tuple[Condition, ...]
+) -> list[Symbol]:
+    """The exponents of decays that are to be solved for."""
+    if not fixes(SymbolKind.DECAY, conditions):
+        return []
+    asked = [Symbol(f"d_{k}_{layer.name}") for k in problem.rule.decays]
+    return [symbol for symbol in asked if symbol in d.values()]
+
+
+def descent(update: Update) -> Update:
+    """The update without its multiple of W."""
+    return replace(update, random=Scale.zero(Size.ENTRY), multiple=Scale.zero(Size.SCALAR))
+
+
+def _gauss_jordan(
+    balances: Iterable[Balance], unknowns: list[Symbol], layer: Layer, strict: bool = True
 ) -> dict[Symbol, Expr]:
-    """Gauss-Jordan elimination of equations affine in the unknowns."""
+    """Elimination of equations affine in the unknowns; ``strict`` refuses those without solution.
+
+    Otherwise an equation that contradicts the ones before it is left out.
+    """
     solution: dict[Symbol, Expr] = {}
     for balance in balances:
         equation = sympy.expand((balance.left - balance.right).subs(solution))
         pivot = next((u for u in unknowns if equation.has(u)), None)
         if pivot is None:
-            if equation != 0:
+            if equation != 0 and strict:
                 raise Conflict(
                     f"a damping in '{balance.node}' of the {layer.name} layer that would have to "
                     f"balance two sizes that differ by M^({equation})",
@@ -241,6 +306,31 @@ def _solve_balances(
         solution = {u: sympy.expand(x.subs(pivot, value)) for u, x in solution.items()}
         solution[pivot] = value
     return solution
+
+
+def _bounded(
+    balances: list[Balance], unknowns: list[Symbol], layer: Layer, bounds: Bounds
+) -> tuple[dict[Symbol, Expr], str]:
+    """The largest dampings of which none is larger than what it is added to.
+
+    Some sums are then balanced, and those fix the dampings; the others are left undamped. Which
+    is which follows from trying: a few sums have few orders.
+
+    Raises:
+        Conflict: if there is no such solution, or symbols leave it open.
+    """
+    distinct = list({(b.left, b.right): b for b in balances}.values())
+    for order in islice(permutations(distinct), MOST_ORDERS):
+        solution = _gauss_jordan(order, unknowns, layer, strict=False)
+        excess = {b: sympy.expand((b.left - b.right).subs(solution)) for b in distinct}
+        if all(bounds.order(x, S.Zero) in (Order.LESS, Order.EQUAL) for x in excess.values()):
+            loose = [f"'{b.node}' by M^({x})" for b, x in excess.items() if x != 0]
+            return solution, (
+                f"balanced damping has no solution in the {layer.name} layer: the largest one that "
+                f"drowns nothing is too small in {', '.join(loose)}"
+            )
+    _gauss_jordan(balances, unknowns, layer)
+    raise AssertionError("balances without a conflict are solved before")
 
 
 def _learning_rate(

@@ -16,6 +16,7 @@ from scaling.derivation import DAMPING, SUM, Step
 from scaling.entrywise import Reading, broadcast
 from scaling.language import (
     Add,
+    Call,
     Divide,
     MatMul,
     Matrix,
@@ -27,7 +28,7 @@ from scaling.language import (
     Symbol,
     SymbolKind,
 )
-from scaling.scale import Order, Size
+from scaling.scale import Order, Scale, Size
 from scaling.shapes import Dim
 from scaling.values import (
     Aligned,
@@ -53,7 +54,14 @@ def add(
     if isinstance(x, Gaussian | Mixture) or isinstance(y, Gaussian | Mixture):
         value = _mix(context, node, x, y)
         numbers = "an aligned and a random part, kept apart"
-        return value, Step(SUM, f"{left} + {right}", value.main, numbers, steps, node=node)
+        return value, Step(
+            SUM, f"{left} + {right}", _size(context, value), numbers, steps, node=node
+        )
+    if context.unknown and any(is_damping(one) and _is_joint(other)
+                               for one, other in ((left, right), (right, left))):  # fmt: skip
+        raise context.not_covered(
+            node, "a damping of unknown scale added to a sum over layers", "one with a given d"
+        )
     order = context.compare(node, x.main, y.main)
     if order is Order.EQUAL:
         x, y = _balanced(context, x, y)
@@ -61,7 +69,7 @@ def add(
     context.regimes.append(regime)
     value = _add(context, node, x, y, order)
     difference = isinstance(left, Negate) or isinstance(right, Negate)
-    damped = not difference and contains_damping(left) != contains_damping(right)
+    damped = not difference and is_damping(left) != is_damping(right)
     assumption = f"the terms of {node} do not cancel" if order is Order.EQUAL and not damped else ""
     inference = DAMPING if damped else SUM
     return value, Step(
@@ -151,6 +159,12 @@ def _mix(context: Context, node: Node, x: Value, y: Value) -> Value:
     return Mixture(signal, noise) if signal else noise
 
 
+def _size(context: Context, value: Value) -> Scale:
+    if isinstance(value, Mixture):
+        return context.plus(value.aligned.entry, value.gaussian.entry)
+    return value.main
+
+
 def _parts(value: Value) -> tuple[Gaussian | None, Aligned | None]:
     match value:
         case Mixture(aligned, gaussian):
@@ -200,6 +214,26 @@ def collect(node: Node) -> list[Node]:
     go(node, Fraction(1))
     kept = [(term, factor) for term, factor in total.items() if factor != 0]
     return [term if factor > 0 else Negate(term) for term, factor in kept]
+
+
+def _is_joint(node: Node) -> bool:
+    return any(isinstance(n, Call) and n.function == "over_layers" for n in node.walk())
+
+
+def is_damping(node: Node) -> bool:
+    """Whether a node is a damping times something, and not a matrix with one inside.
+
+    >>> from scaling.language import A, G, I, symbol, trace
+    >>> damping = symbol("rho") * trace(A) * I
+    >>> is_damping(damping), is_damping(G @ (A + damping) ** (-1))
+    (True, False)
+    """
+    match node:
+        case Symbol():
+            return node.kind is SymbolKind.DAMPING
+        case Add() | Subtract():
+            return all(map(is_damping, node.children))
+    return any(map(is_damping, node.children))
 
 
 def contains_damping(node: Node) -> bool:

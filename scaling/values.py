@@ -23,7 +23,7 @@ from enum import StrEnum
 
 from sympy import Expr, S
 
-from scaling.scale import Scale
+from scaling.scale import Scale, Size
 from scaling.shapes import Dim
 
 
@@ -67,6 +67,7 @@ class Behaviour:
 
 LINEAR = Behaviour(Parity.ODD, S.One)
 CONSTANT = Behaviour(Parity.EVEN, S.Zero)
+ONE = Scale.one(Size.SCALAR)
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,11 @@ class Aligned:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Independent entries: W itself."""
+    """Independent entries: a multiple of W; ``multiple`` is its size in units of W."""
 
     entry: Scale
     transposed: bool = False
+    multiple: Scale = ONE
 
     @property
     def main(self) -> Scale:
@@ -168,7 +170,7 @@ class Mixture:
     @property
     def main(self) -> Scale:
         """The size by which terms of a sum are compared."""
-        return self.aligned.entry
+        return self.aligned.entry + self.gaussian.entry
 
 
 @dataclass(frozen=True)
@@ -244,11 +246,14 @@ def times(value: Value, factor: Scale) -> Value:
             return replace(value, on_span=on_span * factor, off_span=off_span * factor)
         case Aligned(gain=gain, entry=entry):
             return replace(value, gain=gain * factor, entry=entry * factor)
-        case Gaussian(entry=entry) | Vector(entry=entry):
+        case Gaussian(entry=entry, multiple=multiple):
+            return replace(value, entry=entry * factor, multiple=multiple * factor)
+        case Vector(entry=entry):
             return replace(value, entry=entry * factor)
         case Mixture(aligned, gaussian):
             scaled = replace(aligned, gain=aligned.gain * factor, entry=aligned.entry * factor)
-            return Mixture(scaled, replace(gaussian, entry=gaussian.entry * factor))
+            entry, multiple = gaussian.entry * factor, gaussian.multiple * factor
+            return Mixture(scaled, replace(gaussian, entry=entry, multiple=multiple))
         case Rotation(factor=old):
             return replace(value, factor=old * factor)
         case Rotated(inner, off):

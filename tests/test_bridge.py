@@ -32,7 +32,8 @@ from empirical.capture import Loss as SampledLoss
 from empirical.data import given
 from empirical.layer import LayerTensors
 from empirical.measure import Constants, Trial, blas_threads, calibrate, dense_network, loss_of
-from empirical.numbers import evaluate
+from empirical.numbers import evaluate_network
+from empirical.parametrize import LayerScales
 from empirical.rotated import Corner
 from empirical.rotated import Rotation as Eigenvectors
 from empirical.spectral import Blocks, Square
@@ -235,16 +236,21 @@ def prepare(case: Case) -> tuple[Trial, Start]:
 
 
 def measured(
-    trial: Trial, start: Start, layer: str, width: int, seed: int, dampings: Mapping[str, float]
+    trial: Trial, start: Start, layer: str, width: int, seed: int, scales: Mapping[str, LayerScales]
 ) -> dict[tuple[Node, str], float]:
-    x, probe = tensors(start, width, seed)[layer]
+    seen = tensors(start, width, seed)
+    x, probe = seen[layer]
     found: dict[tuple[Node, str], float] = {}
 
-    def record(node: Node, value: Value) -> None:
-        found.update({(node, q): size for q, size in sizes(value, node, x, probe).items()})
+    def record(name: str, node: Node, value: Value) -> None:
+        if name == layer:
+            found.update({(node, q): size for q, size in sizes(value, node, x, probe).items()})
 
+    rule = trial.problem.rule
     powers = {k: float(e) for k, e in trial.problem.settings.exponents.items()}
-    evaluate(trial.problem.rule, x, {**trial.values, **powers, **dampings}, record=record)
+    layers = {k: y for k, (y, _) in seen.items() if k == layer or rule.sums_over_layers}
+    values = {k: {**trial.values, **powers, **scales[k].scaled} for k in layers}
+    evaluate_network(rule, layers, values, record=record)
     return found
 
 
@@ -255,10 +261,11 @@ def readings(case: Case) -> Iterator[Reading]:
     books = ledger(problem.setting, table.a, table.b)
     constants = calibrate(trial, case.widths[0])
     scales = {width: trial.scales(width, constants) for width in case.widths}
+    contexts = problem.contexts(books, table.d, problem.bounds())
     for layer in problem.setting.layers:
-        context = problem.context(books, layer, table.d[layer.name], problem.bounds())
+        context = contexts[layer.name]
         runs = [
-            [measured(trial, start, layer.name, m, s, scales[m][layer.name].dampings)
+            [measured(trial, start, layer.name, m, s, scales[m])
              for s in range(case.seeds)]
             for m in case.widths
         ]  # fmt: skip
@@ -390,6 +397,10 @@ REFUSED = {
     "abs(G)**(1/2) * G / abs(G)**2": "blow up", "G * rms(G**(-1))": "blow up",
     "G * row_mean(abs(G)**(-1))": "blow up", "G @ diag(A)**(-1)": "blow up",
     "G / (G*G + eps); d_eps=4": "blow up", "sign(G - row_mean(G))": "odd and even terms",
+    "newton_schulz(sign(G), 5)": "singular values that vanish",
+    "G * inner(sign(G), G)": "may be orthogonal", "G * inner(G, (A @ R @ G.T).T)": "orthogonal",
+    "G * over_layers(inner(G, G) - norm(G))": "may cancel",
+    "G / (over_layers(norm(G)) + eps)": "a damping of unknown scale added to a sum over layers",
     "orth(row_mean(G) @ col_mean(abs(G)))": "not odd in delta and in h",
     "(row_mean(G) @ col_mean(G*G)) @ (row_mean(G) @ col_mean(G*G)).T @ G": "Gram matrix",
     "G * (B @ abs(G))": "overlaps with its span in the mean only",

@@ -218,6 +218,8 @@ OWN = [
     ("sign(G) @ R**(-1/2)", T, 1, "LLN"), ("G @ (R + diag(R))**(-1/2)", {}, 0, "aligned"),
     ("G/sqrt(row_mean(G*G))", {}, 1, "LLN"),
     ("G + W - G", {}, 0, "CLT"),
+    ("(B + rho*I)**-1 @ ((diag(B) + rho*I)**0 @ G)", {"d": 3}, 1, "aligned"),
+    ("(B + rho*I)**-1 @ ((diag(B) + rho*I)**-1 @ G)", {"d": 3}, 5, "aligned"),
 ]  # fmt: skip
 
 
@@ -308,7 +310,9 @@ def test_a_derivation_is_a_well_formed_tree(name: str) -> None:
             assert line.subject
         carried = {s.assumption for s in step.walk()} - {""}
         assert carried == set(step.assumptions()) <= set(found.assumptions)
-        assert step.subject == f"c of {layer}"
+        last = [*found.problem.rule.decays, "c"][0]
+        assert step.subject == f"{last} of {layer}"
+        assert f"c of {layer}" in {line.subject for line in lines}
         assert found.updates[layer].step in lines
     reachable = {text for step in found.steps.values() for text in step.assumptions()}
     assert reachable == set(found.assumptions)

@@ -292,6 +292,7 @@ def test_a_numpy_number_is_a_number() -> None:
 
 KINDS = [
     *((name, SymbolKind.DAMPING) for name in ("rho", "rho_A", "rho2", "eps", "eps_1", "epsilon")),
+    *((name, SymbolKind.DECAY) for name in ("decay", "decay_1", "decays")),
     *((name, SymbolKind.EXPONENT) for name in ("e", "e_A", "e1", "e_out", "e12")),
     *((name, SymbolKind.CONSTANT) for name in ("beta", "eta", "lam", "er", "e1a", "r")),
 ]
@@ -303,10 +304,12 @@ def test_the_kind_of_a_hyper_parameter_is_read_off_its_name(name: str, kind: Sym
     rule = parse(f"{name} * G")
     groups = {
         SymbolKind.DAMPING: rule.dampings,
+        SymbolKind.DECAY: rule.decays,
         SymbolKind.EXPONENT: rule.exponents,
         SymbolKind.CONSTANT: rule.constants,
     }
     assert groups == {k: ((name,) if k is kind else ()) for k in SymbolKind}
+    assert rule.scaled == ((name,) if kind.is_scaled else ())
 
 
 def test_names_are_collected_once_in_order_of_appearance() -> None:

@@ -96,7 +96,7 @@ def two_dense_steps(t: Trial, constants: Constants, width: int, seed: int) -> di
     model = dense_network(t, scales, width, seed)
     rule, names = t.problem.rule, dict(t.layers())
     values: dict[str, object] = {
-        s: {n: scales[layer.name].dampings[s] for n, layer in names.items()} for s in rule.dampings
+        s: {n: scales[layer.name].scaled[s] for n, layer in names.items()} for s in rule.scaled
     }
     given_values = {**t.values, **{k: float(v) for k, v in t.problem.settings.exponents.items()}}
     values |= {s: given_values[s] for s in (*rule.constants, *rule.exponents)}

@@ -126,7 +126,7 @@ class _Run:
 
     def _learner(self, start: Network, name: str) -> Learner | RowLearner:
         rule, weight = self.trial.problem.rule, start.parameters[name].weight
-        values = {**numbers_of(self.trial), **self.scales[name].dampings}
+        values = {**numbers_of(self.trial), **self.scales[name].scaled}
         coordinates = Coordinates(Span(weight.rows), Span(weight.columns), self.steps)
         kind = Learner if path_of(rule) is Path.CORE else RowLearner
         return kind(rule, values, coordinates)

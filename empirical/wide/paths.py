@@ -7,8 +7,8 @@
            and O(M) memory
 
 What neither covers: the weights W; functions of the whole of a matrix that has no small core, as
-orth(sign(G)), A @ sign(G); blocks; entries of matrices with one side in an eigenbasis. Such rules
-are measured on dense networks.
+orth(sign(G)), A @ sign(G); blocks; sums over layers; entries of matrices with one side in an
+eigenbasis. Such rules are measured on dense networks.
 
 >>> from scaling.parser import parse
 >>> path_of(parse("orth(G @ (A + rho*I)**(-1))")), path_of(parse("sign(G)"))
@@ -42,7 +42,9 @@ from scaling.shapes import Dim
 WIDEST_ROWS = 2**18
 """The widest layer whose entries are made one by one: 7e10 of them, some minutes."""
 
-_SPECTRAL = ("orth", "trace", "norm", "specnorm", "rms", "ema", "eig")
+_SPECTRAL = (
+    "orth", "newton_schulz", "inner", "trace", "norm", "specnorm", "rms", "ema", "eig",
+)  # fmt: skip
 _ENTRYWISE = ("sign", "abs", "sqrt", "atan", "clip", "ema")
 SUMS = ("row_mean", "col_mean", "norm", "rms")
 """Functions that add up entries of a matrix."""
@@ -158,7 +160,8 @@ def _sees_entries(node: Node) -> bool:
         case Matrix(name):
             return name == "W"
         case Call(function, argument):
-            return function not in _SPECTRAL and not argument.shape.is_scalar
+            joint = function == "over_layers"  # one layer does not know the others
+            return joint or (function not in _SPECTRAL and not argument.shape.is_scalar)
         case Multiply(left, right) | Divide(left, right):
             return not left.shape.is_scalar and not right.shape.is_scalar
         case Add(left, right) | Subtract(left, right):
