@@ -114,9 +114,9 @@ def check_model(
     ``inputs`` (n, ...) and ``targets`` are one batch, ``probe`` the inputs on which sizes are taken
     (the batch itself if it is not given). ``values`` gives numbers to the rule's constants, and to
     dampings and decays at the narrowest width, ``exponents`` to its exponent symbols; ``lr`` is the
-    learning rate of all layers there. ``scales`` replaces the derived parametrization by another, such as
-    `standard`; predictions stay those of the derived one. ``optimizer`` replaces `RuleOptimizer` by
-    any other optimizer that is to follow the rule's exponents.
+    learning rate of all layers there. ``scales`` replaces the derived parametrization by another,
+    such as `standard`; predictions stay those of the derived one. ``optimizer`` replaces
+    `RuleOptimizer` by any other optimizer that is to follow the rule's exponents.
 
     Raises:
         InvalidInput: for models whose layers `RuleOptimizer` or `for_model` refuse, symbols without
