@@ -3,7 +3,8 @@
 The input is a table of final losses (widths, seeds, rates) at rates 2^v on one grid. Everything is
 computed on the mean over seeds of log loss, and a loss is cut off at the loss before training: a
 run that diverged has learned nothing. The best rate of a width is the vertex of the parabola
-through the lowest point of the grid and its two neighbours, in log2 rate.
+fitted to the lowest point of the grid and its `WINDOW` neighbours on either side, in log2 rate: wide
+enough not to jump between two dents of one basin.
 
 Three measures, after the abstract of arXiv 2605.21486 (Kalra and Barkeshli, "Quantifying
 Hyperparameter Transfer and the Importance of Embedding Layer Learning Rate": quality of the
@@ -44,7 +45,8 @@ from empirical.verdict import Verdict, judge_interval
 from scaling.errors import InvalidInput
 
 Floats: TypeAlias = NDArray[np.float64]
-RESAMPLES = 400
+RESAMPLES = 200
+WINDOW = 2
 TOLERATED = 0.05
 """The share of the loss that a tolerable rate may cost."""
 
@@ -126,22 +128,24 @@ class Transfer:
 
 
 def best_rate(rates: Sequence[float], logs: ArrayLike) -> tuple[float, float]:
-    """The log2 rate of the lowest loss, and the curvature of log loss there.
+    """The log2 rate of the lowest loss, and the curvature of log loss there (0 at an edge).
 
     >>> v = [-3.0, -2.0, -1.0, 0.0]
-    >>> best_rate(v, [(x + 1.25) ** 2 for x in v])
+    >>> rate, curvature = best_rate(v, [(x + 1.25) ** 2 for x in v])
+    >>> round(rate, 6), round(curvature, 6)
     (-1.25, 2.0)
     """
     y = np.asarray(logs, dtype=np.float64)
     k = int(np.argmin(y))
-    step = rates[1] - rates[0]
     if k in (0, len(y) - 1):
         return float(rates[k]), 0.0
-    second = y[k - 1] - 2 * y[k] + y[k + 1]
+    near = slice(max(0, k - WINDOW), k + WINDOW + 1)
+    x = np.asarray(rates)[near] - rates[k]
+    second, first, _ = np.polyfit(x, y[near], 2)
     if second <= 0:
         return float(rates[k]), 0.0
-    shift = (y[k - 1] - y[k + 1]) / (2 * second)  # within half a step, since y[k] is the lowest
-    return float(rates[k] + step * shift), float(second / step**2)
+    shift = float(np.clip(-first / (2 * second), x[0], x[-1]))
+    return float(rates[k]) + shift, float(2 * second)
 
 
 def transfer(losses: Losses, seed: int = 0) -> Transfer:

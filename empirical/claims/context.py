@@ -15,10 +15,10 @@ another version of the format is refused (store.py), never mixed in.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,10 @@ class Sizes:
     """Sizes of one tier.
 
     ``wide``: widths exact in law, and seeds of each. ``deep``: the same where several steps are
-    taken. ``dense``: widths where matrices are in memory. ``margin``: around an exponent.
-    ``train``: widths of trained networks; ``rates``: learning rates in steps of sqrt(2) or 2;
-    ``seeds`` and ``steps`` of training.
+    taken. ``dense``: widths where matrices are in memory. ``margin``: around an exponent, below half of
+    1/4, the smallest step between exponents that theory knows.
+    ``train``: widths of trained networks; ``rates``: learning rates per doubling; ``seeds`` and
+    ``steps`` of training.
     """
 
     wide: tuple[int, ...]
@@ -63,16 +64,16 @@ def _powers(base: int, first: int, last: int) -> tuple[int, ...]:
 
 SIZES = {
     Tier.ci: Sizes(
-        _powers(4, 4, 8), 6, _powers(4, 4, 7), _powers(2, 6, 10), 0.05,
-        (32, 64, 128, 256), 9, 4, 24,
+        _powers(4, 4, 8), 6, _powers(4, 4, 7), _powers(2, 6, 10), 0.1,
+        (128, 256, 512), 1, 5, 16,
     ),
     Tier.desk: Sizes(
         _powers(4, 4, 10), 8, _powers(4, 4, 8), _powers(2, 6, 12), 0.02,
-        _powers(2, 6, 10), 13, 8, 100,
+        _powers(2, 6, 10), 2, 8, 100,
     ),
     Tier.paper: Sizes(
         _powers(4, 4, 11), 16, _powers(4, 4, 9), _powers(2, 6, 13), 0.02,
-        _powers(2, 9, 14), 17, 8, 400,
+        _powers(2, 9, 14), 2, 8, 400,
     ),
 }  # fmt: skip
 
@@ -113,6 +114,10 @@ class Context:
         object.__setattr__(self, "_temporary", tempfile.TemporaryDirectory(prefix="claims-"))
         return Path(self.__dict__["_temporary"].name)
 
+    def require(self) -> None:
+        """Open both stores, so that what is wrong with them is known before anything is run."""
+        _ = self.records, self._cells
+
     @cached_property
     def _cells(self) -> Store:
         return Store(self.store_folder, "cells.jsonl", frozenset())
@@ -135,6 +140,27 @@ class Context:
         if found is None:
             found = dict(measure())
             self._cells.put(key, width, seed, found)
+        return found
+
+    def cells(
+        self,
+        configuration: Mapping[str, Any],
+        widths: Sequence[int],
+        seeds: int,
+        measure: Callable[[int, int], Mapping[str, Any]],
+        what: str,
+    ) -> list[list[dict[str, Any]]]:
+        """Cells by width, then seed; ``measure`` takes a width and a seed."""
+        found, done = [], 0
+        for width in widths:
+            row = []
+            for seed in range(seeds):
+                one = partial(measure, width, seed)
+                row.append(self.cell(configuration, width, seed, one))
+                done += 1
+                if self.tick is not None:
+                    self.tick(what, done, len(widths) * seeds)
+            found.append(row)
         return found
 
     @cached_property
@@ -162,3 +188,12 @@ class Context:
             Streaming(workers=self.threads),
             steps,
         )
+
+
+def describe(tier: Tier) -> str:
+    """Widths and seeds of a tier, in words."""
+    x = SIZES[tier]
+    return (
+        f"exact in law to width {x.wide[-1]:,} ({x.wide_seeds} seeds, margin {x.margin:g}); "
+        f"trained to width {x.train[-1]:,} ({x.seeds} seeds, {x.steps} steps)"
+    )

@@ -213,6 +213,10 @@ class Damped:
         label = f"{self.term} of {self.layer}"
         return curve(label, self.of.experiment.widths, self._sizes(1) / self._sizes(0))
 
+    def eigenvalue_curve(self, label: str) -> Curve:
+        """lambda_max against width."""
+        return curve(label, self.of.experiment.widths, self._sizes(0))
+
     def finding(
         self, what: str, planted: Expr = S.Zero, margin: float | None = None
     ) -> Finding:
