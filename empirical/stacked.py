@@ -4,10 +4,9 @@
     left   c I off the span, core S on it:  Q_D S Q_D^T + c (I - Q_D Q_D^T)      A, L, ... likewise
     dW     Q_D C Q_H^T = D (R_D^+ C R_H^+) H^T
 
-Claim.  A rule whose update is D C H^T (wide/paths.py calls it CORE) is a function of n x n matrices,
-which batched linear algebra evaluates for all networks at once. For narrow networks that takes a
-tenth of the time or less: what is saved is the walk through the tree, once for every network.
-The numbers are those of numbers.py, which the tests compare with, within float32.
+Claim.  A rule whose update is D C H^T (wide/paths.py calls it CORE) is a function of n x n
+matrices, which batched linear algebra evaluates for all networks at once: the tree is walked once,
+not once for every network. The numbers are those of numbers.py, which the tests compare with.
 
 Cores are float64. A network that is not finite any more is set to zero and marked as lost.
 
@@ -20,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import TypeAlias
 
@@ -170,7 +170,7 @@ class Stack:
     def _graph(self, x: Tensor, track: bool = True) -> tuple[list[Tensor], list[Tensor]]:
         """Inputs and outputs (networks, n, fan) of every layer."""
         h, inputs, outputs = x.expand(len(self.lost), *x.shape), [], []
-        for i, weight in enumerate(self.weights):
+        for weight in self.weights:
             inputs.append(h)
             u = h @ weight.mT
             if track and not u.requires_grad:
@@ -248,8 +248,8 @@ def _read(
     raise AssertionError(f"'{node}' must not pass `covers`")
 
 
-def _number(q: object, symbols: Mapping[str, Tensor]) -> Tensor:
-    return torch.zeros_like(symbols["fan_in"]) + float(q)  # type: ignore[arg-type]
+def _number(q: Fraction, symbols: Mapping[str, Tensor]) -> Tensor:
+    return torch.full_like(symbols["fan_in"], float(q))
 
 
 def _entries(node: Node, sides: Mapping[str, int]) -> int:
@@ -295,7 +295,8 @@ def _power(x: Value, p: Tensor) -> Value:
 def _orth(core: Tensor) -> Tensor:
     u, s, v = torch.linalg.svd(core)
     kept = s > EIGENVALUE_ZERO**0.5 * s[..., :1]
-    return u @ (kept.to(s.dtype)[..., None] * v)
+    polar: Tensor = u @ (kept.to(s.dtype)[..., None] * v)
+    return polar
 
 
 def _size(function: str, core: Tensor, entries: int) -> Tensor:

@@ -14,8 +14,9 @@ The seed names the weights and the order of the batches; that order is the same 
 rate. The loss is that of the training set before the first and after the last step, NaN where it is
 not finite.
 
-All values of one width and seed are trained side by side where stacked.py covers the network and the
-rule, one after the other by `RuleOptimizer` where it does not: the same numbers, within float32.
+All values of one width and seed are trained side by side where stacked.py covers the network and
+the rule, one after the other by `RuleOptimizer` where it does not: the same numbers, within
+rounding.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from torch import Tensor, nn
 
 from derivations.declaration import Optimizer
 from empirical.measure import damped_sums, dampings_in, size_of
-from empirical.optimizers import RuleOptimizer
 from empirical.networks import MLP
+from empirical.optimizers import RuleOptimizer
 from empirical.parametrize import LayerScales, draw_, for_model, infer_roles
 from empirical.stacked import Stack, covers
 from empirical.transfer import Losses
@@ -225,8 +226,9 @@ def _side_by_side(sweep: Sweep, first: _Run, settings: Sequence[Setting]) -> dic
     assert isinstance(model, MLP), "`covers` lets nothing else pass"
     tables: dict[str, dict[str, Tensor]] = {
         k: {
-            layer: torch.tensor([x[k][layer] for x in settings], dtype=torch.float64)
-            .to(sweep.device)
+            layer: torch.tensor([x[k][layer] for x in settings], dtype=torch.float64).to(
+                sweep.device
+            )
             for layer in settings[0][k]
         }
         for k in settings[0]
@@ -307,6 +309,6 @@ def _batches(count: int, size: int, steps: int, generator: torch.Generator) -> l
     """Epochs in random order, cut into batches; what is left over of an epoch is dropped."""
     found: list[Tensor] = []
     while len(found) < steps:
-        epoch = torch.randperm(count, generator=generator).split(size)
+        epoch = torch.split(torch.randperm(count, generator=generator), size)
         found += [batch for batch in epoch if len(batch) == size]
     return found[:steps]

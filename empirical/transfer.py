@@ -3,8 +3,8 @@
 The input is a table of final losses (widths, seeds, rates) at rates 2^v on one grid. Everything is
 computed on the mean over seeds of log loss, and a loss is cut off at the loss before training: a
 run that diverged has learned nothing. The best rate of a width is the vertex of the parabola
-fitted to the lowest point of the grid and its `WINDOW` neighbours on either side, in log2 rate: wide
-enough not to jump between two dents of one basin.
+fitted to the lowest point of the grid and its `WINDOW` neighbours on either side, in log2 rate:
+wide enough not to jump between two dents of one basin.
 
 Three measures, after the abstract of arXiv 2605.21486 (Kalra and Barkeshli, "Quantifying
 Hyperparameter Transfer and the Importance of Embedding Layer Learning Rate": quality of the
@@ -18,13 +18,13 @@ read, so the definitions are ours:
                lowest loss, minus one; ``tolerance``: how many doublings about the best rate of the
                widest cost at most 5 %, from the parabola
     penalty    the loss of the widest network at the best rate of the narrowest over its lowest
-               loss, minus one: what leaving the rate alone costs. `parametrization_penalty` compares
-               the lowest losses of two parametrizations, at the widest width and in the limit
-               (least squares on 1, M^(-1/2), the slowest correction that fit.py allows)
+               loss, minus one: what leaving the rate alone costs. `parametrization_penalty`
+               compares the lowest losses of two parametrizations, at the widest width and in the
+               limit (least squares on 1, M^(-1/2), the slowest correction that fit.py allows)
 
-Intervals: seeds are resampled with replacement, the same ones at every width (a seed fixes the order
-of the batches there too). The interval is the estimate -+ Student's t times the bootstrap's standard
-deviation, with the factor sqrt(S/(S-1)) that a plain bootstrap of S seeds lacks.
+Intervals: seeds are resampled with replacement, the same ones at every width (a seed fixes the
+order of the batches there too). The interval is the estimate -+ Student's t times the bootstrap's
+standard deviation, with the factor sqrt(S/(S-1)) that a plain bootstrap of S seeds lacks.
 
 Not covered: a best rate at the edge of the grid (``at_edge``, and then no verdict is given), and a
 loss with several minima in the rate.
@@ -108,7 +108,7 @@ class Losses:
     @property
     def seeds(self) -> int:
         """How many seeds there are."""
-        return self.table.shape[1]
+        return int(self.table.shape[1])
 
 
 @dataclass(frozen=True)

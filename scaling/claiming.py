@@ -1,4 +1,4 @@
-"""The verb `scaling claims`: the paper's statements, run by the same objects as tests and notebook."""
+"""The verb `scaling claims`: the paper's statements, the objects that tests and notebook run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def claims(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder for cells, report and figures; a run is taken up there."),
+        typer.Option(
+            "--out", help="Folder for cells, report and figures; a run is taken up there."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the data.")] = 0,
     style: StyleOption = Style.text,

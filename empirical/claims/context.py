@@ -41,16 +41,14 @@ class Sizes:
     """Sizes of one tier.
 
     ``wide``: widths exact in law, and seeds of each. ``deep``: the same where several steps are
-    taken. ``dense``: widths where matrices are in memory. ``margin``: around an exponent, below half of
-    1/4, the smallest step between exponents that theory knows.
-    ``train``: widths of trained networks; ``rates``: learning rates per doubling; ``seeds`` and
-    ``steps`` of training.
+    taken. ``margin``: around an exponent, below half of 1/4, the smallest step between exponents
+    that theory knows. ``train``: widths of trained networks; ``rates``: learning rates per
+    doubling; ``seeds`` and ``steps`` of training.
     """
 
     wide: tuple[int, ...]
     wide_seeds: int
     deep: tuple[int, ...]
-    dense: tuple[int, ...]
     margin: float
     train: tuple[int, ...]
     rates: int
@@ -64,15 +62,15 @@ def _powers(base: int, first: int, last: int) -> tuple[int, ...]:
 
 SIZES = {
     Tier.ci: Sizes(
-        _powers(4, 4, 8), 6, _powers(4, 4, 7), _powers(2, 6, 10), 0.1,
+        _powers(4, 4, 8), 6, _powers(4, 5, 8), 0.12,
         (128, 256, 512), 1, 5, 16,
     ),
     Tier.desk: Sizes(
-        _powers(4, 4, 10), 8, _powers(4, 4, 8), _powers(2, 6, 12), 0.02,
+        _powers(4, 4, 10), 8, _powers(4, 5, 9), 0.06,
         _powers(2, 6, 10), 2, 8, 100,
     ),
     Tier.paper: Sizes(
-        _powers(4, 4, 11), 16, _powers(4, 4, 9), _powers(2, 6, 13), 0.02,
+        _powers(4, 4, 11), 16, _powers(4, 5, 9), 0.06,
         _powers(2, 9, 14), 2, 8, 400,
     ),
 }  # fmt: skip
@@ -87,7 +85,7 @@ class Context:
         device: "cpu" or "cuda", for dense networks.
         threads: of BLAS, and workers in wide mode.
         folder: where finished cells are kept; a temporary folder if none is given.
-        seed: draws the data; seeds of weights count from it too where networks are trained.
+        seed: draws the data; the seeds of the weights are the same whatever it is.
         tick: called with (what, done, total) after every cell.
 
     Raises:

@@ -30,7 +30,10 @@ _POWERS = ("e_A=1", "e_B=1")
 
 def _published(b_output: str, shift: Rational | None = None) -> dict[str, tuple[str, ...]]:
     d = exact(f"2*({b_output}) - 1")
-    rows = {"d_rho_A": ("0", "-1", "-1"), "d_rho_B": (str(d), str(d), "0")}
+    rows: dict[str, tuple[str, ...]] = {
+        "d_rho_A": ("0", "-1", "-1"),
+        "d_rho_B": (str(d), str(d), "0"),
+    }
     if shift is None:
         return rows
     return {k: tuple(str(exact(x) + shift) for x in row) for k, row in rows.items()}
@@ -52,8 +55,6 @@ def _eigenvalues(context: Context, control: bool) -> list[Finding]:
                 found += [Finding(symbol, -theirs, str(-ours), "", Verdict.contradict)]
             found.append(damped.finding("eigenvalue", theirs - ours + step, MARGIN))
     return found
-
-
 
 
 def _check_valid(context: Context) -> Evidence:

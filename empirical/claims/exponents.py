@@ -217,9 +217,7 @@ class Damped:
         """lambda_max against width."""
         return curve(label, self.of.experiment.widths, self._sizes(0))
 
-    def finding(
-        self, what: str, planted: Expr = S.Zero, margin: float | None = None
-    ) -> Finding:
+    def finding(self, what: str, planted: Expr = S.Zero, margin: float | None = None) -> Finding:
         """``what`` is "eigenvalue" or "ratio"."""
         predicted, fit = self.eigenvalue if what == "eigenvalue" else self.ratio
         named = f"lambda_max({self.term})" if what == "eigenvalue" else f"rho/lambda({self.term})"
@@ -264,4 +262,3 @@ def signed(x: float) -> str:
 def interval(low: float, high: float) -> str:
     """[low, high]."""
     return f"[{signed(low)}, {signed(high)}]"
-

@@ -86,8 +86,8 @@ def from_json(record: dict[str, Any]) -> Figure:
         Curve(c["label"], *(tuple(c[k]) for k in ("x", "y", "low", "high")))
         for c in record["curves"]
     )
-    fields = (record[k] for k in ("name", "title", "x_label", "y_label"))
-    return Figure(*fields, curves, record["log_y"])
+    name, title, x_label, y_label = (record[k] for k in ("name", "title", "x_label", "y_label"))
+    return Figure(name, title, x_label, y_label, curves, record["log_y"])
 
 
 def write(figures: list[Figure], folder: Path) -> None:

@@ -61,9 +61,9 @@ VARIANTS: Mapping[str, tuple[Variant, ...]] = {
     ),
     "d": (Variant("kfac, true Fisher", "kfac", "kfac", _KFAC, {"fisher": "true"}),),
     "e": (
-        Variant("kfac, t = 2", "kfac", "kfac", _KFAC, {}, 2),
-        Variant("kfac, t = 4", "kfac", "kfac", _KFAC, {}, 4),
-        Variant("shampoo, t = 2", "shampoo", "shampoo", _SHAMPOO, {}, 2),
+        Variant("kfac, t = 3", "kfac", "kfac", _KFAC, {}, 3),
+        Variant("kfac, t = 8", "kfac", "kfac", _KFAC, {}, 8, Tier.desk),
+        Variant("shampoo, t = 3", "shampoo", "shampoo", _SHAMPOO, {}, 3),
         Variant("shampoo, t = 8", "shampoo", "shampoo", _SHAMPOO, {}, 8, Tier.desk),
     ),
 }  # fmt: skip

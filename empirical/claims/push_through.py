@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sympy import S
 from torch import Tensor
 
@@ -40,7 +41,8 @@ def _draw(side: int, seed: int) -> Tensor:
 
 def _power(matrix: Tensor, p: float) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0) ** p) @ vectors.T
+    raised: Tensor = (vectors * values.clamp(min=0) ** p) @ vectors.T
+    return raised
 
 
 def _gap(d: Tensor, other: Tensor, rho: float, e: float) -> float:
@@ -69,7 +71,7 @@ def _identity(context: Context, same: bool) -> Evidence:
     return Evidence(tuple(found), (note if same else f"{note} of another batch",))
 
 
-def _reach(same: bool, seeds: int) -> np.ndarray:  # type: ignore[type-arg]
+def _reach(same: bool, seeds: int) -> NDArray[np.float64]:
     """|(B + rho)^(-1) D| / |D| for falling rho, (seeds, dampings)."""
     rows = []
     for seed in range(seeds):
@@ -91,7 +93,10 @@ def _reason(context: Context) -> Evidence:
             shown = ", ".join(s.subject for s in used) or "none"
             label = f"{rule}, {layer}: a step by push-through"
             found.append(Finding(label, "at least one", shown, "", verdict))
-    rows: Sequence[tuple[str, bool, int]] = (("the same batch", True, 0), ("another batch", False, 1))
+    rows: Sequence[tuple[str, bool, int]] = (
+        ("the same batch", True, 0),
+        ("another batch", False, 1),
+    )
     curves = []
     for label, same, exponent in rows:
         table = _reach(same, 8)

@@ -51,7 +51,9 @@ def moves(subject: str, found: Interval, edge: tuple[int, ...]) -> Finding:
         note = f"the best value lies at the edge of the grid at width {', '.join(map(str, edge))}"
     elif verdict is Verdict.contradict:
         note = "the best value stays put under SP too"
-    return Finding(subject, f"not 0 (beyond {MARGIN:g})", f"{found.value:+.3f}", shown, verdict, note)
+    return Finding(
+        subject, f"not 0 (beyond {MARGIN:g})", f"{found.value:+.3f}", shown, verdict, note
+    )
 
 
 def measures(title: str, rows: list[tuple[str, Transfer]], penalties: list[str]) -> Table:
@@ -111,8 +113,8 @@ def evidence(context: Context, rule: str, axis: Axis) -> Evidence:
             f"{row.name}, {rule}: lowest loss of SP over that of muP, minus one: "
             f"{percent(at_widest)} at the widest, {percent(limit)} in the limit"
         )
-    table = measures(f"transfer of the {axis}: {rule}", rows, penalties)
-    return Evidence(tuple(found), (), (table,), tuple(figures))
+    shown = measures(f"transfer of the {axis}: {rule}", rows, penalties)
+    return Evidence(tuple(found), (), (shown,), tuple(figures))
 
 
 def control(context: Context, rule: str, axis: Axis) -> Evidence:

@@ -1,8 +1,8 @@
 """What was found, as text, Markdown, LaTeX, HTML, JSON, and as files.
 
-`summary` has one row a claim, in twelve groups; `details` shows the evidence of each. `write` leaves
-claims.json (the interface), claims.md (everything), figures.json and the figures in a folder, beside
-the records and cells that the next run takes up.
+`summary` has one row a claim, in twelve groups; `details` shows the evidence of each. `write`
+leaves claims.json (the interface), claims.md (everything), figures.json and the figures in a
+folder, beside the records and cells that the next run takes up.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ from scaling.render import render as render_table
 def listing(chosen: Sequence[Claim]) -> Table:
     """Claims, nothing run."""
     titles = {group.number: group.title for group in groups()}
-    rows = tuple(
-        (claim.id, titles[claim.group], claim.title, claim.reference) for claim in chosen
-    )
+    rows = tuple((claim.id, titles[claim.group], claim.title, claim.reference) for claim in chosen)
     return Table("claims of arXiv 2312.12226", ("id", "group", "claim", "reference"), rows)
 
 

@@ -1,7 +1,7 @@
-"""Group 11: wider is better under muP: the loss after a fixed number of steps falls with the width.
+"""Group 11: wider is better under muP: the loss after a fixed number of steps falls with width.
 
-At one learning rate, the best of the narrowest width, as the paper's curves have it: that is where a
-parametrization that does not transfer loses. Per doubling of the width the change of log loss is
+At one learning rate, the best of the narrowest width, as the paper's curves have it: that is where
+a parametrization that does not transfer loses. Per doubling of the width the change of log loss is
 given with its interval over seeds; muP must improve at every one, SP must fail to at some.
 """
 
