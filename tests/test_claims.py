@@ -76,7 +76,9 @@ def test_a_number_stands_for_its_group_and_an_id_for_one_claim() -> None:
     assert [c.id for c in registry.find(["4", "1a", "4b"])] == ["4a", "4b", "4c", "4d", "1a"]
 
 
-@pytest.mark.parametrize(("name", "near"), [("4z", "4"), ("13", "1"), ("9A ", None), ("xyz", "")])
+@pytest.mark.parametrize(
+    ("name", "near"), [("4z", "4"), ("13", "did you mean"), ("9A ", None), ("xyz", "")]
+)
 def test_an_unknown_id_names_the_nearest(name: str, near: str | None) -> None:
     if near is None:
         assert [c.id for c in registry.find([name])] == ["9a"]

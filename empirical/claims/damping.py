@@ -1,4 +1,4 @@
-"""Group 2: which dampings are valid (Sec. 4): those of the order of the factor's eigenvalues.
+"""Group 2: which dampings are valid (arXiv 2312.12226): those of the order of the factor's eigenvalues.
 
     A_(l-1) ~ fan_in |h|^2          so d_A = (0, -1, -1)
     B_l ~ fan_out |delta|^2         so d_B = 2 b_output - 1 below the output, 0 in it
@@ -91,7 +91,7 @@ GROUP = Group(
             "a valid damping follows its factor: d_A = (0, -1, -1), d_B = 2 b_output - 1",
             "A damping must scale as the eigenvalues of the factor that it is added to; for a "
             "readout M^-b_output those of B go as M^(1 - 2 b_output) below the output.",
-            f"{PAPER}, Sec. 4; d_B = 2 b_output - 1 as in the authors' code",
+            f"{PAPER}, on valid damping; d_B = 2 b_output - 1 as in the authors' code",
             _check_valid,
             _control_valid,
         ),
@@ -100,7 +100,7 @@ GROUP = Group(
             "a constant damping is not valid",
             "A damping that does not scale drowns the shrinking B or vanishes beside the growing "
             "A: the ratio to the largest eigenvalue is a power of the width.",
-            f"{PAPER}, Sec. 4 (text not read in full)",
+            f"{PAPER}, on valid damping (text not read in full)",
             lambda context: _fixed(context, control=False),
             lambda context: _fixed(context, control=True),
         ),

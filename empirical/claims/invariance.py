@@ -126,13 +126,13 @@ GROUP = Group(
             "a",
             "the activation",
             "muP's exponents are the same for every activation.",
-            "Sec. 4 (text not read in full)",
+            "Prop. 4.1 (text not read in full)",
         ),
         _claim(
             "b",
             "moving averages of gradient and factors",
             "Momentum and EMA of the factors change no exponent.",
-            "appendix (text not read: secondary source)",
+            "on EMA and momentum (text not read: secondary source)",
         ),
         _claim(
             "c",
