@@ -158,7 +158,7 @@ class Stack:
                 core = self._core(left, right, self._names[i])
                 lr = self._lr[self._names[i]].double()[:, None, None]
                 u = left.x @ (lr * core).to(left.x.dtype)
-                self.weights[i] = torch.baddbmm(self.weights[i], u, right.x.mT, alpha=-1)
+                self.weights[i].baddbmm_(u, right.x.mT, alpha=-1)
 
     def _note_lost(self, h: Tensor, d: Tensor) -> None:
         finite = torch.isfinite(h).all(dim=(1, 2)) & torch.isfinite(d).all(dim=(1, 2))

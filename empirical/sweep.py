@@ -43,6 +43,9 @@ from scaling.errors import InvalidInput
 from scaling.language import Node
 from scaling.presets import PARAMETRIZATIONS
 
+STACK_BYTES = 2**32
+"""What the weights of networks that are trained side by side may fill."""
+
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -221,24 +224,29 @@ def _setting(
 
 
 def _side_by_side(sweep: Sweep, first: _Run, settings: Sequence[Setting]) -> dict[str, list[float]]:
-    """All values of one width and seed as one stack of networks."""
+    """All values of one width and seed as one stack of networks, or several for want of memory."""
     model = first.model
     assert isinstance(model, MLP), "`covers` lets nothing else pass"
-    tables: dict[str, dict[str, Tensor]] = {
-        k: {
-            layer: torch.tensor([x[k][layer] for x in settings], dtype=torch.float64).to(
-                sweep.device
-            )
-            for layer in settings[0][k]
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    together = max(1, STACK_BYTES // size)
+    losses: list[float] = []
+    for start in range(0, len(settings), together):
+        some = settings[start : start + together]
+        tables: dict[str, dict[str, Tensor]] = {
+            k: {
+                layer: torch.tensor([x[k][layer] for x in some], dtype=torch.float64).to(
+                    sweep.device
+                )
+                for layer in some[0][k]
+            }
+            for k in some[0]
         }
-        for k in settings[0]
-    }
-    lr = tables.pop("lr")
-    stack = Stack([model] * len(settings), sweep.optimizer.rule, lr, tables, sweep.family.loss)
-    start = first.total()
-    for batch in first.batches:
-        stack.step(first.x[batch], first.y[batch])
-    return {"start": [start], "losses": stack.losses(first.x, first.y).tolist()}
+        lr = tables.pop("lr")
+        stack = Stack([model] * len(some), sweep.optimizer.rule, lr, tables, sweep.family.loss)
+        for batch in first.batches:
+            stack.step(first.x[batch], first.y[batch])
+        losses += stack.losses(first.x, first.y).tolist()
+    return {"start": [first.total()], "losses": losses}
 
 
 class _Run:

@@ -133,6 +133,7 @@ def test_notebooks_show_statement_evidence_and_control() -> None:
     found = run([Verdict.agree], [Verdict.contradict])
     html, markdown = found._repr_html_(), found._repr_markdown_()
     assert "a &lt;title&gt;" in html and html.count("<table>") == 2
+    assert "data:image/png;base64,iVBOR" in html
     assert "A statement." in markdown and "| x |" in markdown
     assert "<table>" in found.evidence._repr_html_() and "| x |" in found.evidence._repr_markdown_()
     assert "1a" in found.claim._repr_html_() and "**1a." in found.claim._repr_markdown_()
@@ -173,7 +174,7 @@ def test_cells_of_another_version_are_refused_before_anything_is_run(tmp_path: P
 def test_a_claim_run_again_measures_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    small = sizes_of.Sizes((64, 128, 256), 2, (64, 128, 256), (64,), 0.1, (8, 16, 32), 1, 2, 2)
+    small = sizes_of.Sizes((64, 128, 256), 2, (64, 128, 256), 0.1, (8, 16, 32), 1, 2, 2)
     monkeypatch.setitem(sizes_of.SIZES, Tier.ci, small)
     chosen = registry.find(["1c", "9b"])
     first = [c.run(Context(folder=tmp_path)) for c in chosen]

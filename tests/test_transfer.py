@@ -168,6 +168,14 @@ def test_networks_side_by_side_are_networks_one_by_one(
     assert together["losses"][0] < together["start"][0]
 
 
+def test_networks_that_do_not_fit_side_by_side_are_trained_in_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together = train(small(), 16, 1)
+    monkeypatch.setattr(sweeping, "STACK_BYTES", 2 * 8 * (6 * 16 + 16 * 16 + 16 * 3))
+    assert train(small(), 16, 1)["losses"] == pytest.approx(together["losses"], rel=1e-12)
+
+
 def test_a_run_that_diverges_is_nan_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     one = small("sgd", values=(-3.0, 400.0, 900.0), steps=4)
     assert np.isnan(train(one, 16, 0)["losses"]).tolist() == [False, True, True]

@@ -15,6 +15,7 @@ Not covered: what the paper argues by citation, and its accuracies on data sets 
 
 from __future__ import annotations
 
+import base64
 import html
 import time
 from collections.abc import Callable
@@ -64,6 +65,11 @@ class Figure:
     y_label: str
     curves: tuple[Curve, ...]
     log_y: bool = True
+
+    def _repr_png_(self) -> bytes:
+        from empirical.claims.figures import draw  # draws what is declared here
+
+        return draw(self)
 
 
 @dataclass(frozen=True)
@@ -198,6 +204,7 @@ class Result:
             + f"<details><summary>control: {self.control_text}</summary>"
             + render(control, Format.HTML)
             + "</details>"
+            + "".join(_image(figure) for figure in self.evidence.figures)
         )
 
     def _repr_markdown_(self) -> str:
@@ -205,6 +212,12 @@ class Result:
         shown = (self.evidence.table_titled(title), *self.evidence.tables)
         tables = "\n\n".join(render(table, Format.MARKDOWN) for table in shown)
         return f"{self.claim._repr_markdown_()}\n\n{tables}"
+
+
+def _image(figure: Figure) -> str:
+    text = base64.b64encode(figure._repr_png_()).decode()
+    name = html.escape(figure.title)
+    return f'<img alt="{name}" src="data:image/png;base64,{text}">'
 
 
 @dataclass(frozen=True)
