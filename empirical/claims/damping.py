@@ -1,4 +1,4 @@
-"""Group 2: which dampings are valid (arXiv 2312.12226): those of the order of the factor's eigenvalues.
+"""Group 2: which dampings are valid: those of the order of the factor's eigenvalues.
 
     A_(l-1) ~ fan_in |h|^2          so d_A = (0, -1, -1)
     B_l ~ fan_out |delta|^2         so d_B = 2 b_output - 1 below the output, 0 in it
