@@ -34,32 +34,26 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
-    return Context(folder=tmp_path_factory.mktemp("claims"))
-
-
 # --- the claims ---------------------------------------------------------------------------------
 
+TOGETHER = [*([str(n)] for n in range(1, 7)), ["7", "8"], ["9", "10", "11"], ["12"]]
+"""Groups that share measurements are run in one process."""
 
-@pytest.mark.parametrize("name", CLAIMS)
-def test_a_claim_holds_or_says_why_not_and_its_control_is_refused(
-    context: Context, name: str
+
+@pytest.mark.slow
+@pytest.mark.parametrize("numbers", TOGETHER, ids=" ".join)
+def test_claims_hold_or_say_why_not_and_their_controls_are_refused(
+    numbers: list[str], tmp_path: Path
 ) -> None:
-    result = CLAIMS[name].run(context)
-    shown = f"{result.evidence}\n\n{result.control}"
-    assert result.control.findings and result.control.refutes_all, shown
-    if name in TRAINED:
+    context = Context(folder=tmp_path)
+    for claim in registry.find(numbers):
+        result = claim.run(context)
+        shown = f"{claim.id}\n{result.evidence}\n\n{result.control}"
+        assert result.control.findings and result.control.refutes_all, shown
         assert (result.verdict is Verdict.agree) is (result.reason == ""), shown
-    else:
-        assert result.verdict is Verdict.agree, shown
-
-
-@pytest.mark.parametrize("name", [name for name in CLAIMS if name not in TRAINED])
-def test_a_falsehood_is_contradicted_somewhere_and_not_only_left_open(
-    context: Context, name: str
-) -> None:
-    assert CLAIMS[name].control(context).verdict is Verdict.contradict
+        if claim.id not in TRAINED:
+            assert result.verdict is Verdict.agree, shown
+            assert result.control.verdict is Verdict.contradict, shown  # and not only left open
 
 
 def test_there_are_twelve_groups_and_every_claim_has_a_statement_and_a_reference() -> None:

@@ -6,22 +6,38 @@ muP they then follow the derived exponents, under SP they stay. The measures are
 
 from __future__ import annotations
 
-from empirical.claims.claim import PAPER, Claim, Group
-from empirical.claims.rate_transfer import control, evidence
+from empirical.claims.claim import PAPER, Group
+from empirical.claims.rate_transfer import MUP, SP, claim
 from empirical.sweep import Axis
 
+_WHERE = (
+    f"{PAPER}, figure of damping transfer: 3-layer CNN on FashionMNIST, squared loss (caption read)"
+)
 GROUP = Group(
     10,
     "damping transfer",
     (
-        Claim(
+        claim(
             "10a",
-            "the damping of K-FAC transfers under muP, and drifts under SP",
-            "With dampings that follow the factors, the best one is the same at every width.",
-            f"{PAPER}, figure of damping transfer: 3-layer CNN on FashionMNIST, squared loss "
-            "(caption read)",
-            lambda context: evidence(context, "kfac", Axis.damping),
-            lambda context: control(context, "kfac", Axis.damping),
+            "kfac",
+            Axis.damping,
+            MUP,
+            (
+                "the damping of K-FAC transfers under muP",
+                "With dampings that follow the factors, the best one is the same at every width.",
+                _WHERE,
+            ),
+        ),
+        claim(
+            "10b",
+            "kfac",
+            Axis.damping,
+            SP,
+            (
+                "the damping of K-FAC drifts under SP",
+                "With dampings that do not scale, the best one moves with the width.",
+                _WHERE,
+            ),
         ),
     ),
 )
