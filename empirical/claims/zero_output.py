@@ -229,7 +229,7 @@ def _rates(
     one = torch.ones(1, dtype=torch.float64, device=x.device)
     lr = dict.fromkeys(dampings["rho_A"], one)
     stack = Stack([model], find("kfac").rule, lr, _values(dampings, 1, x.device), half_square)
-    before = list(stack.weights)
+    before = [weight.clone() for weight in stack.weights]
     stack.step(x, y)
     with torch.no_grad():
         inputs = [probe, *model.hidden(probe)]
