@@ -60,6 +60,7 @@ class Experiment:
     threads: int = 0
     mode: Mode = Mode.DENSE
     streaming: Streaming = field(default_factory=Streaming)
+    steps: int = 1
 
     def __post_init__(self) -> None:
         if not (0 < self.margin < 1) or not math.isfinite(self.margin):
@@ -214,13 +215,15 @@ def _measured(
 def one_network(experiment: Experiment) -> Measure:
     """The function that measures one network, by the experiment's mode."""
     if experiment.mode is Mode.DENSE:
-        return measure
-    return partial(measure_wide, streaming=experiment.streaming)
+        return partial(measure, steps=experiment.steps)
+    return partial(measure_wide, steps=experiment.steps, streaming=experiment.streaming)
 
 
 def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
     problem, data = trial.problem, trial.data
+    several = {"steps": experiment.steps} if experiment.steps != 1 else {}
     return {
+        **several,  # absent for one step, as in records from before there were several
         "rule": str(problem.rule),
         "exponents": {k: str(v) for k, v in asdict(trial.exponents).items()},
         "symbols": {k: str(v) for k, v in problem.settings.exponents.items()},

@@ -1,8 +1,8 @@
 """The ``scaling`` command: the one place where theory, catalogue and measurement meet.
 
-The verbs that measure are in measuring.py; those that derive import sympy only, and torch when a
-measurement is asked for. Exit codes: 0 agree (or done), 1 contradict (or different), 2 invalid
-input, 3 inconclusive or crossover.
+The verbs that measure are in measuring.py and claiming.py; those that derive import sympy only, and
+torch when a measurement is asked for. Exit codes: 0 agree (or done), 1 contradict (or different),
+2 invalid input, 3 inconclusive or crossover.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scaling.claiming import claims
 from scaling.errors import InvalidInput, ScalingError, unknown
 from scaling.measuring import (
     ALIGNED_STEPS,
@@ -250,6 +251,7 @@ def compare(
     raise typer.Exit(0 if result.equivalent else 1)
 
 
+app.command()(claims)
 app.command()(verify)
 app.command()(measure)
 app.command()(align)

@@ -6,7 +6,7 @@ made in update.py (by Gram matrices) or rows.py (entry by entry), as paths.py de
 streams neurons through workers.
 """
 
-from empirical.wide.measure import WIDE_PROBE, measure_wide
+from empirical.wide.measure import WIDE_PROBE, measure_wide, outputs_wide
 from empirical.wide.streaming import MEMORY_LIMIT, Streaming
 
-__all__ = ["MEMORY_LIMIT", "WIDE_PROBE", "Streaming", "measure_wide"]
+__all__ = ["MEMORY_LIMIT", "WIDE_PROBE", "Streaming", "measure_wide", "outputs_wide"]

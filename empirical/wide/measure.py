@@ -80,6 +80,23 @@ def measure_wide(
     return Measurement(rule.name or str(rule), width, seed, sizes, run.sums, seconds, peak)
 
 
+def outputs_wide(
+    trial: Trial,
+    constants: Constants,
+    width: int,
+    seed: int,
+    steps: int = 1,
+    streaming: Streaming | None = None,
+) -> Tensor:
+    """The outputs f on the probe samples after the steps, (classes, probe), float64."""
+    refuse_unless_wide(trial.problem.rule, width)
+    run = _Run(trial, constants, width, seed, steps, streaming or Streaming())
+    before, after = run.trained()
+    output = after.output
+    before.forget()
+    return output
+
+
 class _Run:
     """Some steps of one network."""
 
