@@ -254,7 +254,8 @@ def _number(q: Fraction, symbols: Mapping[str, Tensor]) -> Tensor:
 
 def _entries(node: Node, sides: Mapping[str, int]) -> int:
     named = {Dim.FAN_OUT: sides["fan_out"], Dim.FAN_IN: sides["fan_in"]}
-    return named.get(node.shape.rows, 1) * named.get(node.shape.cols, 1)
+    rows, cols = node.shape.dims
+    return named.get(rows, 1) * named.get(cols, 1)
 
 
 def _add(x: Value, y: Value) -> Value:
