@@ -2,7 +2,8 @@
 
     init     RMS of h_l at the start (of f in the output layer)
     own      RMS of dW_l h_{l-1}: what the layer's own updates do to its output at the start
-    feature  RMS of h_l after the steps minus h_l before them (df in the output layer)
+    feature  RMS of h_l after the steps minus h_l before them (df in the output layer); `Quantity`
+             leaves it out where own updates are all that is asked
 
 All are taken on held-out probe samples, in float64, on a real network trained by `RuleOptimizer`.
 The data are the same at every width; the seed varies the weights only. A bias is a layer: its
@@ -26,6 +27,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from functools import cache
 from typing import TypeAlias
 
@@ -114,13 +116,24 @@ class Trial:
         return self.data.features**-0.5 if layer.role is Role.INPUT else 1.0
 
 
+class Quantity(StrEnum):
+    """What is measured: all, or init and own alone, with no forward pass after the step."""
+
+    ALL = "all"
+    OWN = "own"
+
+
 @dataclass(frozen=True)
 class Sizes:
-    """Measured sizes of one layer; ``feature`` of the output layer is df."""
+    """Measured sizes of one layer; ``feature`` of the output layer is df. None: not asked for."""
 
     init: float
     own: float
-    feature: float
+    feature: float | None = None
+
+    def known(self) -> dict[str, float]:
+        """What was measured, by name."""
+        return {name: x for name, x in asdict(self).items() if x is not None}
 
 
 @dataclass(frozen=True)
@@ -141,14 +154,19 @@ class Measurement:
             "rule": self.rule,
             "width": self.width,
             "seed": self.seed,
-            "sizes": {name: asdict(sizes) for name, sizes in self.sizes.items()},
+            "sizes": {name: sizes.known() for name, sizes in self.sizes.items()},
             "seconds": self.seconds,
             "peak_mb": self.peak_mb,
         }
 
 
 def measure(
-    trial: Trial, constants: Constants, width: int, seed: int, steps: int = 1
+    trial: Trial,
+    constants: Constants,
+    width: int,
+    seed: int,
+    steps: int = 1,
+    quantity: Quantity = Quantity.ALL,
 ) -> Measurement:
     """Take steps at one width and seed, and measure them.
 
@@ -172,7 +190,7 @@ def measure(
         sums = training.step()
     updates = training.optimizer.updates()
     with torch.no_grad():
-        after = model.hidden(probe)
+        after = model.hidden(probe) if quantity is Quantity.ALL else None
         sizes = {}
         for name, layer in trial.layers():
             l = layer.position - 1
@@ -187,7 +205,8 @@ def measure(
             size = _rms(before[l]) if l + 1 < len(before) else readout
             if layer.is_bias:
                 size = scales[layer.name].std
-            sizes[layer.name] = Sizes(size, _rms(moved), _rms(after[l] - before[l]))
+            feature = None if after is None else _rms(after[l] - before[l])
+            sizes[layer.name] = Sizes(size, _rms(moved), feature)
     seconds = time.perf_counter() - start
     check_finite(sizes, width, seed)
     rule = trial.problem.rule
@@ -211,7 +230,7 @@ def measure_mean(
     runs = [one(trial, constants, width, seed * MOST_NETWORKS + i) for i in range(networks)]
     sizes = {
         name: Sizes(
-            *(mean_size([asdict(run.sizes[name])[q] for run in runs]) for q in asdict(first))
+            **{q: mean_size([run.sizes[name].known()[q] for run in runs]) for q in first.known()}
         )
         for name, first in runs[0].sizes.items()
     }
@@ -447,7 +466,7 @@ def _rms(x: Tensor) -> float:
 def check_finite(sizes: Mapping[str, Sizes], width: int, seed: int) -> None:
     """Refuse sizes that are not finite."""
     for name, layer_sizes in sizes.items():
-        for quantity, value in asdict(layer_sizes).items():
+        for quantity, value in layer_sizes.known().items():
             if value != value or value in (float("inf"), float("-inf")):
                 raise InvalidInput(
                     f"{quantity} = {value} in the {name} layer at width {width}, seed {seed}",

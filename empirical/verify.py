@@ -167,6 +167,12 @@ def verify(
     names = _distinct([t.problem.rule.name or str(t.problem.rule) for t in trials])
     layers = list(predictions[0].layers)
     expected = parse_expectations(expect, layers)
+    if experiment.own_only and any(quantity == "feature" for quantity, _ in expected):
+        raise InvalidInput(
+            f"an expectation of a feature change among {', '.join(expect)}",
+            "expectations of what is measured: init and own",
+            "leave out --quantity own, or that --expect",
+        )
     if experiment.mode is Mode.DENSE:
         check_memory(experiment.widths[-1], trials[0].problem.setting.depth)
     for trial, prediction in zip(trials, predictions, strict=True):
@@ -177,7 +183,7 @@ def verify(
     notes: list[str] = []
     with blas_threads(experiment.threads):
         for i, (name, trial, prediction) in enumerate(zip(names, trials, predictions, strict=True)):
-            constants = calibrate(trial, experiment.widths[0])
+            constants = calibrate(trial, experiment.base)
             runs = run(name, trial, constants, experiment, store, i, len(trials), tick)
             sizes = _collect(runs, layers, experiment)
             shared = experiment.seeds, experiment.margin
@@ -290,7 +296,7 @@ def _collect(
     return {
         layer: {
             quantity: np.array([[getattr(m.sizes[layer], quantity) for m in row] for row in runs])
-            for quantity in QUANTITIES
+            for quantity in runs[0][0].sizes[layer].known()
         }
         for layer in layers
     }
@@ -307,7 +313,7 @@ def _judge(
 ) -> tuple[list[Check], list[str]]:
     checks, notes = [], []
     for layer, predicted in prediction.layers.items():
-        for quantity in QUANTITIES:
+        for quantity in sizes[layer]:
             x = expected.get((quantity, layer), getattr(predicted, quantity))
             if x is None:
                 notes.append(
