@@ -117,7 +117,7 @@ def forms_of(
     asked += [n for n in watched if n not in asked and spans(n) and has_matrix(n)]
     if not asked:
         return {}
-    known = sizes_of_weights(asked, weight)
+    known = sizes_of_weights(asked, weight.norm, (d.axis.side, h.axis.side))
     layer = source.coordinates.of(d, h, fisher)
     found = evaluate_nodes(asked, layer, source.values, source.state, known=known)
     for node, value in zip(asked, found, strict=True):

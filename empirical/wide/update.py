@@ -17,7 +17,7 @@ Not covered: rules that look at entries (rows.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -96,7 +96,7 @@ class Learner:
         """
         sizes: dict[Node, float] = {}
         terms = parts(self.source.rule.expression).terms
-        known = sizes_of_weights(terms, weight)
+        known = sizes_of_weights(terms, weight.norm, (d.axis.side, h.axis.side))
         source = self.source
         layer = source.coordinates.of(d, h, fisher)
         record = sizes_recorder(sizes, watched)
@@ -114,14 +114,13 @@ class Learner:
         return Decayed(low, float(found[1].x), weight)
 
 
-def sizes_of_weights(nodes: Sequence[Node], weight: Weight) -> dict[Node, Value]:
-    """norm(W) and rms(W), as far as these nodes ask for them."""
+def sizes_of_weights(
+    nodes: Sequence[Node], norm: Callable[[], float], sides: tuple[int, int]
+) -> dict[Node, Value]:
+    """norm(W) and rms(W) of weights (fan_out, fan_in), as far as these nodes ask for them."""
     asked = {part for node in nodes for part in node.walk() if is_weight_size(part)}
     if not asked:
         return {}
-    norm = weight.norm()
-    root = math.sqrt(weight.rows.side * weight.columns.side)
-    return {
-        node: Entries(torch.tensor(norm if node.function == "norm" else norm / root).double())
-        for node in asked
-    }
+    known = torch.tensor(norm(), dtype=torch.float64)
+    mean = known / math.sqrt(math.prod(sides))
+    return {node: Entries(known if node.function == "norm" else mean) for node in asked}
