@@ -6,8 +6,10 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from wide_trials import least_p_value
+from wide_trials import least_p_value, ruled
 
+from empirical.measure import calibrate
+from empirical.wide import measure_wide
 from empirical.wide.columns import Axis
 from empirical.wide.implicit import ImplicitGaussian
 from empirical.wide.noise import ROWS, Stream
@@ -168,13 +170,9 @@ def test_norms_and_products_of_weights_that_move_and_decay_are_those_of_whole_ma
         assert W.norm() == pytest.approx(float(known.square().sum()) ** 0.5, rel=1e-10)
 
 
-def test_a_norm_after_updates_without_a_core_is_refused() -> None:
-    class Opaque(LowRank):
-        pass
-
-    W = Weight(matrix(6, 5))
-    W.norm()
-    change = Decayed(low_rank(W, 3), 0.1, W)
-    W = Weight(W.initial, (Decayed(change, 0.1, W),))
+def test_a_norm_after_an_update_by_entries_is_refused() -> None:
+    t = ruled("norm(W) * sign(G)")
+    constants = calibrate(t, 32)
+    measure_wide(t, constants, 48, 0)
     with pytest.raises(InvalidInput, match=r"found: norm\(W\) or rms\(W\) after a step"):
-        W.norm()
+        measure_wide(t, constants, 48, 0, steps=2)
