@@ -2,7 +2,8 @@
 
     init     RMS of h_l at the start (of f in the output layer)
     own      RMS of dW_l h_{l-1}: what the layer's own updates do to its output at the start
-    feature  RMS of h_l after the steps minus h_l before them (df in the output layer)
+    feature  RMS of h_l after the steps minus h_l before them (df in the output layer); `Quantity`
+             leaves it out where own updates are all that is asked
     shrink   <W_l - W_l after the steps, W_l> / <W_l, W_l>: the part of its weights that a layer
              loses, for rules with a decay
 
@@ -29,6 +30,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from functools import cache
 from typing import TypeAlias
 
@@ -120,13 +122,20 @@ class Trial:
         return self.data.features**-0.5 if layer.role is Role.INPUT else 1.0
 
 
+class Quantity(StrEnum):
+    """What is measured: all, or init and own alone, with no forward pass after the step."""
+
+    ALL = "all"
+    OWN = "own"
+
+
 @dataclass(frozen=True)
 class Sizes:
-    """Measured sizes of one layer; ``feature`` of the output layer is df, ``shrink`` may lack."""
+    """Measured sizes of one layer; ``feature`` of the output layer is df. None: not asked for."""
 
     init: float
     own: float
-    feature: float
+    feature: float | None = None
     shrink: float | None = None
 
     def known(self) -> dict[str, float]:
@@ -159,7 +168,12 @@ class Measurement:
 
 
 def measure(
-    trial: Trial, constants: Constants, width: int, seed: int, steps: int = 1
+    trial: Trial,
+    constants: Constants,
+    width: int,
+    seed: int,
+    steps: int = 1,
+    quantity: Quantity = Quantity.ALL,
 ) -> Measurement:
     """Take steps at one width and seed, and measure them.
 
@@ -185,7 +199,7 @@ def measure(
         sums = training.step()
     updates = training.optimizer.updates()
     with torch.no_grad():
-        after = model.hidden(probe)
+        after = model.hidden(probe) if quantity is Quantity.ALL else None
         sizes = {}
         for name, layer in trial.layers():
             l = layer.position - 1
@@ -200,8 +214,9 @@ def measure(
             size = _rms(before[l]) if l + 1 < len(before) else readout
             if layer.is_bias:
                 size = scales[layer.name].std
+            feature = None if after is None else _rms(after[l] - before[l])
             shrink = _shrink(first[tensor], model.get_parameter(tensor)) if decays else None
-            sizes[layer.name] = Sizes(size, _rms(moved), _rms(after[l] - before[l]), shrink)
+            sizes[layer.name] = Sizes(size, _rms(moved), feature, shrink)
     seconds = time.perf_counter() - start
     check_finite(sizes, width, seed)
     rule = trial.problem.rule

@@ -95,6 +95,8 @@ def covers(model: nn.Module, rule: Rule) -> bool:
 
 def _covered(node: Node) -> bool:
     match node:
+        case Matrix(name):
+            return name != "W"
         case Call("orth", argument):
             return _covered(argument)
         case Call("sqrt", argument):

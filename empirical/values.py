@@ -177,7 +177,8 @@ class LowRank(_Rectangular):
             v, u = self.T.factors()
             return u, v
         u = self.left.expand(self.core)
-        eye = torch.eye(self.right.rank, dtype=u.dtype, device=u.device)
+        # The core knows how much of a whole side there is: a tile has fewer rows than its layer.
+        eye = torch.eye(self.core.shape[1], dtype=u.dtype, device=u.device)
         v = eye if self.right.is_whole else self.right.q
         return u.to(self.left.dtype), v.to(self.left.dtype)
 

@@ -169,6 +169,12 @@ def verify(
     names = _distinct([t.problem.rule.name or str(t.problem.rule) for t in trials])
     layers = list(predictions[0].layers)
     expected = parse_expectations(expect, layers)
+    if experiment.own_only and any(quantity == "feature" for quantity, _ in expected):
+        raise InvalidInput(
+            f"an expectation of a feature change among {', '.join(expect)}",
+            "expectations of what is measured: init and own",
+            "leave out --quantity own, or that --expect",
+        )
     if experiment.mode is Mode.DENSE:
         check_memory(experiment.widths[-1], trials[0].problem.setting.depth)
     for trial, prediction in zip(trials, predictions, strict=True):
@@ -179,7 +185,7 @@ def verify(
     notes: list[str] = []
     with blas_threads(experiment.threads):
         for i, (name, trial, prediction) in enumerate(zip(names, trials, predictions, strict=True)):
-            constants = calibrate(trial, experiment.widths[0])
+            constants = calibrate(trial, experiment.base)
             runs = run(name, trial, constants, experiment, store, i, len(trials), tick)
             sizes = _collect(runs, layers, experiment)
             shared = experiment.seeds, experiment.margin

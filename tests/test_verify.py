@@ -145,9 +145,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
     measure = campaign.measure
 
-    def counted(trial: Any, constants: Any, width: int, seed: int, steps: int) -> Any:
+    def counted(trial: Any, constants: Any, width: int, seed: int, **options: Any) -> Any:
         seen.append((width, seed))
-        return measure(trial, constants, width, seed, steps)
+        return measure(trial, constants, width, seed, **options)
 
     monkeypatch.setattr(campaign, "measure", counted)
     return seen
