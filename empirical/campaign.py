@@ -229,6 +229,7 @@ def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
         "activation": problem.setting.activation.label,
         "loss": problem.setting.loss,
         "fisher": problem.sampled_fisher,
+        "step": problem.step,
         "base": experiment.widths[0],
         "widest": experiment.widths[-1],
         "mode": experiment.mode,

@@ -14,9 +14,9 @@ on the probe. A bias is a layer whose input is the constant 1.
 Closed forms: ReLU (Cho and Saul 2009, arc-cosine kernels of order 1 and 0), erf (Williams 1997),
 linear; Gauss-Hermite quadrature for the others.
 
-Not covered: an output that stays random in the limit (b_output <= 1/2, or its bias), sampled
-cotangents (so does B), entrywise rules, and undamped rules where the limit loses rank: orth(G) of
-fewer classes than samples jumps there.
+Not covered: the second step; an output that stays random in the limit (b_output <= 1/2, or its
+bias), sampled cotangents (so does B), entrywise rules, and undamped rules where the limit loses
+rank: orth(G) of fewer classes than samples jumps there.
 """
 
 from __future__ import annotations
@@ -149,6 +149,8 @@ def limits(trial: Trial, constants: Constants, width: int) -> dict[str, Limit]:
     rule = trial.problem.rule
     if path_of(rule) is not Path.CORE:
         raise NotCovered(f"the entrywise rule {rule}", "an update D C H^T", "measure it")
+    if trial.problem.step > 1:
+        raise NotCovered(f"the limit of step {trial.problem.step}", "the first step", "measure it")
     if trial.problem.sampled_fisher:
         raise NotCovered(
             "sampled cotangents: B is random in the limit", "the loss's own", "leave --fisher out"

@@ -4,6 +4,9 @@
     own      RMS of dW_l h_{l-1}: what the layer's own updates do to its output at the start
     feature  RMS of h_l after the steps minus h_l before them (df in the output layer)
 
+Where the problem asks for the second step, the start is the network after the first one: own is
+dW_2 h with h after the first step, and feature what the second step alone changes.
+
 All are taken on held-out probe samples, in float64, on a real network trained by `RuleOptimizer`.
 The data are the same at every width; the seed varies the weights only. A bias is a layer: its
 init is the RMS of the bias itself.
@@ -13,7 +16,8 @@ The output at the start is a sum over few classes and hence noisy: its RMS is ta
 
 Constants that no exponent fixes are set once, at the narrowest width (`calibrate`): each damping
 to a tenth of what it is added to, then each learning rate so that the layer's own update has RMS
-0.1. They are the same at every width, so they move intercepts, never slopes.
+0.1 (at the second step, where the first does not move the layer). They are the same at every
+width, so they move intercepts, never slopes.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import TypeAlias
 
@@ -162,12 +166,18 @@ def measure(
     scales = trial.scales(width, constants)
     model = dense_network(trial, scales, width, seed)
     probe = trial.data.probe_inputs.to(trial.device)
-    with torch.no_grad():
-        before = model.hidden(probe)
-        readout = _readout_size(trial, model, scales, before, width, seed)
-    first = {name: p.detach().clone() for name, p in model.named_parameters() if steps > 1}
     sums: Sums = {}
     training = Training(trial, model, scales, seed)
+    for _ in range(trial.problem.step - 1):
+        training.step()
+    at_start = trial.problem.step == 1
+    with torch.no_grad():
+        before = model.hidden(probe)
+        readout = _rms(before[-1])
+        if at_start:
+            readout = _readout_size(trial, model, scales, before, width, seed)
+        biases = {n: _rms(p) for n, p in model.named_parameters() if n.endswith(".bias")}
+    first = {name: p.detach().clone() for name, p in model.named_parameters() if steps > 1}
     for _ in range(steps):
         sums = training.step()
     updates = training.optimizer.updates()
@@ -186,7 +196,7 @@ def measure(
                 moved = change.reshape(len(change), -1) @ own.T
             size = _rms(before[l]) if l + 1 < len(before) else readout
             if layer.is_bias:
-                size = scales[layer.name].std
+                size = scales[layer.name].std if at_start else biases[name]
             sizes[layer.name] = Sizes(size, _rms(moved), _rms(after[l] - before[l]))
     seconds = time.perf_counter() - start
     check_finite(sizes, width, seed)
@@ -234,25 +244,45 @@ def mean_size(sizes: list[float]) -> float:
 
 
 def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
-    """Constants from the narrowest width: dampings first, then learning rates.
+    """Constants from the narrowest width: dampings first, then learning rates, step by step.
 
     A damping that the user gave (``--set rho_A=0.1``) is taken as it is.
     """
     constants = trial.unit_constants()
+    everything = {(name, symbol) for name, rho in constants.rho.items() for symbol in rho}
+    unset = {place for place in everything if place[1] not in trial.values}
+    idle = set(constants.eta)
+    for step in range(1, trial.problem.step + 1):
+        at = replace(trial, problem=replace(trial.problem, step=step))
+        constants, set_now = _calibrated_dampings(at, constants, unset, width, seed)
+        measured = measure(at, constants, width, seed).sizes
+        eta = {
+            name: OWN_AT_BASE / measured[name].own if name in idle and measured[name].own > 0 else x
+            for name, x in constants.eta.items()
+        }
+        constants = Constants(eta, constants.rho)
+        unset -= set_now
+        idle -= {name for name, sizes in measured.items() if sizes.own > 0}
+    return constants
+
+
+def _calibrated_dampings(
+    trial: Trial, constants: Constants, unset: set[tuple[str, str]], width: int, seed: int
+) -> tuple[Constants, set[tuple[str, str]]]:
+    """Dampings that are not set yet, a tenth of what they are added to; and which these are."""
     scales = trial.scales(width, constants)
-    model = dense_network(trial, scales, width, seed)
-    sums = Training(trial, model, scales, seed).step()
+    training = Training(trial, dense_network(trial, scales, width, seed), scales, seed)
+    sums: Sums = {}
+    for _ in range(trial.problem.step):
+        sums = training.step()
     rho = {name: dict(values) for name, values in constants.rho.items()}
+    done = set()
     for (name, total), (other, damping) in sums.items():
         for symbol in dampings_in(total):
-            if symbol not in trial.values and other > 0 and damping > 0:
+            if (name, symbol) in unset and other > 0 and damping > 0:
                 rho[name][symbol] = DAMPING_AT_BASE * other / damping
-    measured = measure(trial, Constants(constants.eta, rho), width, seed)
-    eta = {
-        name: OWN_AT_BASE / sizes.own if sizes.own > 0 else 1.0
-        for name, sizes in measured.sizes.items()
-    }
-    return Constants(eta, rho)
+                done.add((name, symbol))
+    return Constants(constants.eta, rho), done
 
 
 # --- the step -----------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ from scaling.options import (
     SamplesOption,
     SeedsOption,
     SetOption,
+    StepOption,
     StepsOption,
     Style,
     StyleOption,
@@ -104,12 +105,15 @@ def table(
     loss: LossOption = LossName.mse,
     init: InitOption = None,
     alignment: AlignmentOption = None,
+    step: StepOption = 1,
 ) -> None:
     """Print the exponents of every optimizer of the catalogue, layer by layer."""
     from scaling.render import catalogue_table, derived_json, to_json
 
     setting = (depth, biases, activation, loss, FisherName.empirical, init, alignment)
-    solutions = [solution_of(problem_of(name, None, *setting)) for name in catalogue_names()]
+    solutions = [
+        solution_of(problem_of(name, None, *setting, step=step)) for name in catalogue_names()
+    ]
     if style is Style.json:
         typer.echo(to_json({x.problem.rule.name: derived_json(x) for x in solutions}))
     else:
@@ -128,6 +132,7 @@ def derive(
     fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
     alignment: AlignmentOption = None,
+    step: StepOption = 1,
     widths: WidthsOption = None,
     seeds: SeedsOption = None,
     steps: StepsOption = ALIGNED_STEPS,
@@ -146,7 +151,7 @@ def derive(
     setting = (depth, biases, activation, loss, fisher, init)
     where = (data, data_root, samples, device, threads)
     measured = measured_alignments(rule, settings, setting, steps, widths, seeds, *where)
-    problem = problem_of(rule, settings, *setting, alignment, measured=measured)
+    problem = problem_of(rule, settings, *setting, alignment, measured=measured, step=step)
     solution = solution_of(problem)
     if style is Style.json:
         typer.echo(to_json(derived_json(solution)))
@@ -166,15 +171,17 @@ def predict(
     fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
     alignment: AlignmentOption = None,
+    step: StepOption = 1,
 ) -> None:
-    """Predict what one step does under given exponents, and name the regime of each layer.
+    """Predict what a step does under given exponents, and name the regime of each layer.
 
     Exponents that are not set are the derived ones; those that are set are taken literally.
     """
     from scaling.prediction import predict as evaluate
     from scaling.render import predicted_json, predicted_table, to_json
 
-    problem = problem_of(rule, settings, depth, biases, activation, loss, fisher, init, alignment)
+    setting = (depth, biases, activation, loss, fisher, init, alignment)
+    problem = problem_of(rule, settings, *setting, step=step)
     table, bounds = literal_of(problem)
     result = evaluate(problem, table, bounds)
     if style is Style.json:
@@ -199,6 +206,7 @@ def explain(
     fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
     alignment: AlignmentOption = None,
+    step: StepOption = 1,
     widths: WidthsOption = None,
     seeds: SeedsOption = None,
     data: DataOption = "digits",
@@ -211,19 +219,19 @@ def explain(
     from scaling.render import Format, render_steps, steps_json, to_json
 
     setting = (depth, biases, activation, loss, fisher, init, alignment)
-    problem = problem_of(rule, settings, *setting, practice=measured)
+    problem = problem_of(rule, settings, *setting, practice=measured, step=step)
     solution = solution_of(problem)
     if layer not in solution.steps:
         raise unknown("layer", layer, solution.steps)
     title = f"{problem.rule.name or 'rule'}, {layer} layer: dW = {problem.rule}"
-    step = solution.steps[layer]
+    line = solution.steps[layer]
     if measured:
         shown = solution, resolve(rule), layer, title, style
         explain_measured(*shown, widths, seeds, data, data_root, samples, device, threads)
     if style is Style.json:
-        typer.echo(to_json(steps_json(title, step)))
+        typer.echo(to_json(steps_json(title, line)))
     else:
-        typer.echo(render_steps(title, step, Format(style)))
+        typer.echo(render_steps(title, line, Format(style)))
 
 
 @app.command()

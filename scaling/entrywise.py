@@ -46,6 +46,7 @@ def coherent(
     positive: bool = False,
     monomial: bool = True,
     mixes: bool = False,
+    steps: int = 1,
 ) -> Aligned:
     """A matrix with entries of that size and behaviour, made by O(1) directions."""
     gain = (entry * context.spread).as_size_of(Size.SPECTRAL)
@@ -54,7 +55,7 @@ def coherent(
         gain = gain * (sizes.mean_h / sizes.h).as_size_of(Size.SCALAR)
     return Aligned(
         gain, entry, left, right, low_rank=False, left_exact=False, right_exact=False,
-        transposed=transposed, positive=positive, monomial=monomial, mixes=mixes,
+        transposed=transposed, positive=positive, monomial=monomial, mixes=mixes, steps=steps,
     )  # fmt: skip
 
 
@@ -66,13 +67,13 @@ def broadcast(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
         case Scalar(), (Aligned() | Vector()):
             return _spread_scalar(context, x, y), y
         case Aligned(), Vector():
-            return x, _spread_vector(context, y, x.transposed)
+            return x, spread_vector(context, y, x.transposed)
         case Vector(), Aligned():
-            return _spread_vector(context, x, y.transposed), y
+            return spread_vector(context, x, y.transposed), y
         case Vector(), Vector() if x.is_row is not y.is_row:
             row = x if x.is_row else y
             transposed = row.side is Dim.FAN_OUT
-            return _spread_vector(context, x, transposed), _spread_vector(context, y, transposed)
+            return spread_vector(context, x, transposed), spread_vector(context, y, transposed)
     return x, y
 
 
@@ -82,7 +83,7 @@ def product(
     """X * Y or X / Y, entry by entry; neither is a scalar."""
     if invert:
         if isinstance(x, Aligned | Vector) and isinstance(y, Aligned | Vector):
-            y = replace(y, mixes=x.mixes or y.mixes)
+            y = replace(y, mixes=x.mixes or y.mixes or x.steps > y.steps)
         y = reciprocal(context, node, y, x)
     x, y = broadcast(context, x, y)
     match x, y:
@@ -93,7 +94,7 @@ def product(
             _check(context, node, left, right)
             value = coherent(
                 context, entry, left, right, x.transposed, _positive(node, x, y), _monomial(x, y),
-                x.mixes or y.mixes,
+                x.mixes or y.mixes, max(x.steps, y.steps),
             )  # fmt: skip
             return value, _step(node, value, f"{x.entry} x {y.entry}", steps)
         case Vector(), Vector():
@@ -102,7 +103,7 @@ def product(
             averaged = x.averaged.times(y.averaged)
             vector = Vector(
                 x.entry * y.entry, x.side, behaviour, x.is_row, averaged, _positive(node, x, y),
-                _monomial(x, y), x.mixes or y.mixes,
+                _monomial(x, y), x.mixes or y.mixes, max(x.steps, y.steps),
             )  # fmt: skip
             return vector, _step(node, vector, f"{x.entry} x {y.entry}", steps)
     raise context.not_covered(
@@ -125,7 +126,7 @@ def reciprocal(context: Context, node: Node, y: Value, numerator: Value) -> Valu
             need_entries(context, node, y)
             sides = y.left.reciprocal(), y.right.reciprocal()
             return coherent(
-                context, y.entry**-1, *sides, y.transposed, y.positive, y.monomial, y.mixes
+                context, y.entry**-1, *sides, y.transposed, y.positive, y.monomial, y.mixes, y.steps
             )
         case Vector():
             return replace(y, entry=y.entry**-1, behaviour=y.behaviour.reciprocal())
@@ -222,8 +223,9 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
         )
     if averaged.parity is Parity.EVEN:
         vector = Vector(
-            value.entry, side, kept, is_row, Parity.EVEN, value.positive, value.monomial
-        )
+            value.entry, side, kept, is_row, Parity.EVEN, value.positive, value.monomial,
+            steps=value.steps,
+        )  # fmt: skip
         return vector, Step(LLN, str(node), value.entry, "all of one sign", (step,), node=node)
     if over_fan_in and context.sizes.layer.is_bias:
         raise context.not_covered(
@@ -236,8 +238,9 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
         ratio = (means.result / base).as_size_of(Size.SCALAR)
     smooth = Behaviour(kept.parity, S.One)  # a mean of both signs vanishes in places of its own
     vector = Vector(
-        value.entry * ratio, side, smooth, is_row, averaged.parity, value.positive, mixes=True
-    )
+        value.entry * ratio, side, smooth, is_row, averaged.parity, value.positive, mixes=True,
+        steps=value.steps,
+    )  # fmt: skip
     numbers = f"{value.entry} x mean/entry {ratio}"
     return vector, Step(means.inference, str(node), vector.entry, numbers, (step, means), node=node)
 
@@ -276,8 +279,9 @@ def _function(
                 node, "a function of a sum of odd and even terms", "a function of each term apart"
             )
         result = coherent(
-            context, entry, *sides, value.transposed, positive, value.monomial, value.mixes
-        )
+            context, entry, *sides, value.transposed, positive, value.monomial, value.mixes,
+            value.steps,
+        )  # fmt: skip
     return result, _step(node, result, numbers, (step,))
 
 
@@ -353,7 +357,8 @@ def _spread_scalar(context: Context, scalar: Scalar, like: Aligned | Vector) -> 
     return coherent(context, entry, CONSTANT, CONSTANT, like.transposed, scalar.positive)
 
 
-def _spread_vector(context: Context, vector: Vector, transposed: bool) -> Aligned:
+def spread_vector(context: Context, vector: Vector, transposed: bool) -> Aligned:
+    """A row or a column, repeated over the matrix that it meets."""
     on_left = vector.side is Dim.FAN_OUT
     # constant along what was averaged; but a mean over delta still changes sign with the gradient
     sign = CONSTANT if vector.averaged is Parity.EVEN else Behaviour(Parity.MIXED, S.Zero)
@@ -361,5 +366,5 @@ def _spread_vector(context: Context, vector: Vector, transposed: bool) -> Aligne
     right = CONSTANT if on_left else vector.behaviour
     return coherent(
         context, vector.entry, left, right, transposed, vector.positive, vector.monomial,
-        vector.mixes,
+        vector.mixes, vector.steps,
     )  # fmt: skip

@@ -125,5 +125,13 @@ FUNCTIONS: dict[str, Function] = {
             _same,
             option="beta",
         ),
+        Function(
+            "debiased",
+            "debiased(X, beta): ema(X, beta) / (1 - beta^t) at step t, so X itself at the first",
+            lambda shape: shape.rows is not Dim.ANY,
+            "anything but the bare identity",
+            _same,
+            option="beta",
+        ),
     )
 }

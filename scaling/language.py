@@ -4,7 +4,7 @@
     operators  @  **  +  -  *  /       ** on square matrices is a matrix power;
                                        *, /, ** on gradient-like matrices act entrywise
     functions  sign abs sqrt (entrywise) . orth (polar factor) . trace norm specnorm rms (scalars)
-               diag row_mean col_mean . block(X, size) . ema(X, beta)
+               diag row_mean col_mean . block(X, size) . ema(X, beta) debiased(X, beta)
     scalars    fan_in fan_out, numbers, and any other lower-case name: a hyper-parameter;
                rho*, eps* are damping, e, e_*, e1.. are exponents, all others are Theta(1)
 
@@ -590,6 +590,11 @@ def block(x: Node, size: int) -> Node:
 def ema(x: Node, beta: Operand) -> Node:
     """Moving average over steps; (1 - beta) X at the first step."""
     return call("ema", x, beta)
+
+
+def debiased(x: Node, beta: Operand) -> Node:
+    """Moving average divided by what its weights add up to, 1 - beta^t; X at the first step."""
+    return call("debiased", x, beta)
 
 
 def symbol(name: str) -> Symbol:

@@ -205,14 +205,15 @@ def ledger(
             delta=delta,
             w=_std(b[layer.name]),
             mean_h=h * shrink if vanishing else h,
-            mean_delta=_mean_delta(setting, layer, delta),
+            mean_delta=mean_delta(setting, layer, delta),
             h_step=step,
             delta_step=delta_steps[layer.position],
         )
     return Ledger(sizes, tuple(features))
 
 
-def _mean_delta(setting: Setting, layer: Layer, delta: Scale) -> Scale:
+def mean_delta(setting: Setting, layer: Layer, delta: Scale) -> Scale:
+    """The mean of delta over the outputs, for delta in random directions."""
     if layer.fan_out != 0:
         return delta * Scale.of_width(-HALF, Size.SCALAR)
     if setting.loss is Loss.CROSS_ENTROPY:  # softmax(f) - y sums to zero over the classes

@@ -1,11 +1,14 @@
 """`derive` solves the conditions for b, c and d.
 
-In three triangular stages, each exact linear algebra over the rationals:
+In triangular stages, each exact linear algebra over the rationals:
 
     b   from stable start (h_l = Theta(1)) forward through the network, and from maximal readback
         (b_L = 1) at the output;
     d   from balanced damping: each damping equals what it is added to;
     c   from maximal update: the learning rate is the largest that keeps a step stable.
+
+With ``step=2`` a fourth: what the first step leaves open (a layer whose gradient is exactly zero)
+is solved from the second, and a rate under which the second step would be unstable is made smaller.
 
 What is given is kept, and the condition that would have fixed it is then not imposed. What no
 condition fixes stays a symbol and is reported as free.
@@ -14,8 +17,9 @@ condition fixes stays a symbol and is reported as free.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 import sympy
 from sympy import Expr, S, Symbol
@@ -31,14 +35,15 @@ from scaling.conditions import (
     STANDARD,
     Condition,
 )
-from scaling.context import Balance, Regime
+from scaling.context import Balance, Context, Regime
 from scaling.derivation import ALIGNMENT, CONDITION, READBACK, Step
-from scaling.errors import Conflict
+from scaling.errors import Conflict, NotCovered
 from scaling.ledger import Layer, Ledger, Setting, ledger
 from scaling.problem import Exponents, Problem, rate
-from scaling.readback import reach
+from scaling.readback import Carry, reach, through
 from scaling.rule import Rule
 from scaling.scale import HALF, Bounds, Order
+from scaling.second import Second, after_first
 from scaling.settings import Settings
 
 
@@ -62,6 +67,7 @@ def derive(
     setting: Setting | None = None,
     conditions: Iterable[Condition] = STANDARD,
     sampled_fisher: bool = False,
+    step: int = 1,
 ) -> Derived:
     """Solve the conditions for the exponents that are not given.
 
@@ -71,6 +77,8 @@ def derive(
         setting: network, activation and loss.
         conditions: what is asked; see conditions.py.
         sampled_fisher: K-FAC's B from sampled instead of the loss's own cotangents.
+        step: 2 asks for what is stable at the second step too, and maximal at the second where
+            the first does not move a layer.
 
     Raises:
         NotCovered: if the calculus does not cover the rule.
@@ -83,7 +91,7 @@ def derive(
     >>> solution.exponents.d["hidden"]
     {'rho_B': 1, 'rho_A': -1}
     """
-    problem = Problem(rule, setting or Setting(), settings or Settings(), sampled_fisher)
+    problem = Problem(rule, setting or Setting(), settings or Settings(), sampled_fisher, step=step)
     imposed = tuple(conditions)
     _check_names(problem)
     names = [layer.name for layer in problem.setting.layers]
@@ -95,31 +103,110 @@ def derive(
     d: dict[str, dict[str, Expr]] = {}
     steps: dict[str, Step] = {}
     updates: dict[str, Update] = {}
-    regimes: dict[str, tuple[Regime, ...]] = {}
+    contexts: dict[str, Context] = {}
+    carry: Carry = partial(through, problem.setting, a=a, b=b)
     for layer in problem.setting.layers:
-        d[layer.name] = _dampings(problem, books, layer, bounds, imposed)
-        context = problem.context(books, layer, d[layer.name], bounds)
-        update = read_update(context, rule.expression)
-        c[layer.name], step = _learning_rate(problem, layer, update, a, b, bounds, imposed)
+        name = layer.name
+
+        def first(unknown: list[Symbol], d: Mapping[str, Expr], layer: Layer = layer) -> Context:
+            return problem.context(books, layer, d, bounds, unknown)
+
+        start = _start(problem, layer)
+        d[name] = _dampings(problem, layer, start, first, imposed)
+        contexts[name] = first([], d[name])
+        update = read_update(contexts[name], rule.expression)
+        c[name], line = _learning_rate(problem, layer, update, carry, bounds, imposed)
         for text in given_b:
-            step = step.because(text)
-        steps[layer.name], updates[layer.name] = step, update
-        regimes[layer.name] = tuple(context.regimes)
-        solved = (c[layer.name], *d[layer.name].values())
-        symbols = {x.name for value in solved for x in value.free_symbols}
-        unknown = (*(f"d_{k}_{layer.name}" for k in rule.dampings), f"c_{layer.name}")
-        free += [name for name in unknown if name in symbols]
-        assumptions += step.assumptions()
-    return Derived(
-        problem,
-        Exponents(a, b, c, d),
-        tuple(dict.fromkeys(free)),
-        tuple(dict.fromkeys(assumptions)),
-        steps,
-        updates,
-        regimes,
-        bounds,
+            line = line.because(text)
+        steps[name], updates[name] = line, update
+    found = Derived(
+        problem, Exponents(a, b, c, d), (), (), steps, updates,
+        {name: tuple(context.regimes) for name, context in contexts.items()}, bounds,
+    )  # fmt: skip
+    if step == 2:
+        found = _at_second(found, contexts, books, imposed)
+    return _reported(found, tuple(free), tuple(assumptions))
+
+
+def _reported(found: Derived, free: tuple[str, ...], assumptions: tuple[str, ...]) -> Derived:
+    """The same, with what is free and what was assumed."""
+    x, rule = found.exponents, found.problem.rule
+    for name, line in found.steps.items():
+        symbols = {s.name for value in (x.c[name], *x.d[name].values()) for s in value.free_symbols}
+        unknown = (*(f"d_{k}_{name}" for k in rule.dampings), f"c_{name}")
+        free = (*free, *(u for u in unknown if u in symbols))
+        assumptions = (*assumptions, *line.assumptions())
+    return replace(
+        found, free=tuple(dict.fromkeys(free)), assumptions=tuple(dict.fromkeys(assumptions))
     )
+
+
+def _at_second(
+    found: Derived,
+    contexts: Mapping[str, Context],
+    books: Ledger,
+    conditions: tuple[Condition, ...],
+) -> Derived:
+    """Stage 4: what the first step leaves open, and learning rates that the second step bounds.
+
+    A layer whose own second update is larger than a stable step allows takes the smaller rate,
+    and the step is evaluated again, since its first update is smaller then.
+    """
+    problem, bounds, rule = found.problem, found.bounds, found.problem.rule.expression
+    x, first, layers = found.exponents, found.updates, found.problem.setting.layers
+    c, given = dict(x.c), problem.settings.c
+    open_ = {n for n in c if c[n] == Symbol(f"c_{n}") and n not in given}
+    for name in open_:
+        if not (first[name].coherent.is_zero and first[name].random.is_zero):
+            raise NotCovered(
+                f"step 2 with a learning rate of {name} that is free",
+                "the size of the first step",
+                f"impose maximal update, or give c_{name}",
+            )
+    for _ in range(len(layers) + 1):
+        second = after_first(problem, replace(x, c=c), contexts, first, books, bounds)
+        d: dict[str, dict[str, Expr]] = {}
+        steps, updates, regimes = {}, {}, {}
+        larger = dict(c)
+        for layer in layers:
+            name = layer.name
+            d[name] = _dampings(
+                problem, layer, x.d[name], partial(_context, second, layer), conditions
+            )
+            context = second.context(layer, d[name])
+            update = second.split(layer, read_update(context, rule))
+            limit, line = _learning_rate(problem, layer, update, second.carry, bounds, conditions)
+            own = update.coherent.plus(update.random, bounds)
+            if name in open_:
+                larger[name], steps[name] = limit, line
+            elif name not in given and bounds.order(limit, c[name]) is Order.GREATER:
+                larger[name] = limit
+                steps[name] = replace(line, inputs=(found.steps[name], *line.inputs))
+            else:
+                now = Step(
+                    CONDITION, f"dW h of {name}", own * rate(c[name]), f"M^(-c) x {own}",
+                    (update.step,), time=2,
+                )  # fmt: skip
+                steps[name] = replace(found.steps[name], inputs=(*found.steps[name].inputs, now))
+            updates[name], regimes[name] = update, tuple(context.regimes)
+        raised = any(larger[name] != c[name] for name in c if name not in open_)
+        c = {name: c[name] if name in open_ and raised else larger[name] for name in c}
+        if not raised:
+            return replace(
+                found, exponents=replace(x, c=larger, d=d), steps=steps, updates=updates,
+                regimes=regimes,
+            )  # fmt: skip
+    raise NotCovered(
+        "learning rates that grow with every evaluation of the second step",
+        "a step that is stable once each rate is",
+        "use --step 1",
+    )
+
+
+def _context(
+    second: Second, layer: Layer, unknown: list[Symbol], dampings: Mapping[str, Expr]
+) -> Context:
+    return second.context(layer, dampings, unknown)
 
 
 def _check_names(problem: Problem) -> None:
@@ -193,22 +280,26 @@ def _check_start(layer: Layer, std: Expr, bounds: Bounds, last: bool) -> None:
         )
 
 
+def _start(problem: Problem, layer: Layer) -> dict[str, Expr]:
+    """Every damping's exponent: given, or a symbol of its own."""
+    given = {k: v for (k, name), v in problem.settings.d.items() if name == layer.name}
+    return {k: given.get(k, Symbol(f"d_{k}_{layer.name}")) for k in problem.rule.dampings}
+
+
 def _dampings(
     problem: Problem,
-    books: Ledger,
     layer: Layer,
-    bounds: Bounds,
+    start: Mapping[str, Expr],
+    context_of: Callable[[list[Symbol], Mapping[str, Expr]], Context],
     conditions: tuple[Condition, ...],
 ) -> dict[str, Expr]:
     """Stage 2: d, from the balances that reading the rule records."""
-    given = {k: v for (k, name), v in problem.settings.d.items() if name == layer.name}
-    symbols = {k: Symbol(f"d_{k}_{layer.name}") for k in problem.rule.dampings if k not in given}
-    start = {name: given.get(name, symbols.get(name, S.Zero)) for name in problem.rule.dampings}
+    symbols = [x for k, x in start.items() if x == Symbol(f"d_{k}_{layer.name}")]
     if not symbols or BALANCED_DAMPING not in conditions:
-        return start
-    context = problem.context(books, layer, start, bounds, symbols.values())
+        return dict(start)
+    context = context_of(symbols, start)
     read_update(context, problem.rule.expression)
-    solution = _solve_balances(context.balances, list(symbols.values()), layer)
+    solution = _solve_balances(context.balances, symbols, layer)
     return {name: sympy.expand(x.subs(solution)) for name, x in start.items()}
 
 
@@ -247,22 +338,22 @@ def _learning_rate(
     problem: Problem,
     layer: Layer,
     update: Update,
-    a: Mapping[str, Expr],
-    b: Mapping[str, Expr],
+    carry: Carry,
     bounds: Bounds,
     conditions: tuple[Condition, ...],
 ) -> tuple[Expr, Step]:
     """Stage 3: c, the smallest for which this layer's update keeps the step stable."""
     own = update.coherent.plus(update.random, bounds)
-    symbol = Symbol(f"c_{layer.name}")
+    symbol, time = Symbol(f"c_{layer.name}"), update.step.time
     if layer.name in problem.settings.c:
         c = problem.settings.c[layer.name]
         text = "given"
         return c, Step(CONDITION, f"c of {layer.name}", rate(c), text, (update.step,))
     if own.is_zero:
-        blank = Step(CONDITION, f"c of {layer.name}", own, "", (update.step,))
+        blank = Step(CONDITION, f"c of {layer.name}", own, "", (update.step,), time=time)
+        which = "first" if time == 1 else "second"
         return symbol, blank.because(
-            f"the first step does not move the {layer.name} layer: its gradient is exactly zero"
+            f"the {which} step does not move the {layer.name} layer: its gradient is exactly zero"
         )
     if MAXIMAL_UPDATE not in conditions:
         return symbol, Step(CONDITION, f"c of {layer.name}", own, "free", (update.step,))
@@ -270,16 +361,17 @@ def _learning_rate(
     if STABLE_STEP in conditions:
         given = problem.setting.alignments
         passed: list[Alignment] = []
-        for position, size in reach(problem.setting, layer, update, a, b, bounds).items():
+        for position, size in reach(problem.setting, layer, update, carry, bounds).items():
             last = position == problem.setting.depth
             if position > layer.position:
                 passed += [given[x.name] for x in problem.setting.at(position) if x.name in given]
             if last or passed:  # without a given alignment dh stays as large as dW h was
                 rule, name = (READBACK, "df") if last else (ALIGNMENT, f"dh_{position}")
                 text = f"from dW h {own}"
-                step = Step(rule, f"{name} per learning rate", size, text, (update.step,))
+                name = f"{name} per learning rate"
+                step = Step(rule, name, size, text, (update.step,), time=time)
                 premises.append(step.because(as_assumption(passed)) if passed else step)
                 limit = limit.plus(size, bounds)
     c = sympy.expand(limit.width)
     text = f"{MAXIMAL_UPDATE.name}: M^(-c) x {limit} = 1"
-    return c, Step(CONDITION, f"c of {layer.name}", rate(c), text, tuple(premises))
+    return c, Step(CONDITION, f"c of {layer.name}", rate(c), text, tuple(premises), time=time)

@@ -8,6 +8,7 @@ at when a measurement drifts from one exponent to another.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -54,19 +55,22 @@ def add(
         value = _mix(context, node, x, y)
         numbers = "an aligned and a random part, kept apart"
         return value, Step(SUM, f"{left} + {right}", value.main, numbers, steps, node=node)
+    for zero, other in ((x, y), (y, x)):
+        if zero.main.is_zero and isinstance(zero, Aligned) and isinstance(other, Aligned):
+            line = Step(SUM, f"{left} + {right}", other.main, "one term is zero", steps, node=node)
+            return other, replace(line, time=context.step)
     order = context.compare(node, x.main, y.main)
     if order is Order.EQUAL:
         x, y = _balanced(context, x, y)
     regime = Regime(context.sizes.layer.name, node, left, right, x.main, y.main, order)
     context.regimes.append(regime)
-    value = _add(context, node, x, y, order)
+    value = merged(context, node, x, y, order)
     difference = isinstance(left, Negate) or isinstance(right, Negate)
     damped = not difference and contains_damping(left) != contains_damping(right)
     assumption = f"the terms of {node} do not cancel" if order is Order.EQUAL and not damped else ""
     inference = DAMPING if damped else SUM
-    return value, Step(
-        inference, f"{left} + {right}", value.main, str(regime), steps, assumption, node
-    )
+    line = Step(inference, f"{left} + {right}", value.main, str(regime), steps, assumption, node)
+    return value, replace(line, time=context.step)
 
 
 def _balanced(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
@@ -78,7 +82,8 @@ def _balanced(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
     return x, y
 
 
-def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Value:
+def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Value:
+    """The sum of two values of one kind that do not cancel."""
     plus = context.plus
     match x, y:
         case Scalar(), Scalar():
@@ -97,6 +102,7 @@ def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Valu
                 x.symmetric and y.symmetric,
                 x.blocks or y.blocks,
                 -context.bounds.larger(-x.vanishing, -y.vanishing),
+                max(x.steps, y.steps),
             )
         case Vector(), Vector() if x.side is y.side:
             behaviour = _behaviour(context, x.behaviour, y.behaviour, order)
@@ -105,6 +111,7 @@ def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Valu
                 averaged=x.averaged.plus(y.averaged), positive=x.positive and y.positive,
                 monomial=False,
                 mixes=x.mixes or y.mixes,
+                steps=max(x.steps, y.steps),
             )  # fmt: skip
         case Aligned(), Aligned():
             return Aligned(
@@ -120,6 +127,7 @@ def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Valu
                 positive=x.positive and y.positive,
                 monomial=False,
                 mixes=x.mixes or y.mixes,
+                steps=max(x.steps, y.steps),
             )
     raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
 
@@ -143,7 +151,7 @@ def _mix(context: Context, node: Node, x: Value, y: Value) -> Value:
     signal = aligned or more_aligned
     if aligned and more_aligned:
         order = context.compare(node, aligned.main, more_aligned.main)
-        both = _add(context, node, aligned, more_aligned, order)
+        both = merged(context, node, aligned, more_aligned, order)
         assert isinstance(both, Aligned)
         signal = both
     assert noise is not None
@@ -161,10 +169,11 @@ def _parts(value: Value) -> tuple[Gaussian | None, Aligned | None]:
     return None, None
 
 
-def collect(node: Node) -> list[Node]:
+def collect(node: Node, simplify: Callable[[Node], Node] = lambda node: node) -> list[Node]:
     """The terms of a sum with like terms collected; those that cancel exactly are gone.
 
-    A term that is subtracted keeps its sign.
+    A term that is subtracted keeps its sign. ``simplify`` writes terms in the form in which they
+    are compared.
 
     >>> from scaling.language import G, A, I, symbol
     >>> collect(A + symbol("rho") * I - A)
@@ -196,7 +205,7 @@ def collect(node: Node) -> list[Node]:
             case _:
                 total[node] = total.get(node, Fraction(0)) + factor
 
-    go(node, Fraction(1))
+    go(simplify(node), Fraction(1))
     kept = [(term, factor) for term, factor in total.items() if factor != 0]
     return [term if factor > 0 else Negate(term) for term, factor in kept]
 

@@ -4,7 +4,8 @@
     own      RMS of (W_l - W_l at the start) h_{l-1}, with h_{l-1} as it was at the start
     feature  RMS of h_l after the steps minus h_l before them (df in the output layer)
 
-All are taken on the probe samples. After one step they are the quantities of `measure`, with the
+"At the start" is before the step that the problem asks for, which may be the second. All are taken
+on the probe samples. After one step they are the quantities of `measure`, with the
 same law over seeds, and either may stand for the other. The time is O(M n^2) for updates D C H^T,
 O(M^2 n) for rules that look at single entries, which reach smaller widths; memory is O(M n).
 
@@ -92,7 +93,8 @@ class _Run:
         steps: int,
         streaming: Streaming,
     ) -> None:
-        self.trial, self.width, self.seed, self.steps = trial, width, seed, steps
+        self.trial, self.width, self.seed = trial, width, seed
+        self.measured, self.steps = steps, steps + trial.problem.step - 1
         self.streaming = streaming
         self.scales = trial.scales(width, constants)
         self.sums: dict[tuple[str, Node], tuple[float, float]] = {}
@@ -102,7 +104,7 @@ class _Run:
         self.probe = range(data.samples, data.samples + len(data.probe_inputs))
 
     def trained(self) -> tuple[Network, Network]:
-        """The network at the start, and after the steps on the probe samples alone."""
+        """The network before the steps, and after them on the probe samples alone."""
         data, problem = self.trial.data, self.trial.problem
         sent_back = data.samples * (2 if problem.sampled_fisher else 1)
         start = network(
@@ -116,13 +118,15 @@ class _Run:
             then=sent_back,
         )
         learners = {name: self._learner(start, name) for name in start.parameters}
-        now = start
+        now = before = start
         for left in reversed(range(self.steps)):
+            if left + 1 == self.measured:
+                before = now
             followed = range(self.probe.stop) if left else self.probe
             updates = self._updates(now, learners, len(followed), self.steps - left)
             now = now.stepped(updates, followed, then=sent_back if left else 0)
             self._note_sums(updates)
-        return start, now
+        return before, now
 
     def _learner(self, start: Network, name: str) -> Learner | RowLearner:
         rule, weight = self.trial.problem.rule, start.parameters[name].weight
@@ -172,10 +176,12 @@ class _Run:
         for name, parameter in after.parameters.items():
             position = parameter.layer.position
             h = before.h[position].pick(self.probe)
-            moved = parameter.weight.moved(before.source(parameter, self.probe))
+            earlier = before.parameters[name].weight
+            since = len(earlier.updates)
+            moved = parameter.weight.moved(before.source(parameter, self.probe), since)
             if parameter.layer.is_bias:
-                init = parameter.scales.std
-            elif position == before.setting.depth:
+                init = earlier.ask(before.one.pick([0])).rms() if since else parameter.scales.std
+            elif position == before.setting.depth and not since:
                 init = self._readout(before)
             else:
                 init = h.rms()

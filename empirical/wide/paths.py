@@ -41,8 +41,8 @@ from scaling.shapes import Dim
 WIDEST_ROWS = 2**18
 """The widest layer whose entries are made one by one: 7e10 of them, some minutes."""
 
-_SPECTRAL = ("orth", "trace", "norm", "specnorm", "rms", "ema")
-_ENTRYWISE = ("sign", "abs", "sqrt", "atan", "clip", "ema")
+_SPECTRAL = ("orth", "trace", "norm", "specnorm", "rms", "ema", "debiased")
+_ENTRYWISE = ("sign", "abs", "sqrt", "atan", "clip", "ema", "debiased")
 SUMS = ("row_mean", "col_mean", "norm", "rms")
 """Functions that add up entries of a matrix."""
 
@@ -94,7 +94,12 @@ def is_diagonal(node: Node) -> bool:
     match node:
         case Call("diag", argument):
             return spans(argument)
-        case Call("ema", argument) | Negate(argument) | Transpose(argument) | Power(argument):
+        case (
+            Call("ema" | "debiased", argument)
+            | Negate(argument)
+            | Transpose(argument)
+            | Power(argument)
+        ):
             return is_diagonal(argument)
         case Add(x, y) | Subtract(x, y) | Multiply(x, y) | Divide(x, y) | MatMul(x, y):
             sides = [

@@ -35,6 +35,7 @@ from empirical.wide.passes import added, mapped, pieces
 from empirical.wide.paths import SUMS, Path, path_of, spans
 from empirical.wide.streaming import Streaming
 from empirical.wide.update import Coordinates
+from scaling.averages import is_average
 from scaling.language import Call, MatMul, Matrix, Node
 from scaling.rule import Rule
 from scaling.shapes import Dim
@@ -426,7 +427,7 @@ def _averages(node: Node) -> list[Node]:
     if node in _spectral_nodes(node):
         return []
     found = [part for child in node.children for part in _averages(child)]
-    return [*found, node] if isinstance(node, Call) and node.function == "ema" else found
+    return [*found, node] if is_average(node) else found
 
 
 def _levels(node: Node) -> list[list[Call]]:

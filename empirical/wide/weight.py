@@ -83,10 +83,10 @@ class Weight:
         """W x; see `ImplicitGaussian.ask`."""
         return self.initial.ask(x, then) + self.moved(x)
 
-    def moved(self, x: Columns) -> Columns:
-        """(W_t - W_0) x, for x on the axis of columns."""
+    def moved(self, x: Columns, since: int = 0) -> Columns:
+        """(W_t - W_s) x, for x on the axis of columns; s = ``since`` updates."""
         total: Columns | None = None
-        for update in self.updates:
+        for update in self.updates[since:]:
             part = update @ x
             total = part if total is None else total + part
         return self.rows.none(x.count) if total is None else total
