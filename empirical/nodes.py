@@ -9,10 +9,14 @@ networks of growing width, on the training batch and the held-out probe samples:
     a row, a column, a number    RMS entry
     dW h per learning rate   RMS of the update times its layer's input
     df per learning rate     RMS of the change of the output along this update, to first order
+    W^T delta, dW^T delta    RMS entry at the second step, of what W was and of what was added
 
 A stretch |X H| / |H| of given data stands for the norm on their span: unlike the largest singular
 value it does not fluctuate with the samples. Lines that state a condition or a mean have nothing
 to measure.
+
+Lines at step 2 are measured on the network after the rule's own first step, with the moving
+averages that it left.
 
 Not covered: the size off the span of the data, beside the one on it.
 """
@@ -31,7 +35,7 @@ from torch import Tensor
 from torch.autograd.functional import jvp
 from torch.func import functional_call
 
-from empirical.capture import Capture
+from empirical.capture import Capture, as_matrix
 from empirical.fit import Estimate, estimate
 from empirical.layer import LayerTensors
 from empirical.measure import (
@@ -48,12 +52,14 @@ from empirical.measure import (
     sampled_loss,
 )
 from empirical.networks import MLP
-from empirical.numbers import Update, evaluate
+from empirical.numbers import State, Update, evaluate
+from empirical.parametrize import LayerScales
 from empirical.spectral import Blocks, Square
 from empirical.values import Value
 from empirical.verdict import Verdict, judge
 from scaling.derivation import SUM, Step
 from scaling.language import Node
+from scaling.ledger import Layer
 from scaling.scale import Size
 from scaling.shapes import Dim
 
@@ -146,52 +152,88 @@ def _sizes(
     """Layer -> line -> size, of one network."""
     scales = trial.scales(width, constants)
     model = dense_network(trial, scales, width, seed)
-    data, loss = trial.data, trial.problem.setting.loss
-    inputs, probe = data.inputs.to(trial.device), data.probe_inputs.to(trial.device)
-    sampled = trial.problem.sampled_fisher
-    capture = Capture(model, outputs=sampled)
-    output = model(inputs)
-    if sampled:
-        generator = torch.Generator(device=trial.device).manual_seed(seed)
-        capture.sample(output, sampled_loss(loss), generator)
-    torch.autograd.backward(loss_of(loss, output, data.targets.to(trial.device)))
-    with torch.no_grad():
-        hidden = [probe, *model.hidden(probe)]
-    tensors = {layer.name: capture.tensors(name) for name, layer in trial.layers()}
-    deltas = {
-        layer.position: tensors[layer.name] for _, layer in trial.layers() if not layer.is_bias
-    }
-    found: dict[str, dict[Step, float]] = {}
-    for name, layer in trial.layers():
-        if layer.name not in lines:
-            continue
-        seen, own = tensors[layer.name], scales[layer.name]
-        assert seen is not None, "every layer of the network was called"
-        source = input_of(layer, hidden[layer.position - 1], own).T
-        asked: dict[str, list[Step]] = {}
-        for step in lines[layer.name]:
-            asked.setdefault(step.subject, []).append(step)
-        sizes: dict[Step, float] = {}
-
-        def record(
-            node: Node,
-            value: Value,
-            asked: Mapping[str, Sequence[Step]] = asked,
-            sizes: dict[Step, float] = sizes,
-            seen: LayerTensors = seen,
-            source: Tensor = source,
-        ) -> None:
-            for step in asked.get(str(node), ()):
-                sizes[step] = _size(value, node, step.result.of, seen, source)
-
-        values = {**numbers_of(trial), **own.dampings}
-        update = evaluate(trial.problem.rule, seen, values, record=record)
-        for step in lines[layer.name]:
-            size = _other(step, update, source, hidden, deltas, model, name, probe)
-            if size is not None:
-                sizes[step] = size
-        found[layer.name] = sizes
+    probe = trial.data.probe_inputs.to(trial.device)
+    states = {name: State() for name, _ in trial.layers()}
+    found: dict[str, dict[Step, float]] = {layer: {} for layer in lines}
+    added: dict[int, Tensor] = {}
+    first = {l: model.linear(l).weight.detach().clone() for l in range(2, len(model.layers) + 1)}
+    names = {layer.position: layer.name for _, layer in trial.layers() if not layer.is_bias}
+    generator = torch.Generator(device=trial.device).manual_seed(seed)
+    for time in range(1, trial.problem.step + 1):
+        tensors = _seen(trial, model, generator)
+        with torch.no_grad():
+            hidden = [probe, *model.hidden(probe)]
+        here = _Here(model, tensors, hidden, first, added, names)
+        updates = {}
+        for name, layer in trial.layers():
+            asked = [step for step in lines.get(layer.name, ()) if step.time == time]
+            own, state = scales[layer.name], states[name]
+            sizes, updates[name] = _layer(trial, own, here, name, layer, asked, state)
+            if layer.name in found:
+                found[layer.name].update(sizes)
+        for name, layer in trial.layers():
+            lr = scales[layer.name].lr
+            weight = as_matrix(model.get_parameter(parameter_of(name)).detach())
+            updates[name].add_to_(weight, -lr)
+            if not layer.is_bias:
+                added[layer.position] = -lr * updates[name].dense()
     return found
+
+
+@dataclass(frozen=True)
+class _Here:
+    """A network at some step: what its layers see, h on the probe, weights at first and added."""
+
+    model: MLP
+    tensors: Mapping[str, LayerTensors]
+    hidden: Sequence[Tensor]
+    first: Mapping[int, Tensor]
+    added: Mapping[int, Tensor]
+    names: Mapping[int, str]
+
+
+def _seen(trial: Trial, model: MLP, generator: torch.Generator) -> dict[str, LayerTensors]:
+    """What every layer sees of one pass over the training samples."""
+    loss, sampled = trial.problem.setting.loss, trial.problem.sampled_fisher
+    capture = Capture(model, outputs=sampled)
+    output = model(trial.data.inputs.to(trial.device))
+    if sampled:
+        capture.sample(output, sampled_loss(loss), generator)
+    model.zero_grad()
+    torch.autograd.backward(loss_of(loss, output, trial.data.targets.to(trial.device)))
+    tensors = {layer.name: capture.tensors(name) for name, layer in trial.layers()}
+    assert None not in tensors.values(), "every layer of the network was called"
+    return {name: seen for name, seen in tensors.items() if seen is not None}
+
+
+def _layer(
+    trial: Trial,
+    own: LayerScales,
+    here: _Here,
+    name: str,
+    layer: Layer,
+    lines: Sequence[Step],
+    state: State,
+) -> tuple[dict[Step, float], Update]:
+    """Line -> size in one layer, and its update."""
+    seen = here.tensors[layer.name]
+    source = input_of(layer, here.hidden[layer.position - 1], own).T
+    asked: dict[str, list[Step]] = {}
+    for step in lines:
+        asked.setdefault(step.subject, []).append(step)
+    sizes: dict[Step, float] = {}
+
+    def record(node: Node, value: Value) -> None:
+        for step in asked.get(str(node), ()):
+            sizes[step] = _size(value, node, step.result.of, seen, source)
+
+    values = {**numbers_of(trial), **own.dampings}
+    update = evaluate(trial.problem.rule, seen, values, state, record=record if asked else None)
+    for step in lines:
+        size = _other(step, update, source, here, name, layer, own)
+        if size is not None:
+            sizes[step] = size
+    return sizes, update
 
 
 def _size(value: Value, node: Node, of: Size, layer: LayerTensors, source: Tensor) -> float:
@@ -214,26 +256,36 @@ def _other(
     step: Step,
     update: Update,
     source: Tensor,
-    hidden: Sequence[Tensor],
-    deltas: Mapping[int, LayerTensors | None],
-    model: MLP,
+    here: _Here,
     name: str,
-    probe: Tensor,
+    layer: Layer,
+    own: LayerScales,
 ) -> float | None:
     """The size of what no node of the rule is."""
     if step.subject == OWN:
         return _rms(update @ source)
+    if step.subject == f"dW h of {layer.name}":
+        return own.lr * _rms(update @ source)
     if step.subject == READBACK:
-        return _rms(_along(model, name, update, probe))
+        return _rms(_along(here.model, name, update, here.hidden[0]))
     if step.subject.startswith("h of "):  # the constant input of a bias
         return _rms(source)
+    if (back := re.fullmatch(r"(d?W)_(\d+)\^T delta_\2", step.subject)) is not None:
+        return _sent_back(here, int(back[2]), back[1] == "dW")
     place = re.fullmatch(r"(h|delta)_(\d+)", step.subject)
     if place is None:
         return None
     if place[1] == "h":
-        return _rms(hidden[int(place[2])])
-    seen = deltas.get(int(place[2]))
-    return None if seen is None else _rms(seen.D)
+        return _rms(here.hidden[int(place[2])])
+    found = here.names.get(int(place[2]))
+    return None if found is None else _rms(here.tensors[found].D)
+
+
+def _sent_back(here: _Here, position: int, added: bool) -> float:
+    """|W^T delta| or |dW^T delta| at a position, the multiplier included."""
+    matrix = (here.added if added else here.first)[position]
+    delta = here.tensors[here.names[position]].D
+    return here.model.multipliers[position - 1] * _rms(matrix.T @ delta)
 
 
 def _along(model: MLP, name: str, update: Update, probe: Tensor) -> Tensor:

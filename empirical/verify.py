@@ -39,6 +39,7 @@ from empirical.verdict import Verdict, judge, overall, remedy
 from scaling.derivation import Step
 from scaling.errors import InvalidInput, NotCovered, unknown
 from scaling.prediction import Prediction, predict
+from scaling.render import timed
 from scaling.settings import exact
 
 TOUR = ("sgd", "sign", "adam", "kfac", "foof", "shampoo", "muon")
@@ -250,7 +251,7 @@ def verify_deep(
         for layer, lines in found.items():
             for line in lines:
                 if line.measured is not None and line.verdict is not None:
-                    subject = f"{line.step.subject} ({line.step.result.of})"
+                    subject = f"{timed(line.step)} ({line.step.result.of})"
                     checks.append(
                         Check(name, layer, subject, line.predicted, line.measured, line.verdict)
                     )

@@ -52,7 +52,8 @@ def apart(context: Context, node: Node, whole: Aligned, read: Read) -> tuple[Ali
     moved = Scale.zero(Size.ENTRY)
     for row in rows:
         moved = context.plus(moved, _own(context, row))
-    if context.step > 1 and context.activation.zero_mean:
+    layers_above = context.sizes.layer.fan_out != 0
+    if context.step > 1 and layers_above and context.activation.zero_mean:
         order = context.bounds.order(moved.width, _own(context, signal).width)
         if order is not Order.LESS:
             raise context.not_covered(

@@ -225,7 +225,8 @@ def mean_step(sizes: Sizes, of_rows: bool, activation: Activation) -> Step:
     """The step that gives the mean of h (for row means) or of delta (for column means)."""
     scale = sizes.mean_h if of_rows else sizes.mean_delta
     name = "mean of h" if of_rows else "mean of delta"
-    return Step(MEANS, f"{name} in {sizes.layer.name}", scale, f"activation {activation.label}")
+    text, time = f"activation {activation.label}", sizes.h_step.time
+    return Step(MEANS, f"{name} in {sizes.layer.name}", scale, text, time=time)
 
 
 def _std(b: Expr) -> Scale:

@@ -169,11 +169,13 @@ def _parts(value: Value) -> tuple[Gaussian | None, Aligned | None]:
     return None, None
 
 
+_LINEAR = (Add, Subtract, Negate, Multiply, Divide, MatMul, Number)
+
+
 def collect(node: Node, simplify: Callable[[Node], Node] = lambda node: node) -> list[Node]:
     """The terms of a sum with like terms collected; those that cancel exactly are gone.
 
-    A term that is subtracted keeps its sign. ``simplify`` writes terms in the form in which they
-    are compared.
+    A term that is subtracted keeps its sign. Terms are compared as ``simplify`` writes them.
 
     >>> from scaling.language import G, A, I, symbol
     >>> collect(A + symbol("rho") * I - A)
@@ -182,6 +184,7 @@ def collect(node: Node, simplify: Callable[[Node], Node] = lambda node: node) ->
     []
     """
     total: dict[Node, Fraction] = {}
+    written: dict[Node, Node] = {}
 
     def go(node: Node, factor: Fraction) -> None:
         match node:
@@ -203,10 +206,15 @@ def collect(node: Node, simplify: Callable[[Node], Node] = lambda node: node) ->
                 one = Number(Fraction(1))
                 total[one] = total.get(one, Fraction(0)) + factor * value
             case _:
-                total[node] = total.get(node, Fraction(0)) + factor
+                simple = simplify(node)
+                if simple != node and isinstance(simple, _LINEAR):
+                    go(simple, factor)
+                    return
+                written.setdefault(simple, node)
+                total[simple] = total.get(simple, Fraction(0)) + factor
 
-    go(simplify(node), Fraction(1))
-    kept = [(term, factor) for term, factor in total.items() if factor != 0]
+    go(node, Fraction(1))
+    kept = [(written.get(term, term), x) for term, x in total.items() if x != 0]
     return [term if factor > 0 else Negate(term) for term, factor in kept]
 
 

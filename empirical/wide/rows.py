@@ -201,8 +201,9 @@ def _moved(
     side = tiles.sides[1] if transposed else rows.stop - rows.start
     x = x.to(tiles.steps[-1].d.dtype)
     total = x.new_zeros(side, x.shape[1])
+    nodes = [tiles.rule.expression, *watched]  # some occur only below a sum that is known already
     for i, j in tiles.grid(rows):
-        (value,) = tiles.read([tiles.rule.expression], i, j, tally if watched else None)
+        value = tiles.read(nodes, i, j, tally if watched else None)[0]
         tile = _entries(value)
         if transposed:
             total[j].addmm_(tile.T, x[i])
