@@ -23,6 +23,7 @@ from typing import Any
 from scaling.context import Context
 from scaling.derivation import AVERAGE, GIVEN, PRODUCT, Step
 from scaling.entrywise import Reading
+from scaling.errors import RuleError
 from scaling.language import Call, Negate, Node
 from scaling.scale import Scale
 from scaling.sums import merged
@@ -50,6 +51,13 @@ def at_first(node: Node) -> Node:
     return _with_parts(node, at_first)
 
 
+def without_row_means(node: Node) -> Node:
+    """The tree with every row mean replaced by what it averages: a bias has one input."""
+    if isinstance(node, Call) and node.function == "row_mean":
+        return without_row_means(node.argument)
+    return _with_parts(node, without_row_means)
+
+
 def bare(node: Node) -> Node:
     """The tree with every moving average replaced by what it averages."""
     if is_average(node):
@@ -62,16 +70,20 @@ def _with_parts(node: Node, change: Any) -> Node:
     assert is_dataclass(node), "every node of the language is a dataclass"
     parts = {f.name: getattr(node, f.name) for f in fields(node)}
     changed = {name: change(x) for name, x in parts.items() if isinstance(x, Node)}
-    return replace(node, **changed) if changed else node
+    try:
+        return replace(node, **changed) if changed else node
+    except RuleError:  # a column that became a matrix does not fit here: as it was written, then
+        return node
 
 
 def refuse_unless_moved(context: Context, node: Node, terms: list[Node]) -> None:
     """Refuse a difference between two steps of one thing that the first step may not have moved."""
     if context.before is None or context.before.moved:
         return
+    simplify = simplification(context)
     signs = [
-        (bare(term.operand if isinstance(term, Negate) else term), isinstance(term, Negate))
-        for term in terms
+        (bare(simplify(x.operand if isinstance(x, Negate) else x)), isinstance(x, Negate))
+        for x in terms
     ]
     for term, negative in signs:
         if not negative and (term, True) in signs:
@@ -110,8 +122,14 @@ def first_average(node: Call, reading: Reading) -> Reading:
 
 
 def simplification(context: Context) -> Callable[[Node], Node]:
-    """How terms of a sum are written before they are compared, at the step of the context."""
-    return at_first if context.step == 1 else lambda node: node
+    """How terms of a sum are written before they are compared, in this layer and at this step."""
+    first, bias = context.step == 1, context.sizes.layer.is_bias
+
+    def simplify(node: Node) -> Node:
+        node = at_first(node) if first else node
+        return without_row_means(node) if bias else node
+
+    return simplify
 
 
 def weights_now(context: Context, node: Node) -> Reading:
@@ -145,10 +163,15 @@ def _both(context: Context, node: Node, x: Value, y: Value) -> Value:
     if isinstance(x, Gaussian | Mixture) and isinstance(y, Gaussian | Mixture):
         return _weights(context, node, x, y)
     value = merged(context, node, x, y, context.bounds.order(x.main.width, y.main.width))
-    if isinstance(value, Aligned):
-        return replace(value, left_exact=False, right_exact=False, steps=2)
-    if isinstance(value, Vector | Spectral):
+    if isinstance(value, Spectral):
         return replace(value, steps=2)
+    if isinstance(value, Aligned | Vector):  # of one sign: zero where both are, and only there
+        joint = value.positive and all(
+            v.monomial for v in (x, y) if isinstance(v, Aligned | Vector)
+        )
+        value = replace(value, steps=2, monomial=joint)
+    if isinstance(value, Aligned):
+        return replace(value, left_exact=False, right_exact=False)
     return value
 
 

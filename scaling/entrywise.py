@@ -221,16 +221,14 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
         raise context.not_covered(
             node, "a mean of odd and even terms, which may cancel", "means of one parity each"
         )
-    if averaged.parity is Parity.EVEN:
+    single = over_fan_in and context.sizes.layer.is_bias  # one input, the constant 1
+    if averaged.parity is Parity.EVEN or single:
         vector = Vector(
             value.entry, side, kept, is_row, Parity.EVEN, value.positive, value.monomial,
-            steps=value.steps,
+            value.mixes and single, value.steps,
         )  # fmt: skip
-        return vector, Step(LLN, str(node), value.entry, "all of one sign", (step,), node=node)
-    if over_fan_in and context.sizes.layer.is_bias:
-        raise context.not_covered(
-            node, "a mean over the single input of a bias, which is the entry itself", "the entry"
-        )
+        numbers = "of a single input" if single else "all of one sign"
+        return vector, Step(LLN, str(node), value.entry, numbers, (step,), node=node)
     means = mean_step(context.sizes, over_fan_in, context.activation)
     base = context.sizes.h if over_fan_in else context.sizes.delta
     ratio = Scale.one(Size.SCALAR)
@@ -314,13 +312,13 @@ def _need_no_poles(context: Context, node: Node, value: Scalar | Aligned | Vecto
         raise context.not_covered(
             node, "a division by a difference, which may vanish", "a sum of positive terms"
         )
-    if isinstance(value, Scalar) or not value.mixes:
+    if isinstance(value, Scalar) or not (value.mixes or (value.steps > 1 and not value.monomial)):
         return
     sides = (value.behaviour,) if isinstance(value, Vector) else (value.left, value.right)
     if not all(context.exceeds(HALF, side.vanishing) for side in sides):
         raise context.not_covered(
             node,
-            "a division by a sum over samples or neurons, which vanishes where G does not",
+            "a division by a sum over samples, neurons or steps, which vanishes where G does not",
             "a damping or eps, or a mean of G*G",
         )
 

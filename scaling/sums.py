@@ -169,9 +169,6 @@ def _parts(value: Value) -> tuple[Gaussian | None, Aligned | None]:
     return None, None
 
 
-_LINEAR = (Add, Subtract, Negate, Multiply, Divide, MatMul, Number)
-
-
 def collect(node: Node, simplify: Callable[[Node], Node] = lambda node: node) -> list[Node]:
     """The terms of a sum with like terms collected; those that cancel exactly are gone.
 
@@ -186,7 +183,7 @@ def collect(node: Node, simplify: Callable[[Node], Node] = lambda node: node) ->
     total: dict[Node, Fraction] = {}
     written: dict[Node, Node] = {}
 
-    def go(node: Node, factor: Fraction) -> None:
+    def go(node: Node, factor: Fraction, original: Node | None = None) -> None:
         match node:
             case Add(left, right):
                 go(left, factor)
@@ -207,10 +204,10 @@ def collect(node: Node, simplify: Callable[[Node], Node] = lambda node: node) ->
                 total[one] = total.get(one, Fraction(0)) + factor * value
             case _:
                 simple = simplify(node)
-                if simple != node and isinstance(simple, _LINEAR):
-                    go(simple, factor)
+                if simple != node:
+                    go(simple, factor, node)
                     return
-                written.setdefault(simple, node)
+                written.setdefault(simple, original or node)
                 total[simple] = total.get(simple, Fraction(0)) + factor
 
     go(node, Fraction(1))
