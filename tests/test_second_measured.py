@@ -25,7 +25,7 @@ from scaling.questions import literal_of, problem_of, resolve, solution_of
 
 DIGITS = load("digits", samples=8, probe=6)
 WIDE: dict[str, Any] = {
-    "widths": (1024, 4096, 16384), "seeds": 4, "margin": 0.1, "data": DIGITS,
+    "widths": (1024, 4096, 16384), "seeds": 4, "margin": 0.15, "data": DIGITS,
     "threads": 1, "mode": Mode.WIDE, "streaming": Streaming(),
 }  # fmt: skip
 
@@ -51,15 +51,15 @@ def solved(rule: str, *settings: str, **options: Any) -> Row:
 # --- a readout that starts at zero --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", ["sgd", "kfac"])
+@pytest.mark.parametrize("rule", ["muon", "kfac"])
 def test_the_rates_that_the_second_step_gives_a_zero_readout_are_right(
     rule: str, tmp_path: Path
 ) -> None:
     table = solved(rule, "b_output=oo", activation="tanh")
     result = verify([table], Experiment(**WIDE), out=tmp_path)
     assert {c.verdict for c in result.checks} == {Verdict.agree}, result.checks
-    wrong = [f"{q}_{layer}=1/4" for q in ("own", "feature") for layer in ("input", "hidden")]
-    wrong += ["own_output=-1/4", "df=1/4"]
+    wrong = [f"{q}_{layer}=1/2" for q in ("own", "feature") for layer in ("input", "hidden")]
+    wrong += ["own_output=-1/2", "df=1/2"]
     planted = verify([table], Experiment(**WIDE), wrong, tmp_path)  # nothing is measured again
     for check in planted.checks:
         expected = Verdict.agree if check.quantity == "init" else Verdict.contradict
@@ -80,7 +80,7 @@ def test_at_the_first_step_the_rate_is_free_and_cannot_be_measured() -> None:
     found = solution_of(problem)
     assert set(found.free) == {"c_input", "c_hidden"}
     table = problem, found.exponents, found.bounds, resolve("sgd")
-    with pytest.raises(InvalidInput, match=r"c = c_(input|hidden)"):
+    with pytest.raises(InvalidInput, match="c of input = c_input"):
         verify([table], Experiment(**WIDE))
 
 
@@ -107,8 +107,9 @@ def test_no_line_of_the_second_step_is_contradicted(case: str) -> None:
     assert len(second) >= 20
     wrong = [x for x in lines if x.verdict is Verdict.contradict]
     assert not wrong, [(x.layer, x.step.subject, x.predicted, str(x.measured)) for x in wrong]
-    agreed = [x for x in second if x.verdict is Verdict.agree]
-    assert len(agreed) >= 0.4 * len(second), (len(agreed), len(second))
+    finite = [x for x in second if x.predicted.is_finite]
+    gaps = [abs(x.measured.slope - float(x.predicted)) for x in finite if x.measured]
+    assert max(gaps) < 0.35 and np.median(gaps) < 0.08, (max(gaps), np.median(gaps))
     subjects = {line.step.subject for line in second}
     assert {"delta_2", "W_3^T delta_3", "dW_3^T delta_3"} <= subjects
 
