@@ -289,7 +289,8 @@ RULES = (
 )  # fmt: skip
 NARROW = {"widths": (64, 128, 256), "seeds": 8}
 CASES = (
-    *(Case(rule) for rule in RULES),
+    *(Case(rule) for rule in RULES if rule != "h_fac"),
+    Case("h_fac", seeds=16),  # its column means, of random signs, fluctuate
     Case("orth(sign(G))", **NARROW), Case("G / specnorm(sign(G))", **NARROW),
     Case("G @ (A + diag(A) + R)", widths=(128, 256, 512), seeds=16),
     Case("G**3", seeds=16), Case("G @ block(A, 3)", seeds=16),
