@@ -282,15 +282,17 @@ RULES = (
     CLIP, LAMB, "sqrt(fan_out/fan_in) * orth(G)", "G / fan_in", "G * (fan_out - 1)",
     "abs(G)*G", "sign(G)*abs(G)**(1/2)", "sqrt(abs(G))*sign(G)", "G / (abs(G) + eps)",
     "sign(G) @ (A + rho*I)**(-1)", "(B + rho*I)**(-1) @ sign(G)", "G - row_mean(G)",
-    "G - col_mean(G)", "G + 2*col_mean(G) + row_mean(G)",
+
     "ema(ema(G, 9/10), 4/5)", "G + 8*W", "sign(G) + W", "orth((B + rho*I)**(-1) @ G)",
     "G * (row_mean(G).T @ row_mean(G))", "(G.T / row_mean(abs(G.T))).T",
     "G @ A**(-1)", "B**(-1/2) @ G @ A**(-1/2)", "G @ A**0", "G*0 + 2*G",
 )  # fmt: skip
+COMMON = ("h_fac", "G - col_mean(G)", "G + 2*col_mean(G) + row_mean(G)")
+"""Their column means, of random signs, fluctuate."""
 NARROW = {"widths": (64, 128, 256), "seeds": 8}
 CASES = (
-    *(Case(rule) for rule in RULES if rule != "h_fac"),
-    Case("h_fac", seeds=16),  # its column means, of random signs, fluctuate
+    *(Case(rule) for rule in RULES if rule not in COMMON),
+    *(Case(rule, seeds=16) for rule in COMMON),
     Case("orth(sign(G))", **NARROW), Case("G / specnorm(sign(G))", **NARROW),
     Case("G @ (A + diag(A) + R)", widths=(128, 256, 512), seeds=16),
     Case("G**3", seeds=16), Case("G @ block(A, 3)", seeds=16),

@@ -253,7 +253,7 @@ def test_what_is_unsound_at_the_second_step_is_refused(
 
 def test_a_given_alignment_says_nothing_of_the_second_step() -> None:
     with pytest.raises(NotCovered, match="step 2 under a given alignment"):
-        solve("sgd", alignment=ALIGNMENTS["full"])
+        solve("sgd", alignments={"hidden": ALIGNMENTS["full"]})
 
 
 @pytest.mark.parametrize("rule", ["adam_atan2", "G / sqrt(ema(G*G, 0.9))"])
