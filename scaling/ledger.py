@@ -126,7 +126,7 @@ class Setting:
     layers: tuple[Layer, ...] = field(default_factory=mlp)
     activation: Activation = Activation.RELU
     loss: Loss = Loss.MSE
-    alignments: Mapping[str, Alignment] = field(default_factory=dict)
+    alignments: Mapping[str, Alignment] = field(default_factory=dict, hash=False)
     """By layer, how updates meet what they act on, where that is not derived; see alignment.py."""
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sympy import S
 from wide_trials import least_p_value, trial
 
@@ -17,10 +18,12 @@ from empirical.campaign import Experiment, Mode, Row, trial_of
 from empirical.data import load
 from empirical.measure import Trial, blas_threads, calibrate, measure
 from empirical.nodes import measured_lines
+from empirical.numbers import LayerTensors, evaluate
 from empirical.verdict import Verdict
 from empirical.verify import verify
 from empirical.wide import Streaming, measure_wide
 from scaling.errors import InvalidInput
+from scaling.parser import parse
 from scaling.questions import literal_of, problem_of, resolve, solution_of
 
 DIGITS = load("digits", samples=8, probe=6)
@@ -167,3 +170,12 @@ def test_the_second_step_is_the_second_of_two() -> None:
         assert abs(parts[0] - parts[1]) <= sizes.feature <= sum(parts) * (1 + 1e-9), name
         assert other.sizes[name].init != one.sizes[name].init
     assert np.isfinite([s.own for s in other.sizes.values()]).all()
+
+
+def test_a_layer_without_gradient_rests_whatever_the_rule_makes_of_its_factors() -> None:
+    """A factor of rank zero has diagonal blocks too: found by random rules at the second step."""
+    H, D = torch.ones(4, 2).double(), torch.zeros(6, 2).double()
+    layer = LayerTensors(H, D, torch.zeros(6, 4).double())
+    for factor in ("diag(B)", "block(B, 4)", "diag(L)", "block(L, 4)"):
+        update = evaluate(parse(f"({factor} + rho*I)**(-1/2) @ G"), layer, {"rho": 1.0})
+        assert bool((update.dense() == 0).all()), factor
