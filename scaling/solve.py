@@ -352,8 +352,10 @@ def _learning_rate(
     if own.is_zero:
         blank = Step(CONDITION, f"c of {layer.name}", own, "", (update.step,), time=time)
         which = "first" if time == 1 else "second"
+        known = [s.result for s in update.step.walk() if s.subject == f"delta_{layer.position}"]
+        what = "gradient" if any(size.is_zero for size in known) else "update"
         return symbol, blank.because(
-            f"the {which} step does not move the {layer.name} layer: its gradient is exactly zero"
+            f"the {which} step does not move the {layer.name} layer: its {what} is exactly zero"
         )
     if MAXIMAL_UPDATE not in conditions:
         return symbol, Step(CONDITION, f"c of {layer.name}", own, "free", (update.step,))

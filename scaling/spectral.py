@@ -107,6 +107,13 @@ def push_through(
             "its span in the mean only",
             "a factor that is odd in delta and in h, such as G",
         )
+    if aligned.steps > spectral.steps and context.exceeds(S.Zero, spectral.vanishing):
+        raise context.not_covered(
+            node,
+            "an inverse of the diagonal of this step's factor acting on an average over steps, "
+            "which does not vanish where the factor does",
+            "a damping as large as the factor, or the average of the factor",
+        )
     if not (factor_exact and spectral.contains_data) and spectral.on_span != spectral.off_span:
         size = context.plus(spectral.on_span, spectral.off_span)
         source = "an entrywise function of G, or of its span"

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
+from sympy import Expr
+
 from scaling.context import Context, Regime
 from scaling.derivation import DAMPING, SUM, Step
 from scaling.entrywise import Reading, broadcast
@@ -101,7 +103,7 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 all(v.contains_data for v in anisotropic),
                 x.symmetric and y.symmetric,
                 x.blocks or y.blocks,
-                -context.bounds.larger(-x.vanishing, -y.vanishing),
+                _vanishing(context, x.vanishing, y.vanishing, order),
                 max(x.steps, y.steps),
             )
         case Vector(), Vector() if x.side is y.side:
@@ -135,9 +137,13 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
 def _behaviour(context: Context, x: Behaviour, y: Behaviour, order: Order) -> Behaviour:
     """Near zero the slower term stays; but a term that is negligible elsewhere only cuts there."""
     parity = x.parity.plus(y.parity)
+    return Behaviour(parity, _vanishing(context, x.vanishing, y.vanishing, order))
+
+
+def _vanishing(context: Context, x: Expr, y: Expr, order: Order) -> Expr:
     if order in (Order.LESS, Order.GREATER):
-        return Behaviour(parity, (y if order is Order.LESS else x).vanishing)
-    return Behaviour(parity, -context.bounds.larger(-x.vanishing, -y.vanishing))
+        return y if order is Order.LESS else x
+    return -context.bounds.larger(-x, -y)
 
 
 def _mix(context: Context, node: Node, x: Value, y: Value) -> Value:

@@ -238,6 +238,7 @@ UNSOUND = [
     ("G + row_mean(G) + col_mean(G)", (0, HALF, 1), (-1, 0, 1), "common to all outputs"),
     ("G + debiased(row_mean(G), 1/2) - row_mean(G)", (0, HALF, 1), (0, 1, 2), "difference of row"),
     ("ema(B, 0.9)**(-1) @ G", (0, HALF, 1), (0, 1, 1), "new at the second step"),
+    ("(diag(L) + fan_in**(-9)*I)**(-1/4) @ ema(G, 0.9)", (0, HALF, 1), (0, 1, 1), "not vanish"),
     ("G / abs(ema(G, 0.9))", (0, HALF, 1), (0, 1, 1), "vanishes where G does not"),
     ("ema(G, 0.9) / abs(G)", (0, HALF, 1), (0, 1, 1), "vanishes where G does not"),
 ]  # fmt: skip
