@@ -23,7 +23,7 @@ multiplied by b_t once or twice; that is a factor of order one. Weight decay is 
 from derivations.declaration import Optimizer
 
 _R, _S = "debiased(row_mean(G*G + eps), beta2)", "debiased(col_mean(G*G + eps), beta2)"
-_U = f"G / sqrt({_R} @ {_S} / debiased(rms(G)**2 + eps, beta2))"
+_U = f"G / sqrt({_R} @ {_S} / debiased(rms(sqrt(G*G + eps))**2, beta2))"
 _PHI = f"(debiased(row_mean(G), beta1) - row_mean(G)) / sqrt({_R})"
 _PSI = f"(debiased(col_mean(G), beta1) - col_mean(G)) / sqrt({_S})"
 OPTIMIZERS = (
