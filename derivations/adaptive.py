@@ -1,9 +1,10 @@
 """Sign descent, Adam and their relatives: entrywise normalisation.
 
     sign        dW = sign(G)
-    Lion        dW = sign(beta1 m + (1 - beta1) G)        m a moving average of G
+    Lion        dW = sign(beta1 m + (1 - beta1) G) + decay W      m a moving average of G
     Adam        dW = m / (sqrt(v) + eps)                  v a moving average of G*G
     debiased    the same with m / (1 - beta1^t) and v / (1 - beta2^t)
+    AdamW       dW = m / (sqrt(v) + eps) + decay W
     Adam-atan2  dW = atan(m / sqrt(v))                    no eps to scale
     RMSprop     dW = G / (sqrt(v) + eps)
     Adagrad     dW = G / (sqrt(sum of G*G) + eps)         a sum that has one term at the first step
@@ -11,7 +12,9 @@
 
 Every entry of the update is Theta(1) whatever the gradient's size, and being odd in G it stays
 coherent with the layer's input: dW h adds up over fan_in (LLN). An eps must follow what it is
-added to, the entries of sqrt(v) or of v, or one of the two drowns as the width grows.
+added to, the entries of sqrt(v) or of v, or one of the two drowns as the width grows. A decay of
+the weights must follow 1/lr, which grows with the width in hidden and output layers: with a decay
+that does not scale, wide layers hardly decay at all.
 
 At the first step m = (1 - beta1) G and v = (1 - beta2) G*G; bias correction multiplies by numbers
 of order one. Sophia's curvature is G*G here, an estimate by the gradient itself; estimates from
@@ -23,6 +26,7 @@ from derivations.declaration import Optimizer
 
 _LR = {"lr": "weight: the change of every entry"}
 _EPS = {"eps": "entry of the gradient"}
+_DECAY = {"decay": "1 / lr: lr decay is the part of the weights that a step takes away"}
 _BETAS = {"beta1": "decay per step", "beta2": "decay per step"}
 _ADAM = {"beta1": 0.9, "beta2": 0.999}
 OPTIMIZERS = (
@@ -35,10 +39,10 @@ OPTIMIZERS = (
     ),
     Optimizer(
         name="lion",
-        update="sign(beta1*ema(G, beta2) + (1 - beta1)*G)",
-        about="Lion: the sign of an interpolated moving average",
+        update="sign(beta1*ema(G, beta2) + (1 - beta1)*G) + decay*W",
+        about="Lion: the sign of an interpolated moving average, and decoupled weight decay",
         reference="arXiv 2302.06675",
-        units={**_LR, **_BETAS},
+        units={**_LR, **_DECAY, **_BETAS},
         values={"beta1": 0.9, "beta2": 0.99},
     ),
     Optimizer(
@@ -55,6 +59,14 @@ OPTIMIZERS = (
         about="Adam with bias correction, as it is run: sign descent at its first step",
         reference="arXiv 1412.6980, Alg. 1",
         units={**_LR, **_EPS, **_BETAS},
+        values=_ADAM,
+    ),
+    Optimizer(
+        name="adamw",
+        update="ema(G, beta1) / (sqrt(ema(G*G, beta2)) + eps) + decay*W",
+        about="Adam with decoupled weight decay",
+        reference="arXiv 1711.05101, Algorithm 2; arXiv 2405.13698",
+        units={**_LR, **_EPS, **_DECAY, **_BETAS},
         values=_ADAM,
     ),
     Optimizer(

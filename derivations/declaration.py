@@ -27,7 +27,8 @@ class Optimizer:
         units: what each symbol is and what it is measured in; ``lr`` is the learning rate.
         exponents: values of the rule's exponent symbols that practice uses; derivations keep
             them symbolic, measurements take these.
-        values: constants that practice uses (beta, ...); dampings are set by the measurement.
+        values: constants that practice uses (beta, ...); dampings and decays are set by the
+            measurement.
     """
 
     name: str

@@ -1,6 +1,7 @@
 """Normalised updates: Muon with its size factors, normalised and clipped gradient descent.
 
     Muon              dW = s orth(G) = s U V^T   for G = U S V^T
+    in practice       dW = newton_schulz(m, 5)   m the gradient with Nesterov's momentum
     normalised SGD    dW = G / norm(G)           layer by layer, Frobenius norm
     spectral SGD      dW = G / specnorm(G)
     clipped SGD       dW = G / max(1, norm(G) / bound)
@@ -11,6 +12,9 @@ sqrt(fan_out/fan_in) (arXiv 2310.17813, Sec. 3). With that as the factor s the r
 with width at all. Practice has two others, s = sqrt(max(1, fan_out/fan_in)), which leaves an
 exponent in the output layer, and s = 0.2 sqrt(max(fan_out, fan_in)), which gives entries the RMS
 of Adam's and the exponents of Adam.
+
+Newton-Schulz takes singular values of order one, relative to the norm, to order one: its exponents
+are those of the polar factor, its constants not.
 
 Clipping at a norm of order one sets in where the norm of the gradient grows with width: with a
 readout of order 1/M that is the output layer alone, whose rate is then that of normalised SGD.
@@ -47,6 +51,32 @@ OPTIMIZERS = (
         about="Muon with the factor 0.2 sqrt(max(fan_out, fan_in)), entries as large as Adam's",
         reference="arXiv 2502.16982",
         units={"lr": "weight: the RMS change of an entry"},
+    ),
+    Optimizer(
+        name="muon_momentum",
+        update="orth(ema(G, beta))",
+        about="Muon along a moving average of the gradient",
+        reference="Jordan 2024",
+        units={**_LR, "beta": "decay per step"},
+        values={"beta": 0.95},
+    ),
+    Optimizer(
+        name="muon_ns",
+        update="newton_schulz((1 - beta)*G + beta*ema(G, beta), 5)",
+        about="Muon as it runs: Nesterov's momentum and five steps of Newton-Schulz",
+        reference="Jordan 2024",
+        units={**_LR, "beta": "decay per step"},
+        values={"beta": 0.95},
+    ),
+    Optimizer(
+        name="muon_rms_decay",
+        update="1/5*sqrt(max(fan_out, fan_in)) * orth(G) + decay*W",
+        about="Muon with entries as large as Adam's and decoupled weight decay",
+        reference="arXiv 2502.16982",
+        units={
+            "lr": "weight: the RMS change of an entry",
+            "decay": "1 / lr: lr decay is the part of the weights that a step takes away",
+        },
     ),
     Optimizer(
         name="normalized_sgd",

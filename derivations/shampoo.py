@@ -3,7 +3,9 @@
     dW = (L + rho_L I)^(-e/2) G (R + rho_R I)^(-e/2)      L = G G^T, R = G^T G, e = 1/2
 
     blocked       L and R by diagonal blocks of a fixed size
-    grafted       the direction of this, the norm of the gradient
+    relative      rho_L = rho specnorm(L), likewise R
+    grafted       the direction of this, the norm of the gradient, or of Adam's update
+    KL-Shampoo    S_L^(-1/2) G S_R^(-1/2),  S_R = G^T S_L^(-1) G / fan_out,  S_L = G G^T / fan_in
     one-sided     (L + rho_L I)^(-e) G, or its mirror image
 
 L and R have the squared singular values of G on the span of G, so the update has spectral size
@@ -11,6 +13,10 @@ sigma^(1 - 2e) there: e = 1/2 removes the size of the gradient altogether (it is
 the first step), e = 0 is gradient descent. A block of fixed size sees the entries of G and not its
 spectrum, so blocks have other exponents. Grafting gives the learning rate of the rule whose norm
 is taken.
+
+KL-Shampoo estimates each factor from gradients that the other one has whitened. Here it is one
+sweep of that alternation, from S_R = I: the gradient's size cancels, and what remains is
+sqrt(fan_out). A damping of S_R is then a number in units of fan_in / fan_out.
 
 Reproduces the Shampoo row of Prop. 4.1 and Table 1 of arXiv 2312.12226. One step: accumulated
 factors are sums of terms of the same size.
@@ -29,6 +35,9 @@ _UNITS = {
     "e": "power of the preconditioner, half on each side",
 }
 _HALF = {"e": Fraction(1, 2)}
+_ADAM = "ema(G, beta1) / (sqrt(ema(G*G, beta2)) + eps)"
+_S_L = "(L/fan_in + rho_L*I)"
+_WHITE = f"({_S_L}**(-1/2) @ G)"
 OPTIMIZERS = (
     Optimizer(
         name="shampoo",
@@ -53,6 +62,40 @@ OPTIMIZERS = (
         reference="arXiv 2002.11803; arXiv 2309.06497",
         units={**_UNITS, "lr": "weight per gradient"},
         exponents=_HALF,
+    ),
+    Optimizer(
+        name="shampoo_grafted_adam",
+        update=f"norm({_ADAM}) / norm({_WHOLE}) * ({_WHOLE})",
+        about="the direction of Shampoo with the norm of Adam's update",
+        reference="arXiv 2002.11803; arXiv 2309.06497",
+        units={
+            **_UNITS,
+            "lr": "weight: the RMS change of an entry",
+            "eps": "entry of the gradient",
+            "beta1": "decay per step",
+            "beta2": "decay per step",
+        },
+        exponents=_HALF,
+        values={"beta1": 0.9, "beta2": 0.999},
+    ),
+    Optimizer(
+        name="shampoo_relative",
+        update="(L + rho_L*specnorm(L)*I)**(-e/2) @ G @ (R + rho_R*specnorm(R)*I)**(-e/2)",
+        about="Shampoo with dampings relative to the largest eigenvalues",
+        reference="arXiv 2002.09018; arXiv 2312.12226, Sec. 4.2",
+        units={**_UNITS, "rho_L": "a fraction", "rho_R": "a fraction"},
+        exponents=_HALF,
+    ),
+    Optimizer(
+        name="kl_shampoo",
+        update=f"{_S_L}**(-1/2) @ G @ ({_WHITE}.T @ {_WHITE}/fan_out + rho_R*I)**(-1/2)",
+        about="KL-Shampoo: each factor from gradients whitened by the other, one sweep",
+        reference="arXiv 2509.03378",
+        units={
+            "lr": "weight per 1, in spectral norm per sqrt(fan_out)",
+            "rho_L": "squared spectral norm of the gradient per fan_in",
+            "rho_R": "fan_in per fan_out",
+        },
     ),
     Optimizer(
         name="one_sided_shampoo",

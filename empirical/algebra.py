@@ -5,6 +5,7 @@
     square + square          on the joint span, which is the span of either within one step
     entrywise anything       dense, as it must be
     anything mixed           dense, as a last resort: diag(A) + A costs what a dense matrix costs
+    anything rotated         in the corner of the data                             (rotation.py)
 
 Claim.  No function here forms a dense matrix from low-rank operands unless the operation is
 entrywise, and none inverts one. Zeros: 0/0 = 0 and 0**negative = 0, so that a weight without
@@ -16,11 +17,14 @@ Not covered: shapes. The language checks them while a rule is built; here they a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from empirical.basis import Basis, tolerance
+from empirical.rotated import Corner, Rotation
+from empirical.rotation import eigenbasis, entry_by_entry, rotate
 from empirical.spectral import Blocks, Square, pseudo_power
 from empirical.values import Curvature, Entries, LowRank, Outer, Rectangular, Value
 from scaling.errors import InvalidInput
@@ -31,6 +35,8 @@ from scaling.shapes import Shape
 
 def add(x: Value, y: Value) -> Value:
     """X + y; vectors and scalars broadcast over gradient-like matrices."""
+    if _rotated(x, y):
+        return entry_by_entry(add, x, y)
     match x, y:
         case ((Square() | Blocks()), Entries()):
             return x.shift(y.x)
@@ -60,11 +66,15 @@ def multiply(x: Value, y: Value) -> Value:
         return y.scale(x.x)
     if isinstance(y, Entries) and y.is_scalar:
         return x.scale(y.x)
+    if _rotated(x, y):
+        return entry_by_entry(multiply, x, y)
     return Entries(_entries(x) * _entries(y))
 
 
 def divide(x: Value, y: Value) -> Value:
     """The quotient by a scalar, or entry by entry; 0/0 is 0, anything else over 0 is refused."""
+    if isinstance(y, Corner):
+        return entry_by_entry(divide, x, y)
     if not isinstance(x, Entries) and isinstance(y, Entries) and y.is_scalar:
         if bool(y.x != 0):
             return x.scale(1 / y.x)
@@ -94,6 +104,8 @@ def matmul(x: Value, y: Value, shape: Shape) -> Value:
         return y.scale(x.x)
     if isinstance(y, Entries) and y.is_scalar:
         return x.scale(y.x)
+    if isinstance(x, Rotation) or isinstance(y, Rotation):
+        return rotate(x, y)
     match x, y:
         case Blocks(), Blocks() if x.layout == y.layout:
             return x.zip(y, torch.matmul, x.off * y.off)
@@ -153,7 +165,9 @@ def power(x: Value, p: float) -> Value:
     """The matrix power of a square matrix, the power of each entry of anything else."""
     if isinstance(x, (Square, Blocks)):
         return x.power(p)
-    entries = x.dense()
+    if isinstance(x, Corner):
+        return entry_by_entry(lambda entries: power(entries, p), x)
+    entries = _entries(x)
     if not float(p).is_integer() and bool((entries < 0).any()):
         raise InvalidInput(
             f"the power {p:g} of negative entries",
@@ -165,36 +179,68 @@ def power(x: Value, p: float) -> Value:
 
 def sign(x: Value) -> Value:
     """The sign of each entry; of zero it is zero."""
-    return Entries(torch.sign(_entries(x)))
+    return _by_entry(torch.sign, x)
 
 
 def absolute(x: Value) -> Value:
     """The absolute value of each entry."""
-    return Entries(_entries(x).abs())
+    return _by_entry(torch.abs, x)
 
 
 def arctangent(x: Value) -> Value:
     """The arctangent of each entry."""
-    return Entries(torch.atan(_entries(x)))
+    return _by_entry(torch.atan, x)
 
 
 def clip(x: Value, bound: Tensor) -> Value:
     """Each entry cut off at -bound and bound."""
     if float(bound) < 0:
         raise InvalidInput(f"the bound {float(bound):g} of clip", "at least zero", "turn its sign")
-    entries = _entries(x)
-    return Entries(entries.clamp(-float(bound), float(bound)))
+    return _by_entry(lambda entries: entries.clamp(-float(bound), float(bound)), x)
 
 
 def orth(x: Value) -> Value:
     """The polar factor on the span of x: every singular value but zero becomes one."""
-    assert not isinstance(x, (Square, Blocks)), "the language refuses orth of a square matrix"
+    assert isinstance(x, Rectangular), "the language refuses orth of anything else"
     low = x.low_rank()
     if low.core.numel() == 0:
         return low
     u, s, vh = torch.linalg.svd(low.core, full_matrices=False)
     keep = s > tolerance(low.left.dtype) * s[0]
     return LowRank(low.left, u[:, keep] @ vh[keep], low.right)
+
+
+QUINTIC = 3.4445, -4.7750, 2.0315
+"""Jordan's coefficients of X -> a X + b X X^T X + c (X X^T)^2 X."""
+
+
+def newton_schulz(x: Value, steps: int) -> Value:
+    """X / norm(X) after so many steps of the quintic iteration; of zero it is zero.
+
+    It acts on singular values alone, so the core goes through it in float64 and the bases stay.
+    """
+    assert isinstance(x, Rectangular), "the language refuses it of anything else"
+    low = x.low_rank()
+    norm = low.frobenius_norm()
+    if not bool(norm > 0):
+        return low
+    core = low.core / norm
+    a, b, c = QUINTIC
+    for _ in range(steps):
+        gram = core @ core.T
+        core = a * core + (b * gram + c * gram @ gram) @ core
+    return LowRank(low.left, core, low.right)
+
+
+def inner(x: Value, y: Value) -> Value:
+    """The sum over entries of x times y."""
+    assert isinstance(x, Rectangular), "the language refuses it of anything else"
+    assert isinstance(y, Rectangular), "the language refuses it of anything else"
+    if isinstance(x, Entries) or isinstance(y, Entries):
+        return Entries((x.dense() * y.dense()).sum().double())
+    p, q = x.low_rank(), y.low_rank()
+    left, right = p.left.join(q.left), p.right.join(q.right)
+    return Entries((_on(p, left, right) * _on(q, left, right)).sum())
 
 
 def trace(x: Value) -> Value:
@@ -211,7 +257,7 @@ def blocks(x: Value, size: int) -> Value:
 
 def row_mean(x: Value) -> Value:
     """The mean of each row, (rows, 1)."""
-    assert not isinstance(x, (Square, Blocks)), "the language refuses means of square matrices"
+    assert isinstance(x, Rectangular), "the language refuses means of anything else"
     return x.row_mean()
 
 
@@ -234,6 +280,22 @@ def moving_average(old: Value | None, new: Value, beta: float) -> Value:
     return average
 
 
+def eig(x: Value) -> Value:
+    """The eigenvectors of a square matrix, by falling eigenvalue."""
+    assert isinstance(x, Square), "a rule refuses eigenvectors of blocks; see scaling/frames.py"
+    return eigenbasis(x)
+
+
+def _rotated(*values: Value) -> bool:
+    return any(isinstance(value, Corner) for value in values)
+
+
+def _by_entry(function: Callable[[Tensor], Tensor], x: Value) -> Value:
+    if isinstance(x, Corner):
+        return entry_by_entry(lambda entries: Entries(function(entries.x)), x)
+    return Entries(function(_entries(x)))
+
+
 def _entries(x: Value) -> Tensor:
-    assert not isinstance(x, (Square, Blocks)), "the language refuses entries of square matrices"
+    assert isinstance(x, Rectangular), "the language refuses entries of anything else"
     return x.dense()

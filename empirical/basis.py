@@ -8,7 +8,10 @@ nothing to gain; the basis is then the identity ("the whole side") and is never 
 What counts as zero.  A direction of relative size below `tolerance` of the data's dtype; sizes are
 compared after every sample was scaled to length one. Bases are float64 whatever the data are.
 
-Not covered: data that are sparse, or whose rank is far below min(n, M).
+Columns with one entry each, such as words, need no factorisation: the axes that they lie along are
+the basis. Products of more columns than rows are added up in float64, some columns at a time.
+
+Not covered: other data that are sparse, or whose rank is far below min(n, M).
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ from torch import Tensor
 
 EIGENVALUE_ZERO = 1e-13
 """Relative size below which an eigenvalue is rounding; float64 leaves about 1e-15."""
+
+CHUNK = 4096
+"""Columns that are turned into float64 at a time."""
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -81,10 +87,13 @@ class Basis:
         if self.orthonormal:
             return self.columns
         data = self.columns.double()
+        nonzero = data != 0
+        if bool((nonzero.sum(dim=0) <= 1).all()):
+            return _axes(nonzero.any(dim=1), data.dtype)
         lengths = torch.linalg.vector_norm(data, dim=0)
         data = data / torch.where(lengths == 0, 1, lengths)
         # A row without data (a dead unit) is zero in exact arithmetic; its sign must not be noise.
-        return _range(data, tolerance(self.dtype)) * (data != 0).any(dim=1, keepdim=True)
+        return _range(data, tolerance(self.dtype)) * nonzero.any(dim=1, keepdim=True)
 
     @property
     def rank(self) -> int:
@@ -118,6 +127,29 @@ class Basis:
         # A short residual is orthogonal only to its own relative accuracy: project once more.
         fresh = torch.linalg.qr(_outside(big.q, fresh)).Q
         return Basis(big.side, big.dtype, torch.cat([big.q, fresh], dim=1), orthonormal=True)
+
+
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """The product x y^T of (rows, n) and (columns, n) in float64, whatever the data are.
+
+    >>> x = torch.ones(2, 5, dtype=torch.float32)
+    >>> product(x, x).dtype, product(x, x)[0, 1].item()
+    (torch.float64, 5.0)
+    """
+    if x.dtype == y.dtype == torch.float64:
+        return x @ y.T
+    total = x.new_zeros(len(x), len(y), dtype=torch.float64)
+    for some, others in zip(torch.split(x, CHUNK, 1), torch.split(y, CHUNK, 1), strict=True):
+        total.addmm_(some.double(), others.double().T)
+    return total
+
+
+def _axes(chosen: Tensor, dtype: torch.dtype) -> Tensor:
+    """The unit vectors along the chosen axes, as columns."""
+    places = chosen.nonzero()[:, 0]
+    axes = torch.zeros(len(chosen), len(places), dtype=dtype, device=chosen.device)
+    axes[places, torch.arange(len(places), device=chosen.device)] = 1
+    return axes
 
 
 def _range(x: Tensor, zero: float, relative: bool = True) -> Tensor:

@@ -24,6 +24,7 @@ from empirical.measure import (
     Constants,
     Measure,
     Measurement,
+    Quantity,
     Sizes,
     Trial,
     cores,
@@ -60,6 +61,18 @@ class Experiment:
     threads: int = 0
     mode: Mode = Mode.DENSE
     streaming: Streaming = field(default_factory=Streaming)
+    steps: int = 1
+    quantity: Quantity = Quantity.ALL
+
+    @property
+    def own_only(self) -> bool:
+        """Whether own updates are all that is asked for."""
+        return self.quantity is Quantity.OWN
+
+    @property
+    def base(self) -> int:
+        """The width at which constants are calibrated, on dense networks."""
+        return self.widths[0] if self.mode is Mode.DENSE else min(self.widths[0], BASE_AT_MOST)
 
     def __post_init__(self) -> None:
         if not (0 < self.margin < 1) or not math.isfinite(self.margin):
@@ -72,11 +85,14 @@ DENSE_WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 WIDE_WIDTHS = {
     Path.CORE: tuple(4**k for k in range(4, 11)),
     Path.ROWS: tuple(2**k for k in range(8, 15)),
+    Path.SAMPLE: tuple(4**k for k in range(6, 11)),
 }
+BASE_AT_MOST = 1024
+"""Wide networks may begin at widths where a dense one, which calibrates them, would be dear."""
 CROSS_WIDTHS = (64, 256, 1024, 4096)
 """Of the dense networks that wide mode is checked against."""
 SEEDS = 16
-WIDE_SEEDS = {Path.CORE: 6, Path.ROWS: 80}
+WIDE_SEEDS = {Path.CORE: 6, Path.ROWS: 80, Path.SAMPLE: 8}
 MARGIN = {Mode.DENSE: 0.05, Mode.WIDE: 0.02}
 Row: TypeAlias = tuple[Problem, Exponents, Bounds, Optimizer]
 
@@ -91,16 +107,19 @@ def plan(
     device: str,
     threads: int,
     memory_limit: int | None = None,
+    quantity: Quantity = Quantity.ALL,
 ) -> list[tuple[list[Row], Experiment]]:
     """Which rules are measured how: ``mode`` is auto, dense or wide.
 
     auto: wide for every rule that it covers, with dense networks of moderate width as a
-    cross-check; dense alone for the others.
+    cross-check; dense alone for the others. Where ``quantity`` is own updates alone, entrywise
+    rules reach further; see wide/paths.py.
     """
-    ways = [None if mode == "dense" else path_of(table[0].rule) for table in tables]
+    own = quantity is Quantity.OWN
+    ways = [None if mode == "dense" else path_of(table[0].rule, own) for table in tables]
     for table, way in zip(tables, ways, strict=True):
         if mode == "wide" or way is not None:
-            refuse_unless_wide(table[0].rule, max(widths or (1,)))
+            refuse_unless_wide(table[0].rule, max(widths or (1,)), own)
     streaming = Streaming(workers=threads or cores(), memory_limit=memory_limit or MEMORY_LIMIT)
     plans = []
     for path in Path:
@@ -110,6 +129,7 @@ def plan(
                 widths or WIDE_WIDTHS[path], seeds or WIDE_SEEDS[path],
                 MARGIN[Mode.WIDE] if margin is None else margin,
                 data.with_probe(WIDE_PROBE[path]), "cpu", threads, Mode.WIDE, streaming,
+                quantity=quantity,
             )  # fmt: skip
             plans.append((chosen, experiment))
     for also_wide in (True, False):
@@ -119,6 +139,7 @@ def plan(
                 _within_dense(widths, 3, CROSS_WIDTHS) if also_wide else widths or DENSE_WIDTHS,
                 seeds or SEEDS,
                 MARGIN[Mode.DENSE] if margin is None else margin, data, device, threads,
+                quantity=quantity,
             )  # fmt: skip
             plans.append((chosen, experiment))
     return plans
@@ -199,7 +220,8 @@ def _measured(
     """The seeds of one width: shared among workers where a network is too small to be."""
     networks = min(MOST_NETWORKS, max(1, min(experiment.widths[-1], DENSE_WIDTHS[-1]) // width))
     streaming = experiment.streaming
-    small = experiment.mode is Mode.WIDE and is_one_task(trial.problem.rule, width, streaming)
+    path = path_of(trial.problem.rule, experiment.own_only)
+    small = experiment.mode is Mode.WIDE and is_one_task(path, width, streaming)
     inner = replace(streaming, workers=1) if small else streaming
     one = one_network(replace(experiment, streaming=inner))
     task = partial(measure_mean, one, trial, constants, width, networks=networks)
@@ -214,13 +236,18 @@ def _measured(
 def one_network(experiment: Experiment) -> Measure:
     """The function that measures one network, by the experiment's mode."""
     if experiment.mode is Mode.DENSE:
-        return measure
-    return partial(measure_wide, streaming=experiment.streaming)
+        return partial(measure, steps=experiment.steps, quantity=experiment.quantity)
+    return partial(
+        measure_wide, steps=experiment.steps, streaming=experiment.streaming,
+        quantity=experiment.quantity,
+    )  # fmt: skip
 
 
 def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
     problem, data = trial.problem, trial.data
+    several = {"steps": experiment.steps} if experiment.steps != 1 else {}
     return {
+        **several,  # absent for one step, as in records from before there were several
         "rule": str(problem.rule),
         "exponents": {k: str(v) for k, v in asdict(trial.exponents).items()},
         "symbols": {k: str(v) for k, v in problem.settings.exponents.items()},
@@ -230,9 +257,10 @@ def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
         "loss": problem.setting.loss,
         "fisher": problem.sampled_fisher,
         "step": problem.step,
-        "base": experiment.widths[0],
+        "base": experiment.base,
         "widest": experiment.widths[-1],
         "mode": experiment.mode,
+        "quantity": experiment.quantity,
         "device": trial.device,
         "data": [
             data.name,
@@ -249,7 +277,7 @@ def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
 
 def _packed(m: Measurement) -> dict[str, Any]:
     sums = [[layer, str(node), *terms] for (layer, node), terms in m.sums.items()]
-    sizes = {name: asdict(x) for name, x in m.sizes.items()}
+    sizes = {name: x.known() for name, x in m.sizes.items()}
     return {"sizes": sizes, "sums": sums, "seconds": m.seconds, "peak_mb": m.peak_mb}
 
 

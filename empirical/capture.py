@@ -1,20 +1,22 @@
-"""Inputs and cotangents of every Linear layer of a model, taken while autograd runs.
+"""Inputs and cotangents of the layers of a model, taken while autograd runs.
 
-    H (fan_in, N): the layer's input as the Linear gets it, any multiplier of the model included
+    H (fan_in, N): the layer's samples as the layer gets them, any multiplier of the model included
     D (fan_out, N): N times the gradient of the loss by the layer's output
 
 Claim.  D H^T / N is the gradient that autograd writes to ``.grad``. Where the loss is a mean over
 its samples, the columns of D are the gradients of the samples' own losses. (For a sum, G is still
 ``.grad``, but B is in other units.) Leading dimensions are samples; so are repeated uses of a
-layer, and several backward passes before the layers are cleared.
+layer, and several backward passes before the layers are cleared. What a sample is in Conv2d and
+Embedding layers, and in which units B then is, samples.py says.
 
 A bias is a layer of its own, "<layer>.bias", whose input is the constant 1: fan_in 1, H all ones.
 
 Each call of a layer puts a hook on its output, which pairs that call's input with that call's
 gradient. So a pass that is never differentiated, or runs under no_grad, leaves no trace.
 
-Not covered: parameters outside Linear layers; weights that two modules share; a change of ``.grad``
-after the backward pass, such as clipping (refused, since the rule would not see it).
+Not covered: parameters outside Linear, Conv2d, Embedding and EmbeddingBag layers; weights that two
+modules share; a change of ``.grad`` after the backward pass, such as clipping (refused, since the
+rule would not see it).
 """
 
 from __future__ import annotations
@@ -31,6 +33,16 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from empirical.layer import LayerTensors
+from empirical.samples import (
+    KINDS,
+    Columns,
+    Layered,
+    as_matrix,
+    columns,
+    cotangents,
+    refuse_unless_covered,
+    source,
+)
 from scaling.errors import InvalidInput
 
 
@@ -64,7 +76,7 @@ def sampled_cotangents(output: Tensor, loss: Loss, generator: torch.Generator) -
 
 @dataclass
 class _Seen:
-    """What came by at one module; one row a sample."""
+    """What came by at one module: inputs as it got them, gradients with one row a sample."""
 
     inputs: list[Tensor] = field(default_factory=list)
     gradients: list[Tensor] = field(default_factory=list)
@@ -73,15 +85,16 @@ class _Seen:
 
 
 class Capture:
-    """Watches the Linear layers of a model for as long as it lives.
+    """Watches the layers of a model for as long as it lives.
 
     ``outputs`` keeps each call's place in the graph for `sample`; without it no graph is kept.
 
-    Raises `InvalidInput` for a trainable parameter outside a Linear layer, or of two of them.
+    Raises `InvalidInput` for a trainable parameter outside the layers that samples.py covers, or
+    of two of them.
     """
 
     def __init__(self, model: nn.Module, outputs: bool = False) -> None:
-        self._modules = _linear_modules(model)
+        self._modules = _layers(model)
         self._outputs, self._sampling = outputs, False
         self._seen = {name: _Seen() for name in self._modules}
         handles = [
@@ -110,11 +123,14 @@ class Capture:
             if seen.gradients:
                 self._seen[name] = _Seen(outputs=seen.outputs)
 
+    def matrix(self, name: str) -> Tensor:
+        """The layer's weight as a view of shape (fan_out, fan_in), to be changed in place."""
+        return as_matrix(self._module(name), self.parameters[name].detach())
+
     def tensors(self, name: str) -> LayerTensors | None:
         """What a rule sees of a layer, or None if no gradient came by."""
-        parameter = self.parameters[name]
-        is_bias = parameter.ndim == 1
-        seen = self._seen[name.removesuffix(_bias("")) if is_bias else name]
+        module, parameter = self._module(name), self.parameters[name]
+        seen = self._seen[_owner(name)]
         if not seen.gradients:
             if parameter.grad is not None:
                 raise InvalidInput(
@@ -123,15 +139,24 @@ class Capture:
                     "call the module instead of using its weight, or zero the gradients first",
                 )
             return None
-        h, d = torch.cat(seen.inputs), torch.cat(seen.gradients)
-        h = h.new_ones(len(h), 1) if is_bias else h
-        _refuse_unless_gradient(name, parameter, h, d)
-        fisher = len(d) * torch.cat(seen.sampled).T if seen.sampled else None
-        return LayerTensors(h.T, len(d) * d.T, as_matrix(parameter.detach()), fisher)
+        samples = sum(len(gradient) for gradient in seen.gradients)
+        if name == _owner(name):
+            found = columns(module, seen.inputs, seen.gradients)
+        else:
+            d = torch.cat(seen.gradients)
+            found = Columns(d.new_ones(1, samples), samples * d.T)
+        if parameter.grad is not None:
+            _refuse_unless_gradient(name, as_matrix(module, parameter.grad), found)
+        fisher = samples * torch.cat(seen.sampled).T if seen.sampled else found.cotangents
+        return LayerTensors(found.H, found.D, self.matrix(name), fisher)
+
+    def was_sampled(self, name: str) -> bool:
+        """Whether cotangents of sampled targets came by at a layer."""
+        return bool(self._seen[_owner(name)].sampled)
 
     def sample(self, output: Tensor, loss: Loss, generator: torch.Generator) -> None:
         """Draw targets from the model for the last pass, and collect their cotangents."""
-        calls = [(seen, edge) for seen in self._seen.values() for edge in seen.outputs]
+        calls = [(name, edge) for name, seen in self._seen.items() for edge in seen.outputs]
         self._sampling = True
         try:
             gradients = torch.autograd.grad(
@@ -144,29 +169,28 @@ class Capture:
         finally:
             self._sampling = False
         samples = output.numel() // output.shape[-1]
-        for (seen, _), gradient in zip(calls, gradients, strict=True):
-            if gradient is not None:
-                seen.sampled.append(_rows(gradient) / samples)  # of the mean loss, as D has it
-            seen.outputs.clear()
+        for (name, _), gradient in zip(calls, gradients, strict=True):
+            if gradient is not None:  # of the mean loss, as D has it
+                rows = cotangents(self._modules[name], gradient) / samples
+                self._seen[name].sampled.append(rows)
+            self._seen[name].outputs.clear()
 
     def _record(self, name: str, x: Tensor, output: Tensor) -> None:
         """Pair the input of one call with the gradient by its output, once that is known."""
-        rows, watcher = _rows(x.detach()), weakref.ref(self)
+        module, given, watcher = self._modules[name], x.detach(), weakref.ref(self)
 
         def hook(gradient: Tensor) -> None:
             capture = watcher()
             if capture is not None and not capture._sampling:
-                capture._seen[name].inputs.append(rows)
-                capture._seen[name].gradients.append(_rows(gradient.detach()))
+                capture._seen[name].inputs.append(given)
+                capture._seen[name].gradients.append(cotangents(module, gradient.detach()))
 
         output.register_hook(hook)  # type: ignore[no-untyped-call]
         if self._outputs:
             self._seen[name].outputs.append(get_gradient_edge(output))
 
-
-def as_matrix(parameter: Tensor) -> Tensor:
-    """A view of shape (fan_out, fan_in); a bias is a column."""
-    return parameter if parameter.ndim == 2 else parameter[:, None]
+    def _module(self, name: str) -> Layered:
+        return self._modules[_owner(name)]
 
 
 def _remove(handles: Iterable[RemovableHandle]) -> None:
@@ -178,32 +202,30 @@ def _watch(watcher: weakref.ref[Capture], name: str) -> Callable[..., Tensor]:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         capture = watcher()
         if capture is not None and output.requires_grad:
-            capture._record(name, args[0] if args else kwargs["input"], output)
+            capture._record(name, source(name, capture._modules[name], args, kwargs), output)
             return output.clone()  # an activation in place would take the hook off the output
         return output
 
     return hook
 
 
-def _rows(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1])
-
-
 def _bias(name: str) -> str:
     return f"{name}.bias"
 
 
-def _linear_modules(model: nn.Module) -> dict[str, nn.Linear]:
+def _owner(name: str) -> str:
+    """The module behind a layer's name."""
+    return name.removesuffix(_bias(""))
+
+
+def _layers(model: nn.Module) -> dict[str, Layered]:
     owners: dict[nn.Parameter, str] = {}
-    found: dict[str, nn.Linear] = {}
+    found: dict[str, Layered] = {}
     for name, module in model.named_modules():
         trainable = [p for p in module.parameters(recurse=False) if p.requires_grad]
-        if trainable and not isinstance(module, nn.Linear):
-            raise InvalidInput(
-                f"trainable parameters of '{name or 'the model itself'}' ({type(module).__name__})",
-                "a model whose trainable parameters all belong to Linear layers",
-                "freeze them with requires_grad_(False), or replace the module",
-            )
+        if not trainable:
+            continue
+        found[name] = refuse_unless_covered(name, module)
         for parameter in trainable:
             if parameter in owners:
                 raise InvalidInput(
@@ -212,26 +234,23 @@ def _linear_modules(model: nn.Module) -> dict[str, nn.Linear]:
                     "use one module twice instead of sharing its weight",
                 )
             owners[parameter] = name
-        if trainable and isinstance(module, nn.Linear):
-            found[name] = module
     if not found:
         raise InvalidInput(
-            f"a model ({type(model).__name__}) without trainable Linear layers",
+            f"a model ({type(model).__name__}) without trainable {KINDS} layers",
             "at least one",
             "check requires_grad",
         )
     return found
 
 
-def _refuse_unless_gradient(name: str, parameter: Tensor, h: Tensor, d: Tensor) -> None:
-    """Compare the row of D^T H that should be largest with that of ``.grad``: O(N fan)."""
-    if parameter.grad is None:
-        return
-    row = int(d.square().sum(dim=0).argmax())
-    expected, found = d[:, row] @ h, as_matrix(parameter.grad)[row]
-    size = torch.linalg.vector_norm(d[:, row]) * torch.linalg.matrix_norm(h)
-    allowed = torch.finfo(d.dtype).eps ** 0.5 * size
-    if bool(torch.linalg.vector_norm(expected - found) > allowed):
+def _refuse_unless_gradient(name: str, gradient: Tensor, found: Columns) -> None:
+    """Compare the row of D H^T / k that should be largest with that of ``.grad``: O(N fan)."""
+    every = found.D if found.cotangents is None else found.cotangents
+    row = int(every.square().sum(dim=1).argmax())
+    expected, count = found.H @ found.D[row] / found.H.shape[1], every.shape[1]
+    size = torch.linalg.vector_norm(every[row]) * torch.linalg.matrix_norm(found.H)
+    allowed = torch.finfo(every.dtype).eps ** 0.5 * size / (count * found.H.shape[1]) ** 0.5
+    if bool(torch.linalg.vector_norm(expected - gradient[row]) > allowed):
         raise InvalidInput(
             f"a .grad of '{name}' other than what its layer's inputs and cotangents give",
             "gradients as the backward pass left them",

@@ -5,8 +5,8 @@ draw of their weights, so the data are drawn once, by their own seed, and held f
 subtracted from all inputs and one divides them: pixel by pixel, a pixel that is always black would
 divide zero by zero.
 
-``inputs`` and ``probe_inputs`` have no sample in common. Images are flattened with the channel
-first, as a convolution expects them back.
+``inputs`` and ``probe_inputs`` have no sample in common. `load` flattens images with the channel
+first, as a convolution expects them back; `images` gives the same samples unflattened.
 
 Not covered: augmentation, batching, targets that are sequences.
 
@@ -17,7 +17,7 @@ folder of the user's. Nothing is downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,6 +27,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from empirical.image_files import FOLDERS
 from scaling.errors import InvalidInput, unknown
 
 Images: TypeAlias = NDArray[Any]
@@ -41,7 +42,7 @@ class Data:
     """Samples to train on and samples to probe with, all float64."""
 
     inputs: Tensor
-    """(n, features)"""
+    """(n, features), or (n, channels, height, width)"""
     targets: Tensor
     """(n, classes), one-hot"""
     probe_inputs: Tensor
@@ -60,8 +61,8 @@ class Data:
 
     @property
     def features(self) -> int:
-        """Columns of the inputs."""
-        return self.inputs.shape[1]
+        """Numbers in one input."""
+        return math.prod(self.inputs.shape[1:])
 
     @property
     def classes(self) -> int:
@@ -69,28 +70,7 @@ class Data:
         return self.targets.shape[1]
 
 
-@dataclass(frozen=True, slots=True)
-class _Folder:
-    """A data set that torchvision reads from a folder of the user's."""
-
-    reader: str
-    layout: str
-    home: str
-
-
-_IDX = "raw/train-images-idx3-ubyte and raw/train-labels-idx1-ubyte"
-_CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html"
-
-_FOLDERS = {
-    "mnist": _Folder("MNIST", f"MNIST/{_IDX}", "http://yann.lecun.com/exdb/mnist"),
-    "fashionmnist": _Folder(
-        "FashionMNIST", f"FashionMNIST/{_IDX}", "https://github.com/zalandoresearch/fashion-mnist"
-    ),
-    "cifar10": _Folder("CIFAR10", "cifar-10-batches-py/data_batch_1 to data_batch_5", _CIFAR),
-    "cifar100": _Folder("CIFAR100", "cifar-100-python/train", _CIFAR),
-}
-
-NAMES = ("digits", *_FOLDERS)
+NAMES = ("digits", *FOLDERS)
 """What ``load`` knows."""
 
 
@@ -122,14 +102,31 @@ def load(
     """``samples`` images to train on and ``probe`` others, standardised by one mean and one spread.
 
     The training images depend on ``seed`` alone, not on how many are probed with. ``root`` is the
-    folder that holds a torchvision data set; digits need none.
+    folder that holds a data set, as torchvision lays it out (image_files.py); digits need none.
 
-    InvalidInput is raised on a name that is not known, more images than there are, torchvision or
-    the folder missing, and files in it missing or damaged.
+    InvalidInput is raised on a name that is not known, more images than there are, and a folder or
+    files in it that are missing or damaged.
 
     >>> data = load("digits", samples=8)
     >>> data.inputs.shape, data.targets.shape, data.probe_inputs.shape
     (torch.Size([8, 64]), torch.Size([8, 10]), torch.Size([64, 64]))
+    """
+    data = images(name, root, samples, probe, seed)
+    inputs, probe_inputs = data.inputs.flatten(1), data.probe_inputs.flatten(1)
+    return replace(data, inputs=inputs, probe_inputs=probe_inputs)
+
+
+def images(
+    name: str = "digits",
+    root: str | Path | None = None,
+    samples: int = 16,
+    probe: int = 64,
+    seed: int = 0,
+) -> Data:
+    """The samples of `load` as images, (n, channels, height, width), standardised alike.
+
+    >>> images("digits", samples=8).inputs.shape
+    torch.Size([8, 1, 8, 8])
     """
     if name not in NAMES:
         raise unknown("data set", name, NAMES)
@@ -139,24 +136,25 @@ def load(
             needed="at least 1 sample to train on, and 0 or more to probe with",
             do_this="pass for instance samples=16, probe=64",
         )
-    images, labels = _digits() if name == "digits" else _from_folder(name, root)
-    if samples + probe > len(images):
+    pixels, labels = _digits() if name == "digits" else FOLDERS[name].read(root)
+    if samples + probe > len(pixels):
         raise InvalidInput(
             found=f"samples={samples} and probe={probe}, {samples + probe} in all",
-            needed=f"at most {len(images)}, the images of {name}",
+            needed=f"at most {len(pixels)}, the images of {name}",
             do_this="ask for fewer: an exponent needs few samples, the same at every width",
         )
-    drawn = _balanced(np.random.default_rng(seed).permutation(len(images)), labels, samples)
+    drawn = _balanced(np.random.default_rng(seed).permutation(len(pixels)), labels, samples)
     drawn = drawn[: samples + probe]
-    mean, spread = _moments(images)
+    mean, spread = _moments(pixels)
     if spread == 0:
         raise InvalidInput(
             found=f"{name}, whose pixels all have the value {mean}",
             needed="images that differ",
             do_this="replace the files: they are damaged",
         )
-    flat = images[drawn].reshape(len(drawn), -1).astype(np.float64)
-    inputs = torch.from_numpy((flat - mean) / spread)
+    chosen = pixels[drawn].astype(np.float64)
+    chosen = chosen[:, None] if chosen.ndim == 3 else chosen
+    inputs = torch.from_numpy((chosen - mean) / spread)
     targets = torch.from_numpy(np.eye(int(labels.max()) + 1)[labels[drawn]])
     return Data(inputs[:samples], targets[:samples], inputs[samples:], targets[samples:], name)
 
@@ -249,38 +247,3 @@ def _digits() -> tuple[Images, NDArray[np.int64]]:
 
     bunch = load_digits()
     return np.asarray(bunch.images), np.asarray(bunch.target, dtype=np.int64)
-
-
-def _from_folder(name: str, root: str | Path | None) -> tuple[Images, NDArray[np.int64]]:
-    """The training half of a data set that torchvision reads, never downloads."""
-    folder = _FOLDERS[name]
-    wanted = f"a folder with {folder.layout} in it, as torchvision lays it out"
-    fetch = f"get {name} from {folder.home}, unpack it there, and pass the folder as root"
-    if root is None:
-        raise InvalidInput(found=f"{name} without a root", needed=wanted, do_this=fetch)
-    if not Path(root).is_dir():
-        raise InvalidInput(found=f"no folder {root}", needed=wanted, do_this=fetch)
-    reader = _reader(folder.reader, name)
-    try:
-        source = reader(str(root), train=True, download=False)
-    except Exception as error:  # damaged files fail in whatever way the reader happens to meet them
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InvalidInput(
-            found=f"no readable {name} in {root} ({reason})", needed=wanted, do_this=fetch
-        ) from error
-    images, labels = np.asarray(source.data), np.asarray(source.targets, dtype=np.int64)
-    channel_is_last = images.ndim == 4
-    return (images.transpose(0, 3, 1, 2) if channel_is_last else images), labels
-
-
-def _reader(reader: str, name: str) -> Callable[..., Any]:
-    try:
-        from torchvision import datasets
-    except ImportError as error:
-        raise InvalidInput(
-            found=f"{name}, and no torchvision to read it ({error})",
-            needed="torchvision, in the version that goes with the installed torch",
-            do_this="install it by `pip install torchvision`, or choose digits, which needs none",
-        ) from error
-    found: Callable[..., Any] = getattr(datasets, reader)
-    return found

@@ -9,11 +9,12 @@ Claim.  All of them live on two bases, the span of [D, F] on the left and of H o
 those are computed once a layer and only if a rule asks for a spectral function.
 
 Not covered: layers whose inputs and outputs are not vectors. A convolution is such a layer once its
-patches are columns; whoever collects H and D does that.
+patches are columns, which samples.py does.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,9 +22,9 @@ import torch
 from torch import Tensor
 
 from empirical import algebra
-from empirical.basis import Basis
+from empirical.basis import Basis, product
 from empirical.spectral import Square
-from empirical.values import Entries, Outer, Value
+from empirical.values import Entries, LowRank, Outer, Value
 from scaling.errors import InvalidInput
 from scaling.language import FANS, MATRICES
 
@@ -74,8 +75,9 @@ class LayerTensors:
                     "no more coordinates than the side is long",
                     "take coordinates in an orthonormal basis",
                 )
-        for name, x in (("H", self.H), ("D", self.D), ("fisher", fisher)):
-            _refuse_unless_finite(name, x)
+        for name, x in (("H", self.H), ("D", self.D), ("fisher", self.fisher)):
+            if x is not None:
+                _refuse_unless_finite(name, x)
 
 
 class LayerValues:
@@ -105,10 +107,17 @@ class LayerValues:
         return Basis.spanning(both, side)
 
     @cached_property
-    def gradient(self) -> Outer | Entries:
-        """G, (fan_out, fan_in)."""
-        outer = Outer(self.d / self.d.shape[1], self.h, self.left, self.right)
-        return Entries(outer.dense()) if self.dense else outer
+    def gradient(self) -> Outer | LowRank | Entries:
+        """G, (fan_out, fan_in): as its factors, unless they are longer than the matrix.
+
+        So they are where every patch of an image is a sample.
+        """
+        samples = self.d.shape[1]
+        if self.dense:
+            return Entries(self.d / samples @ self.h.T)
+        if self.left.is_whole and self.right.is_whole:
+            return LowRank(self.left, product(self.d, self.h) / samples, self.right)
+        return Outer(self.d / samples, self.h, self.left, self.right)
 
     def matrix(self, name: str) -> Value:
         """One of G A B L R W I."""
@@ -136,9 +145,12 @@ class LayerValues:
 
 
 def _refuse_unless_finite(name: str, x: Tensor) -> None:
-    if not bool(torch.isfinite(x).all()):
+    if math.isfinite(float(x.sum())):  # five times as fast; a sum may overflow, so look again
+        return
+    bad = int((~torch.isfinite(x)).sum())
+    if bad:
         raise InvalidInput(
-            f"{int((~torch.isfinite(x)).sum())} entries of {name} that are not finite",
+            f"{bad} entries of {name} that are not finite",
             "finite tensors",
             "lower the learning rate, or look for an overflow in the forward pass",
         )

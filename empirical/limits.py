@@ -9,14 +9,16 @@ At infinite width h_l and delta_l have deterministic second moments over neurons
 (s_l: the standard deviation of W_l times its multiplier, v_l that of the bias; * entry by entry;
 T_l is D_l^T D_l, and M K_l is H_l^T H_l). The rule's n x n core follows from these Gram matrices
 alone (the numeric interpreter, told the sides' true lengths), and with it the size of dW_l h_{l-1}
-on the probe. A bias is a layer whose input is the constant 1.
+on the probe. The norm of the weights tends to s_l sqrt(fan_out fan_in). A bias is a layer whose
+input is the constant 1.
 
 Closed forms: ReLU (Cho and Saul 2009, arc-cosine kernels of order 1 and 0), erf (Williams 1997),
 linear; Gauss-Hermite quadrature for the others.
 
 Not covered: the second step; an output that stays random in the limit (b_output <= 1/2, or its
-bias), sampled cotangents (so does B), entrywise rules, and undamped rules where the limit loses
-rank: orth(G) of fewer classes than samples jumps there.
+bias), sampled cotangents (so does B), the norm of a bias of the output (so does it), a decay of the
+weights (beta*W beside an update), entrywise rules, eigenbases, and undamped rules where the limit
+loses rank: orth(G) of fewer classes than samples jumps there.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ from torch import Tensor
 
 from empirical.layer import LayerTensors
 from empirical.measure import Constants, Trial
-from empirical.numbers import State, evaluate
+from empirical.numbers import State, Update, evaluate_nodes
 from empirical.parametrize import LayerScales
-from empirical.wide.paths import Path, path_of
+from empirical.values import Rectangular
+from empirical.wide.paths import Path, parts, path_of
+from empirical.wide.update import sizes_of_weights
 from scaling.errors import NotCovered
 from scaling.language import Call, Power
 from scaling.ledger import Loss
@@ -147,10 +151,20 @@ def limits(trial: Trial, constants: Constants, width: int) -> dict[str, Limit]:
     setting, data = trial.problem.setting, trial.data
     scales = trial.scales(width, constants)
     rule = trial.problem.rule
+    if any(isinstance(node, Call) and node.function == "eig" for node in rule.expression.walk()):
+        raise NotCovered(
+            f"the eigenvectors in {rule}, which jump where eigenvalues meet in the limit",
+            "a function of eigenvalues",
+            "measure it",
+        )
     if path_of(rule) is not Path.CORE:
         raise NotCovered(f"the entrywise rule {rule}", "an update D C H^T", "measure it")
     if trial.problem.step > 1:
         raise NotCovered(f"the limit of step {trial.problem.step}", "the first step", "measure it")
+    if parts(rule.expression).multiple is not None:
+        raise NotCovered(
+            f"the multiple of W in {rule}", "an update without a decay of the weights", "measure it"
+        )
     if trial.problem.sampled_fisher:
         raise NotCovered(
             "sampled cotangents: B is random in the limit", "the loss's own", "leave --fisher out"
@@ -223,12 +237,25 @@ def _layer(
         )
     exponents = {k: float(v) for k, v in trial.problem.settings.exponents.items()}
     layer = LayerTensors(H=h, D=d, W=torch.zeros(len(d), len(h), dtype=torch.float64), sides=sides)
-    update = evaluate(rule, layer, {**trial.values, **exponents, **scales.dampings}, State())
+    known = sizes_of_weights([rule.expression], lambda: _norm(name, scales.std, sides), sides)
+    values = {**trial.values, **exponents, **scales.scaled}
+    (update,) = evaluate_nodes([rule.expression], layer, values, State(), known=known)
     # D = Q S_D with S_D = d, so dW h_p = Q (update) Q_H^T h_p and Q_H^T h_p = pinv(h)^T H^T h_p
     probe = torch.linalg.pinv(h, rtol=1e-9).T @ torch.from_numpy(inputs[:n, n:])
-    moved = update @ probe
+    assert isinstance(update, Rectangular), "Rule refuses an expression that is no update"
+    moved = Update(update) @ probe
     own = scales.lr * float(moved.square().sum() / (sides[0] * probe.shape[1])) ** 0.5
     return Limit(inputs, cotangents, own)
+
+
+def _norm(name: str, std: float, sides: tuple[int, int]) -> float:
+    if name == "output_bias":
+        raise NotCovered(
+            "the norm of the bias of the output: few numbers, and random in the limit",
+            "weights that grow",
+            "measure it, or leave the biases out",
+        )
+    return std * math.sqrt(math.prod(sides))
 
 
 def _discontinuous(rule: Rule) -> bool:

@@ -2,7 +2,10 @@
 
     init     RMS of h_l at the start (of f in the output layer)
     own      RMS of dW_l h_{l-1}: what the layer's own updates do to its output at the start
-    feature  RMS of h_l after the steps minus h_l before them (df in the output layer)
+    feature  RMS of h_l after the steps minus h_l before them (df in the output layer); `Quantity`
+             leaves it out where own updates are all that is asked
+    shrink   <W_l - W_l after the steps, W_l> / <W_l, W_l>: the part of its weights that a layer
+             loses, for rules with a decay
 
 Where the problem asks for the second step, the start is the network after the first one: own is
 dW_2 h with h after the first step, and feature what the second step alone changes.
@@ -15,9 +18,10 @@ The output at the start is a sum over few classes and hence noisy: its RMS is ta
 `READOUTS` independent draws of the readout weights, the first of which is the network's own.
 
 Constants that no exponent fixes are set once, at the narrowest width (`calibrate`): each damping
-to a tenth of what it is added to, then each learning rate so that the layer's own update has RMS
-0.1 (at the second step, where the first does not move the layer). They are the same at every
-width, so they move intercepts, never slopes.
+to a tenth of what it is added to, then each learning rate so that the layer's own update without
+decay has RMS 0.1, then each decay so that the step takes a tenth of the weights away; at the second
+step, where the first does not move the layer. They are the same at every width, so they move
+intercepts, never slopes.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from functools import cache
 from typing import TypeAlias
 
@@ -45,26 +50,29 @@ from empirical.networks import MLP
 from empirical.numbers import Record
 from empirical.optimizers import Fisher, RuleOptimizer
 from empirical.parametrize import LayerScales, at_width, draw_
+from empirical.rotated import Corner
 from empirical.values import Value
 from scaling.errors import InvalidInput
 from scaling.language import Add, Node, Subtract, Symbol, SymbolKind
 from scaling.ledger import Layer, Loss, Role
 from scaling.problem import Exponents, Problem
 from scaling.rule import Rule
-from scaling.sums import contains_damping
+from scaling.sums import is_damping
 
 Sums: TypeAlias = Mapping[tuple[str, Node], tuple[float, float]]
 """(layer, damped sum) -> sizes of the term without and of the term with the damping."""
 
 OWN_AT_BASE = 0.1
 DAMPING_AT_BASE = 0.1
+DECAY_AT_BASE = 0.1
+CORRECTIONS, CLOSE = 8, 1.1
 READOUTS = 256
 MOST_NETWORKS = 16
 
 
 @dataclass(frozen=True)
 class Constants:
-    """What multiplies the powers of the width, by layer (and damping)."""
+    """What multiplies the powers of the width, by layer (and damping or decay)."""
 
     eta: Mapping[str, float]
     rho: Mapping[str, Mapping[str, float]]
@@ -89,9 +97,9 @@ class Trial:
         return names
 
     def unit_constants(self) -> Constants:
-        """Every constant 1, but for dampings that the user gave."""
+        """Every constant 1, but for dampings and decays that the user gave."""
         names = [layer.name for layer in self.problem.setting.layers]
-        rho = {k: self.values.get(k, 1.0) for k in self.problem.rule.dampings}
+        rho = {k: self.values.get(k, 1.0) for k in self.problem.rule.scaled}
         return Constants(dict.fromkeys(names, 1.0), {name: dict(rho) for name in names})
 
     def scales(self, width: int, constants: Constants) -> dict[str, LayerScales]:
@@ -118,13 +126,25 @@ class Trial:
         return self.data.features**-0.5 if layer.role is Role.INPUT else 1.0
 
 
+class Quantity(StrEnum):
+    """What is measured: all, or init and own alone, with no forward pass after the step."""
+
+    ALL = "all"
+    OWN = "own"
+
+
 @dataclass(frozen=True)
 class Sizes:
-    """Measured sizes of one layer; ``feature`` of the output layer is df."""
+    """Measured sizes of one layer; ``feature`` of the output layer is df. None: not asked for."""
 
     init: float
     own: float
-    feature: float
+    feature: float | None = None
+    shrink: float | None = None
+
+    def known(self) -> dict[str, float]:
+        """What was measured, by name."""
+        return {name: x for name, x in asdict(self).items() if x is not None}
 
 
 @dataclass(frozen=True)
@@ -145,14 +165,19 @@ class Measurement:
             "rule": self.rule,
             "width": self.width,
             "seed": self.seed,
-            "sizes": {name: asdict(sizes) for name, sizes in self.sizes.items()},
+            "sizes": {name: sizes.known() for name, sizes in self.sizes.items()},
             "seconds": self.seconds,
             "peak_mb": self.peak_mb,
         }
 
 
 def measure(
-    trial: Trial, constants: Constants, width: int, seed: int, steps: int = 1
+    trial: Trial,
+    constants: Constants,
+    width: int,
+    seed: int,
+    steps: int = 1,
+    quantity: Quantity = Quantity.ALL,
 ) -> Measurement:
     """Take steps at one width and seed, and measure them.
 
@@ -166,23 +191,23 @@ def measure(
     scales = trial.scales(width, constants)
     model = dense_network(trial, scales, width, seed)
     probe = trial.data.probe_inputs.to(trial.device)
+    at_start, decays = trial.problem.step == 1, trial.problem.rule.decays
     sums: Sums = {}
     training = Training(trial, model, scales, seed)
     for _ in range(trial.problem.step - 1):
         training.step()
-    at_start = trial.problem.step == 1
     with torch.no_grad():
         before = model.hidden(probe)
         readout = _rms(before[-1])
         if at_start:
             readout = _readout_size(trial, model, scales, before, width, seed)
-        biases = {n: _rms(p) for n, p in model.named_parameters() if n.endswith(".bias")}
-    first = {name: p.detach().clone() for name, p in model.named_parameters() if steps > 1}
+    keep = steps > 1 or decays or not at_start
+    first = {name: p.detach().clone() for name, p in model.named_parameters() if keep}
     for _ in range(steps):
         sums = training.step()
     updates = training.optimizer.updates()
     with torch.no_grad():
-        after = model.hidden(probe)
+        after = model.hidden(probe) if quantity is Quantity.ALL else None
         sizes = {}
         for name, layer in trial.layers():
             l = layer.position - 1
@@ -196,8 +221,10 @@ def measure(
                 moved = change.reshape(len(change), -1) @ own.T
             size = _rms(before[l]) if l + 1 < len(before) else readout
             if layer.is_bias:
-                size = scales[layer.name].std if at_start else biases[name]
-            sizes[layer.name] = Sizes(size, _rms(moved), _rms(after[l] - before[l]))
+                size = scales[layer.name].std if at_start else _rms(first[tensor])
+            feature = None if after is None else _rms(after[l] - before[l])
+            shrink = _shrink(first[tensor], model.get_parameter(tensor)) if decays else None
+            sizes[layer.name] = Sizes(size, _rms(moved), feature, shrink)
     seconds = time.perf_counter() - start
     check_finite(sizes, width, seed)
     rule = trial.problem.rule
@@ -221,7 +248,7 @@ def measure_mean(
     runs = [one(trial, constants, width, seed * MOST_NETWORKS + i) for i in range(networks)]
     sizes = {
         name: Sizes(
-            *(mean_size([asdict(run.sizes[name])[q] for run in runs]) for q in asdict(first))
+            **{q: mean_size([run.sizes[name].known()[q] for run in runs]) for q in first.known()}
         )
         for name, first in runs[0].sizes.items()
     }
@@ -244,45 +271,92 @@ def mean_size(sizes: list[float]) -> float:
 
 
 def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
-    """Constants from the narrowest width: dampings first, then learning rates, step by step.
+    """Constants from the narrowest width: dampings first, then learning rates, then decays.
 
-    A damping that the user gave (``--set rho_A=0.1``) is taken as it is.
+    Step by step: what the first step leaves open, because it does not move a layer, is set at the
+    second. A damping or decay that the user gave (``--set rho_A=0.1``) is taken as it is.
     """
     constants = trial.unit_constants()
-    everything = {(name, symbol) for name, rho in constants.rho.items() for symbol in rho}
-    unset = {place for place in everything if place[1] not in trial.values}
+    places = {(name, symbol) for name, rho in constants.rho.items() for symbol in rho}
+    unset = {place for place in places if place[1] not in trial.values}
     idle = set(constants.eta)
     for step in range(1, trial.problem.step + 1):
         at = replace(trial, problem=replace(trial.problem, step=step))
-        constants, set_now = _calibrated_dampings(at, constants, unset, width, seed)
-        measured = measure(at, constants, width, seed).sizes
-        eta = {
-            name: OWN_AT_BASE / measured[name].own if name in idle and measured[name].own > 0 else x
-            for name, x in constants.eta.items()
-        }
-        constants = Constants(eta, constants.rho)
-        unset -= set_now
-        idle -= {name for name, sizes in measured.items() if sizes.own > 0}
+        constants, balanced = _with_dampings(at, constants, unset, width, seed)
+        constants, moved = _with_rates(at, constants, idle, width, seed)
+        constants = _with_decays(at, constants, idle, width, seed)
+        unset, idle = unset - balanced, idle - moved
     return constants
 
 
-def _calibrated_dampings(
-    trial: Trial, constants: Constants, unset: set[tuple[str, str]], width: int, seed: int
+def _with_dampings(
+    trial: Trial, constants: Constants, unset: Collection[tuple[str, str]], width: int, seed: int
 ) -> tuple[Constants, set[tuple[str, str]]]:
-    """Dampings that are not set yet, a tenth of what they are added to; and which these are."""
-    scales = trial.scales(width, constants)
-    training = Training(trial, dense_network(trial, scales, width, seed), scales, seed)
-    sums: Sums = {}
-    for _ in range(trial.problem.step):
-        sums = training.step()
+    """Each damping a tenth of what it is added to, of the least if those are several; and which.
+
+    One step measures the terms. Where a damping does not enter in proportion (sqrt(rho)), or acts
+    on what another one is added to, a few more bring it close.
+    """
+    damped = damped_sums(trial.problem.rule)
     rho = {name: dict(values) for name, values in constants.rho.items()}
-    done = set()
-    for (name, total), (other, damping) in sums.items():
-        for symbol in dampings_in(total):
-            if (name, symbol) in unset and other > 0 and damping > 0:
-                rho[name][symbol] = DAMPING_AT_BASE * other / damping
-                done.add((name, symbol))
+    done: set[tuple[str, str]] = set()
+    for _ in range(CORRECTIONS if damped else 0):
+        scales = trial.scales(width, Constants(constants.eta, rho))
+        training = Training(trial, dense_network(trial, scales, width, seed), scales, seed)
+        sums: Sums = {}
+        for _ in range(trial.problem.step):
+            sums = training.step()
+        factors: dict[tuple[str, str], float] = {}
+        for (name, total), (other, damping) in sums.items():
+            for symbol in dampings_in(damped[total][1]):
+                if (name, symbol) in unset and other > 0 and damping > 0:
+                    factor = DAMPING_AT_BASE * other / damping
+                    factors[name, symbol] = min(factor, factors.get((name, symbol), math.inf))
+        for (name, symbol), factor in factors.items():
+            rho[name][symbol] *= factor
+        done |= factors.keys()
+        if all(1 / CLOSE < factor < CLOSE for factor in factors.values()):
+            break
     return Constants(constants.eta, rho), done
+
+
+def _with_rates(
+    trial: Trial, constants: Constants, idle: Collection[str], width: int, seed: int
+) -> tuple[Constants, set[str]]:
+    """A tenth for the own update, without decay, of every idle layer that moves; and which do."""
+    measured = measure(trial, _undecayed(trial, constants), width, seed).sizes
+    moved = {name for name in idle if measured[name].own > 0}
+    eta = {
+        name: x * OWN_AT_BASE / measured[name].own if name in moved else x
+        for name, x in constants.eta.items()
+    }
+    return Constants(eta, constants.rho), moved
+
+
+def _with_decays(
+    trial: Trial, constants: Constants, layers: Collection[str], width: int, seed: int
+) -> Constants:
+    """Each decay such that the step takes a tenth of the weights away, in some layers."""
+    asked = [symbol for symbol in trial.problem.rule.decays if symbol not in trial.values]
+    if not asked:
+        return constants
+    scales = trial.scales(width, constants)
+    rho = {name: dict(values) for name, values in constants.rho.items()}
+    for name, symbol in ((name, symbol) for name in layers for symbol in asked):
+        rho[name][symbol] *= DECAY_AT_BASE / (scales[name].lr * scales[name].scaled[symbol])
+    without = measure(trial, _undecayed(trial, constants), width, seed).sizes
+    decayed = measure(trial, Constants(constants.eta, rho), width, seed).sizes
+    for name in layers:
+        share = (decayed[name].shrink or 0.0) - (without[name].shrink or 0.0)
+        for symbol in asked if share > 0 else ():
+            rho[name][symbol] *= DECAY_AT_BASE / share  # less than one inside a moving average
+    return Constants(constants.eta, rho)
+
+
+def _undecayed(trial: Trial, constants: Constants) -> Constants:
+    """The same without any decay."""
+    none = dict.fromkeys(trial.problem.rule.decays, 0.0)
+    return Constants(constants.eta, {name: {**x, **none} for name, x in constants.rho.items()})
 
 
 # --- the step -----------------------------------------------------------------------------------
@@ -319,8 +393,8 @@ class Training:
         rule = trial.problem.rule
         self._names = names = dict(trial.layers())
         values: dict[str, Mapping[str, float]] = {}
-        for symbol in rule.dampings:
-            values[symbol] = {n: scales[layer.name].dampings[symbol] for n, layer in names.items()}
+        for symbol in rule.scaled:
+            values[symbol] = {n: scales[layer.name].scaled[symbol] for n, layer in names.items()}
         for symbol, number in numbers_of(trial).items():
             values[symbol] = dict.fromkeys(names, number)
         self._damped = damped_sums(rule)
@@ -361,7 +435,7 @@ class Training:
 
 
 def damped_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:
-    """Every sum of a term without and a term with a damping -> (that term, the damped one).
+    """Every sum of some term and a damping -> (that term, the damping).
 
     >>> from scaling.parser import parse
     >>> damped_sums(parse("G @ (A + rho*I)**(-1)"))
@@ -370,14 +444,19 @@ def damped_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:
     found: dict[Node, tuple[Node, Node]] = {}
     for node in rule.expression.walk():
         if isinstance(node, Add | Subtract):
-            left, right = contains_damping(node.left), contains_damping(node.right)
+            left, right = is_damping(node.left), is_damping(node.right)
             if left != right:
                 found[node] = (node.right, node.left) if left else (node.left, node.right)
     return found
 
 
 def size_of(node: Node, value: Value) -> float:
-    """The spectral norm of a square matrix, the RMS entry of anything else."""
+    """The spectral norm of a square matrix, the RMS entry of anything else.
+
+    Of a rotated matrix the entries in the corner of the data count: those outside are one number.
+    """
+    if isinstance(value, Corner):
+        return float(value.rms_inside())
     return float(value.spectral_norm() if node.shape.is_square else value.rms())
 
 
@@ -413,7 +492,7 @@ def dampings_in(node: Node) -> list[str]:
 
 
 def numbers_of(trial: Trial) -> dict[str, float]:
-    """The numbers of all symbols of the rule but its dampings, which differ by layer."""
+    """The numbers of all symbols of the rule but the scaled ones, which differ by layer."""
     rule = trial.problem.rule
     return {symbol: number_of(trial, symbol) for symbol in (*rule.constants, *rule.exponents)}
 
@@ -470,6 +549,12 @@ def _readout_size(
     return math.sqrt(total / READOUTS)
 
 
+def _shrink(before: Tensor, after: Tensor) -> float:
+    """The part of a tensor that is gone, along itself; 0 of nothing."""
+    norm = before.square().sum()
+    return float(((before - after) * before).sum() / norm) if norm > 0 else 0.0
+
+
 def _rms(x: Tensor) -> float:
     return float(x.square().mean().sqrt())
 
@@ -477,7 +562,7 @@ def _rms(x: Tensor) -> float:
 def check_finite(sizes: Mapping[str, Sizes], width: int, seed: int) -> None:
     """Refuse sizes that are not finite."""
     for name, layer_sizes in sizes.items():
-        for quantity, value in asdict(layer_sizes).items():
+        for quantity, value in layer_sizes.known().items():
             if value != value or value in (float("inf"), float("-inf")):
                 raise InvalidInput(
                     f"{quantity} = {value} in the {name} layer at width {width}, seed {seed}",

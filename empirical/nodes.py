@@ -7,6 +7,8 @@ networks of growing width, on the training batch and the held-out probe samples:
     a gradient-like node     RMS entry, or, where its spectral size is meant, |X H| / |H|
     a square node            |X H| / |H|, or |X D| / |D| on the side of the outputs
     a row, a column, a number    RMS entry
+    eig(X)                   its largest singular value, 1
+    a rotated node           RMS entry of its corner
     dW h per learning rate   RMS of the update times its layer's input
     df per learning rate     RMS of the change of the output along this update, to first order
     W^T delta, dW^T delta    RMS entry at the second step, of what W was and of what was added
@@ -18,7 +20,7 @@ to measure.
 Lines at step 2 are measured on the network after the rule's own first step, with the moving
 averages that it left.
 
-Not covered: the size off the span of the data, beside the one on it.
+Not covered: the size off the span of the data, or outside of a corner, beside the one on it.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from torch import Tensor
 from torch.autograd.functional import jvp
 from torch.func import functional_call
 
-from empirical.capture import Capture, as_matrix
+from empirical.capture import Capture
 from empirical.fit import Estimate, estimate
 from empirical.layer import LayerTensors
 from empirical.measure import (
@@ -52,10 +54,11 @@ from empirical.measure import (
     sampled_loss,
 )
 from empirical.networks import MLP
-from empirical.numbers import State, Update, evaluate
+from empirical.numbers import State, Update, evaluate_network
 from empirical.parametrize import LayerScales
+from empirical.rotated import Corner, Rotation
 from empirical.spectral import Blocks, Square
-from empirical.values import Value
+from empirical.values import Rectangular, Value
 from empirical.verdict import Verdict, judge
 from scaling.derivation import SUM, Step
 from scaling.language import Node
@@ -153,30 +156,28 @@ def _sizes(
     scales = trial.scales(width, constants)
     model = dense_network(trial, scales, width, seed)
     probe = trial.data.probe_inputs.to(trial.device)
-    states = {name: State() for name, _ in trial.layers()}
-    found: dict[str, dict[Step, float]] = {layer: {} for layer in lines}
+    layers, last = trial.layers(), trial.problem.step
+    states = {layer.name: State() for _, layer in layers}
+    found: dict[str, dict[Step, float]] = {name: {} for name in lines}
     added: dict[int, Tensor] = {}
     first = {l: model.linear(l).weight.detach().clone() for l in range(2, len(model.layers) + 1)}
-    names = {layer.position: layer.name for _, layer in trial.layers() if not layer.is_bias}
+    names = {layer.position: layer.name for _, layer in layers if not layer.is_bias}
     generator = torch.Generator(device=trial.device).manual_seed(seed)
-    for time in range(1, trial.problem.step + 1):
+    for time in range(1, last + 1):
         tensors = _seen(trial, model, generator)
         with torch.no_grad():
             hidden = [probe, *model.hidden(probe)]
         here = _Here(model, tensors, hidden, first, added, names)
-        updates = {}
-        for name, layer in trial.layers():
-            asked = [step for step in lines.get(layer.name, ()) if step.time == time]
-            own, state = scales[layer.name], states[name]
-            sizes, updates[name] = _layer(trial, own, here, name, layer, asked, state)
-            if layer.name in found:
-                found[layer.name].update(sizes)
-        for name, layer in trial.layers():
-            lr = scales[layer.name].lr
-            weight = as_matrix(model.get_parameter(parameter_of(name)).detach())
-            updates[name].add_to_(weight, -lr)
+        asked = {name: [step for step in lines[name] if step.time == time] for name in lines}
+        updates = _step(trial, scales, here, asked, states, found)
+        if time == last:
+            break
+        for tensor, layer in layers:
+            lr, update = scales[layer.name].lr, updates[layer.name]
+            weight = model.get_parameter(parameter_of(tensor)).detach()
+            update.add_to_(weight.reshape(len(weight), -1), -lr)
             if not layer.is_bias:
-                added[layer.position] = -lr * updates[name].dense()
+                added[layer.position] = -lr * update.dense()
     return found
 
 
@@ -206,37 +207,45 @@ def _seen(trial: Trial, model: MLP, generator: torch.Generator) -> dict[str, Lay
     return {name: seen for name, seen in tensors.items() if seen is not None}
 
 
-def _layer(
+def _step(
     trial: Trial,
-    own: LayerScales,
+    scales: Mapping[str, LayerScales],
     here: _Here,
-    name: str,
-    layer: Layer,
-    lines: Sequence[Step],
-    state: State,
-) -> tuple[dict[Step, float], Update]:
-    """Line -> size in one layer, and its update."""
-    seen = here.tensors[layer.name]
-    source = input_of(layer, here.hidden[layer.position - 1], own).T
-    asked: dict[str, list[Step]] = {}
-    for step in lines:
-        asked.setdefault(step.subject, []).append(step)
-    sizes: dict[Step, float] = {}
+    lines: Mapping[str, Sequence[Step]],
+    states: Mapping[str, State],
+    found: dict[str, dict[Step, float]],
+) -> dict[str, Update]:
+    """The updates of a step, by layer; what its lines speak of is written into ``found``."""
+    rule, hidden = trial.problem.rule, here.hidden
+    joint = bool(rule.sums_over_layers) or trial.problem.step > 1
+    layers = [(tensor, x) for tensor, x in trial.layers() if joint or x.name in lines]
+    sources = {x.name: input_of(x, hidden[x.position - 1], scales[x.name]).T for _, x in layers}
+    asked: dict[tuple[str, str], list[Step]] = {}
+    for place, step in ((name, step) for name in lines for step in lines[name]):
+        asked.setdefault((place, step.subject), []).append(step)
 
-    def record(node: Node, value: Value) -> None:
-        for step in asked.get(str(node), ()):
-            sizes[step] = _size(value, node, step.result.of, seen, source)
+    def record(name: str, node: Node, value: Value) -> None:
+        for step in asked.get((name, str(node)), ()):
+            size = _size(value, node, step.result.of, here.tensors[name], sources[name])
+            found[name][step] = size
 
-    values = {**numbers_of(trial), **own.dampings}
-    update = evaluate(trial.problem.rule, seen, values, state, record=record if asked else None)
-    for step in lines:
-        size = _other(step, update, source, here, name, layer, own)
-        if size is not None:
-            sizes[step] = size
-    return sizes, update
+    values = {x.name: {**numbers_of(trial), **scales[x.name].scaled} for _, x in layers}
+    seen = {x.name: here.tensors[x.name] for _, x in layers}
+    updates = evaluate_network(rule, seen, values, states, record if asked else None)
+    for tensor, layer in layers:
+        for step in lines.get(layer.name, ()):
+            own = updates[layer.name], sources[layer.name]
+            other = _other(step, *own, here, tensor, layer, scales[layer.name].lr)
+            if other is not None:
+                found[layer.name][step] = other
+    return updates
 
 
 def _size(value: Value, node: Node, of: Size, layer: LayerTensors, source: Tensor) -> float:
+    if isinstance(value, Corner):
+        return float(value.rms_inside())
+    if isinstance(value, Rotation):
+        return float(value.spectral_norm())
     if node.shape.is_square:
         outputs = node.shape.rows is Dim.FAN_OUT
         fisher = layer.D if layer.fisher is None else layer.fisher
@@ -247,7 +256,7 @@ def _size(value: Value, node: Node, of: Size, layer: LayerTensors, source: Tenso
     if node.shape.is_gradient_like and of is not Size.ENTRY:
         x = value.T if node.shape.rows is Dim.FAN_IN else value
         both = torch.cat([layer.H, source], dim=1)
-        assert not isinstance(x, (Square, Blocks)), "a gradient-like value is not square"
+        assert isinstance(x, Rectangular), "a gradient-like value is a matrix"
         return _stretch(x.dense() @ both, both)
     return float(value.rms())
 
@@ -259,13 +268,13 @@ def _other(
     here: _Here,
     name: str,
     layer: Layer,
-    own: LayerScales,
+    lr: float,
 ) -> float | None:
     """The size of what no node of the rule is."""
     if step.subject == OWN:
         return _rms(update @ source)
     if step.subject == f"dW h of {layer.name}":
-        return own.lr * _rms(update @ source)
+        return lr * _rms(update @ source)
     if step.subject == READBACK:
         return _rms(_along(here.model, name, update, here.hidden[0]))
     if step.subject.startswith("h of "):  # the constant input of a bias

@@ -21,15 +21,18 @@ not finite comes out as such).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from empirical import algebra
 from empirical.layer import LayerTensors, LayerValues
+from empirical.sample_moments import sample_square
 from empirical.state import State
 from empirical.values import Entries, LowRank, Outer, Rectangular, Value
 from scaling.errors import InvalidInput
@@ -51,7 +54,16 @@ from scaling.language import (
 from scaling.rule import Rule, evaluate_power
 from scaling.shapes import Dim
 
-__all__ = ["LayerTensors", "Record", "State", "Update", "evaluate", "evaluate_nodes"]
+__all__ = [
+    "LayerTensors",
+    "Record",
+    "State",
+    "Update",
+    "evaluate",
+    "evaluate_network",
+    "evaluate_nodes",
+    "in_layer",
+]
 
 Record = Callable[[Node, Value], None]
 
@@ -68,7 +80,7 @@ class Update:
         match self.value:
             case Outer(u, v):
                 return u, v
-            case LowRank():
+            case LowRank(left, _, right) if not (left.is_whole and right.is_whole):
                 return self.value.factors()
         return None
 
@@ -124,17 +136,76 @@ def evaluate(
     Raises `InvalidInput` for a symbol without a finite value, for tensors that are not finite, for
     a division by exact zero, and for powers that do not exist.
     """
-    for name in (*rule.dampings, *rule.exponents, *rule.constants):
+    _check_values(rule, values)
+    state = State() if state is None else state
+    (result,) = evaluate_nodes([rule.expression], layer, values, state, record, dense=dense)
+    assert isinstance(result, Rectangular), "Rule refuses an expression that is no update"
+    return Update(result)
+
+
+@torch.no_grad()
+def evaluate_network(
+    rule: Rule,
+    layers: Mapping[str, LayerTensors],
+    values: Mapping[str, Mapping[str, float]],
+    states: Mapping[str, State] | None = None,
+    record: Callable[[str, Node, Value], None] | None = None,
+    dense: bool = False,
+) -> dict[str, Update]:
+    """The updates of all layers of a network, by name; sums over layers run over these.
+
+    What is summed is evaluated in every layer first, the innermost sum before those around it.
+    ``values``, ``states`` and what ``record`` is told are by layer; see `evaluate`, of which
+    this is the twin for several layers. No state moves before all layers are evaluated.
+
+    Raises `InvalidInput` as `evaluate` does, naming the layer.
+    """
+    readings: dict[str, _Reading] = {}
+    for name, layer in layers.items():
+        with in_layer(name):
+            _check_values(rule, values[name])
+            told = None if record is None else partial(record, name)
+            state = State() if states is None else states[name]
+            readings[name] = _Reading(LayerValues(layer, dense), values[name], state, told)
+    for node in rule.sums_over_layers:
+        terms = [_value(name, reading, node.argument).x for name, reading in readings.items()]
+        total = torch.stack([term.to(terms[0].device) for term in terms]).sum() if terms else None
+        for reading in readings.values():
+            assert total is not None, "a reading has a term"
+            reading.known[node] = Entries(total.to(reading.layer.h.device))
+            if reading.record is not None:
+                reading.record(node, reading.known[node])
+    updates = {
+        name: Update(_value(name, reading, rule.expression)) for name, reading in readings.items()
+    }
+    for reading in readings.values():
+        reading.advance()
+    return updates
+
+
+@contextmanager
+def in_layer(name: str) -> Iterator[None]:
+    """Name the layer in a refusal."""
+    try:
+        yield
+    except InvalidInput as error:
+        found = f"in layer '{name}': {error.found}"
+        raise InvalidInput(found, error.needed, error.do_this) from error
+
+
+def _value(name: str, reading: _Reading, node: Node) -> Any:
+    with in_layer(name):
+        return reading.value(node)
+
+
+def _check_values(rule: Rule, values: Mapping[str, float]) -> None:
+    for name in (*rule.scaled, *rule.exponents, *rule.constants):
         if not math.isfinite(values.get(name, math.nan)):
             raise InvalidInput(
                 f"{values.get(name, 'no value')} for '{name}' in {rule}",
                 "a finite number for every symbol of the rule",
                 f"pass values={{'{name}': ...}}",
             )
-    state = State() if state is None else state
-    (result,) = evaluate_nodes([rule.expression], layer, values, state, record, dense=dense)
-    assert isinstance(result, Rectangular), "Rule refuses an expression that is no update"
-    return Update(result)
 
 
 @torch.no_grad()
@@ -226,6 +297,20 @@ class _Reading:
                 return self._debiased(str(node), x, float(beta))
             case Call("block"), [x, Entries(size)]:
                 return algebra.blocks(x, int(size))
+            case Call("sample_square", argument), _:
+                return sample_square(
+                    argument, self.layer, partial(self.value, within_factor=within_factor)
+                )
+            case Call("newton_schulz"), [x, Entries(steps)]:
+                return algebra.newton_schulz(x, int(steps))
+            case Call("inner"), [x, y]:
+                return algebra.inner(x, y)
+            case Call("over_layers"), _:
+                raise InvalidInput(
+                    f"'{node}', a sum over layers, evaluated on one layer alone",
+                    "all layers of the network",
+                    "use evaluate_network, or RuleOptimizer",
+                )
             case Call("max"), [Entries(x), Entries(y)]:
                 return Entries(torch.maximum(x, y))
             case Call("clip"), [x, Entries(bound)]:
@@ -252,6 +337,7 @@ _FUNCTIONS: dict[str, Callable[[Value], Value]] = {
     "sqrt": lambda x: algebra.power(x, 0.5),
     "atan": algebra.arctangent,
     "orth": algebra.orth,
+    "eig": algebra.eig,
     "trace": algebra.trace,
     "norm": lambda x: Entries(x.frobenius_norm()),
     "specnorm": lambda x: Entries(x.spectral_norm()),

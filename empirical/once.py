@@ -8,6 +8,7 @@ from dataclasses import replace
 from empirical.data import Data
 from empirical.measure import (
     Measurement,
+    Quantity,
     Trial,
     blas_threads,
     calibrate,
@@ -37,6 +38,7 @@ def measure_once(
     mode: str = "auto",
     steps: int = 1,
     memory_limit: int | None = None,
+    quantity: Quantity = Quantity.ALL,
 ) -> Measurement:
     """Measure one network, calibrated at the base width.
 
@@ -46,17 +48,18 @@ def measure_once(
         InvalidInput: for a width or rule out of the mode's reach, and for what `measure` refuses.
     """
     trial = Trial(problem, exponents, values, data, device)
-    path = path_of(problem.rule)
+    own = quantity is Quantity.OWN and steps == 1
+    path = path_of(problem.rule, own)
     wide = mode == "wide" or (mode == "auto" and width > DENSE_UP_TO and path is not None)
     if wide:
-        refuse_unless_wide(problem.rule, width)
+        refuse_unless_wide(problem.rule, width, own)
         trial = replace(trial, data=data.with_probe(WIDE_PROBE[path or Path.CORE]))
     else:
         check_memory(width, problem.setting.depth)
     with blas_threads(threads):
         constants = calibrate(trial, min(BASE, width))
         if not wide:
-            return measure(trial, constants, width, seed, steps)
+            return measure(trial, constants, width, seed, steps, quantity)
         limit = memory_limit or MEMORY_LIMIT
         streaming = Streaming(workers=threads or cores(), memory_limit=limit)
-        return measure_wide(trial, constants, width, seed, steps, streaming)
+        return measure_wide(trial, constants, width, seed, steps, streaming, quantity)

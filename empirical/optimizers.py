@@ -1,4 +1,4 @@
-"""Any rule as an optimizer for any network of Linear layers.
+"""Any rule as an optimizer for any network of Linear, Conv2d and Embedding layers.
 
     W <- W - lr * rule(H, D, W)            one layer, one param group: lr, values, name
 
@@ -18,14 +18,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from enum import StrEnum
-from functools import partial
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from empirical.capture import Capture, Loss, as_matrix
-from empirical.numbers import Update, evaluate
+from empirical.capture import Capture, Loss
+from empirical.layer import LayerTensors
+from empirical.numbers import Update, evaluate_network, in_layer
 from empirical.state import State
 from empirical.values import Value
 from scaling.errors import InvalidInput, unknown
@@ -72,7 +72,7 @@ def with_factor_ema(rule: Rule, beta: float) -> Rule:
 
 
 class RuleOptimizer(torch.optim.Optimizer):
-    """Apply a rule to every Linear layer of a model.
+    """Apply a rule to every layer of a model.
 
     ``lr`` and every entry of ``values`` (symbol -> number) may be one number or a mapping from
     layer names to numbers; "<layer>.bias" is a layer. ``curvature_interval`` k computes the square
@@ -157,32 +157,31 @@ class RuleOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._updates = {}
-        for group in self.param_groups:
-            self._evaluate(group["name"], group["values"])
+        seen = {group["name"]: self._tensors(group["name"]) for group in self.param_groups}
+        layers = {name: layer for name, layer in seen.items() if layer is not None}
+        values = {group["name"]: group["values"] for group in self.param_groups}
+        self._updates = evaluate_network(self.rule, layers, values, self._states, self._record)
         for group in self.param_groups:  # after all of them: a refusal leaves the model as it was
             if group["name"] in self._updates:
-                weight = as_matrix(group["params"][0])
+                weight = self._capture.matrix(group["name"])
                 self._updates[group["name"]].add_to_(weight, -group["lr"])
         self._capture.clear()
         return loss
 
-    def _evaluate(self, name: str, values: Mapping[str, float]) -> None:
-        state = self._states[name]
-        try:
+    def _tensors(self, name: str) -> LayerTensors | None:
+        """What the rule sees of a layer; None of one that took no part."""
+        with in_layer(name):
             layer = self._capture.tensors(name)
             if layer is None:
-                return
-            if self.fisher is Fisher.TRUE and layer.fisher is None and state.refreshes:
+                return None
+            sampled = self.fisher is Fisher.EMPIRICAL or self._capture.was_sampled(name)
+            if self._states[name].refreshes and not sampled:
                 raise InvalidInput(
                     "a step with the true Fisher, but no sampled cotangents",
                     "a call of sample_fisher in every pass that refreshes the curvature",
                     "call optimizer.sample_fisher(output, loss, generator) before backward",
                 )
-            record = None if self._record is None else partial(self._record, name)
-            self._updates[name] = evaluate(self.rule, layer, values, state, record)
-        except InvalidInput as error:
-            found = f"in layer '{name}': {error.found}"
-            raise InvalidInput(found, error.needed, error.do_this) from error
+            return layer
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Zero the gradients, and forget the passes that they came from."""
@@ -211,7 +210,7 @@ def _numbers(
     rule: Rule, values: Mapping[str, PerLayer], layers: Iterable[str]
 ) -> dict[str, dict[str, float]]:
     """Layer -> symbol -> number, every symbol of the rule and no other."""
-    symbols = (*rule.dampings, *rule.exponents, *rule.constants)
+    symbols = (*rule.scaled, *rule.exponents, *rule.constants)
     for symbol in values:
         if symbol not in symbols:
             raise unknown("symbol", symbol, symbols)

@@ -1,4 +1,4 @@
-"""From exponents to numbers at a width: standard deviations, learning rates, dampings.
+"""From exponents to numbers at a width: standard deviations, learning rates, dampings, decays.
 
     std = sigma' M^-b      lr = eta' M^-c      rho = rho' M^-d      multiplier = M^-a
 
@@ -6,8 +6,8 @@ The exponents come from scaling/; the primed constants do not depend on the widt
 layer sigma' = 1/sqrt(fan_in), so that pre-activations are of order one.
 
 For your own model: `infer_roles` reads the roles of its tensors off two widths, and
-`for_model` turns derived exponents into one learning rate and one set of dampings per layer,
-relative to a base width at which you tuned:
+`for_model` turns derived exponents into one learning rate and one set of dampings and decays per
+layer, relative to a base width at which you tuned:
 
 >>> from torch import nn
 >>> from scaling.parser import parse
@@ -16,6 +16,9 @@ relative to a base width at which you tuned:
 >>> scales = for_model(parse("sign(G)"), model(4), model(8), base=64, width=256)
 >>> scales["0.weight"].lr, scales["2.weight"].lr
 (1.0, 0.25)
+
+Kernels of convolutions and embeddings have the role that their growing axes give; `initialise_`
+draws all weights at their scale, kernel axes counted among the fan_in.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from sympy import Expr, S
 from torch import Tensor, nn
 
 from scaling.errors import InvalidInput, unknown
+from scaling.language import Symbol, SymbolKind
 from scaling.ledger import Layer, Role, Setting, mlp, role_of
 from scaling.rule import Rule
 from scaling.scale import exponent
@@ -39,12 +43,25 @@ from scaling.solve import derive
 
 @dataclass(frozen=True)
 class LayerScales:
-    """Numbers of one layer at one width."""
+    """Numbers of one layer at one width; ``scaled`` holds its dampings and decays."""
 
     std: float
     lr: float
-    dampings: Mapping[str, float]
+    scaled: Mapping[str, float]
     multiplier: float = 1.0
+
+    @property
+    def dampings(self) -> dict[str, float]:
+        """The dampings, by name."""
+        return self._of(SymbolKind.DAMPING)
+
+    @property
+    def decays(self) -> dict[str, float]:
+        """The decays of the weights, by name; a step takes lr times that away of them."""
+        return self._of(SymbolKind.DECAY)
+
+    def _of(self, kind: SymbolKind) -> dict[str, float]:
+        return {name: x for name, x in self.scaled.items() if Symbol(name).kind is kind}
 
 
 def power_of_width(width: int, x: Expr, name: str) -> float:
@@ -145,11 +162,72 @@ def infer_roles(narrow: nn.Module, wide: nn.Module) -> dict[str, Role]:
     return roles
 
 
+def fans_in(model: nn.Module) -> dict[str, int]:
+    """How many terms make up an entry of a layer's output, for every tensor of two axes or more.
+
+    Kernel axes count; of a one-hot input one term is left. For normal weights of standard deviation
+    1/sqrt(fan_in), an output is as large as the input.
+
+    >>> fans_in(nn.Sequential(nn.Embedding(9, 5), nn.Conv2d(5, 7, 3)))
+    {'0.weight': 1, '1.weight': 45}
+    """
+    inputs_first, one_hot = _inputs_first(model), _names(model, (nn.Embedding, nn.EmbeddingBag))
+    fans = {}
+    for name, tensor in model.named_parameters():
+        if tensor.dim() >= 2:
+            fan = tensor.numel() // tensor.shape[1 if name in inputs_first else 0]
+            fans[name] = 1 if name in one_hot else fan
+    return fans
+
+
+def start_stds(
+    at_base: nn.Module, scales: Mapping[str, LayerScales], gain: float = 1.0
+) -> dict[str, float]:
+    """The standard deviation of every weight at the start, see `initialise_`."""
+    return {n: gain * fan**-0.5 * scales[n].std for n, fan in fans_in(at_base).items()}
+
+
+def initialise_(
+    model: nn.Module,
+    at_base: nn.Module,
+    scales: Mapping[str, LayerScales],
+    seed: int,
+    width: int,
+    gain: float = 1.0,
+) -> None:
+    """Draw every weight from N(0, std^2), std = gain/sqrt(fan_in of ``at_base``) times scales.std.
+
+    So a model of the base width starts with gain/sqrt(fan_in) everywhere, and others as ``scales``
+    (see `for_model`) say. Tensors of one axis: biases are set to zero, others left as they are. The
+    seed, the width and the position of a tensor name its stream.
+
+    >>> from scaling.parser import parse
+    >>> def build(width):
+    ...     return nn.Sequential(nn.Conv2d(1, width, 3), nn.Flatten(), nn.Linear(width, 10))
+    >>> scales = for_model(parse("G"), build(4), build(8), base=64, width=1024)
+    >>> model = build(1024)
+    >>> initialise_(model, build(64), scales, seed=0, width=1024)
+    >>> readout = model[2].weight.detach()
+    >>> round(float(readout.std() * 64**0.5 * 16), 1)  # 1/sqrt(64), times (64/1024)^1
+    1.0
+    """
+    stds = start_stds(at_base, scales, gain)
+    for index, (name, tensor) in enumerate(model.named_parameters()):
+        if name in stds:
+            draw_(tensor, stds[name], seed, width, index)
+        elif name.endswith("bias"):
+            nn.init.zeros_(tensor)
+
+
 def _inputs_first(model: nn.Module) -> set[str]:
     """Names of weights that torch stores as (inputs, outputs, ...)."""
     kinds = (
         nn.Embedding, nn.EmbeddingBag, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
     )  # fmt: skip
+    return _names(model, kinds)
+
+
+def _names(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[str]:
     return {
         f"{name}.weight".lstrip(".") for name, m in model.named_modules() if isinstance(m, kinds)
     }
@@ -164,24 +242,28 @@ def for_model(
     lr: float = 1.0,
     dampings: Mapping[str, float] | None = None,
     exponents: Mapping[str, Fraction] | None = None,
+    decays: Mapping[str, float] | None = None,
 ) -> dict[str, LayerScales]:
     """Numbers for every tensor of a model of growing width, from what was tuned at ``base``.
 
-    ``lr`` and ``dampings`` are the values that work at the width ``base``; at ``width`` each layer
-    gets them times (width/base)^(-exponent). ``std`` is the factor for a unit initialisation at
-    the base. ``exponents`` gives values to the rule's exponent symbols. A bias (one axis) has the
-    exponents of a layer whose input is constant.
+    ``lr``, ``dampings`` and ``decays`` are the values that work at the width ``base``; at ``width``
+    each layer gets them times (width/base)^(-exponent). ``std`` is the factor for a unit
+    initialisation at the base. ``exponents`` gives values to the rule's exponent symbols. A bias
+    (one axis) has the exponents of a layer whose input is constant.
 
     Raises:
-        InvalidInput: for models that do not fit, widths below 1, unknown dampings, and exponents
-            without a value.
+        InvalidInput: for models that do not fit, widths below 1, unknown dampings or decays, and
+            exponents without a value.
     """
     for name, size in (("base", base), ("width", width)):
         if not size >= 1:
             raise InvalidInput(f"{name}={size}", "a width of at least 1", f"pass {name}=64")
-    for symbol in dampings or {}:
-        if symbol not in rule.dampings:
-            raise unknown("damping", symbol, rule.dampings)
+    asked = (("damping", dampings, rule.dampings), ("decay", decays, rule.decays))
+    for kind, given, names in asked:
+        for symbol in given or {}:
+            if symbol not in names:
+                raise unknown(kind, symbol, names)
+    tuned = {**(dampings or {}), **(decays or {})}
     fixed = Settings(exponents={k: exponent(v) for k, v in (exponents or {}).items()})
     x = derive(rule, fixed, Setting(mlp(3, biases=True))).exponents
     dimensions = {name: tensor.dim() for name, tensor in narrow.named_parameters()}
@@ -194,9 +276,8 @@ def for_model(
         result[name] = LayerScales(
             std=ratio ** -_number(x.b[key], "b"),
             lr=lr * ratio ** -_number(x.c[key], "c"),
-            dampings={
-                k: (dampings or {}).get(k, 1.0) * ratio ** -_number(d, f"d_{k}")
-                for k, d in x.d[key].items()
+            scaled={
+                k: tuned.get(k, 1.0) * ratio ** -_number(d, f"d_{k}") for k, d in x.d[key].items()
             },
         )
     return result
@@ -222,6 +303,6 @@ def at_width(
     return LayerScales(
         std=sigma * power_of_width(width, b, f"b of {name}"),
         lr=eta * power_of_width(width, c, f"c of {name}"),
-        dampings={k: rho[k] * power_of_width(width, x, f"d_{k} of {name}") for k, x in d.items()},
+        scaled={k: rho[k] * power_of_width(width, x, f"d_{k} of {name}") for k, x in d.items()},
         multiplier=power_of_width(width, a, f"a of {name}"),
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from empirical.campaign import Mode
-from empirical.verify import QUANTITIES, Check, Series, Verification
+from empirical.verify import Check, Series, Verification
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,7 @@ TITLES = {
     "init": "init: RMS of $h$",
     "own": r"own: RMS of $\Delta W\,h$",
     "feature": r"feature: RMS of $\Delta h$ ($\Delta f$ for the output)",
+    "shrink": "shrink: part of $W$ that a step takes away",
 }
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^DvP*"
@@ -51,11 +52,12 @@ def _figure(result: Verification, series: Series) -> bytes:
 
     figure = Figure(figsize=(12.5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(QUANTITIES))
+    quantities = list(next(iter(series.layers.values())))
+    axes = figure.subplots(1, len(quantities))
     widths = np.array(series.widths, dtype=float)
     same = [c for c in result.checks if (c.rule, c.mode) == (series.rule, series.mode)]
     checks = {(c.layer, c.quantity): c for c in same}
-    for panel, quantity in zip(axes, QUANTITIES, strict=True):
+    for panel, quantity in zip(axes, quantities, strict=True):
         for i, layer in enumerate(series.layers):
             sizes = series.layers[layer][quantity]
             if not (sizes > 0).all():

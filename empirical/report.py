@@ -22,7 +22,7 @@ from empirical.fit import Estimate
 from empirical.measure import Measurement
 from empirical.nodes import Line
 from empirical.store import prepare_folder, write_atomically
-from empirical.verify import QUANTITIES, Verification
+from empirical.verify import SHRINK, Verification
 from scaling.render import Format, Table, timed, to_json
 from scaling.render import render as render_table
 
@@ -55,6 +55,8 @@ def as_table(result: Verification) -> Table:
         "dh (df in the output layer). Intervals hold the noise over seeds and the drift of slopes. "
         "size: at the widest width; limit: what it tends to, from the kernels of infinite width",
     ]
+    if any(c.quantity == SHRINK for c in result.checks):
+        notes[-1] += "; shrink: the part of the weights that a step takes away"
     reasons: dict[tuple[str, str, str], list[str]] = {}
     for c in result.checks:
         if c.note:
@@ -105,14 +107,12 @@ def render_measurement(result: Measurement, style: str) -> str:
     if Format(style) is Format.JSON:
         return to_json(result.as_json())
     rows = tuple(
-        (name, f"{x.init:.6g}", f"{x.own:.6g}", f"{x.feature:.6g}")
-        for name, x in result.sizes.items()
+        (name, *(f"{size:.6g}" for size in x.known().values())) for name, x in result.sizes.items()
     )
+    quantities = next(iter(result.sizes.values())).known()
     notes = (f"seed {result.seed}, {result.seconds:.3f} s, peak memory {result.peak_mb:.0f} MB",)
     title = f"{result.rule}: one step at width {result.width}"
-    return render_table(
-        Table(title, ("layer", "init", "own", "feature"), rows, notes), Format(style)
-    )
+    return render_table(Table(title, ("layer", *quantities), rows, notes), Format(style))
 
 
 def render_lines(title: str, lines: Sequence[Line], style: str) -> str:
@@ -250,8 +250,8 @@ def as_frame(result: Verification) -> pd.DataFrame:
     for series in result.series:
         place = (series.rule, str(series.mode))
         for layer, quantities in series.layers.items():
-            for quantity in QUANTITIES:
-                for seed, values in enumerate(quantities[quantity]):
+            for quantity, table in quantities.items():
+                for seed, values in enumerate(table):
                     for width, size in zip(series.widths, values, strict=True):
                         rows.append((*place, layer, quantity, seed, width, float(size)))
     names = ["rule", "mode", "layer", "quantity", "seed", "width", "size"]

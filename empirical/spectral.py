@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from empirical.basis import EIGENVALUE_ZERO, Basis, tolerance
+from empirical.basis import EIGENVALUE_ZERO, Basis, product, tolerance
 from scaling.errors import InvalidInput
 
 
@@ -41,8 +41,9 @@ class Square:
     @classmethod
     def gram(cls, basis: Basis, data: Tensor) -> Square:
         """The second moment, data data^T / samples, for data within the span of the basis."""
-        c = basis.coordinates(data)
-        return cls(basis, c @ c.T / data.shape[1], c.new_zeros(()))
+        c = data if basis.is_whole else basis.coordinates(data)
+        core = product(c, c) / data.shape[1]
+        return cls(basis, core, core.new_zeros(()))
 
     @property
     def T(self) -> Square:
@@ -130,7 +131,7 @@ class Square:
 
         A moving average gathers the spans of all steps; this lets go of those that have faded.
         """
-        if self.basis.is_whole or not _is_symmetric(self.core):
+        if self.basis.is_whole or not is_symmetric(self.core):
             return self
         s, u = torch.linalg.eigh(self.core)
         excess = (s - self.off).abs()
@@ -245,7 +246,8 @@ def largest_singular_value(x: Tensor) -> Tensor:
     return x.abs().max() if x.shape[-1] == x.shape[-2] == 1 else torch.linalg.svdvals(x).max()
 
 
-def _is_symmetric(core: Tensor) -> bool:
+def is_symmetric(core: Tensor) -> bool:
+    """Whether a matrix, or a stack of them, is symmetric to rounding."""
     if core.numel() == 0:
         return True
     return bool((core - core.mT).abs().max() <= 1e-10 * core.abs().max())
@@ -255,7 +257,7 @@ def _power(
     core: Tensor, off: Tensor, p: float, zero: float, off_is_eigenvalue: bool
 ) -> tuple[Tensor, Tensor]:
     """(f(core), f(off)) for f(x) = x**p on symmetric matrices, 0**negative being 0."""
-    if not _is_symmetric(core):
+    if not is_symmetric(core):
         raise InvalidInput(
             f"the power {p:g} of a square matrix that is not symmetric",
             "a symmetric matrix: powers are taken of its eigenvalues",

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from empirical.basis import Basis
+from empirical.rotated import Corner
 from empirical.spectral import Blocks, Square
 from empirical.values import Entries, LowRank, Outer, Value
 
-_KINDS = {kind.__name__: kind for kind in (Basis, Blocks, Entries, LowRank, Outer, Square)}
+_KINDS = {kind.__name__: kind for kind in (Basis, Blocks, Corner, Entries, LowRank, Outer, Square)}
 
 
 @dataclass

@@ -18,6 +18,8 @@ from typing import Any
 from scaling.errors import InvalidInput
 
 VERSION = 2
+MEASUREMENT = frozenset({"sizes", "sums", "seconds", "peak_mb"})
+"""What a record of campaign.py holds."""
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
@@ -33,13 +35,21 @@ def fingerprint(content: Mapping[str, Any]) -> str:
 class Store:
     """An append-only file of measurements; without a path it only remembers.
 
+    ``name`` is that of the file, ``needs`` what every record in it must hold.
+
     Raises:
         InvalidInput: if the folder cannot be written, or holds records of another version.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        name: str = "records.jsonl",
+        needs: frozenset[str] = MEASUREMENT,
+    ) -> None:
         self._known: dict[tuple[str, int, int], dict[str, Any]] = {}
-        self._path = None if folder is None else prepare_folder(folder) / "records.jsonl"
+        self._needs = needs
+        self._path = None if folder is None else prepare_folder(folder) / name
         if self._path is not None and self._path.exists():
             self._read(self._path)
 
@@ -64,7 +74,7 @@ class Store:
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(
                 f"{path}, which cannot be read ({error})",
-                "records written by `scaling verify --out`",
+                "records written by this command with --out",
                 "move it away, or choose another --out",
             ) from None
         lines = text.split("\n")
@@ -75,14 +85,12 @@ class Store:
                 entry = json.loads(line)
                 version, key = entry["version"], (entry["key"], entry["width"], entry["seed"])
                 record = entry["record"]
-                if version == VERSION and not {"sizes", "sums", "seconds", "peak_mb"} <= set(
-                    record
-                ):
+                if version == VERSION and not self._needs <= set(record):
                     raise KeyError("record")
             except (ValueError, KeyError, TypeError):
                 raise InvalidInput(
                     f"line {number} of {path}, which is no record",
-                    "records written by `scaling verify --out`",
+                    "records written by this command with --out",
                     "move the file away, or choose another --out",
                 ) from None
             if version != VERSION:

@@ -5,6 +5,8 @@
     LowRank   Q C P^T with orthonormal Q and P: the gradient after spectral functions acted on it
     Square    a square matrix by its action on the data's span and off it      (spectral.py)
     Blocks    a block-diagonal matrix                                          (spectral.py)
+    Rotation  the eigenvectors of a square matrix                               (rotated.py)
+    Corner    a gradient-like matrix in such bases                              (rotated.py)
 
 Claim.  A rule built of G, square matrices, sums, products, `orth` and scalars costs O(M n^2): its
 value is never formed entry by entry. Only what asks for entries (sign, abs, *, /, ** between
@@ -30,6 +32,7 @@ import torch
 from torch import Tensor
 
 from empirical.basis import Basis
+from empirical.rotated import Corner, Rotation
 from empirical.spectral import Blocks, Square, frobenius_norm, largest_singular_value
 
 
@@ -174,7 +177,8 @@ class LowRank(_Rectangular):
             v, u = self.T.factors()
             return u, v
         u = self.left.expand(self.core)
-        eye = torch.eye(self.right.rank, dtype=u.dtype, device=u.device)
+        # The core knows how much of a whole side there is: a tile has fewer rows than its layer.
+        eye = torch.eye(self.core.shape[1], dtype=u.dtype, device=u.device)
         v = eye if self.right.is_whole else self.right.q
         return u.to(self.left.dtype), v.to(self.left.dtype)
 
@@ -202,4 +206,4 @@ class LowRank(_Rectangular):
 
 Rectangular: TypeAlias = Entries | Outer | LowRank
 Curvature: TypeAlias = Square | Blocks
-Value: TypeAlias = Rectangular | Curvature
+Value: TypeAlias = Rectangular | Curvature | Rotation | Corner

@@ -71,6 +71,24 @@ def judge(estimate: Estimate, predicted: float, margin: float) -> Verdict:
     return Verdict.inconclusive
 
 
+def judge_interval(low: float, high: float, predicted: float, margin: float) -> Verdict:
+    """The verdict on ``predicted`` of an interval that already holds drift and noise.
+
+    >>> judge_interval(-0.02, 0.03, predicted=0, margin=0.05).name
+    'agree'
+    >>> judge_interval(0.06, 0.3, predicted=0, margin=0.05).name
+    'contradict'
+    >>> judge_interval(-0.3, 0.3, predicted=0, margin=0.05).name
+    'inconclusive'
+    """
+    _check_question(predicted, margin)
+    if predicted - margin <= low and high <= predicted + margin:
+        return Verdict.agree
+    if high < predicted - margin or predicted + margin < low:
+        return Verdict.contradict
+    return Verdict.inconclusive
+
+
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
     """The gravest of ``verdicts``: contradict, then crossover, then inconclusive, then agree.
 

@@ -51,6 +51,8 @@ EXIT_CODE = {
 }
 WIDEST_DENSE = 32768
 QUANTITIES = ("init", "own", "feature")
+"""What is measured in every layer; rules with a decay have `SHRINK` beside them."""
+SHRINK = "shrink"
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:
@@ -122,7 +124,7 @@ class Verification:
 def parse_expectations(texts: Sequence[str], layers: Sequence[str]) -> dict[tuple[str, str], Expr]:
     """``quantity_layer=exponent`` -> {(quantity, layer): exponent}; df: the output's feature."""
     expected = {}
-    known = [f"{quantity}_{layer}" for layer in layers for quantity in QUANTITIES]
+    known = [f"{quantity}_{layer}" for layer in layers for quantity in (*QUANTITIES, SHRINK)]
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
@@ -168,6 +170,12 @@ def verify(
     names = _distinct([_name(t) for t in trials])
     layers = list(predictions[0].layers)
     expected = parse_expectations(expect, layers)
+    if experiment.own_only and any(quantity == "feature" for quantity, _ in expected):
+        raise InvalidInput(
+            f"an expectation of a feature change among {', '.join(expect)}",
+            "expectations of what is measured: init and own",
+            "leave out --quantity own, or that --expect",
+        )
     if experiment.mode is Mode.DENSE:
         check_memory(experiment.widths[-1], trials[0].problem.setting.depth)
     for trial, prediction in zip(trials, predictions, strict=True):
@@ -178,7 +186,7 @@ def verify(
     notes: list[str] = []
     with blas_threads(experiment.threads):
         for i, (name, trial, prediction) in enumerate(zip(names, trials, predictions, strict=True)):
-            constants = calibrate(trial, experiment.widths[0])
+            constants = calibrate(trial, experiment.base)
             runs = run(name, trial, constants, experiment, store, i, len(trials), tick)
             sizes = _collect(runs, layers, experiment)
             shared = experiment.seeds, experiment.margin
@@ -213,7 +221,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 def _need_numbers(trial: Trial, prediction: Prediction) -> None:
     trial.scales(64, trial.unit_constants())
     for name, layer in prediction.layers.items():
-        for quantity in QUANTITIES:
+        for quantity in (*QUANTITIES, SHRINK):
             x = getattr(layer, quantity)
             if x is not None and not x.is_number:
                 raise InvalidInput(
@@ -297,7 +305,7 @@ def _collect(
     return {
         layer: {
             quantity: np.array([[getattr(m.sizes[layer], quantity) for m in row] for row in runs])
-            for quantity in QUANTITIES
+            for quantity in runs[0][0].sizes[layer].known()
         }
         for layer in layers
     }
@@ -314,8 +322,10 @@ def _judge(
 ) -> tuple[list[Check], list[str]]:
     checks, notes = [], []
     for layer, predicted in prediction.layers.items():
-        for quantity in QUANTITIES:
+        for quantity in sizes[layer]:
             x = expected.get((quantity, layer), getattr(predicted, quantity))
+            if x is None and quantity == SHRINK:
+                continue
             if x is None:
                 notes.append(
                     f"{name}: {quantity} of {layer} is not predicted above an unstable layer"

@@ -24,17 +24,9 @@ from scaling.context import Context
 from scaling.derivation import AVERAGE, GIVEN, PRODUCT, Step
 from scaling.entrywise import Reading
 from scaling.errors import RuleError
-from scaling.language import Call, Negate, Node
-from scaling.scale import Scale
-from scaling.sums import merged
+from scaling.language import Call, Negate, Node, is_average
+from scaling.sums import merged, size_of
 from scaling.values import Aligned, Gaussian, Mixture, Scalar, Spectral, Value, Vector, describe
-
-AVERAGES = ("ema", "debiased")
-
-
-def is_average(node: Node) -> bool:
-    """Whether a node is a moving average."""
-    return isinstance(node, Call) and node.function in AVERAGES
 
 
 def at_first(node: Node) -> Node:
@@ -102,14 +94,14 @@ def average(context: Context, node: Call, first: Reading, second: Reading) -> Re
     numbers = f"the larger of {x.main} at the first and {y.main} at the second step"
     if _is_zero(x) or _is_zero(y):
         value = y if _is_zero(x) else x
-        return value, Step(AVERAGE, str(node), _size(context, value), numbers, steps, node=node)
+        return value, Step(AVERAGE, str(node), size_of(context, value), numbers, steps, node=node)
     value = _both(context, node, x, y)
     assumption = f"what {node} averages does not cancel between the steps"
     if isinstance(value, Scalar | Vector | Aligned) and value.positive:
         assumption = ""
     if isinstance(value, Spectral):
         assumption = ""
-    size = _size(context, value)
+    size = size_of(context, value)
     return value, Step(AVERAGE, str(node), size, numbers, steps, assumption, node)
 
 
@@ -153,12 +145,6 @@ def _is_zero(value: Value) -> bool:
     return not isinstance(value, Mixture) and value.main.is_zero
 
 
-def _size(context: Context, value: Value) -> Scale:
-    if isinstance(value, Mixture):
-        return context.plus(value.aligned.entry, value.gaussian.entry)
-    return value.main
-
-
 def _both(context: Context, node: Node, x: Value, y: Value) -> Value:
     if isinstance(x, Gaussian | Mixture) and isinstance(y, Gaussian | Mixture):
         return _weights(context, node, x, y)
@@ -181,7 +167,11 @@ def _weights(
     """W_1 and W_2 = W_1 + dW_1, with weights of one sign."""
     parts = [(v.gaussian, v.aligned) if isinstance(v, Mixture) else (v, None) for v in (x, y)]
     (noise, first), (more, second) = parts
-    gaussian = replace(noise, entry=context.plus(noise.entry, more.entry))
+    gaussian = replace(
+        noise,
+        entry=context.plus(noise.entry, more.entry),
+        multiple=context.plus(noise.multiple, more.multiple),
+    )
     if first is None or second is None:
         aligned = first or second
         return gaussian if aligned is None else Mixture(aligned, gaussian)

@@ -17,7 +17,7 @@ larger term (sums.py). The sizes of h, delta and W come from the ledger.
 ...     {"input": S.Zero, "hidden": S.Zero, "output": S.Zero},
 ...     {"input": S.Zero, "hidden": HALF, "output": S.One},
 ... )
->>> hidden = Context(books.sizes["hidden"], dampings={})
+>>> hidden = Context(books.sizes["hidden"], scaled={})
 >>> for rule in (G, sign(G), orth(G)):
 ...     value, step = read(hidden, rule)
 ...     print(f"{rule}: entry {value.entry}, gain {value.gain}")
@@ -30,10 +30,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 
 from sympy import Expr, Rational, S
 
-from scaling import averages, entrywise, spectral, sums
+from scaling import averages, entrywise, rotation, samples, spectral, sums
 from scaling import common as common_parts
 from scaling.context import Context
 from scaling.derivation import (
@@ -50,6 +51,7 @@ from scaling.derivation import (
 )
 from scaling.entrywise import Reading
 from scaling.errors import RuleError
+from scaling.inner import inner
 from scaling.language import (
     Add,
     Call,
@@ -63,9 +65,9 @@ from scaling.language import (
     Power,
     Subtract,
     Symbol,
-    SymbolKind,
     Transpose,
 )
+from scaling.network import over_layers
 from scaling.rule import evaluate_power
 from scaling.scale import HALF, Order, Scale, Size
 from scaling.shapes import Dim
@@ -75,6 +77,8 @@ from scaling.values import (
     Gaussian,
     Mixture,
     Parity,
+    Rotated,
+    Rotation,
     Scalar,
     Spectral,
     Value,
@@ -103,6 +107,8 @@ def _read(context: Context, node: Node) -> Reading:
             value, step = read(context, operand)
             if isinstance(value, Scalar | Aligned | Vector):
                 value = replace(value, positive=False)
+            elif isinstance(value, Rotated):
+                value = _signed(value, False)
             return value, step
         case Transpose(operand):
             value, step = read(context, operand)
@@ -120,6 +126,9 @@ def _read(context: Context, node: Node) -> Reading:
     raise context.not_covered(node, "an unknown kind of node", "a node of the rule language")
 
 
+NOTHING = Scale.zero(Size.SCALAR)
+
+
 @dataclass(frozen=True)
 class Update:
     """What one step does to a layer's output, per unit of learning rate.
@@ -127,14 +136,28 @@ class Update:
     ``coherent``: entry size of the part of dW h that follows the gradient; ``random``: of the part
     in random directions (a multiple of W, ``common`` to all outputs). Only the first adds up in
     the layers above. ``entry``: the typical entry of dW itself, ``value`` all that is known of it.
+    ``multiple``: the size of that multiple of W; zero if there is none.
     """
 
     coherent: Scale
     random: Scale
     step: Step
     entry: Scale
+    multiple: Scale = NOTHING
     value: Value | None = None
     common: Scale | None = None
+
+    def times(self, rate: Scale) -> Update:
+        """What the step does at a learning rate of that size."""
+        return replace(
+            self,
+            coherent=self.coherent * rate,
+            random=self.random * rate,
+            entry=self.entry * rate,
+            multiple=self.multiple * rate,
+            value=None if self.value is None else times(self.value, rate),
+            common=None if self.common is None else self.common * rate,
+        )
 
 
 def read_update(context: Context, node: Node) -> Update:
@@ -148,6 +171,7 @@ def read_update(context: Context, node: Node) -> Update:
     signal = value.aligned if isinstance(value, Mixture) else value
     noise = value.gaussian if isinstance(value, Mixture) else value
     coherent = entry = Scale.zero(Size.ENTRY)
+    multiple = NOTHING
     numbers = []
     inference = ALIGNED_UPDATE
     common = None
@@ -177,6 +201,7 @@ def read_update(context: Context, node: Node) -> Update:
     if isinstance(noise, Gaussian):
         random = context.plus(random, noise.entry * sizes.h * context.fan(Dim.FAN_IN) ** HALF)
         entry = context.plus(entry, noise.entry)
+        multiple = noise.multiple
         numbers.append(f"std {noise.entry} x |h| {sizes.h} x sqrt(fan_in)")
         inference = CLT if signal is noise else inference
     if not isinstance(value, Aligned | Gaussian | Mixture):
@@ -186,7 +211,7 @@ def read_update(context: Context, node: Node) -> Update:
     if context.alignment is not None:
         line = line.because(context.alignment.assumption)
     line = replace(line, time=context.step)
-    return Update(coherent, random, line, entry, value, common)
+    return Update(coherent, random, line, entry, multiple, value, common)
 
 
 # --- leaves -------------------------------------------------------------------------------------
@@ -195,8 +220,8 @@ def read_update(context: Context, node: Node) -> Update:
 def _symbol(context: Context, node: Symbol) -> Reading:
     if node.is_fan:
         size = context.fan(Dim(node.name))
-    elif node.kind is SymbolKind.DAMPING:
-        size = Scale.of_width(-context.dampings[node.name], Size.SCALAR)
+    elif node.kind.is_scaled:
+        size = Scale.of_width(-context.scaled[node.name], Size.SCALAR)
     else:
         size = Scale.one(Size.SCALAR)
     return Scalar(size), Step(GIVEN, str(node), size, node=node)
@@ -250,6 +275,10 @@ def _transposed(value: Value) -> Value:
             return Mixture(replace(aligned, transposed=flip), replace(gaussian, transposed=flip))
         case Vector():
             return replace(value, is_row=not value.is_row)
+        case Rotation():
+            return replace(value, transposed=not value.transposed)
+        case Rotated(inner):
+            return replace(value, inner=replace(inner, transposed=not inner.transposed))
     return value
 
 
@@ -268,7 +297,10 @@ def _sum(context: Context, node: Node) -> Reading:
         )
     total, so_far = read(context, terms[0]), terms[0]
     for term in terms[1:]:
-        total = sums.add(context, node, so_far, term, total, read(context, term))
+        other = read(context, term)
+        rotated = any(isinstance(value, Rotated) for value, _ in (total, other))
+        add = rotation.add if rotated else sums.add
+        total = add(context, node, so_far, term, total, other)
         so_far = Add(so_far, term)
     value, step = total
     if so_far.shape != node.shape:  # what cancelled had a shape that the rest lacks
@@ -283,6 +315,8 @@ def _entrywise(context: Context, node: Multiply | Divide) -> Reading:
     x, step_x = read(context, node.left)
     y, step_y = read(context, node.right)
     steps = (step_x, step_y)
+    if isinstance(y, Rotated) and (invert or not isinstance(x, Scalar)):
+        return rotation.product(context, node, (x, step_x), (y, step_y))
     if isinstance(y, Scalar):
         factor = entrywise.reciprocal(context, node, y, x) if invert else y
         value = _signed(times(x, factor.main), y.positive)
@@ -299,6 +333,10 @@ def _signed(value: Value, positive: bool) -> Value:
     """A value times a scalar: it stays positive if the scalar is."""
     if isinstance(value, Scalar | Aligned | Vector):
         return replace(value, positive=value.positive and positive)
+    if isinstance(value, Rotated):
+        inner = replace(value.inner, positive=value.inner.positive and positive)
+        off = replace(value.off, positive=value.off.positive and positive)
+        return replace(value, inner=inner, off=off)
     return value
 
 
@@ -318,6 +356,10 @@ def _power(context: Context, node: Power, base: Node, p: Expr) -> Reading:
             return spectral.power(context, node, value, p, step)
         case Aligned() | Vector():
             return entrywise.power(context, node, value, p, step)
+        case Rotated():
+            return rotation.function(
+                context, node, value, lambda c, x: entrywise.power(c, node, x, p, step), p
+            )
     raise context.not_covered(node, f"a power of {describe(value)}", "a function of G")
 
 
@@ -325,6 +367,8 @@ def _matmul(context: Context, node: MatMul) -> Reading:
     x, step_x = read(context, node.left)
     y, step_y = read(context, node.right)
     steps = (step_x, step_y)
+    if isinstance(x, Rotation) or isinstance(y, Rotation):
+        return rotation.rotate(context, node, x, y, steps)
     match x, y:
         case Spectral(), Spectral():
             return spectral.product(context, node, x, y, steps)
@@ -380,6 +424,8 @@ def _call(context: Context, node: Call) -> Reading:
             first = read(context.before.context, node.argument)
             return averages.average(context, node, first, (value, step))
         case "ema" | "debiased":
+            if isinstance(value, Rotated):
+                rotation.average(context, node, value)
             return averages.first_average(node, (value, step))
         case "max":
             return _max(context, node, value, step)
@@ -391,16 +437,39 @@ def _call(context: Context, node: Call) -> Reading:
                 raise context.not_covered(node, "the root of a difference", "a positive scalar")
             size = value.size if value.size.is_zero else value.size**p
             return Scalar(size), Step(PRODUCT, str(node), size, "", (step,), node=node)
+        case "sign" | "abs" | "sqrt" if isinstance(value, Rotated):
+            power = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
+            return rotation.function(
+                context, node, value, lambda c, x: entrywise.function(c, node, x, step), power
+            )
+        case "eig":
+            return rotation.eigenbasis(context, node, value, step)
+        case "sample_square":
+            return samples.sample_square(context, node, value, step)
         case "sign" | "abs" | "sqrt":
             return entrywise.function(context, node, value, step)
         case "row_mean" | "col_mean":
             return entrywise.mean(context, node, value, step)
         case "orth":
             return spectral.orth(context, node, value, step)
+        case "newton_schulz":
+            return spectral.newton_schulz(context, node, value, step)
+        case "inner":
+            assert node.option is not None, "an inner product has two operands"
+            second = read(context, node.option)
+            return inner(context, node, (value, step), second, partial(_is_positive, context))
+        case "over_layers":
+            return over_layers(context, node, (value, step), read)
         case "diag" | "block":
             return spectral.blocks(context, node, value, step)
-    size = spectral.norm(context, node, value)
+    norm = rotation.norm if isinstance(value, Rotated) else spectral.norm
+    size = norm(context, node, value)  # type: ignore[arg-type]
     return Scalar(size), Step(NORMS, str(node), size, "", (step,), node=node)
+
+
+def _is_positive(context: Context, node: Node) -> bool:
+    value, _ = read(context.alone(), node)
+    return isinstance(value, Scalar) and value.positive
 
 
 def _max(context: Context, node: Call, x: Value, step: Step) -> Reading:
@@ -421,6 +490,8 @@ def _bounded(context: Context, node: Call, value: Value, step: Step) -> Reading:
     if not isinstance(bound, Scalar) or not bound.positive:
         raise context.not_covered(node, "a bound that is no positive scalar", "a positive one")
     steps = (step,) if node.option is None else (step, other)
+    if isinstance(value, Rotated):
+        rotation.need_nothing_outside(context, node, value)
     if value.main.is_zero:
         return value, Step(ENTRYWISE, str(node), value.main, "of zero", steps, node=node)
     order = context.decide(node, node.argument, limit, value.main, bound.size)
@@ -432,7 +503,13 @@ def _bounded(context: Context, node: Call, value: Value, step: Step) -> Reading:
         return value, Step(ENTRYWISE, str(node), value.main, "below the bound", steps, node=node)
     if isinstance(value, Scalar):
         return bound, Step(ENTRYWISE, str(node), bound.size, "at the bound", steps, node=node)
-    return entrywise.bounded(context, node, value, bound.size, order is Order.EQUAL, steps)
+    near = order is Order.EQUAL
+    if isinstance(value, Rotated):
+        return rotation.function(
+            context, node, value,
+            lambda c, x: entrywise.bounded(c, node, x, bound.size, near, steps), S.One,
+        )  # fmt: skip
+    return entrywise.bounded(context, node, value, bound.size, near, steps)
 
 
 def _rational(value: Fraction) -> Expr:

@@ -1,8 +1,8 @@
 """The ``scaling`` command: the one place where theory, catalogue and measurement meet.
 
-The verbs that measure are in measuring.py; those that derive import sympy only, and torch when a
-measurement is asked for. Exit codes: 0 agree (or done), 1 contradict (or different), 2 invalid
-input, 3 inconclusive or crossover.
+The verbs that measure are in measuring.py and claiming.py; those that derive import sympy only, and
+torch when a measurement is asked for. Exit codes: 0 agree (or done), 1 contradict (or different),
+2 invalid input, 3 inconclusive or crossover.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaling.errors import InvalidInput, ScalingError, unknown
+from scaling.claiming import claims
+from scaling.errors import InvalidInput, NotCovered, ScalingError, unknown
 from scaling.measuring import (
     ALIGNED_STEPS,
     align,
@@ -111,13 +112,19 @@ def table(
     from scaling.render import catalogue_table, derived_json, to_json
 
     setting = (depth, biases, activation, loss, FisherName.empirical, init, alignment)
-    solutions = [
-        solution_of(problem_of(name, None, *setting, step=step)) for name in catalogue_names()
-    ]
+    solutions, refused = [], dict[str, str]()
+    for name in catalogue_names():
+        try:
+            solutions.append(solution_of(problem_of(name, None, *setting, step=step)))
+        except NotCovered as error:
+            refused[name] = error.found
+            if len(refused) == len(catalogue_names()):
+                raise
     if style is Style.json:
-        typer.echo(to_json({x.problem.rule.name: derived_json(x) for x in solutions}))
+        found = {x.problem.rule.name: derived_json(x) for x in solutions}
+        typer.echo(to_json({**found, **{k: {"not_covered": v} for k, v in refused.items()}}))
     else:
-        _print(catalogue_table(solutions), style)
+        _print(catalogue_table(solutions, refused), style)
 
 
 @app.command()
@@ -258,6 +265,7 @@ def compare(
     raise typer.Exit(0 if result.equivalent else 1)
 
 
+app.command()(claims)
 app.command()(verify)
 app.command()(measure)
 app.command()(align)

@@ -1,23 +1,31 @@
 """What is asked of a network as it grows, as named objects that a user can switch.
 
->>> [condition.name for condition in STANDARD]
-['stable start', 'stable step', 'maximal update', 'maximal readback', 'balanced damping']
+>>> [condition.name for condition in STANDARD][:4]
+['stable start', 'stable step', 'maximal update', 'maximal readback']
+>>> {condition.name: str(condition.fixes) for condition in STANDARD if condition.fixes}
+{'balanced damping': 'damping', 'balanced decay': 'decay'}
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scaling.derivation import PAPER
+from scaling.language import SymbolKind
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A requirement on sizes, with the equation that `derive` solves."""
+    """A requirement on sizes, with the equation that `derive` solves.
+
+    ``fixes``: the kind of hyper-parameter whose exponent d follows from it, if it is about one.
+    """
 
     name: str
     statement: str
     reference: str
+    fixes: SymbolKind | None = None
 
 
 STABLE_START = Condition(
@@ -44,5 +52,30 @@ BALANCED_DAMPING = Condition(
     "balanced damping",
     "every damping is as large as what it is added to",
     f"{PAPER}, Sec. 4",
+    SymbolKind.DAMPING,
 )
-STANDARD = (STABLE_START, STABLE_STEP, MAXIMAL_UPDATE, MAXIMAL_READBACK, BALANCED_DAMPING)
+BOUNDED_DAMPING = Condition(
+    "bounded damping",
+    "where balanced damping has no solution, no damping is larger than what it is added to",
+    f"{PAPER}, Sec. 4.2",
+)
+BALANCED_DECAY = Condition(
+    "balanced decay",
+    "one step takes a Theta(1) fraction of the weights away: learning rate x decay = Theta(1)",
+    "arXiv 2405.13698",
+    SymbolKind.DECAY,
+)
+STANDARD = (
+    STABLE_START,
+    STABLE_STEP,
+    MAXIMAL_UPDATE,
+    MAXIMAL_READBACK,
+    BALANCED_DAMPING,
+    BOUNDED_DAMPING,
+    BALANCED_DECAY,
+)
+
+
+def fixes(kind: SymbolKind, conditions: Iterable[Condition]) -> bool:
+    """Whether one of the conditions fixes the exponent of that kind of hyper-parameter."""
+    return any(condition.fixes is kind for condition in conditions)

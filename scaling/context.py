@@ -7,7 +7,7 @@ equations by which a damping of unknown scale balances the term that it is added
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sympy
 from sympy import Expr, Rational, S
@@ -45,7 +45,7 @@ class Regime:
 
 @dataclass(frozen=True)
 class Balance:
-    """The equation left = right between the exponents of two terms, one of them a damping."""
+    """The equation left = right between the exponents of two terms; left is the damping."""
 
     node: Node
     left: Expr
@@ -73,7 +73,7 @@ class Context:
 
     Args:
         sizes: the layer's entry in the ledger.
-        dampings: exponent d of each damping, rho = rho' M^(-d); may be an unknown symbol.
+        scaled: exponent d of each damping and decay, rho = rho' M^(-d); may be an unknown symbol.
         exponents: value of each exponent symbol of the rule; missing ones stay symbolic.
         bounds: what is known of the symbols.
         unknown: symbols to be solved for by balance.
@@ -81,10 +81,11 @@ class Context:
         activation: decides whether h has a mean.
         alignment: how updates meet their inputs in this layer, if that is not derived.
         before: the first step, if this is the second.
+        network: the contexts of all layers by name, for sums over layers.
     """
 
     sizes: Sizes
-    dampings: Mapping[str, Expr]
+    scaled: Mapping[str, Expr]
     exponents: Mapping[str, Expr] = field(default_factory=dict)
     bounds: Bounds = field(default_factory=Bounds)
     unknown: frozenset[sympy.Symbol] = frozenset()
@@ -92,6 +93,7 @@ class Context:
     activation: Activation = Activation.RELU
     alignment: Alignment | None = None
     before: Before | None = None
+    network: Mapping[str, Context] = field(default_factory=dict)
     balances: list[Balance] = field(default_factory=list)
     regimes: list[Regime] = field(default_factory=list)
 
@@ -134,6 +136,10 @@ class Context:
         order = self.compare(node, x, y)
         self.regimes.append(Regime(self.sizes.layer.name, node, left, right, x, y, order))
         return order
+
+    def alone(self) -> Context:
+        """The same, keeping no record of what is read."""
+        return replace(self, balances=[], regimes=[])
 
     def exceeds(self, x: Expr, y: Rational) -> bool:
         """Whether x > y for all admissible values of the symbols."""

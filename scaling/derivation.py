@@ -87,6 +87,27 @@ COMMON = Inference(
     "common direction",
     "a mean over the outputs moves all of them alike: dW = 1 v^T, and W above it is a CLT of 1",
 )
+ROTATION = Inference(
+    "rotation",
+    "in eigenbases of the data a gradient-like matrix is a corner of n = Theta(1) rows and columns "
+    "with entries of its spectral size, and exactly zero elsewhere",
+    "arXiv 2409.11321; arXiv 1806.03884",
+)
+SAMPLES = Inference(
+    "samples",
+    "squares of n = Theta(1) samples do not cancel: their mean has the size of a squared entry",
+    "arXiv 1806.03884",
+)
+NEWTON_SCHULZ = Inference(
+    "Newton-Schulz",
+    "a fixed number of steps from X/norm(X) takes singular values of order one to order one",
+    "Jordan 2024",
+)
+INNER = Inference(
+    "inner product",
+    "<f(B) G g(A), G> = |f(B)^(1/2) G g(A)^(1/2)|^2 for positive f and g: nothing cancels",
+)
+OVER_LAYERS = Inference("sum over layers", "the largest layer sets the size of a positive sum")
 READBACK = Inference(
     "readback", "W_L dh with dh along W_L^T delta: LLN over fan_in, M^(1-b_L) |dh|"
 )

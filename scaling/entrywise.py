@@ -83,7 +83,8 @@ def product(
     """X * Y or X / Y, entry by entry; neither is a scalar."""
     if invert:
         if isinstance(x, Aligned | Vector) and isinstance(y, Aligned | Vector):
-            y = replace(y, mixes=x.mixes or y.mixes or x.steps > y.steps)
+            holes = y.has_holes if isinstance(y, Aligned) else y.mixes
+            y = replace(y, mixes=x.mixes or holes or x.steps > y.steps)
         y = reciprocal(context, node, y, x)
     x, y = broadcast(context, x, y)
     match x, y:
@@ -280,6 +281,7 @@ def _function(
             context, entry, *sides, value.transposed, positive, value.monomial, value.mixes,
             value.steps,
         )  # fmt: skip
+        result = replace(result, covers=value.covers)
     return result, _step(node, result, numbers, (step,))
 
 

@@ -22,6 +22,10 @@ class Function:
     needs: str
     result: Callable[[Shape], Shape]
     option: str | None = None
+    basis: bool = False
+    """Whether the columns of the result are a basis of their own, named after X."""
+    average: bool = False
+    """Whether it averages X over the steps of training."""
 
     @property
     def signature(self) -> str:
@@ -34,11 +38,15 @@ def _same(shape: Shape) -> Shape:
 
 
 def _is_matrix(shape: Shape) -> bool:
-    return not shape.is_scalar and shape.rows is not Dim.ANY
+    return not (shape.is_scalar or shape.is_rotation) and shape.rows is not Dim.ANY
 
 
 def _entries(shape: Shape) -> bool:
-    return shape.is_gradient_like or shape.is_vector or shape.is_scalar
+    return shape.is_gradient_like or shape.is_rotated or shape.is_vector or shape.is_scalar
+
+
+def _averages(shape: Shape) -> bool:
+    return shape.rows is not Dim.ANY and not shape.is_rotation
 
 
 def _square(shape: Shape) -> bool:
@@ -47,6 +55,10 @@ def _square(shape: Shape) -> bool:
 
 def _gradient(shape: Shape) -> bool:
     return shape.is_gradient_like
+
+
+def _gradient_or_rotated(shape: Shape) -> bool:
+    return shape.is_gradient_like or shape.is_rotated
 
 
 _ENTRIES = "a gradient-like matrix, a vector or a scalar"
@@ -69,6 +81,29 @@ FUNCTIONS: dict[str, Function] = {
             "the polar factor U V^T of X = U S V^T, on the span of X",
             _gradient,
             _GRADIENT,
+            _same,
+        ),
+        Function(
+            "newton_schulz",
+            "newton_schulz(X, steps): X/norm(X) after so many steps of Muon's quintic iteration",
+            _gradient,
+            _GRADIENT,
+            _same,
+            option="steps",
+        ),
+        Function(
+            "inner",
+            "inner(X, Y): the sum over entries of X times Y, for X and Y of one shape",
+            _gradient,
+            _GRADIENT,
+            lambda _: SCALAR,
+            option="Y",
+        ),
+        Function(
+            "over_layers",
+            "over_layers(x): the sum of a scalar over all layers of the network",
+            lambda shape: shape.is_scalar,
+            "a scalar",
             _same,
         ),
         Function("atan", "the arctangent of each entry of X", _entries, _ENTRIES, _same),
@@ -120,18 +155,36 @@ FUNCTIONS: dict[str, Function] = {
         Function(
             "ema",
             "ema(X, beta): the moving average (1 - beta) sum_t beta^t X_{now - t}",
-            lambda shape: shape.rows is not Dim.ANY,
-            "anything but the bare identity",
+            _averages,
+            "anything but the bare identity or an eigenbasis: average what is rotated",
             _same,
             option="beta",
+            average=True,
         ),
         Function(
             "debiased",
             "debiased(X, beta): ema(X, beta) / (1 - beta^t) at step t, so X itself at the first",
-            lambda shape: shape.rows is not Dim.ANY,
-            "anything but the bare identity",
+            _averages,
+            "anything but the bare identity or an eigenbasis: average what is rotated",
             _same,
             option="beta",
+            average=True,
+        ),
+        Function(
+            "eig",
+            "eig(X): the eigenvectors of a symmetric square X as columns, by falling eigenvalue",
+            _square,
+            _SQUARE,
+            _same,
+            basis=True,
+        ),
+        Function(
+            "sample_square",
+            "sample_square(X), X linear in G: the mean over samples of the squared entries of X, "
+            "each sample's own gradient standing for G",
+            _gradient_or_rotated,
+            "G between square matrices and eigenbases",
+            _same,
         ),
     )
 }

@@ -3,10 +3,13 @@
     matrices   G A B L R W I, .T
     operators  @  **  +  -  *  /       ** on square matrices is a matrix power;
                                        *, /, ** on gradient-like matrices act entrywise
-    functions  sign abs sqrt (entrywise) . orth (polar factor) . trace norm specnorm rms (scalars)
+    functions  sign abs sqrt (entrywise) . orth newton_schulz(X, steps) (polar factor)
+               trace norm specnorm rms inner(X, Y) (scalars) . over_layers(x) (their sum)
                diag row_mean col_mean . block(X, size) . ema(X, beta) debiased(X, beta)
+               eig (eigenvectors) . sample_square(X) (per-sample second moment)
     scalars    fan_in fan_out, numbers, and any other lower-case name: a hyper-parameter;
-               rho*, eps* are damping, e, e_*, e1.. are exponents, all others are Theta(1)
+               rho*, eps* are damping, decay* a decay of the weights, e, e_*, e1.. are exponents,
+               all others are Theta(1)
 
 A rule is a tree of frozen nodes. Python operators build it; `parse` (parser.py) builds the same
 tree from text:
@@ -39,7 +42,7 @@ from functools import cached_property
 
 from scaling.errors import RuleError, unknown
 from scaling.functions import FUNCTIONS
-from scaling.shapes import SCALAR, UPDATE, Dim, Shape, broadcast
+from scaling.shapes import SCALAR, UPDATE, Dim, Frame, Shape, broadcast
 
 MATRICES: dict[str, tuple[Shape, str]] = {
     "G": (UPDATE, "gradient, D H^T / n"),
@@ -57,12 +60,21 @@ class SymbolKind(StrEnum):
     """What a hyper-parameter is, read off its name."""
 
     DAMPING = "damping"
+    DECAY = "decay"
     EXPONENT = "exponent"
     CONSTANT = "constant"
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether it scales with the width, as M^(-d); see conditions.py for what fixes d."""
+        return self in (SymbolKind.DAMPING, SymbolKind.DECAY)
 
-_DAMPING = re.compile(r"(rho|eps)\w*")
-_EXPONENT = re.compile(r"e(_\w+|\d+)?")
+
+_KINDS = {
+    SymbolKind.DAMPING: re.compile(r"(rho|eps)\w*"),
+    SymbolKind.DECAY: re.compile(r"decay\w*"),
+    SymbolKind.EXPONENT: re.compile(r"e(_\w+|\d+)?"),
+}
 _NAME = re.compile(r"[a-z]\w*")
 
 
@@ -186,7 +198,7 @@ class Matrix(Node):
 
 @dataclass(frozen=True, repr=False)
 class Symbol(Node):
-    """A hyper-parameter: a damping, an exponent, or a number of order one."""
+    """A hyper-parameter: a damping, a decay, an exponent, or a number of order one."""
 
     name: str
 
@@ -205,10 +217,9 @@ class Symbol(Node):
 
     @property
     def kind(self) -> SymbolKind:
-        """Damping (rho*, eps*), exponent (e, e_*, e1..) or a number of order one."""
-        if _DAMPING.fullmatch(self.name):
-            return SymbolKind.DAMPING
-        return SymbolKind.EXPONENT if _EXPONENT.fullmatch(self.name) else SymbolKind.CONSTANT
+        """Damping (rho*, eps*), decay (decay*), exponent (e, e_*, e1..), or else of order one."""
+        kinds = (kind for kind, names in _KINDS.items() if names.fullmatch(self.name))
+        return next(kinds, SymbolKind.CONSTANT)
 
     @property
     def is_fan(self) -> bool:
@@ -259,6 +270,14 @@ class _Binary(Node):
         found = f"{short(self.left)} ({x}) {op} {short(self.right)} ({y})"
         return RuleError(found, needed, do_this)
 
+    def _broadcast(self) -> Shape:
+        shape = broadcast(*self._shapes())
+        if shape is not None:
+            return shape
+        if any(s.is_rotated for s in self._shapes()):
+            raise self._refuse("two matrices rotated into the same eigenbases", _ROTATE)
+        raise self._refuse("two values of the same shape", "check the sides; .T transposes")
+
     _operator = "?"
 
     def __str__(self) -> str:
@@ -272,16 +291,15 @@ class _Sum(_Binary):
     def shape(self) -> Shape:
         """Rows and columns."""
         x, y = self._shapes()
+        if x.is_rotation or y.is_rotation:
+            raise self._refuse("matrices that an eigenbasis was applied to", _ROTATE)
         if x == y:
             return x
         if x.is_square and y.is_square and Dim.ANY in (x.rows, y.rows):
             return y if x.rows is Dim.ANY else x
         if (x.is_scalar and y.is_square) or (y.is_scalar and x.is_square):
             raise self._refuse("two matrices of the same shape", "multiply the scalar by I")
-        shape = broadcast(x, y)
-        if shape is None:
-            raise self._refuse("two values of the same shape", "check the sides; .T transposes")
-        return shape
+        return self._broadcast()
 
 
 class Add(_Sum):
@@ -305,18 +323,18 @@ class _Entrywise(_Binary):
         x, y = self._shapes()
         if y.is_scalar:
             return x
-        if x.is_scalar and not (y.is_square and isinstance(self, Divide)):
+        inverts = isinstance(self, Divide)
+        if x.is_scalar and not ((y.is_square or y.is_rotation) and inverts):
             return y
+        if x.is_rotation or y.is_rotation:
+            raise self._refuse("an eigenbasis in matrix products only", _ROTATE)
         if x.is_square or y.is_square:
             raise self._refuse(
                 "a scalar, or entries of gradient-like matrices: square matrices have no "
                 "entrywise product here",
                 "use @ for the matrix product and **(-1) for the inverse",
             )
-        shape = broadcast(x, y)
-        if shape is None:
-            raise self._refuse("two values of the same shape", "check the sides; .T transposes")
-        return shape
+        return self._broadcast()
 
 
 class Multiply(_Entrywise):
@@ -353,6 +371,10 @@ class MatMul(_Binary):
         x, y = self._shapes()
         if x.is_scalar or y.is_scalar:
             raise self._refuse("two matrices", "use * with a scalar")
+        if x.is_rotation or y.is_rotation:
+            return self._rotate(x, y)
+        if x.is_rotated or y.is_rotated:
+            raise self._refuse("products before matrices are rotated", _ROTATE)
         if Dim.ANY in (x.cols, y.rows):
             return y if x.cols is Dim.ANY else x
         if x.cols is not y.rows:
@@ -361,6 +383,27 @@ class MatMul(_Binary):
                 "transpose one side with .T, or put a square matrix of the right side between them",
             )
         return Shape(x.rows, y.cols)
+
+    def _rotate(self, x: Shape, y: Shape) -> Shape:
+        turned = y if x.is_rotation else x
+        if not (turned.is_gradient_like or turned.is_rotated):
+            raise self._refuse("an eigenbasis beside a gradient-like matrix", _ROTATE)
+        if x.cols != y.rows:
+            inner = (x.cols, y.rows)
+            own = isinstance(inner[0], Frame) and isinstance(inner[1], Frame)
+            if own or x.dims[1] is not y.dims[0]:
+                raise self._refuse("the eigenbasis that the matrix is in, on its side", _ROTATE)
+            raise self._refuse(
+                "an eigenbasis that is turned the other way",
+                "rotate with eig(X).T @ G @ eig(Y), rotate back with eig(X) @ ... @ eig(Y).T",
+            )
+        return Shape(x.rows, y.cols)
+
+
+_ROTATE = (
+    "rotate last and rotate back before anything else: "
+    "eig(L) @ f(eig(L).T @ (...) @ eig(R)) @ eig(R).T"
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -373,6 +416,12 @@ class Power(Node):
     _precedence = 4
 
     def __post_init__(self) -> None:
+        if self.base.shape.is_rotation:
+            raise RuleError(
+                f"a power of the eigenbasis {short(self.base)}",
+                "a power of a square matrix, or of entries",
+                "write powers of the matrix itself: L**(-1/4) @ G",
+            )
         for node in self.power.walk():
             if isinstance(node, Divide) and isinstance(node.right, Number) and not node.right.value:
                 raise RuleError(
@@ -464,6 +513,8 @@ class Call(Node):
         if not function.accepts(shape):
             found = f"{self.function}({short(self.argument)}) of a {shape}"
             raise RuleError(found, function.needs, function.about)
+        if function.basis:
+            return Shape(shape.rows, Frame(shape.dims[0], str(self.argument)))
         return function.result(shape)
 
     @property
@@ -476,6 +527,11 @@ class Call(Node):
 
 
 # --- functions --------------------------------------------------------------------------------
+
+
+def is_average(node: Node) -> bool:
+    """Whether a node is a moving average over the steps of training."""
+    return isinstance(node, Call) and FUNCTIONS[node.function].average
 
 
 def call(name: str, *arguments: Operand) -> Node:
@@ -493,11 +549,21 @@ def call(name: str, *arguments: Operand) -> Node:
         )
     nodes = [as_node(argument) for argument in arguments]
     option = nodes[1] if function.option else None
-    if function.option == "size" and not (
+    if function.option in ("size", "steps") and not (
         isinstance(option, Number) and option.value.denominator == 1 and option.value >= 1
     ):
+        example = {"size": "block(A, 64)", "steps": "newton_schulz(G, 5)"}[function.option]
         raise RuleError(
-            f"block size {option}", "a positive whole number", "write for example block(A, 64)"
+            f"{name} {function.option} {option}",
+            "a positive whole number",
+            f"write for example {example}",
+        )
+    if function.option == "Y" and option is not None and option.shape != nodes[0].shape:
+        raise RuleError(
+            f"{name}({short(nodes[0])}, {short(option)}) of a {nodes[0].shape} and a "
+            f"{option.shape}",
+            "two matrices of one shape",
+            function.about,
         )
     if function.option in ("bound", "y") and option is not None and not option.shape.is_scalar:
         raise RuleError(
@@ -530,6 +596,21 @@ def sqrt(x: Node) -> Node:
 def orth(x: Node) -> Node:
     """Polar factor U V^T of X = U S V^T, on the span of X."""
     return call("orth", x)
+
+
+def newton_schulz(x: Node, steps: int = 5) -> Node:
+    """X/norm(X) after so many steps of Muon's quintic iteration."""
+    return call("newton_schulz", x, steps)
+
+
+def inner(x: Node, y: Node) -> Node:
+    """The sum over entries of X times Y."""
+    return call("inner", x, y)
+
+
+def over_layers(x: Node) -> Node:
+    """The sum of a scalar over all layers of the network."""
+    return call("over_layers", x)
 
 
 def atan(x: Node) -> Node:
@@ -595,6 +676,16 @@ def ema(x: Node, beta: Operand) -> Node:
 def debiased(x: Node, beta: Operand) -> Node:
     """Moving average divided by what its weights add up to, 1 - beta^t; X at the first step."""
     return call("debiased", x, beta)
+
+
+def eig(x: Node) -> Node:
+    """The orthogonal matrix of eigenvectors, by falling eigenvalue."""
+    return call("eig", x)
+
+
+def sample_square(x: Node) -> Node:
+    """Mean over samples of the squared entries of x, with each sample's own gradient for G."""
+    return call("sample_square", x)
 
 
 def symbol(name: str) -> Symbol:

@@ -28,6 +28,8 @@ from scaling.options import (
     ModeOption,
     Phi,
     PhiOption,
+    QuantityName,
+    QuantityOption,
     RootOption,
     RuleArgument,
     SamplesOption,
@@ -88,6 +90,7 @@ def verify(
         typer.Option("--margin", help="Around a prediction; default 0.02 wide, 0.05 dense."),
     ] = None,
     mode: ModeOption = ModeName.auto,
+    quantity: QuantityOption = QuantityName.all,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for records, report and plot.")
     ] = None,
@@ -123,14 +126,16 @@ def verify(
         tables.append((problem, *literal_of(problem), resolve(name)))
     known = _experiment(widths, seeds, margin, data, data_root, samples, device, threads)
     if deep:
-        if expect:
-            raise InvalidInput("--expect with --deep", "one of the two", "leave --expect out")
+        for option, asked in (("--expect", expect), ("--quantity", quantity is QuantityName.own)):
+            if asked:
+                raise InvalidInput(f"{option} with --deep", "one of the two", f"leave {option} out")
         experiment = lazily("campaign").deep_experiment(*known)
         steps = [solution_of(table[0]).steps for table in tables]
         with report.progress(sys.stderr.isatty()) as tick:
             result = verifying.verify_deep(tables, steps, experiment, tick)
     else:
-        planned = lazily("campaign").plan(tables, mode, *known, _bytes(memory_limit))
+        asked = lazily("measure").Quantity(quantity)
+        planned = lazily("campaign").plan(tables, mode, *known, _bytes(memory_limit), asked)
         workers = lazily("cluster").workers_of(backend, scheduler)
         with workers, report.progress(sys.stderr.isatty()) as tick:
             result = verifying.verify_all(planned, expect or [], out, tick)
@@ -146,6 +151,7 @@ def measure(
     settings: SetOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights.")] = 0,
     mode: ModeOption = ModeName.auto,
+    quantity: QuantityOption = QuantityName.all,
     steps: StepsOption = 1,
     style: StyleOption = Style.text,
     depth: DepthOption = 3,
@@ -179,6 +185,7 @@ def measure(
         "mode": mode,
         "steps": steps,
         "memory_limit": _bytes(memory_limit),
+        "quantity": measuring.Quantity(quantity),
     }
     values = {**resolve(rule).values, **problem.settings.values}
     with lazily("cluster").workers_of(backend, scheduler):

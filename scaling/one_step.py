@@ -60,14 +60,14 @@ def one_step(
     setting = free.setting
     books = ledger(setting, exponents.a, exponents.b, bounds)
     coherent = random = Scale.zero(Size.ENTRY)
+    contexts = free.contexts(books, exponents.d, bounds)
     found: dict[str, OneStep] = {}
     for position in range(1, setting.depth + 1):
         below = coherent.plus(random, bounds)
         coherent, random = through(setting, position, coherent, random, exponents.a, exponents.b)
         carried = coherent.plus(random, bounds)
         for layer in setting.at(position):
-            context = free.context(books, layer, exponents.d[layer.name], bounds)
-            update = read_update(context, problem.rule.expression)
+            update = read_update(contexts[layer.name], problem.rule.expression)
             if layer.fan_in != 0:
                 alpha = _of_update(layer, update, books.sizes[layer.name].h, bounds)
                 std = Scale.of_width(-exponents.a[layer.name], Size.SCALAR)

@@ -51,6 +51,13 @@ class ModeName(StrEnum):
     wide = "wide"
 
 
+class QuantityName(StrEnum):
+    """What is measured."""
+
+    all = "all"
+    own = "own"
+
+
 class BackendName(StrEnum):
     """Who does the work of wide mode."""
 
@@ -74,8 +81,8 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Fix a, b, c, d_<damping> (bare: all layers; or _input, _hidden, _output), or a "
-        "symbol of the rule. Repeatable.",
+        help="Fix a, b, c, d_<damping or decay> (bare: all layers; or _input, _hidden, "
+        "_output), or a symbol of the rule. Repeatable.",
     ),
 ]
 StyleOption = Annotated[Style, typer.Option("--format", help="Output format.")]
@@ -112,7 +119,8 @@ WidthsOption = Annotated[
     typer.Option(
         "--widths",
         help="From:to in doublings (64:4096), or a list (64,100,1e6). Default: 256 to 1048576 in "
-        "steps of 4 wide (to 16384 for entrywise rules), 64 to 4096 dense.",
+        "steps of 4 wide (for entrywise rules to 16384, or with --quantity own 4096 to 1048576), "
+        "64 to 4096 dense.",
     ),
 ]
 ModeOption = Annotated[
@@ -120,7 +128,17 @@ ModeOption = Annotated[
     typer.Option(
         "--mode",
         help="dense: real networks. wide: exact in law at any width, up to 262144 for entrywise "
-        "rules. auto: wide where it can, with dense networks beside it as a cross-check.",
+        "rules (beyond with --quantity own). auto: wide where it can, with dense networks beside "
+        "it as a cross-check.",
+    ),
+]
+QuantityOption = Annotated[
+    QuantityName,
+    typer.Option(
+        "--quantity",
+        help="all: init, own updates, feature changes. own: init and own updates, with no forward "
+        "pass after the step; entrywise rules then need but some rows of every layer and reach "
+        "widths of 6e7, unless they add up entries over whole matrices.",
     ),
 ]
 SeedsOption = Annotated[
@@ -128,7 +146,8 @@ SeedsOption = Annotated[
     typer.Option(
         "--seeds",
         min=1,
-        help="Seeds; they vary the weights. Default: 6 wide (80 entrywise), 16 dense.",
+        help="Seeds; they vary the weights. Default: 6 wide (entrywise: 80, or "
+        "8 with --quantity own), 16 dense.",
     ),
 ]
 StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")]

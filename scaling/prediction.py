@@ -1,6 +1,7 @@
 """`predict` evaluates a step under any exponents, as they are, and names each layer's regime.
 
     own      dW_l h_{l-1}
+    shrink   the fraction of its weights that a decay takes away
     feature  dh_l = own + W_l dh_{l-1}; df at the output
 
     unstable     something grows with the width
@@ -19,7 +20,7 @@ dW_2 h with h after the first step, feature is h after the second minus h after 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
@@ -49,13 +50,15 @@ class LayerRegime(StrEnum):
 class LayerPrediction:
     """Exponents of what is measured in a layer; ``feature`` of the output layer is df.
 
-    ``feature`` is None above an unstable layer, where the calculus is silent.
+    ``feature`` is None above an unstable layer, where the calculus is silent; ``shrink`` where no
+    decay acts on weights that are not zero.
     """
 
     init: Expr
     own: Expr
     feature: Expr | None
     regime: LayerRegime
+    shrink: Expr | None = None
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,7 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
     setting, bounds = problem.setting, bounds or problem.bounds()
     x, rule = exponents, problem.rule.expression
     books = ledger(setting, x.a, x.b, bounds)
-    contexts = {
-        layer.name: problem.context(books, layer, x.d[layer.name], bounds)
-        for layer in setting.layers
-    }
+    contexts = problem.contexts(books, x.d, bounds)
     updates = {name: read_update(context, rule) for name, context in contexts.items()}
     carry: Carry = partial(through, setting, a=x.a, b=x.b)
     initial = {layer.name: books.sizes[layer.name].w for layer in setting.layers}
@@ -91,17 +91,14 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
         second = after_first(problem, x, contexts, updates, books, bounds)
         initial = {name: w.plus(second.added(name), bounds) for name, w in initial.items()}
         books, carry = second.books, second.carry
-        contexts = {layer.name: second.context(layer, x.d[layer.name]) for layer in setting.layers}
+        contexts = second.contexts(x.d)
         updates = {
             layer.name: second.split(layer, read_update(contexts[layer.name], rule))
             for layer in setting.layers
         }
     regimes = {name: tuple(context.regimes) for name, context in contexts.items()}
     assumptions = [text for u in updates.values() for text in u.step.assumptions()]
-    moved = {
-        name: replace(u, coherent=u.coherent * rate(x.c[name]), random=u.random * rate(x.c[name]))
-        for name, u in updates.items()
-    }
+    moved = {name: u.times(rate(x.c[name])) for name, u in updates.items()}
     changes = features(setting, moved, carry, bounds, books.features)
     layers = {}
     for layer in setting.layers:
@@ -110,8 +107,12 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
         start = initial[layer.name] if layer.is_bias else books.features[layer.position]
         feature = changes[layer.position]
         regime = _regime(own, feature, changes[-1], layer.position == setting.depth, bounds)
+        lost = update.multiple if problem.rule.decays and not start.is_zero else None
+        if lost is not None and bounds.order(lost.width, S.Zero) is Order.GREATER:
+            regime = LayerRegime.UNSTABLE  # a step overshoots zero
         shown = None if feature is None else feature.width
-        layers[layer.name] = LayerPrediction(start.width, own.width, shown, regime)
+        shrink = None if lost is None or lost.is_zero else lost.width
+        layers[layer.name] = LayerPrediction(start.width, own.width, shown, regime, shrink)
     return Prediction(problem, exponents, layers, regimes, tuple(dict.fromkeys(assumptions)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sympy import Expr, S, Symbol
 
@@ -25,7 +25,7 @@ LAST_STEP = 2
 
 @dataclass(frozen=True)
 class Exponents:
-    """A parametrization: exponents by layer name (``d`` by layer, then damping)."""
+    """A parametrization: exponents by layer name (``d`` by layer, then scaled symbol)."""
 
     a: Mapping[str, Expr]
     b: Mapping[str, Expr]
@@ -35,8 +35,8 @@ class Exponents:
     def updated(self, settings: Settings) -> Exponents:
         """The same with what the settings fix, taken literally."""
         d = {name: dict(values) for name, values in self.d.items()}
-        for (damping, name), value in settings.d.items():
-            d[name][damping] = value
+        for (symbol, name), value in settings.d.items():
+            d[name][symbol] = value
         return Exponents(
             {**self.a, **settings.a}, {**self.b, **settings.b}, {**self.c, **settings.c}, d
         )
@@ -74,11 +74,21 @@ class Problem:
         known = {name: (S.Zero, S.Infinity) for name in self.rule.exponents}
         return Bounds({**known, **(extra or {})})
 
+    def contexts(
+        self, books: Ledger, scaled: Mapping[str, Mapping[str, Expr]], bounds: Bounds
+    ) -> dict[str, Context]:
+        """The contexts of all layers, each with the others beside it for sums over layers."""
+        network: dict[str, Context] = {}
+        for layer in self.setting.layers:
+            context = self.context(books, layer, scaled[layer.name], bounds)
+            network[layer.name] = replace(context, network=network)
+        return network
+
     def context(
         self,
         books: Ledger,
         layer: Layer,
-        dampings: Mapping[str, Expr],
+        scaled: Mapping[str, Expr],
         bounds: Bounds,
         unknown: Iterable[Symbol] = (),
     ) -> Context:
@@ -92,7 +102,7 @@ class Problem:
             )
         return Context(
             books.sizes[layer.name],
-            dampings,
+            scaled,
             self.settings.exponents,
             bounds,
             frozenset(unknown),

@@ -61,9 +61,9 @@ class Table:
 def derived_table(result: Derived) -> Table:
     """Exponents by layer, with what is free and what was assumed."""
     x, rule = result.exponents, result.problem.rule
-    columns = ("layer", "a", "b", "c", *(f"d_{name}" for name in rule.dampings))
+    columns = ("layer", "a", "b", "c", *(f"d_{name}" for name in rule.scaled))
     rows = tuple(
-        (name, x.a[name], x.b[name], x.c[name], *(x.d[name][k] for k in rule.dampings))
+        (name, x.a[name], x.b[name], x.c[name], *(x.d[name][k] for k in rule.scaled))
         for name in x.b
     )
     notes = [CONVENTION]
@@ -73,8 +73,11 @@ def derived_table(result: Derived) -> Table:
     return Table(_title(result.problem), columns, rows, tuple(notes))
 
 
-def catalogue_table(results: Sequence[Derived]) -> Table:
-    """Exponents of several rules by layer; dampings in one column, as ``name: d``."""
+def catalogue_table(results: Sequence[Derived], refused: Mapping[str, str] | None = None) -> Table:
+    """Exponents of several rules by layer; dampings in one column, as ``name: d``.
+
+    ``refused``: rules that the calculus does not cover, and why not.
+    """
     rows = tuple(
         (
             result.problem.rule.name, layer, x.a[layer], x.b[layer], x.c[layer],
@@ -86,7 +89,8 @@ def catalogue_table(results: Sequence[Derived]) -> Table:
     )  # fmt: skip
     columns = ("rule", "layer", "a", "b", "c", "d")
     assumed = dict.fromkeys(text for result in results for text in result.assumptions)
-    notes = (CONVENTION, *(f"assumed: {text}" for text in assumed))
+    missing = (f"not covered: {name}, for {why}" for name, why in (refused or {}).items())
+    notes = (CONVENTION, *(f"assumed: {text}" for text in assumed), *missing)
     step = max((result.problem.step for result in results), default=1)
     title = "exponents of the catalogue" + (f" at step {step}" if step > 1 else "")
     return Table(title, columns, rows, notes)
@@ -99,22 +103,30 @@ def _alternatives(result: Derived) -> list[str]:
         for regime in regimes:
             if regime.order.value != "=":
                 notes.setdefault(f"regime in {name}: {regime}", None)
+    for shrinkage in result.shrinkages:
+        if shrinkage.order.value != "=":
+            notes.setdefault(f"regime in {shrinkage.layer}: {shrinkage}", None)
     return list(notes)
 
 
 def predicted_table(result: Prediction) -> Table:
     """Exponents of what one step does, by layer."""
+    decays = any(x.shrink is not None for x in result.layers.values())
     rows = tuple(
-        (name, x.init, x.own, "not covered" if x.feature is None else x.feature, str(x.regime))
+        (
+            name, x.init, x.own, *([x.shrink] if decays else []),
+            "not covered" if x.feature is None else x.feature, str(x.regime),
+        )
         for name, x in result.layers.items()
-    )
+    )  # fmt: skip
     start = "h at the start" if result.problem.step == 1 else "h before the step"
     notes = (
         f"sizes ~ M^(exponent). init: {start} (f in the output layer); own: dW h; "
-        "feature: dh (df in the output layer)",
+        "feature: dh (df in the output layer)"
+        + (", shrink: the fraction of the weights that a step takes away" if decays else ""),
         *(f"assumed: {text}" for text in result.assumptions),
     )
-    columns = ("layer", "init", "own", "feature", "regime")
+    columns = ("layer", "init", "own", *(["shrink"] if decays else []), "feature", "regime")
     return Table(_title(result.problem), columns, rows, notes)
 
 
@@ -329,6 +341,7 @@ def predicted_json(result: Prediction) -> dict[str, Any]:
                 "init": str(x.init),
                 "own": str(x.own),
                 "feature": None if x.feature is None else str(x.feature),
+                **({} if x.shrink is None else {"shrink": str(x.shrink)}),
                 "regime": str(x.regime),
             }
             for name, x in result.layers.items()

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from scaling.errors import RuleError
+from scaling.frames import check_frames
 from scaling.language import (
     Add,
     Call,
@@ -27,6 +28,7 @@ from scaling.language import (
     Subtract,
     Symbol,
     SymbolKind,
+    is_average,
     short,
 )
 from scaling.shapes import UPDATE
@@ -48,17 +50,20 @@ class Rule:
             raise RuleError(
                 f"the update {short(self.expression)}, a {shape}",
                 f"an update of the shape of the weights, {UPDATE}",
-                "multiply the gradient G from the left and from the right; .T transposes",
+                "rotate back: eig(L) @ X @ eig(R).T"
+                if shape.frames
+                else "multiply the gradient G from the left and from the right; .T transposes",
             )
+        check_frames(self.expression)
 
-    def _names(self, kind: SymbolKind) -> tuple[str, ...]:
+    def _names(self, *kinds: SymbolKind) -> tuple[str, ...]:
         nodes = list(self.expression.walk())
         powers = [node.power for node in nodes if isinstance(node, Power)]
         found = [
             node.name
             for root in (nodes, *(list(power.walk()) for power in powers))
             for node in root
-            if isinstance(node, Symbol) and node.kind is kind and not node.is_fan
+            if isinstance(node, Symbol) and node.kind in kinds and not node.is_fan
         ]
         return tuple(dict.fromkeys(found))
 
@@ -74,9 +79,29 @@ class Rule:
 
     @cached_property
     def decays(self) -> tuple[str, ...]:
-        """Names of the decays of moving averages."""
-        options = (n.option for n in self.expression.walk() if isinstance(n, Call))
+        """Names of the decays of the weights, in order of appearance."""
+        return self._names(SymbolKind.DECAY)
+
+    @cached_property
+    def scaled(self) -> tuple[str, ...]:
+        """Names of all hyper-parameters M^(-d), in order of appearance."""
+        return self._names(*(kind for kind in SymbolKind if kind.is_scaled))
+
+    @cached_property
+    def averages(self) -> tuple[str, ...]:
+        """Names of the decays of moving averages, beta."""
+        nodes = self.expression.walk()
+        options = (n.option for n in nodes if is_average(n) and isinstance(n, Call))
         return tuple(dict.fromkeys(x.name for x in options if isinstance(x, Symbol)))
+
+    @cached_property
+    def sums_over_layers(self) -> tuple[Call, ...]:
+        """Every over_layers(x), operands first: with one, layers are not updated each by itself."""
+        return tuple(dict.fromkeys(self._calls("over_layers")))
+
+    def _calls(self, function: str) -> list[Call]:
+        nodes = self.expression.walk()
+        return [n for n in nodes if isinstance(n, Call) and n.function == function]
 
     @cached_property
     def constants(self) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ from scaling.ledger import Layer, Ledger, Loss, Setting, Sizes, mean_delta
 from scaling.problem import Exponents, Problem, rate
 from scaling.readback import features, through
 from scaling.scale import HALF, Bounds, Order, Scale, Size
-from scaling.values import Aligned, Gaussian, Mixture, Value, times
+from scaling.values import Aligned, Gaussian, Mixture, Value
 
 CANCEL = "the terms of the second step do not cancel"
 ZERO = Scale.zero(Size.ENTRY)
@@ -76,16 +76,26 @@ class Second:
     deltas: tuple[Directions, ...]
 
     def context(
-        self, layer: Layer, dampings: Mapping[str, Expr], unknown: Iterable[Symbol] = ()
+        self, layer: Layer, scaled: Mapping[str, Expr], unknown: Iterable[Symbol] = ()
     ) -> Context:
-        """The context in which the rule is read in one layer."""
-        found = self.problem.context(self.books, layer, dampings, self.bounds, unknown)
+        """The context in which the rule is read in one layer, without the others beside it."""
+        found = self.problem.context(self.books, layer, scaled, self.bounds, unknown)
         before = self.before[layer.name]
-        first = replace(
-            before.context, dampings=dampings, unknown=frozenset(unknown), balances=[], regimes=[]
-        )
+        first = replace(before.context.alone(), scaled=scaled, unknown=frozenset(unknown))
         found.before = replace(before, context=first)
         return found
+
+    def contexts(self, scaled: Mapping[str, Mapping[str, Expr]]) -> dict[str, Context]:
+        """The contexts of all layers, each with the others beside it for sums over layers."""
+        first: dict[str, Context] = {}
+        second: dict[str, Context] = {}
+        for layer in self.problem.setting.layers:
+            context = self.context(layer, scaled[layer.name])
+            assert context.before is not None, "a second step has one before it"
+            first[layer.name] = replace(context.before.context, network=first)
+            before = replace(context.before, context=first[layer.name])
+            second[layer.name] = replace(context, before=before, network=second)
+        return second
 
     def split(self, layer: Layer, update: Update) -> Update:
         """An update with what follows the feature direction counted as not following W^T delta."""
@@ -144,11 +154,8 @@ def after_first(
     setting = problem.setting
     _refuse_uncovered(problem, updates)
     x = exponents
-    rates = {name: rate(x.c[name]) for name in updates}
-    scaled = {
-        name: replace(u, coherent=u.coherent * rates[name], random=u.random * rates[name])
-        for name, u in updates.items()
-    }
+    scaled = {name: u.times(rate(x.c[name])) for name, u in updates.items()}
+    _refuse_overshooting(scaled, bounds)
 
     def carry(position: int, coherent: Scale, random: Scale) -> tuple[Scale, Scale]:
         return through(setting, position, coherent, random, x.a, x.b)
@@ -156,7 +163,7 @@ def after_first(
     changes = features(setting, scaled, carry, bounds, books.features)
     moved = _stable(changes, books, bounds)
     now = tuple(h.plus(dh, bounds) for h, dh in zip(books.features, moved, strict=True))
-    values = {name: _scaled(u.value, rates[name]) for name, u in updates.items()}
+    values = {name: _unless_zero(u.value) for name, u in scaled.items()}
     top = _top(setting, now[-1], bounds)
     deltas, lines = _backward(setting, x, values, top, now, bounds)
     sizes = {
@@ -215,11 +222,23 @@ def _stable(changes: list[Scale | None], books: Ledger, bounds: Bounds) -> list[
     return found
 
 
-def _scaled(value: Value | None, lr: Scale) -> Value | None:
+def _refuse_overshooting(updates: Mapping[str, Update], bounds: Bounds) -> None:
+    """Refuse a first step that takes more than all of the weights away."""
+    for name, update in updates.items():
+        if bounds.order(update.multiple.width, S.Zero) is Order.GREATER:
+            raise NotCovered(
+                f"step 2 after a first step that takes {update.multiple} times the weights of the "
+                f"{name} layer away",
+                "a decay that takes a part of them",
+                "raise its d, or use --step 1",
+            )
+
+
+def _unless_zero(value: Value | None) -> Value | None:
     """dW_1, or None if it is exactly zero."""
     if value is None or (not isinstance(value, Mixture) and value.main.is_zero):
         return None
-    return times(value, lr)
+    return value
 
 
 def _aligned(value: Value | None) -> Aligned | None:

@@ -1,9 +1,9 @@
 """What a user fixes: ``key=value`` pairs, checked against the rule and the layers.
 
-Keys are ``a``, ``b``, ``c`` and ``d_<damping>``, each bare (all layers) or with ``_input``,
-``_hidden``, ``_output`` (or a layer's full name); or a symbol of the rule: an exponent
-(``e_A=1/2``), or the constant in front of a damping or a hyper-parameter (``rho_A=0.1``,
-``beta=0.9``), which only measurements use.
+Keys are ``a``, ``b``, ``c`` and ``d_<name>`` of a damping or a decay, each bare (all layers) or
+with ``_input``, ``_hidden``, ``_output`` (or a layer's full name); or a symbol of the rule: an
+exponent (``e_A=1/2``), or the constant in front of a scaled or another hyper-parameter
+(``rho_A=0.1``, ``decay=0.01``, ``beta=0.9``), which only measurements use.
 
 Exponents are exact: ``1/2``, ``oo`` and symbols such as ``beta - 1`` are accepted; a decimal is
 read as the fraction that it writes. Text is parsed by the rule parser, never evaluated.
@@ -91,14 +91,14 @@ def read_settings(pairs: Iterable[str], rule: Rule, layers: Iterable[Layer]) -> 
             exponents[key] = exact(text)
             if exponents[key].has(S.Infinity, -S.Infinity):
                 raise InvalidInput(f"{key}={text}", "a finite exponent", "fix the value")
-        elif key in rule.dampings or key in rule.constants:
+        elif key in rule.scaled or key in rule.constants:
             values[key] = _positive(key, text)
-            if key in rule.decays and values[key] >= 1:
+            if key in rule.averages and values[key] >= 1:
                 raise InvalidInput(
                     f"{key}={text}, the decay of a moving average", "a number in [0, 1)", "fix it"
                 )
         else:
-            letter, damping, names = _place(key, rule, layers)
+            letter, scaled, names = _place(key, rule, layers)
             value = exact(text)
             taken = [x.name for x in value.free_symbols if re.match(r"[abcd]_", x.name)]
             if taken:
@@ -113,7 +113,7 @@ def read_settings(pairs: Iterable[str], rule: Rule, layers: Iterable[Layer]) -> 
                 )
             for name in names:
                 if letter == "d":
-                    d[damping, name] = value
+                    d[scaled, name] = value
                 else:
                     {"a": a, "b": b, "c": c}[letter][name] = value
     return Settings(a, b, c, d, exponents, values)
@@ -142,17 +142,17 @@ def _positive(key: str, text: str) -> float:
 
 
 def _place(key: str, rule: Rule, layers: list[Layer]) -> tuple[str, str, list[str]]:
-    """The letter, the damping (for d) and the layers that a key names."""
+    """The letter, the scaled symbol (for d) and the layers that a key names."""
     named = places(layers)
     everywhere = [layer.name for layer in layers]
-    heads = {"a": "", "b": "", "c": "", **{f"d_{name}": name for name in rule.dampings}}
+    heads = {"a": "", "b": "", "c": "", **{f"d_{name}": name for name in rule.scaled}}
     for head in sorted(heads, key=len, reverse=True):
         if key == head:
             return head[0], heads[head], everywhere
         if key.startswith(f"{head}_") and key[len(head) + 1 :] in named:
             return head[0], heads[head], named[key[len(head) + 1 :]]
-    known = [*heads, *rule.exponents, *rule.dampings, *rule.constants]
+    known = [*heads, *rule.exponents, *rule.scaled, *rule.constants]
     known += [f"{head}_{place}" for head in heads for place in named]
     if re.fullmatch(r"[a-z]\w*", key) is None:
-        raise InvalidInput(f"the key '{key}'", "a, b, c, d_<damping> or a symbol", "see --help")
+        raise InvalidInput(f"the key '{key}'", "a, b, c, d_<name> or a symbol", "see --help")
     raise unknown("setting", key, known)

@@ -19,6 +19,7 @@ from scaling.derivation import DAMPING, SUM, Step
 from scaling.entrywise import Reading, broadcast
 from scaling.language import (
     Add,
+    Call,
     Divide,
     MatMul,
     Matrix,
@@ -30,7 +31,7 @@ from scaling.language import (
     Symbol,
     SymbolKind,
 )
-from scaling.scale import Order, Size
+from scaling.scale import Order, Scale, Size
 from scaling.shapes import Dim
 from scaling.values import (
     Aligned,
@@ -56,11 +57,17 @@ def add(
     if isinstance(x, Gaussian | Mixture) or isinstance(y, Gaussian | Mixture):
         value = _mix(context, node, x, y)
         numbers = "an aligned and a random part, kept apart"
-        return value, Step(SUM, f"{left} + {right}", value.main, numbers, steps, node=node)
+        size = size_of(context, value)
+        return value, Step(SUM, f"{left} + {right}", size, numbers, steps, node=node)
     for zero, other in ((x, y), (y, x)):
         if zero.main.is_zero and isinstance(zero, Aligned) and isinstance(other, Aligned):
             line = Step(SUM, f"{left} + {right}", other.main, "one term is zero", steps, node=node)
             return other, replace(line, time=context.step)
+    if context.unknown and any(is_damping(one) and _is_joint(other)
+                               for one, other in ((left, right), (right, left))):  # fmt: skip
+        raise context.not_covered(
+            node, "a damping of unknown scale added to a sum over layers", "one with a given d"
+        )
     order = context.compare(node, x.main, y.main)
     if order is Order.EQUAL:
         x, y = _balanced(context, x, y)
@@ -68,7 +75,7 @@ def add(
     context.regimes.append(regime)
     value = merged(context, node, x, y, order)
     difference = isinstance(left, Negate) or isinstance(right, Negate)
-    damped = not difference and contains_damping(left) != contains_damping(right)
+    damped = not difference and is_damping(left) != is_damping(right)
     assumption = f"the terms of {node} do not cancel" if order is Order.EQUAL and not damped else ""
     inference = DAMPING if damped else SUM
     line = Step(inference, f"{left} + {right}", value.main, str(regime), steps, assumption, node)
@@ -129,6 +136,7 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 positive=x.positive and y.positive,
                 monomial=False,
                 mixes=x.mixes or y.mixes,
+                covers=not x.has_holes and not y.has_holes,
                 steps=max(x.steps, y.steps),
             )
     raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
@@ -162,6 +170,13 @@ def _mix(context: Context, node: Node, x: Value, y: Value) -> Value:
         signal = both
     assert noise is not None
     return Mixture(signal, noise) if signal else noise
+
+
+def size_of(context: Context, value: Value) -> Scale:
+    """The typical entry of a value; of a mixture that of its larger part."""
+    if isinstance(value, Mixture):
+        return context.plus(value.aligned.entry, value.gaussian.entry)
+    return value.main
 
 
 def _parts(value: Value) -> tuple[Gaussian | None, Aligned | None]:
@@ -219,6 +234,26 @@ def collect(node: Node, simplify: Callable[[Node], Node] = lambda node: node) ->
     go(node, Fraction(1))
     kept = [(written.get(term, term), x) for term, x in total.items() if x != 0]
     return [term if factor > 0 else Negate(term) for term, factor in kept]
+
+
+def _is_joint(node: Node) -> bool:
+    return any(isinstance(n, Call) and n.function == "over_layers" for n in node.walk())
+
+
+def is_damping(node: Node) -> bool:
+    """Whether a node is a damping times something, and not a matrix with one inside.
+
+    >>> from scaling.language import A, G, I, symbol, trace
+    >>> damping = symbol("rho") * trace(A) * I
+    >>> is_damping(damping), is_damping(G @ (A + damping) ** (-1))
+    (True, False)
+    """
+    match node:
+        case Symbol():
+            return node.kind is SymbolKind.DAMPING
+        case Add() | Subtract():
+            return all(map(is_damping, node.children))
+    return any(map(is_damping, node.children))
 
 
 def contains_damping(node: Node) -> bool:

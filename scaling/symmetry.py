@@ -4,10 +4,12 @@ Moving a factor M^t from the initial scale into the multiplier (a -> a + t, b ->
 function unchanged; the learning rate and the dampings must follow, c -> c + gamma t and
 d -> d + kappa t. The rates gamma and kappa belong to the rule (SGD: gamma = -2, sign: -1) and are
 not written down: they are what `derive` answers for the moved network, minus what it answers for
-the original one.
+the original one. A decay of the weights follows the learning rate, d -> d - gamma t, so that a step
+takes the same fraction of them away.
 
 `compare` brings both tables to a = 0 and then asks for equality. A rule that is not homogeneous
-in the layer's input (such as G + lambda W) has no such symmetry and is refused.
+in the layer's input (such as G + 8 W, whose multiple of W cannot follow) has no such symmetry
+and is refused.
 
 Source: arXiv 2011.14522, Sec. 3 (SGD); arXiv 2308.01814 (Adam).
 
@@ -33,7 +35,7 @@ from scaling.rule import Rule
 from scaling.scale import ExponentLike, exponent
 from scaling.settings import Settings
 from scaling.solve import Derived, derive
-from scaling.sums import contains_damping
+from scaling.sums import is_damping
 
 
 def shift(
@@ -153,16 +155,16 @@ def _check_homogeneous(before: Derived, after: Derived) -> None:
             )
             if sympy.expand(gap) != 0:
                 raise _no_symmetry(str(x.node))
-    for problem in (before, after):
-        if any(not s.random.is_zero for s in problem.updates.values()):
+    for old, new in zip(before.shrinkages, after.shrinkages, strict=True):
+        if sympy.expand(old.fraction.width - new.fraction.width) != 0:
             raise _no_symmetry("a multiple of W added to the gradient")
 
 
 def _follows(regime: Regime) -> bool:
     """Whether one of two terms is a damping, whose exponent moves with the other term."""
     if isinstance(regime.node, Call) and regime.node.function in ("clip", "atan"):
-        return contains_damping(regime.right) and not contains_damping(regime.left)
-    return contains_damping(regime.left) != contains_damping(regime.right)
+        return is_damping(regime.right) and not is_damping(regime.left)
+    return is_damping(regime.left) != is_damping(regime.right)
 
 
 def _no_symmetry(found: str) -> NotCovered:

@@ -8,6 +8,9 @@
     Gaussian   W: independent entries, no direction
     Mixture    Aligned + Gaussian
     Vector     a row or column of means
+    Rotation   the eigenvectors of a square matrix of one side
+    Rotated    a gradient-like matrix with one side or both in such a basis: a corner that holds the
+               data, and a constant outside of it
 
 Sizes of different kinds are never mixed: the gain of an Aligned value and its entries are two
 facts, and each rule of inference (calculus.py) says which of them it derives.
@@ -20,7 +23,7 @@ from enum import StrEnum
 
 from sympy import Expr, S
 
-from scaling.scale import Scale
+from scaling.scale import Scale, Size
 from scaling.shapes import Dim
 
 
@@ -64,6 +67,7 @@ class Behaviour:
 
 LINEAR = Behaviour(Parity.ODD, S.One)
 CONSTANT = Behaviour(Parity.EVEN, S.Zero)
+ONE = Scale.one(Size.SCALAR)
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ class Aligned:
     to the means. ``left_exact``/``right_exact``: the factors are exactly D and H. ``positive``: no
     entry is negative. ``monomial``: a product of powers, without sums, so that it vanishes with
     its factors only. ``mixes``: sums over samples or neurons, so that it vanishes elsewhere than G.
-    ``steps``: of training that are averaged in it, so that it vanishes elsewhere than one of them.
+    ``covers``: nevertheless it vanishes nowhere but where G does. ``steps``: of training that are
+    averaged in it, so that it vanishes elsewhere than one of them.
     """
 
     gain: Scale
@@ -131,6 +136,7 @@ class Aligned:
     positive: bool = False
     monomial: bool = True
     mixes: bool = False
+    covers: bool = False
     steps: int = 1
 
     @property
@@ -138,13 +144,19 @@ class Aligned:
         """The size by which terms of a sum are compared."""
         return self.entry
 
+    @property
+    def has_holes(self) -> bool:
+        """Whether it may vanish where G does not."""
+        return self.mixes and not self.covers
+
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Independent entries: W itself."""
+    """Independent entries: a multiple of W; ``multiple`` is its size in units of W."""
 
     entry: Scale
     transposed: bool = False
+    multiple: Scale = ONE
 
     @property
     def main(self) -> Scale:
@@ -162,7 +174,7 @@ class Mixture:
     @property
     def main(self) -> Scale:
         """The size by which terms of a sum are compared."""
-        return self.aligned.entry
+        return self.aligned.entry + self.gaussian.entry
 
 
 @dataclass(frozen=True)
@@ -188,6 +200,48 @@ class Vector:
         return self.entry
 
 
+@dataclass(frozen=True)
+class Rotation:
+    """``factor`` times the eigenvectors of a square matrix, or their transpose.
+
+    ``holds_data``: those with eigenvalues above the rest span all of D or H, and not only the
+    gradient's own directions, of which there may be fewer.
+    """
+
+    side: Dim
+    factor: Scale
+    transposed: bool = False
+    holds_data: bool = True
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.factor
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """A gradient-like matrix whose ``sides`` are in eigenbases: a corner of O(1) rows and columns.
+
+    ``inner``: the corner, as a matrix of a layer whose rotated sides do not grow. ``off``: the
+    entries outside of it, all the same number. An entry of the corner that is exactly zero may be
+    so at any width (in the eigenbases of G itself the corner is diagonal), so zeros are known by
+    the matrices that were rotated, by name: the value is zero wherever one of ``zeros`` is, and
+    nowhere but where one of ``poles`` is.
+    """
+
+    inner: Aligned
+    off: Scalar
+    sides: frozenset[Dim]
+    zeros: frozenset[str]
+    poles: frozenset[str]
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.inner.entry
+
+
 def times(value: Value, factor: Scale) -> Value:
     """A value times a scalar of size ``factor``."""
     match value:
@@ -197,14 +251,22 @@ def times(value: Value, factor: Scale) -> Value:
             return replace(value, on_span=on_span * factor, off_span=off_span * factor)
         case Aligned(gain=gain, entry=entry):
             return replace(value, gain=gain * factor, entry=entry * factor)
-        case Gaussian(entry=entry) | Vector(entry=entry):
+        case Gaussian(entry=entry, multiple=multiple):
+            return replace(value, entry=entry * factor, multiple=multiple * factor)
+        case Vector(entry=entry):
             return replace(value, entry=entry * factor)
         case Mixture(aligned, gaussian):
             scaled = replace(aligned, gain=aligned.gain * factor, entry=aligned.entry * factor)
-            return Mixture(scaled, replace(gaussian, entry=gaussian.entry * factor))
+            entry, multiple = gaussian.entry * factor, gaussian.multiple * factor
+            return Mixture(scaled, replace(gaussian, entry=entry, multiple=multiple))
+        case Rotation(factor=old):
+            return replace(value, factor=old * factor)
+        case Rotated(inner, off):
+            scaled = replace(inner, gain=inner.gain * factor, entry=inner.entry * factor)
+            return replace(value, inner=scaled, off=replace(off, size=off.size * factor))
 
 
-Value = Scalar | Spectral | Aligned | Gaussian | Mixture | Vector
+Value = Scalar | Spectral | Aligned | Gaussian | Mixture | Vector | Rotation | Rotated
 
 
 def describe(value: Value) -> str:
@@ -222,3 +284,7 @@ def describe(value: Value) -> str:
             return "a sum of W and a gradient-like matrix"
         case Vector():
             return "a vector of means"
+        case Rotation(side):
+            return f"eigenvectors on the {side} side"
+        case Rotated(inner):
+            return f"a rotated matrix, {inner.left.parity} in G"

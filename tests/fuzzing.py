@@ -75,7 +75,8 @@ def scalars(update: str) -> st.SearchStrategy[str]:
     """A positive number of the layer."""
     named = ["norm(G)", "rms(G)", "norm(W)", "rms(W)", "trace(A)", "rms(B)", "fan_in", "fan_out",
              "specnorm(A)", "max(1, fan_out/fan_in)", "norm(row_mean(G*G))", f"norm({update})",
-             f"rms(abs({update}))", "max(norm(G), 1)"]  # fmt: skip
+             f"rms(abs({update}))", "max(norm(G), 1)", f"inner({update}, {update})",
+             "over_layers(norm(G))", "over_layers(inner(B @ G @ A, G))"]  # fmt: skip
     return st.sampled_from(named)
 
 
@@ -83,7 +84,7 @@ ENTRYWISE = [
     "sign({0})", "{0}/(abs({0}) + eps)", "{0}/sqrt(row_mean(({0})*({0})) + eps)",
     "{0}/sqrt(col_mean(({0})*({0})) + eps)", "clip({0}, 1)", "{0}/sqrt(({0})*({0}) + eps)",
     "sign({0})*abs({0})**(1/2)", "({0})*abs({0})", "orth({0})", "{0} - row_mean({0})",
-    "atan({0}/rms({0}))",
+    "atan({0}/rms({0}))", "newton_schulz({0}, 3)",
 ]  # fmt: skip
 
 
@@ -120,6 +121,7 @@ def cases(draw: st.DrawFn) -> Case:
     fixed += [] if readout is None else [f"b_output={readout}"]
     if draw(st.booleans()):
         fixed.append(f"a_hidden={draw(st.sampled_from(['1/4', '1/2', '-1/4']))}")
+    rule += draw(st.sampled_from(["", "", "", "", " + decay*W"]))
     parsed = parse(rule)
     for damping in parsed.dampings:
         if draw(st.integers(0, 4)) == 0:  # far from balance at every width, so nothing crosses over

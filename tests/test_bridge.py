@@ -7,6 +7,8 @@ growing widths the slope of a node's measured size must be the exponent. What is
     means, W         entry       root mean square
     gradient-like    entry, and  |X h| / |h| over the data's own inputs (its gain)
     square           on_span: |X h| / |h| on the data; off_span: the same off them; spectral norm
+    eigenvectors     norm        their largest singular value
+    rotated          corner: root mean square entry where the data are; outside: the other number
 
 Stated tolerance: TOLERANCE. All exponents of the table are multiples of 1/4, so that it tells them
 apart. A size that the calculus calls exactly zero must be zero to rounding.
@@ -30,9 +32,12 @@ from empirical.capture import Loss as SampledLoss
 from empirical.data import given
 from empirical.layer import LayerTensors
 from empirical.measure import Constants, Trial, blas_threads, calibrate, dense_network, loss_of
-from empirical.numbers import evaluate
-from empirical.spectral import Square
-from empirical.values import Entries, Value
+from empirical.numbers import evaluate_network
+from empirical.parametrize import LayerScales
+from empirical.rotated import Corner
+from empirical.rotated import Rotation as Eigenvectors
+from empirical.spectral import Blocks, Square
+from empirical.values import Entries, Rectangular, Value
 from scaling.calculus import read
 from scaling.context import Context
 from scaling.errors import NotCovered
@@ -45,7 +50,16 @@ from scaling.scale import HALF, Scale, Size
 from scaling.settings import Settings, read_settings
 from scaling.shapes import Dim
 from scaling.solve import derive
-from scaling.values import Aligned, Gaussian, Mixture, Scalar, Spectral, Vector
+from scaling.values import (
+    Aligned,
+    Gaussian,
+    Mixture,
+    Rotated,
+    Rotation,
+    Scalar,
+    Spectral,
+    Vector,
+)
 
 TOLERANCE = 1 / 8
 ROUNDING = 1e-9
@@ -118,6 +132,10 @@ def exponents(context: Context, node: Node) -> dict[str, Expr]:
             return {"on_span": on.plus(off).width}
         case Spectral(on_span=on, off_span=off):
             return {"on_span": on.width, "off_span": off.width, "norm": on.plus(off).width}
+        case Rotation(factor=factor):
+            return {"norm": factor.width}
+        case Rotated(inner, off):
+            return {"corner": inner.entry.width, "outside": off.size.width}
     raise AssertionError(value)
 
 
@@ -131,9 +149,15 @@ def sizes(value: Value, node: Node, layer: LayerTensors, probe: Tensor) -> dict[
     if isinstance(value, Entries) and value.is_scalar:  # a multiple of the identity is its factor
         names = ("value",) if shape.is_scalar else ("on_span", "off_span", "norm")
         return dict.fromkeys(names, abs(float(value.x)))
+    if isinstance(value, Eigenvectors):
+        return {"norm": float(value.spectral_norm())}
+    if isinstance(value, Corner):
+        return {"corner": float(value.rms_inside()), "outside": abs(float(value.off))}
     if shape.is_vector:
+        assert isinstance(value, Rectangular)
         return {"entry": float(value.rms())}
     if shape.is_gradient_like:
+        assert isinstance(value, Rectangular)
         x, source = value.dense(), torch.cat([layer.H, probe], dim=1)
         entry = {"entry": float(x.square().mean().sqrt())}
         transposed = shape.cols is Dim.FAN_OUT  # its gain is that of what was transposed
@@ -142,6 +166,7 @@ def sizes(value: Value, node: Node, layer: LayerTensors, probe: Tensor) -> dict[
     if shape.cols is Dim.FAN_OUT:
         data = layer.D if layer.fisher is None else layer.fisher
         every = torch.cat([layer.D, data], dim=1)
+    assert isinstance(value, Square | Blocks)
     found = {"on_span": _stretch(value.apply(data), data)}
     if isinstance(value, Square):  # the largest of many blocks is an extreme, not a size
         found["norm"] = float(value.spectral_norm())
@@ -211,16 +236,21 @@ def prepare(case: Case) -> tuple[Trial, Start]:
 
 
 def measured(
-    trial: Trial, start: Start, layer: str, width: int, seed: int, dampings: Mapping[str, float]
+    trial: Trial, start: Start, layer: str, width: int, seed: int, scales: Mapping[str, LayerScales]
 ) -> dict[tuple[Node, str], float]:
-    x, probe = tensors(start, width, seed)[layer]
+    seen = tensors(start, width, seed)
+    x, probe = seen[layer]
     found: dict[tuple[Node, str], float] = {}
 
-    def record(node: Node, value: Value) -> None:
-        found.update({(node, q): size for q, size in sizes(value, node, x, probe).items()})
+    def record(name: str, node: Node, value: Value) -> None:
+        if name == layer:
+            found.update({(node, q): size for q, size in sizes(value, node, x, probe).items()})
 
+    rule = trial.problem.rule
     powers = {k: float(e) for k, e in trial.problem.settings.exponents.items()}
-    evaluate(trial.problem.rule, x, {**trial.values, **powers, **dampings}, record=record)
+    layers = {k: y for k, (y, _) in seen.items() if k == layer or rule.sums_over_layers}
+    values = {k: {**trial.values, **powers, **scales[k].scaled} for k in layers}
+    evaluate_network(rule, layers, values, record=record)
     return found
 
 
@@ -231,10 +261,11 @@ def readings(case: Case) -> Iterator[Reading]:
     books = ledger(problem.setting, table.a, table.b)
     constants = calibrate(trial, case.widths[0])
     scales = {width: trial.scales(width, constants) for width in case.widths}
+    contexts = problem.contexts(books, table.d, problem.bounds())
     for layer in problem.setting.layers:
-        context = problem.context(books, layer, table.d[layer.name], problem.bounds())
+        context = contexts[layer.name]
         runs = [
-            [measured(trial, start, layer.name, m, s, scales[m][layer.name].dampings)
+            [measured(trial, start, layer.name, m, s, scales[m])
              for s in range(case.seeds)]
             for m in case.widths
         ]  # fmt: skip
@@ -248,7 +279,8 @@ def readings(case: Case) -> Iterator[Reading]:
             if quantity not in known:
                 continue
             across = np.array([[run[node, quantity] for run in row] for row in runs])
-            slope = _slope(case.widths, across, largest[node])
+            rounds = largest[node] if quantity != "outside" else 0.0  # it is one number, exact
+            slope = _slope(case.widths, across, rounds)
             yield Reading(layer.name, str(node), quantity, known[quantity], slope)
 
 
@@ -286,6 +318,12 @@ RULES = (
     "ema(ema(G, 9/10), 4/5)", "G + 8*W", "sign(G) + W", "orth((B + rho*I)**(-1) @ G)",
     "G * (row_mean(G).T @ row_mean(G))", "(G.T / row_mean(abs(G.T))).T",
     "G @ A**(-1)", "B**(-1/2) @ G @ A**(-1/2)", "G @ A**0", "G*0 + 2*G",
+    "G / (sample_square(G) + eps)", "G / (sample_square((B + rho*I)**(-1) @ G) + eps)**(1/2)",
+    "eig(B) @ sign(eig(B).T @ G @ eig(A)) @ eig(A).T",
+    "eig(L) @ (eig(L).T @ ((L + rho*I)**(-1/4) @ G) @ eig(R))**3 @ eig(R).T",
+    "G * norm(sqrt(sample_square(eig(B).T @ G @ eig(A))))", "G * rms(abs(eig(L).T @ G))",
+    "(eig(A) @ sign(eig(A).T @ G.T)).T", "orth(eig(B) @ sign(eig(B).T @ G))",
+    "sign(eig(L) @ sign(eig(L).T @ G @ eig(R)) @ eig(R).T)",
 )  # fmt: skip
 COMMON = ("h_fac", "G - col_mean(G)", "G + 2*col_mean(G) + row_mean(G)")
 """Their column means, of random signs, fluctuate."""
@@ -305,6 +343,10 @@ CASES = (
     Case("kfac", sampled=True), Case("kfac_left_only", sampled=True),
     Case("shampoo", loss=Loss.CROSS_ENTROPY), Case("sign", loss=Loss.CROSS_ENTROPY),
     Case("kfac", activation=Activation.TANH), Case("sgd", activation=Activation.GELU),
+    Case("soap", ("d_eps=3", "eps=0.001")), Case("ekfac", ("d_eps=-3", "eps=1000")),
+    Case("soap", activation=Activation.LINEAR), Case("ekfac", loss=Loss.CROSS_ENTROPY),
+    Case("soap_one_sided", biases=True, activation=Activation.TANH),
+    Case("sign(G @ eig(A)) @ eig(A).T", activation=Activation.TANH),
     Case("shampoo", activation=Activation.ERF), Case("sign", activation=Activation.LINEAR),
 )  # fmt: skip
 
@@ -325,7 +367,7 @@ def test_every_node_grows_as_the_calculus_says(case: Case) -> None:
     assert not wrong, report(wrong)
 
 
-@pytest.mark.parametrize("rule", ["kfac", "sign", "G + 8*W", "G / trace(B)"])
+@pytest.mark.parametrize("rule", ["kfac", "sign", "G + 8*W", "G / trace(B)", "soap_one_sided"])
 @pytest.mark.parametrize("wrong", [Rational(1, 4), -Rational(1, 4)])
 def test_a_wrong_exponent_is_contradicted_at_every_node(rule: str, wrong: Expr) -> None:
     for right in readings(Case(rule)):
@@ -360,6 +402,10 @@ REFUSED = {
     "abs(G)**(1/2) * G / abs(G)**2": "blow up", "G * rms(G**(-1))": "blow up",
     "G * row_mean(abs(G)**(-1))": "blow up", "G @ diag(A)**(-1)": "blow up",
     "G / (G*G + eps); d_eps=4": "blow up", "sign(G - row_mean(G))": "odd and even terms",
+    "newton_schulz(sign(G), 5)": "singular values that vanish",
+    "G * inner(sign(G), G)": "may be orthogonal", "G * inner(G, (A @ R @ G.T).T)": "orthogonal",
+    "G * over_layers(inner(G, G) - norm(G))": "may cancel",
+    "G / (over_layers(norm(G)) + eps)": "a damping of unknown scale added to a sum over layers",
     "orth(row_mean(G) @ col_mean(abs(G)))": "not odd in delta and in h",
     "(row_mean(G) @ col_mean(G*G)) @ (row_mean(G) @ col_mean(G*G)).T @ G": "Gram matrix",
     "G * (B @ abs(G))": "overlaps with its span in the mean only",

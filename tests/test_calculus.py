@@ -218,6 +218,8 @@ OWN = [
     ("sign(G) @ R**(-1/2)", T, 1, "LLN"), ("G @ (R + diag(R))**(-1/2)", {}, 0, "aligned"),
     ("G/sqrt(row_mean(G*G))", {}, 1, "LLN"),
     ("G + W - G", {}, 0, "CLT"),
+    ("(B + rho*I)**-1 @ ((diag(B) + rho*I)**0 @ G)", {"d": 3}, 1, "aligned"),
+    ("(B + rho*I)**-1 @ ((diag(B) + rho*I)**-1 @ G)", {"d": 2}, 4, "aligned"),
 ]  # fmt: skip
 
 
@@ -237,6 +239,7 @@ REFUSED = [
     ("abs(G)", {}, "an update that is even in the gradient"), ("G*G", {}, "an update that is even"),
     ("G + abs(G)", {}, f"an update that is {MIXED}"), ("G*row_mean(G)", {}, "is even"),
     ("1/G", {}, r"blow up like \|x\|\^\(-1\)"), ("G/row_mean(G*G)", {}, "blow up"),
+    ("(B + rho*I)**-1 @ ((diag(B) + rho*I)**-1 @ G)", {"d": 3}, r"blow up like \|x\|\^\(-1\)"),
     ("sign(G)/abs(G)**(1/2)", {}, r"blow up like \|x\|\^\(-1/2\)"),
     ("(L @ B)**(-1) @ G", {}, "a power of a product that is not symmetric"),
     ("G @ (A @ R)**(1/2)", {}, "a power of a product that is not symmetric"),
@@ -308,7 +311,9 @@ def test_a_derivation_is_a_well_formed_tree(name: str) -> None:
             assert line.subject
         carried = {s.assumption for s in step.walk()} - {""}
         assert carried == set(step.assumptions()) <= set(found.assumptions)
-        assert step.subject == f"c of {layer}"
+        last = [*found.problem.rule.decays, "c"][0]
+        assert step.subject == f"{last} of {layer}"
+        assert f"c of {layer}" in {line.subject for line in lines}
         assert found.updates[layer].step in lines
     reachable = {text for step in found.steps.values() for text in step.assumptions()}
     assert reachable == set(found.assumptions)

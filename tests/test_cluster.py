@@ -15,7 +15,7 @@ from wide_trials import trial
 
 from empirical.cluster import workers_of
 from empirical.measure import Measurement, calibrate
-from empirical.wide import Streaming, measure_wide, rows
+from empirical.wide import Streaming, measure_wide, tiles
 from empirical.wide.noise import ROWS
 from empirical.wide.passes import mapped
 from scaling.errors import InvalidInput
@@ -50,7 +50,7 @@ def test_a_cluster_gives_the_numbers_of_one_process(cluster: LocalCluster) -> No
 
 
 def test_rows_are_shared_as_well(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "TASK", 2**16)
+    monkeypatch.setattr(tiles, "TASK", 2**16)
     constants = calibrate(SIGN, 64)
     alone = measure_wide(SIGN, constants, 1000, 1)
     with workers_of("dask", cluster.scheduler_address):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import math
-import sys
+import pickle
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from empirical.data import NAMES, Data, given, load
+from empirical.data import NAMES, Data, given, images, load
+from empirical.image_files import FOLDERS
 from scaling.errors import InvalidInput
 
 
@@ -100,73 +102,144 @@ def test_no_samples_are_refused(samples: int, probe: int) -> None:
         load("digits", samples=samples, probe=probe)
 
 
-def fake_torchvision(monkeypatch: pytest.MonkeyPatch, reader: str, make: Any) -> None:
-    """Puts a torchvision in place whose ``datasets.<reader>`` is ``make``."""
-    package, datasets = ModuleType("torchvision"), ModuleType("torchvision.datasets")
-    setattr(datasets, reader, make)
-    package.datasets = datasets  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torchvision", package)
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", datasets)
+# --- files in a folder --------------------------------------------------------------------------
 
 
-def test_cifar_is_read_from_the_folder_with_the_channel_first(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-    asked: dict[str, object] = {}
+def cifar(root: Path, images: NDArray[np.uint8], name: str = "cifar10") -> Path:
+    """The files of CIFAR as Python 2 wrote them: protocol 2, the old name of numpy's module."""
+    label = "labels" if name == "cifar10" else "fine_labels"
+    files = FOLDERS[name].files
+    for part, file in zip(np.array_split(np.arange(len(images)), len(files)), files, strict=True):
+        rows = images[part].reshape(len(part), -1)
+        content = pickle.dumps({"data": rows, label: [int(i) % 10 for i in part]}, protocol=2)
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    return root
 
-    def cifar10(root: str, **options: object) -> SimpleNamespace:
-        asked.update(options, root=root)
-        return SimpleNamespace(data=images, targets=[i % 10 for i in range(40)])
 
-    fake_torchvision(monkeypatch, "CIFAR10", cifar10)
-    data = load("cifar10", root=tmp_path, samples=40, probe=0)
-    assert asked == {"root": str(tmp_path), "train": True, "download": False}
+def idx(values: NDArray[np.uint8]) -> bytes:
+    header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
+    return header + values.tobytes()
+
+
+def mnist(root: Path, images: NDArray[np.uint8], name: str = "mnist", packed: bool = False) -> Path:
+    labels = (np.arange(len(images)) % 10).astype(np.uint8)
+    for values, file in zip((images, labels), FOLDERS[name].files, strict=True):
+        path = root / (f"{file}.gz" if packed else file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(idx(values)) if packed else idx(values))
+    return root
+
+
+def noise(*shape: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def assert_all_read(data: Data, pixels: NDArray[np.uint8]) -> None:
+    """Every image once, standardised by the moments of all, with the label it was written with."""
+    grey = data.inputs.numpy() * pixels.astype(np.float64).std() + pixels.mean()
+    flat = pixels.reshape(len(pixels), -1)
+    found = [int(np.abs(flat - row).max(axis=1).argmin()) for row in grey]
+    np.testing.assert_allclose(grey, flat[found], atol=1e-9)
+    assert sorted(found) == list(range(len(pixels)))
+    assert data.targets.argmax(dim=1).tolist() == [i % 10 for i in found]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_is_read_from_the_folder_with_the_channel_first(name: str, tmp_path: Path) -> None:
+    pixels = noise(40, 3, 32, 32)
+    data = load(name, cifar(tmp_path, pixels, name), samples=40, probe=0)
     assert data.inputs.shape == (40, 3 * 32 * 32) and data.classes == 10
-    first = images[np.random.default_rng(0).permutation(40)[0]].transpose(2, 0, 1).ravel()
-    expected = (first - images.mean()) / images.astype(np.float64).std()
-    np.testing.assert_allclose(data.inputs[0].numpy(), expected, rtol=1e-10)
+    assert_all_read(data, pixels)
 
 
-def test_mnist_tensors_are_read_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    source = SimpleNamespace(
-        data=torch.arange(20 * 784).remainder(256).to(torch.uint8).view(20, 28, 28),
-        targets=torch.arange(20) % 10,
-    )
-    fake_torchvision(monkeypatch, "MNIST", lambda root, **options: source)
-    assert load("mnist", root=str(tmp_path), samples=4, probe=4).inputs.shape == (4, 784)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["mnist", "fashionmnist"])
+def test_mnist_is_read_as_it_is_and_packed(name: str, packed: bool, tmp_path: Path) -> None:
+    pixels = noise(20, 28, 28)
+    data = load(name, str(mnist(tmp_path, pixels, name, packed)), samples=20, probe=0)
+    assert_all_read(data, pixels)
 
 
-def test_a_folder_without_the_files_says_what_belongs_there_and_where_it_is_from(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_images_are_the_same_samples_unflattened(tmp_path: Path) -> None:
+    flat, square = load(samples=8, probe=4), images(samples=8, probe=4)
+    assert square.inputs.shape == (8, 1, 8, 8) and square.features == flat.features == 64
+    assert torch.equal(square.inputs.flatten(1), flat.inputs)
+    assert torch.equal(square.probe_inputs.flatten(1), flat.probe_inputs)
+    assert torch.equal(square.targets, flat.targets)
+    pixels = noise(40, 3, 32, 32)
+    found = images("cifar10", root=cifar(tmp_path, pixels), samples=40, probe=0).inputs
+    first = pixels[np.random.default_rng(0).permutation(40)[0]]
+    expected = (first - pixels.mean()) / pixels.astype(np.float64).std()
+    np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-10)
+
+
+def test_a_missing_file_is_named_with_what_belongs_there_and_where_it_is_from(
+    tmp_path: Path,
 ) -> None:
-    def cifar10(root: str, **options: object) -> None:
-        raise RuntimeError("Dataset not found or corrupted. You can use download=True")
-
-    fake_torchvision(monkeypatch, "CIFAR10", cifar10)
     message = (
-        r"found: no readable cifar10 in .*RuntimeError: Dataset not found.*\n"
-        r"needed: .*cifar-10-batches-py/data_batch_1.*\n"
-        r"do this: .*cs\.toronto\.edu.*root"
+        r"found: no file .*cifar-10-batches-py.data_batch_1\n"
+        r"needed: a folder with cifar-10-batches-py/data_batch_1 to data_batch_5 in it\n"
+        r"do this: get cifar10 from https://www\.cs\.toronto\.edu.*root"
     )
     with pytest.raises(InvalidInput, match=message):
         load("cifar10", root=tmp_path)
+    mnist(tmp_path, noise(20, 28, 28), "fashionmnist")
+    (tmp_path / FOLDERS["fashionmnist"].files[1]).unlink()
+    message = (
+        r"found: no file .*train-labels-idx1-ubyte\nneeded: .*train-images-idx3-ubyte and "
+        r"train-labels-idx1-ubyte in it\ndo this: .*zalandoresearch"
+    )
+    with pytest.raises(InvalidInput, match=message):
+        load("fashionmnist", root=tmp_path)
 
 
-def test_a_truncated_file_is_refused_like_a_missing_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def cifar100(root: str, **options: object) -> None:
-        raise EOFError("Ran out of input")
+def test_a_file_that_is_cut_off_or_of_another_kind_is_named(tmp_path: Path) -> None:
+    cifar(tmp_path, noise(40, 3, 32, 32))
+    batch = tmp_path / FOLDERS["cifar10"].files[2]
+    whole = batch.read_bytes()
+    batch.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InvalidInput, match=r"data_batch_3, cut off or damaged \(.*\)\n"):
+        load("cifar10", tmp_path)
+    batch.write_bytes(pickle.dumps({"labels": [1]}))
+    with pytest.raises(InvalidInput, match=r"data_batch_3 without 'data' of 3072 columns and 'lab"):
+        load("cifar10", tmp_path)
+    mnist(tmp_path, noise(20, 28, 28))
+    first = tmp_path / FOLDERS["mnist"].files[0]
+    first.write_bytes(first.read_bytes()[:-100])
+    with pytest.raises(
+        InvalidInput, match=r"with 15,580 entries, which says it has \(20, 28, 28\)"
+    ):
+        load("mnist", tmp_path)
+    first.write_bytes(b"<html>")
+    with pytest.raises(InvalidInput, match=r"train-images-idx3-ubyte, which does not begin as an"):
+        load("mnist", tmp_path)
+    mnist(tmp_path, noise(20, 28, 28), "fashionmnist", packed=True)
+    first = tmp_path / f"{FOLDERS['fashionmnist'].files[0]}.gz"
+    first.write_bytes(first.read_bytes()[:-100])
+    with pytest.raises(InvalidInput, match=r"idx3-ubyte\.gz, which cannot be read \(Compressed"):
+        load("fashionmnist", tmp_path)
+    mnist(tmp_path, noise(20, 28, 28))
+    (tmp_path / FOLDERS["mnist"].files[1]).write_bytes(idx(np.zeros(19, np.uint8)))
+    with pytest.raises(InvalidInput, match=r"images \(20, 28, 28\) and labels \(19,\)"):
+        load("mnist", tmp_path)
 
-    fake_torchvision(monkeypatch, "CIFAR100", cifar100)
-    with pytest.raises(InvalidInput, match=r"EOFError: Ran out.*\nneeded: .*cifar-100-python"):
-        load("cifar100", root=tmp_path)
+
+def test_a_pickle_that_would_run_code_is_refused_unrun(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    cifar(tmp_path, noise(40, 3, 32, 32))
+    (tmp_path / FOLDERS["cifar10"].files[0]).write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(InvalidInput, match=r"data_batch_1, cut off or damaged \(UnpicklingError"):
+        load("cifar10", tmp_path)
+    assert not (tmp_path / "ran").exists()
 
 
-def test_blank_images_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    blank = SimpleNamespace(data=np.full((9, 28, 28), 7, dtype=np.uint8), targets=list(range(9)))
-    fake_torchvision(monkeypatch, "FashionMNIST", lambda root, **options: blank)
+def test_blank_images_are_refused(tmp_path: Path) -> None:
+    mnist(tmp_path, np.full((9, 28, 28), 7, dtype=np.uint8), "fashionmnist")
     with pytest.raises(InvalidInput, match=r"found: fashionmnist, whose pixels all have .* 7"):
         load("fashionmnist", root=tmp_path, samples=4, probe=4)
 
@@ -179,10 +252,7 @@ def test_a_missing_folder_is_named(name: str, tmp_path: Path) -> None:
         load(name, root=tmp_path / "absent")
 
 
-def test_a_missing_torchvision_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(InvalidInput, match=r"no torchvision.*\nneeded: .*\ndo this: install"):
-        load("mnist", root=tmp_path)
+# --- arrays of one's own ------------------------------------------------------------------------
 
 
 def test_given_arrays_are_taken_as_they_are_and_copied() -> None:

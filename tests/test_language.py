@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaling.errors import InvalidInput, RuleError
+from scaling.frames import check_frames
 from scaling.functions import FUNCTIONS
 from scaling.language import (
     FANS,
@@ -33,6 +34,7 @@ from scaling.language import (
     call,
     col_mean,
     diag,
+    eig,
     ema,
     fan_in,
     fan_out,
@@ -40,6 +42,7 @@ from scaling.language import (
     orth,
     rms,
     row_mean,
+    sample_square,
     sign,
     specnorm,
     sqrt,
@@ -67,6 +70,9 @@ SPELLINGS: list[tuple[str, Node]] = [
     ("G @ G.T @ G - 2*G", G @ G.T @ G - 2 * G),
     ("(A @ G.T).T", (A @ G.T).T),
     ("ema(G, 0.9) / (sqrt(ema(G*G, beta)) + eps)", ema(G, 0.9) / (sqrt(ema(G * G, beta)) + eps)),
+    ("eig(L) @ sign(eig(L).T @ G @ eig(R)) @ eig(R).T",
+     eig(L) @ sign(eig(L).T @ G @ eig(R)) @ eig(R).T),
+    ("G / sample_square(2*G @ A)", G / sample_square(2 * G @ A)),
     ("sign(G) * abs(G)**(1/2)", sign(G) * abs(G) ** half),
     ("0.5*G", 0.5 * G),
     ("1/2*G", half * G),
@@ -122,13 +128,18 @@ def _or(x: Node, make: Callable[[], Node]) -> Node:
         return x
 
 
+def _checked(x: Node) -> Node:
+    check_frames(x)  # what a rule asks of eig and of sample_square
+    return x
+
+
 def _grow(x: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
     return st.one_of(
         st.builds(lambda f, p, q: _or(p, lambda: f(p, q)), st.sampled_from(OPERATORS), x, x),
         st.builds(lambda p, q: _or(p, lambda: p**q), x, powers),  # e/0 is refused
         x.map(lambda p: -p),
         x.map(lambda p: p if isinstance(p, Number) else p.T),  # (2).T has a test of its own
-        st.builds(lambda f, p: _or(p, lambda: call(f, p)), st.sampled_from(
+        st.builds(lambda f, p: _or(p, lambda: _checked(call(f, p))), st.sampled_from(
             [name for name, f in FUNCTIONS.items() if f.option is None]), x),
         x.map(lambda p: _or(p, lambda: block(p, 3))),
         x.map(lambda p: _or(p, lambda: ema(p, beta))),
@@ -141,7 +152,11 @@ def _update(x: Node) -> Node:
         tree = _or(I, make)
         if str(tree.shape) == str(G.shape):
             return tree
-    return norm(x) * G
+    for turned in (lambda: x.T @ G, lambda: x @ G, lambda: G @ x, lambda: x):
+        tree = _or(I, lambda turned=turned: norm(turned()))
+        if tree is not I:
+            return tree * G
+    raise AssertionError(x)
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
@@ -277,6 +292,7 @@ def test_a_numpy_number_is_a_number() -> None:
 
 KINDS = [
     *((name, SymbolKind.DAMPING) for name in ("rho", "rho_A", "rho2", "eps", "eps_1", "epsilon")),
+    *((name, SymbolKind.DECAY) for name in ("decay", "decay_1", "decays")),
     *((name, SymbolKind.EXPONENT) for name in ("e", "e_A", "e1", "e_out", "e12")),
     *((name, SymbolKind.CONSTANT) for name in ("beta", "eta", "lam", "er", "e1a", "r")),
 ]
@@ -288,10 +304,12 @@ def test_the_kind_of_a_hyper_parameter_is_read_off_its_name(name: str, kind: Sym
     rule = parse(f"{name} * G")
     groups = {
         SymbolKind.DAMPING: rule.dampings,
+        SymbolKind.DECAY: rule.decays,
         SymbolKind.EXPONENT: rule.exponents,
         SymbolKind.CONSTANT: rule.constants,
     }
     assert groups == {k: ((name,) if k is kind else ()) for k in SymbolKind}
+    assert rule.scaled == ((name,) if kind.is_scaled else ())
 
 
 def test_names_are_collected_once_in_order_of_appearance() -> None:

@@ -15,6 +15,7 @@ from empirical.measure import Constants, Trial, calibrate
 from empirical.wide import Streaming, measure_wide
 from empirical.wide.columns import gram
 from empirical.wide.network import network
+from empirical.wide.noise import Stream
 from scaling.errors import NotCovered
 from scaling.ledger import Activation, Setting, mlp
 from scaling.problem import Problem
@@ -63,7 +64,9 @@ def test_quadrature_agrees_with_the_closed_form():
     assert np.abs(by_quadrature(erf)(COV) - KERNELS["erf"].value(COV)).max() < 1e-6
 
 
-CASES = [(n, a, False) for n in ("sgd", "kfac", "shampoo", "foof") for a in ("relu", "tanh")]
+CASES = [
+    (n, a, False) for n in ("sgd", "kfac", "shampoo", "foof", "lars") for a in ("relu", "tanh")
+]
 
 
 @pytest.mark.parametrize(("name", "phi", "biases"), [*CASES, ("kfac", "erf", True)])
@@ -95,7 +98,9 @@ def test_gram_matrices_approach_theirs():
     for width in (1000, 100_000):
         scales = one.scales(width, constants)
         x = torch.cat([DATA.inputs, DATA.probe_inputs]).T
-        net = network(one.problem.setting, scales, x, DATA.classes, width, 0, Streaming())
+        net = network(
+            one.problem.setting, scales, x, DATA.classes, width, Stream(0, (width,)), Streaming()
+        )
         limit = limits(one, constants, width)
         above = {"hidden": net.h[1], "output": net.h[2]}
         gaps.append(
@@ -119,6 +124,7 @@ def test_a_wrong_constant_is_not_approached():
     ("name", "fixed", "options", "why"),
     [
         ("sign", (), {}, "entrywise"),
+        ("lars", ("b_output_bias=1/2",), {"biases": True}, "norm of the bias of the output"),
         ("sgd", ("b_output=1/2",), {}, "random in the limit"),
         ("sgd", ("b_output_bias=0",), {"biases": True}, "random in the limit"),
         ("kfac", (), {"fisher": True}, "sampled cotangents: B is random"),

@@ -1,19 +1,22 @@
-"""The dense network, against its formula written out in numpy."""
+"""The networks, against their formulas written out in numpy and in plain torch."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import erf
 from torch import Tensor, nn
+from torch.nn import functional
 
-from empirical.networks import MLP, Activation
+from empirical.networks import CBOW, CNN, MLP, Activation, ResNet
 from scaling.errors import InvalidInput
+
+Network = TypeVar("Network", bound=nn.Module)
 
 PHI = {
     Activation.tanh: np.tanh,
@@ -24,7 +27,7 @@ PHI = {
 }
 
 
-def filled(network: MLP, seed: int = 0) -> MLP:
+def filled(network: Network, seed: int = 0) -> Network:
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         nn.init.normal_(parameter, generator=generator)
@@ -146,3 +149,94 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
     good: dict[str, Any] = {"features": 3, "width": 7, "classes": 2}
     with pytest.raises(InvalidInput, match=message):
         MLP(**{**good, **options})
+
+
+# --- images and words ---------------------------------------------------------------------------
+
+
+def pictures(channels: int = 1, size: int = 8) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(3, channels, size, size, generator=generator, dtype=torch.float64)
+
+
+def weights(network: nn.Module) -> list[Tensor]:
+    return [parameter.detach() for parameter in network.parameters()]
+
+
+def conv(h: Tensor, w: Tensor) -> Tensor:
+    """A 3 x 3 convolution as a sum over the nine shifts of the padded image."""
+    padded = functional.pad(h, (1, 1, 1, 1))
+    side = h.shape[-1]
+    return sum(
+        torch.einsum("oc,nchw->nohw", w[:, :, i, j], padded[:, :, i : i + side, j : j + side])
+        for i in range(3)
+        for j in range(3)
+    )  # type: ignore[return-value]
+
+
+def pool(h: Tensor) -> Tensor:
+    n, c, side, _ = h.shape
+    return h.reshape(n, c, side // 2, 2, side // 2, 2).mean(dim=(3, 5))
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 16)])
+def test_the_cnn_is_its_formula(channels: int, size: int) -> None:
+    m = [0.5, 1.5, 2.0, 0.25, 3.0]
+    network = filled(CNN(4, channels, size, 5, Activation.tanh, multipliers=m))
+    a, b, c, d, e = weights(network)
+    x = pictures(channels, size)
+    h = torch.tanh(conv(m[0] * x, a))
+    h = pool(torch.tanh(conv(m[1] * h, b)))
+    h = pool(torch.tanh(conv(m[2] * h, c)))
+    h = pool(torch.tanh(conv(m[3] * h, d)))
+    expected = (m[4] * h).reshape(3, -1) @ e.T
+    torch.testing.assert_close(network(x), expected, rtol=1e-10, atol=1e-12)
+    assert [h.shape[-1] for h in network.hidden(x)[:-1]] == [size, size, size // 2, size // 4]
+
+
+def test_the_residual_network_is_its_formula() -> None:
+    m, beta = [0.5, 1.5, 2.0, 0.25, 3.0, 0.75], 0.4
+    network = filled(ResNet(4, blocks=2, branch=beta, multipliers=m))
+    stem, a, b, c, d, head = weights(network)
+    h = conv(m[0] * pictures(), stem)
+    for first, second, m1, m2 in ((a, b, m[1], m[2]), (c, d, m[3], m[4])):
+        h = pool(h + beta * conv(m2 * torch.relu(conv(m1 * torch.relu(h), first)), second))
+    expected = m[5] * torch.relu(h).mean(dim=(2, 3)) @ head.T
+    torch.testing.assert_close(network(pictures()), expected, rtol=1e-10, atol=1e-12)
+    plain = filled(ResNet(4, blocks=2, branch=0.0, multipliers=m))
+    h = pool(pool(conv(m[0] * pictures(), stem)))
+    expected = m[5] * torch.relu(h).mean(dim=(2, 3)) @ head.T
+    torch.testing.assert_close(plain(pictures()), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_bag_of_words_is_its_formula() -> None:
+    network = filled(CBOW(4, 7, Activation.tanh, multipliers=[0.5, 2.0]))
+    embedding, head = weights(network)
+    ids = torch.tensor([[0, 6, 6], [1, 2, 3]])
+    one_hot = functional.one_hot(ids, 7).double()
+    expected = 2.0 * torch.tanh((0.5 * one_hot @ embedding).mean(dim=1)) @ head.T
+    torch.testing.assert_close(network(ids), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("build", [
+    lambda **k: CNN(4, **k), lambda **k: ResNet(4, **k), lambda **k: CBOW(4, 7, **k),
+])  # fmt: skip
+def test_weights_are_blank_multipliers_are_counted_and_types_kept(build: Any) -> None:
+    network = build(dtype=torch.float32, bias=True)
+    assert all(p.isnan().all() and p.dtype == torch.float32 for p in network.parameters())
+    with pytest.raises(InvalidInput, match=r"found: 9 multipliers for \d layers"):
+        build(multipliers=[1.0] * 9)
+    with pytest.raises(InvalidInput, match="found: activation 'rleu'"):
+        build(activation="rleu")
+
+
+@pytest.mark.parametrize(("build", "message"), [
+    (lambda: CNN(4, size=28), r"found: size=28\nneeded: .* multiple of 8(.|\n)*32 x 32"),
+    (lambda: ResNet(4, size=8, blocks=4), r"found: size=8\nneeded: .* multiple of 16"),
+    (lambda: ResNet(4, branch=math.inf), r"found: branch=inf"),
+    (lambda: CNN(0), r"found: width=0"),
+    (lambda: CBOW(4, vocabulary=0), r"found: vocabulary=0"),
+])  # fmt: skip
+def test_images_and_vocabularies_that_do_not_fit_are_refused(build: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        build()

@@ -329,10 +329,13 @@ def shared() -> nn.Module:
     [
         (
             lambda: RuleOptimizer(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), parse("G"), 0.1),
-            r"found: trainable parameters of '1' \(LayerNorm\)\nneeded: (.|\n)*Linear(.|\n)*"
-            r"do this: freeze",
+            r"found: trainable parameters of '1' \(LayerNorm\)\nneeded: "
+            r"(.|\n)*Linear, Conv2d or Embedding(.|\n)*do this: freeze",
         ),
-        (lambda: RuleOptimizer(nn.ReLU(), parse("G"), 0.1), "without trainable Linear layers"),
+        (
+            lambda: RuleOptimizer(nn.ReLU(), parse("G"), 0.1),
+            r"without trainable Linear, Conv2d or Embedding\(Bag\) layers",
+        ),
         (lambda: RuleOptimizer(shared(), parse("G"), 0.1), "shared by '2' and '5'"),
         (lambda: RuleOptimizer(mlp(), parse(KFAC), 0.1), "no value for 'rho_B'"),
         (lambda: RuleOptimizer(mlp(), parse("G"), 0.1, {"rho": 1.0}), "symbol 'rho'"),

@@ -188,7 +188,7 @@ def test_a_power_of_the_width_is_refused_while_it_holds_a_symbol() -> None:
 def test_numbers_at_a_width_are_constants_times_powers() -> None:
     layer = mlp(3)[1]
     x = at_width(16, layer, S(1) / 4, S.Half, S(1), {"rho": S(-1)}, 3.0, 5.0, {"rho": 7.0})
-    assert x == LayerScales(std=0.75, lr=0.3125, dampings={"rho": 112.0}, multiplier=0.5)
+    assert x == LayerScales(std=0.75, lr=0.3125, scaled={"rho": 112.0}, multiplier=0.5)
 
 
 def test_draws_have_the_standard_deviation_and_are_named_by_seed_width_and_layer() -> None:

@@ -299,7 +299,7 @@ def test_derive_as_json_has_the_keys_and_values_of_the_interface(name: str) -> N
         for key in "abc":
             value = getattr(found.exponents, key)[layer]
             assert same(row[key], value), (layer, key, row[key], value)
-        assert list(row["d"]) == list(found.problem.rule.dampings)
+        assert list(row["d"]) == list(found.problem.rule.scaled)
         for rho, text in row["d"].items():
             assert same(text, found.exponents.d[layer][rho]), (layer, rho, text)
 
@@ -314,8 +314,9 @@ def test_predict_as_json_has_the_keys_and_values_of_the_interface(name: str) -> 
     payload = json.loads(to_json(predicted_json(found)))
     assert {"rule", "layers"} <= set(payload) <= INTERFACE - {"free"}
     for layer, row in payload["layers"].items():
-        assert set(row) == {"init", "own", "feature", "regime"}
-        for key in ("init", "own", "feature"):
+        decays = {"shrink"} if found.problem.rule.decays else set()
+        assert set(row) == {"init", "own", "feature", "regime", *decays}
+        for key in ("init", "own", "feature", *decays):
             assert same(row[key], getattr(found.layers[layer], key)), (layer, key)
         assert row["regime"] == str(found.layers[layer].regime)
 

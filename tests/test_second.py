@@ -14,7 +14,7 @@ from scaling.parser import parse
 from scaling.prediction import Prediction, predict
 from scaling.presets import ALIGNMENTS
 from scaling.problem import Exponents, Problem, rate
-from scaling.scale import Size
+from scaling.scale import Order, Size
 from scaling.second import Second, after_first
 from scaling.settings import read_settings
 from scaling.solve import Derived, derive
@@ -24,6 +24,7 @@ from scaling.values import Aligned, Vector
 HALF, oo = S.Half, S.Infinity
 RELU, TANH = Activation.RELU, Activation.TANH
 PLAIN = [t for t in TABLES if not t.given and t.rule in catalogue()]
+ROTATED = [name for name, one in catalogue().items() if "eig(" in str(one.rule)]
 
 
 def solve(rule: str, *given: str, step: int = 2, **options: Any) -> Derived:
@@ -48,10 +49,7 @@ def second(found: Derived) -> Second:
     """The network after the first step of a derived rule."""
     problem, x = found.problem, found.exponents
     books = ledger(problem.setting, x.a, x.b, found.bounds)
-    contexts = {
-        layer.name: problem.context(books, layer, x.d[layer.name], found.bounds)
-        for layer in problem.setting.layers
-    }
+    contexts = problem.contexts(books, x.d, found.bounds)
     first = derive(
         problem.rule, problem.settings, problem.setting, sampled_fisher=problem.sampled_fisher
     )
@@ -63,7 +61,7 @@ def second(found: Derived) -> Second:
 
 @pytest.mark.parametrize("loss", Loss)
 @pytest.mark.parametrize("activation", [RELU, TANH])
-@pytest.mark.parametrize("rule", catalogue())
+@pytest.mark.parametrize("rule", [name for name in catalogue() if name not in ROTATED])
 def test_what_is_maximal_at_the_first_step_is_at_the_second(
     rule: str, activation: Activation, loss: Loss
 ) -> None:
@@ -73,6 +71,35 @@ def test_what_is_maximal_at_the_first_step_is_at_the_second(
     found = predict(two.problem, two.exponents, two.bounds)
     for name, layer in found.layers.items():
         assert (layer.own, layer.feature, layer.regime) == (0, 0, "maximal"), name
+
+
+@pytest.mark.parametrize("rule", ROTATED)
+def test_eigenbases_are_refused_at_the_second_step(rule: str) -> None:
+    """A corner that held one step's directions does not hold those of an average of two."""
+    with pytest.raises(NotCovered, match="eigenvectors at the second step"):
+        solve(rule)
+
+
+def test_decays_follow_the_rates_of_the_second_step() -> None:
+    """A rate that the second step lowers, or opens, takes its decay along: lr x decay = 1."""
+    for rule, given in (
+        ("adamw", ()),
+        ("adamw", ("b_output=oo",)),
+        ("G + decay*W", ("b_output=oo",)),
+    ):
+        found = solve(rule, *given)
+        assert found.free == ()
+        for layer, c in found.exponents.c.items():
+            assert found.exponents.d[layer]["decay"] == -c, layer
+        assert all(x.order is Order.EQUAL for x in found.shrinkages)
+    lowered = solve("G + fan_in*(debiased(G, 0.9) - G) + decay*W", "c_output=1")
+    assert list(lowered.exponents.c.values()) == [-1, 1, 1]
+    assert lowered.exponents.d["hidden"] == {"decay": -1}
+
+
+def test_a_first_step_that_takes_all_of_the_weights_away_is_refused() -> None:
+    with pytest.raises(NotCovered, match="step 2 after a first step that takes"):
+        solve("G + decay*W", "d_decay_output=-3/2")
 
 
 @pytest.mark.parametrize("table", PLAIN, ids=lambda t: t.id)

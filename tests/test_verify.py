@@ -145,9 +145,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
     measure = campaign.measure
 
-    def counted(trial: Any, constants: Any, width: int, seed: int) -> Any:
+    def counted(trial: Any, constants: Any, width: int, seed: int, **options: Any) -> Any:
         seen.append((width, seed))
-        return measure(trial, constants, width, seed)
+        return measure(trial, constants, width, seed, **options)
 
     monkeypatch.setattr(campaign, "measure", counted)
     return seen
@@ -376,3 +376,11 @@ def test_all_files_are_written_and_can_be_read(tmp_path: Path) -> None:
         height, width, _ = imread(picture).shape
         assert min(height, width) > 300 and imread(picture).std() > 0.01, picture
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_records_of_more_steps_are_kept_apart(tmp_path: Path, calls: list[tuple[int, int]]) -> None:
+    one = verify([table("sgd")], experiment(**TINY), out=tmp_path)
+    calls.clear()
+    two = verify([table("sgd")], experiment(**TINY, steps=2), out=tmp_path)
+    assert calls
+    assert not all(np.array_equal(x, y) for x, y in zip(sizes(one), sizes(two), strict=True))

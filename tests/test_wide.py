@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sympy import Rational
-from wide_trials import least_p_value, trial
+from wide_trials import least_p_value, ruled, trial
 
 from empirical.data import Data, given, load
 from empirical.measure import (
@@ -68,6 +68,12 @@ TRIALS = {
     "kfac, left only": trial("kfac_left_only", activation=Activation.GELU),
     "sign": trial("sign", 4, biases=True),
     "adam": trial("adam", activation=Activation.RELU, loss=Loss.CROSS_ENTROPY),
+    "lars": trial("lars", activation=Activation.RELU, biases=True),
+    "lamb": trial("lamb"),
+    "adafactor, relative": trial("adafactor_relative", activation=Activation.RELU),
+    "shampoo, blocked": trial("shampoo_blocked", activation=Activation.RELU),
+    "decay": ruled("G + shrink*W"),
+    "decay of a sign": ruled("sign(G) + rms(W)*shrink*W"),
 }
 
 
@@ -96,7 +102,7 @@ def two_dense_steps(t: Trial, constants: Constants, width: int, seed: int) -> di
     model = dense_network(t, scales, width, seed)
     rule, names = t.problem.rule, dict(t.layers())
     values: dict[str, object] = {
-        s: {n: scales[layer.name].dampings[s] for n, layer in names.items()} for s in rule.dampings
+        s: {n: scales[layer.name].scaled[s] for n, layer in names.items()} for s in rule.scaled
     }
     given_values = {**t.values, **{k: float(v) for k, v in t.problem.settings.exponents.items()}}
     values |= {s: given_values[s] for s in (*rule.constants, *rule.exponents)}
@@ -125,9 +131,19 @@ def _tensor(name: str) -> str:
     return name if name.endswith("bias") else f"{name}.weight"
 
 
-@pytest.mark.parametrize("name", ["kfac", "momentum", "shampoo"])
+TWO_STEPS = {
+    "kfac": trial("kfac", activation=Activation.RELU),
+    "momentum": trial("momentum", activation=Activation.RELU, biases=True),
+    "shampoo": trial("shampoo", activation=Activation.RELU),
+    "lars": trial("lars", activation=Activation.RELU),
+    "decay of the weights": ruled("norm(W) / norm(G) * G + shrink*W"),
+    "decay beside entries": ruled("sign(ema(G, beta)) + shrink*W"),
+}
+
+
+@pytest.mark.parametrize("name", TWO_STEPS)
 def test_two_steps_have_the_law_of_a_dense_network(name: str) -> None:
-    t = trial(name, activation=Activation.RELU, biases=name == "momentum")
+    t = TWO_STEPS[name]
     constants = calibrate(t, 48)
 
     def wide(seed: int) -> dict[str, float]:
@@ -277,6 +293,7 @@ def test_own_updates_do_not_depend_on_the_width(name: str) -> None:
         "(B / trace(B) + rho*I)**(-1/2) @ G",
         "G + orth(G)",
         "sqrt(trace(A) / fan_in) * G",
+        "norm(W) / norm(G) * (G + weight_decay*W)",
     ],
 )
 def test_spectral_rules_stay_in_the_span_of_the_data(text: str) -> None:
@@ -293,6 +310,8 @@ def test_spectral_rules_stay_in_the_span_of_the_data(text: str) -> None:
         "G**3",
         "sign((B + rho*I)**(-1) @ G)",
         "G / (norm(abs(G)) + specnorm(A))",
+        "G @ (block(A, 4) + rho*I)**(-1)",
+        "-(rms(W) * sign(G) - weight_decay*W)",
     ],
 )
 def test_rules_that_see_entries_go_by_rows(text: str) -> None:
@@ -302,8 +321,13 @@ def test_rules_that_see_entries_go_by_rows(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "node"),
     [
-        ("G + weight_decay*W", "W"),
-        ("G @ (block(A, 4) + rho*I)**(-1)", "block(A, 4)"),
+        ("W", "W"),
+        ("sign(W) + G", "sign(W)"),
+        ("G + specnorm(W)*W", "specnorm(W)"),
+        ("ema(G + weight_decay*W, beta)", "weight_decay*W"),
+        ("G*W", "G*W"),
+        ("G @ (block(A, 300) + rho*I)**(-1)", "block(A, 300)"),
+        ("(block(B, 100) + rho*I)**(-1) @ G @ block(A, 101)", "block(A, 101)"),
         ("orth(sign(G))", "orth(sign(G))"),
         ("(B + rho*I)**(-1) @ sign(G)", "(B + rho*I)**(-1) @ sign(G)"),
         ("G / specnorm(abs(G))", "specnorm(abs(G))"),

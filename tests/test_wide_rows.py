@@ -7,13 +7,15 @@ from torch import Tensor
 
 from empirical.numbers import LayerTensors, State, evaluate
 from empirical.values import Value
-from empirical.wide import rows
+from empirical.wide import tiles
 from empirical.wide.columns import Axis
-from empirical.wide.implicit import Span
+from empirical.wide.implicit import ImplicitGaussian, Span
+from empirical.wide.noise import Stream
 from empirical.wide.paths import Path, path_of
 from empirical.wide.rows import RowLearner
 from empirical.wide.streaming import Streaming
-from empirical.wide.update import Coordinates
+from empirical.wide.update import Coordinates, Source
+from empirical.wide.weight import Weight
 from scaling.errors import InvalidInput
 from scaling.language import Node
 from scaling.parser import parse
@@ -33,6 +35,10 @@ RULES = [
     "G - row_mean(G) - col_mean(G) + trace(B) * row_mean(abs(G)) @ col_mean(G)",
     "abs(G)**e * sign(G) * specnorm(A)",
     "(diag(L) + rho*I)**(-1/2) @ sign(G) @ diag(R)",
+    "ema(G, beta) / (sqrt(ema(sample_square(2*G), beta2)) + eps) * rms(sample_square(-G.T))",
+    "(block(L, 4) + rho*I)**(-e) @ G @ (block(R, 4) + trace(A)*I)**(-1/2)",
+    "(block(ema(B, beta), 2) + rho*I)**(-1) @ sign(ema(G, beta)) @ ema(block(A, 3) + rho*I, beta2)",
+    "ema((block(B, 3) + norm(sign(G))*I)**(-1/2) @ G, beta) @ (diag(A) @ block(A, 2) + rho*I)",
 ]
 
 
@@ -53,7 +59,8 @@ class Layer:
         assert path_of(self.rule) is Path.ROWS
         self.above, self.below = axis(fan_out), axis(fan_in)
         coordinates = Coordinates(Span(self.above), Span(self.below), steps)
-        learner = RowLearner(self.rule, VALUES, coordinates)
+        learner = RowLearner(Source(self.rule, VALUES, coordinates))
+        weight = Weight(ImplicitGaussian.between(self.above, self.below, 1.0, Stream(0, ())))
         watched = frozenset(self.rule.expression.walk())
         state = State()
         self.sizes: dict[Node, float] = {}
@@ -65,6 +72,7 @@ class Layer:
                 self.above.given(d),
                 self.below.given(h),
                 None if f is None else self.above.given(f),
+                weight,
                 watched,
             )
             layer = LayerTensors(h, d, torch.zeros(fan_out, fan_in, dtype=torch.float64), f)
@@ -81,7 +89,7 @@ class Layer:
 def test_tiles_are_those_of_whole_matrices(
     text: str, sides: tuple[int, int], fisher: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "TILE", (7, 11))
+    monkeypatch.setattr(tiles, "TILE", (7, 11))
     for steps in (1, 3):
         layer = Layer(text, *sides, steps, fisher)
         dense = layer.whole.dense()
@@ -113,8 +121,8 @@ def test_an_image_is_made_once() -> None:
 def test_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for task in (2**25, 200):
-        monkeypatch.setattr(rows, "TASK", task)
-        monkeypatch.setattr(rows, "TILE", (5, 30))
+        monkeypatch.setattr(tiles, "TASK", task)
+        monkeypatch.setattr(tiles, "TILE", (5, 30))
         layer = Layer(RULES[4], 40, 30, 2, fisher=False)
         assert (len(layer.update.tiles.tasks()) > 1) == (task == 200)
         found.append(layer.above.values(layer.update @ layer.below.given(normal(9, 30, 3))))
@@ -123,6 +131,8 @@ def test_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_memory_limit_below_what_must_be_held_is_refused() -> None:
     above, below = axis(40, 1000), axis(30)
-    learner = RowLearner(parse("sign(G)"), VALUES, Coordinates(Span(above), Span(below), 1))
+    coordinates = Coordinates(Span(above), Span(below), 1)
+    learner = RowLearner(Source(parse("sign(G)"), VALUES, coordinates))
+    weight = Weight(ImplicitGaussian.between(above, below, 1.0, Stream(0, ())))
     with pytest.raises(InvalidInput, match=r"found: a memory limit of 0\.0 MiB"):
-        learner.update(above.given(normal(0, 40, 4)), below.given(normal(1, 30, 4)))
+        learner.update(above.given(normal(0, 40, 4)), below.given(normal(1, 30, 4)), None, weight)

@@ -1,14 +1,17 @@
 """Trials for the tests of empirical/wide."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import ks_2samp
+from sympy import Expr
 
 from derivations.catalogue import find
 from empirical.data import Data, load
 from empirical.measure import Trial
 from scaling.ledger import Activation, Loss, Setting, mlp
+from scaling.parser import parse
 from scaling.settings import read_settings
 from scaling.solve import derive
 
@@ -31,6 +34,15 @@ def trial(
     values = {**optimizer.values, **given.values}
     data = data or load("digits", samples=4, probe=6)
     return Trial(solution.problem, solution.exponents, values, data)
+
+
+def ruled(text: str) -> Trial:
+    """A rule that nobody declared, under exponents that matter to no law."""
+    known = trial("sgd")
+    problem = replace(known.problem, rule=parse(text))
+    d: dict[str, dict[str, Expr]] = {name: {} for name in known.exponents.d}
+    values = {"shrink": 0.5, "beta": 0.6}
+    return replace(known, problem=problem, exponents=replace(known.exponents, d=d), values=values)
 
 
 def least_p_value(ours: dict[str, list[float]], theirs: dict[str, list[float]]) -> float:

@@ -15,20 +15,28 @@ memory decides, and the numbers are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from empirical.wide.noise import Stream
-from empirical.wide.passes import Chunk, products_of, sums, values, workers_share_memory
+from empirical.wide.passes import (
+    Chunk,
+    products_of,
+    run,
+    sums,
+    values,
+    workers_share_memory,
+)
 from empirical.wide.streaming import Memory, Streaming
 
 Function = Callable[..., Tensor]
+T = TypeVar("T")
 
 
 # --- columns ------------------------------------------------------------------------------------
@@ -211,6 +219,13 @@ class Axis:
                 parts = torch.split(row, [b.count for b in p.right], dim=1)
                 for b, part in zip(p.right, parts, strict=True):
                     self._grams[a, b] = part
+        self.ready.update(atom for atom in met if atom in self.kept)
+
+    def streamed(self, task: Callable[[slice], T], reads: Iterable[Columns]) -> Iterator[T]:
+        """What a task makes of slices of the neurons, whose chunks it looks at for ``reads``."""
+        met = _below(atom for x in reads if x.axis is self for atom in x.atoms)
+        self._make_room(met)
+        yield from run(self, task)
         self.ready.update(atom for atom in met if atom in self.kept)
 
     def _make_room(self, met: Sequence[Atom]) -> None:

@@ -4,10 +4,15 @@
     own      RMS of (W_l - W_l at the start) h_{l-1}, with h_{l-1} as it was at the start
     feature  RMS of h_l after the steps minus h_l before them (df in the output layer)
 
-"At the start" is before the step that the problem asks for, which may be the second. All are taken
-on the probe samples. After one step they are the quantities of `measure`, with the
-same law over seeds, and either may stand for the other. The time is O(M n^2) for updates D C H^T,
+The start is before the step that the problem asks for, which may be the second. All are taken on
+the probe samples. After one step they are the quantities of `measure`, with the same law over
+seeds, and either may stand for the other. The time is O(M n^2) for updates D C H^T,
 O(M^2 n) for rules that look at single entries, which reach smaller widths; memory is O(M n).
+
+Where init and own are all that is asked (`Quantity.OWN`), nothing is sent through the network after
+the step, and rules that look at single entries are measured on a sample of rows (sample.py), in
+O(M n) time for a fixed number of rows; unless they add up entries over all rows, or the step that
+is measured is not the first.
 
 Not covered: what `paths.py` refuses; CUDA.
 """
@@ -17,6 +22,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +34,7 @@ from empirical.measure import (
     READOUTS,
     Constants,
     Measurement,
+    Quantity,
     Sizes,
     Trial,
     check_finite,
@@ -41,14 +49,15 @@ from empirical.wide.network import Network, network
 from empirical.wide.noise import Stream
 from empirical.wide.paths import Path, path_of, refuse_unless_wide
 from empirical.wide.rows import RowLearner
+from empirical.wide.sample import sampled
 from empirical.wide.streaming import Streaming
-from empirical.wide.update import Coordinates, Learner
+from empirical.wide.update import Coordinates, Learner, Source
 from empirical.wide.weight import Change
 from scaling.errors import InvalidInput
 from scaling.language import Node
 from scaling.ledger import Loss
 
-WIDE_PROBE = {Path.CORE: 4, Path.ROWS: 16}
+WIDE_PROBE = {Path.CORE: 4, Path.ROWS: 16, Path.SAMPLE: 16}
 """Probe samples that are enough: neurons are many, and every sample is a column of theirs."""
 
 
@@ -59,6 +68,7 @@ def measure_wide(
     seed: int,
     steps: int = 1,
     streaming: Streaming | None = None,
+    quantity: Quantity = Quantity.ALL,
 ) -> Measurement:
     """Take steps at one width and seed, and measure them; ``sums`` are those of the last step.
 
@@ -67,18 +77,34 @@ def measure_wide(
             and for sizes that are not finite.
     """
     rule = trial.problem.rule
-    refuse_unless_wide(rule, width)
     if steps < 1:
         raise InvalidInput(f"steps={steps}", "at least 1", "pass steps=1")
+    refuse_unless_wide(rule, width, _is_one_own(trial, steps, quantity))
     start = time.perf_counter()
-    run = _Run(trial, constants, width, seed, steps, streaming or Streaming())
-    before, after = run.trained()
-    sizes = run.sizes(before, after)
-    before.forget()
+    run = _Run(trial, constants, width, seed, steps, streaming or Streaming(), quantity)
+    sizes = run.sizes()
     check_finite(sizes, width, seed)
     seconds = time.perf_counter() - start
     peak = peak_memory("cpu")
     return Measurement(rule.name or str(rule), width, seed, sizes, run.sums, seconds, peak)
+
+
+def outputs_wide(
+    trial: Trial,
+    constants: Constants,
+    width: int,
+    seed: int,
+    steps: int = 1,
+    streaming: Streaming | None = None,
+) -> Tensor:
+    """The outputs f on the probe samples after the steps, (classes, probe), float64."""
+    refuse_unless_wide(trial.problem.rule, width)
+    return _Run(trial, constants, width, seed, steps, streaming or Streaming()).output()
+
+
+def _is_one_own(trial: Trial, steps: int, quantity: Quantity) -> bool:
+    """Whether own updates of the very first step are all that is asked."""
+    return quantity is Quantity.OWN and steps == 1 and trial.problem.step == 1
 
 
 class _Run:
@@ -92,72 +118,129 @@ class _Run:
         seed: int,
         steps: int,
         streaming: Streaming,
+        quantity: Quantity = Quantity.ALL,
     ) -> None:
         self.trial, self.width, self.seed = trial, width, seed
-        self.measured, self.steps = steps, steps + trial.problem.step - 1
-        self.streaming = streaming
+        self.first, self.steps = trial.problem.step, steps + trial.problem.step - 1
+        self.own_only = quantity is Quantity.OWN
+        self.path = path_of(trial.problem.rule, _is_one_own(trial, steps, quantity))
+        sampled = self.path is Path.SAMPLE
+        self.stream = Stream(seed, (0 if sampled else width,))
+        single = sampled and streaming.dtype is None  # so that all widths share their draws
+        self.streaming = replace(streaming, dtype=torch.float32) if single else streaming
         self.scales = trial.scales(width, constants)
         self.sums: dict[tuple[str, Node], tuple[float, float]] = {}
         self.damped = damped_sums(trial.problem.rule)
+        self.watched = frozenset(x for terms in self.damped.values() for x in terms)
         data = trial.data
         self.train = range(data.samples)
         self.probe = range(data.samples, data.samples + len(data.probe_inputs))
 
-    def trained(self) -> tuple[Network, Network]:
-        """The network before the steps, and after them on the probe samples alone."""
-        data, problem = self.trial.data, self.trial.problem
-        sent_back = data.samples * (2 if problem.sampled_fisher else 1)
-        start = network(
-            problem.setting,
+    @property
+    def sent_back(self) -> int:
+        """Cotangents of a step."""
+        return self.trial.data.samples * (2 if self.trial.problem.sampled_fisher else 1)
+
+    def start(self) -> Network:
+        """The network before the steps."""
+        data = self.trial.data
+        return network(
+            self.trial.problem.setting,
             self.scales,
             torch.cat([data.inputs, data.probe_inputs]).T,
             data.classes,
             self.width,
-            self.seed,
+            self.stream,
             self.streaming,
-            then=sent_back,
+            then=self.sent_back,
         )
-        learners = {name: self._learner(start, name) for name in start.parameters}
+
+    def output(self) -> Tensor:
+        """The output on the probe samples after the steps."""
+        start = self.start()
+        _, _, after = self._trained(start)
+        assert after is not None, "features are asked for"
+        output = after.output
+        start.forget()
+        return output
+
+    def sizes(self) -> dict[str, Sizes]:
+        """Init, own and, if asked for, feature of every layer after the steps."""
+        start = self.start()
+        if self.path is Path.SAMPLE:
+            own, before, after = self._sampled_own(start), start, None
+        else:
+            own, before, after = self._trained(start)
+        sizes = {}
+        for name, parameter in before.parameters.items():
+            position = parameter.layer.position
+            h = before.h[position].pick(self.probe)
+            feature = None if after is None else (after.h[position] - h).rms()
+            sizes[name] = Sizes(self._init(before, name), own[name], feature)
+        start.forget()
+        return sizes
+
+    def _trained(self, start: Network) -> tuple[dict[str, float], Network, Network | None]:
+        """Own sizes, the network before the steps that are measured, and after them if asked for.
+
+        The last is followed on the probe samples alone.
+        """
+        kind = Learner if self.path is Path.CORE else RowLearner
+        learners = {name: kind(self._source(start, name)) for name in start.parameters}
         now = before = start
-        for left in reversed(range(self.steps)):
-            if left + 1 == self.measured:
-                before = now
-            followed = range(self.probe.stop) if left else self.probe
-            updates = self._updates(now, learners, len(followed), self.steps - left)
-            now = now.stepped(updates, followed, then=sent_back if left else 0)
-            self._note_sums(updates)
-        return before, now
+        for step in range(1, self.steps + 1):
+            before = now if step == self.first else before
+            last = step == self.steps
+            followed = self.probe if last else range(self.probe.stop)
+            ahead = 0 if last and self.own_only else len(followed)
+            updates: dict[str, Change] = {
+                name: -self.scales[name].lr * learners[name].update(*seen)
+                for name, seen in self._seen(now, ahead, step).items()
+            }
+            if not (last and self.own_only):
+                now = now.stepped(updates, followed, then=0 if last else self.sent_back)
+        own = {}
+        for name, parameter in now.parameters.items():
+            weight = parameter.weight.plus(updates[name]) if self.own_only else parameter.weight
+            earlier = before.parameters[name]
+            own[name] = weight.moved(before.source(earlier, self.probe), earlier.weight).rms()
+            self._note_sums(name, updates[name].sizes)
+        return own, before, None if self.own_only else now
 
-    def _learner(self, start: Network, name: str) -> Learner | RowLearner:
+    def _sampled_own(self, start: Network) -> dict[str, float]:
+        """Own sizes from some rows of every layer."""
+        own = {}
+        for name, seen in self._seen(start, 0, 1).items():
+            update = -self.scales[name].lr * sampled(self._source(start, name), *seen)
+            own[name] = update.size(start.source(start.parameters[name], self.probe))
+            self._note_sums(name, update.sizes)
+        return own
+
+    def _source(self, start: Network, name: str) -> Source:
         rule, weight = self.trial.problem.rule, start.parameters[name].weight
-        values = {**numbers_of(self.trial), **self.scales[name].dampings}
-        coordinates = Coordinates(Span(weight.rows), Span(weight.columns), self.steps)
-        kind = Learner if path_of(rule) is Path.CORE else RowLearner
-        return kind(rule, values, coordinates)
+        values = {**numbers_of(self.trial), **self.scales[name].scaled}
+        return Source(
+            rule, values, Coordinates(Span(weight.rows), Span(weight.columns), self.steps)
+        )
 
-    def _updates(
-        self, now: Network, learners: Mapping[str, Learner | RowLearner], then: int, step: int
-    ) -> dict[str, Change]:
-        """-lr * rule for every parameter."""
+    def _seen(self, now: Network, then: int, step: int) -> dict[str, tuple[Any, ...]]:
+        """What a learner of every parameter sees: D, H, F, W and the nodes to watch."""
         sampled = self.trial.problem.sampled_fisher
         n = self.trial.data.samples
         samples = [*self.train, *self.train] if sampled else list(self.train)
         deltas = now.backward(self._cotangents(now.output[:, :n], step), samples, then)
-        updates: dict[str, Change] = {}
-        watched = frozenset(x for terms in self.damped.values() for x in terms)
+        seen = {}
         for name, parameter in now.parameters.items():
             delta = deltas[parameter.layer.position - 1]
             fisher = delta.pick(range(n, 2 * n)) if sampled else None
             h = now.source(parameter, self.train)
-            update = learners[name].update(delta.pick(range(n)), h, fisher, watched)
-            updates[name] = -self.scales[name].lr * update
-        return updates
+            seen[name] = delta.pick(range(n)), h, fisher, parameter.weight, self.watched
+        return seen
 
-    def _note_sums(self, updates: Mapping[str, Change]) -> None:
-        """Sizes of both terms of damped sums, known once the updates were applied."""
-        for name, update in updates.items():
-            for total, (other, damping) in self.damped.items():
-                self.sums[name, total] = update.sizes[other], update.sizes[damping]
+    def _note_sums(self, name: str, sizes: Mapping[Node, float]) -> None:
+        """Sizes of both terms of damped sums, known once an update was applied."""
+        for total, (other, damping) in self.damped.items():
+            self.sums[name, total] = sizes[other], sizes[damping]
 
     def _cotangents(self, f: Tensor, step: int) -> Tensor:
         """Of the training samples, (classes, n), beside those of sampled targets if asked for."""
@@ -170,23 +253,19 @@ class _Run:
         generator = torch.Generator().manual_seed(self.seed * 2**20 + step)
         return torch.cat([own, sampled_cotangents(f.T, kind, generator).T], dim=1)
 
-    def sizes(self, before: Network, after: Network) -> dict[str, Sizes]:
-        """Init, own and feature of every layer."""
-        sizes = {}
-        for name, parameter in after.parameters.items():
-            position = parameter.layer.position
-            h = before.h[position].pick(self.probe)
-            earlier = before.parameters[name].weight
-            since = len(earlier.updates)
-            moved = parameter.weight.moved(before.source(parameter, self.probe), since)
-            if parameter.layer.is_bias:
-                init = earlier.ask(before.one.pick([0])).rms() if since else parameter.scales.std
-            elif position == before.setting.depth and not since:
-                init = self._readout(before)
-            else:
-                init = h.rms()
-            sizes[name] = Sizes(init, moved.rms(), (after.h[position] - h).rms())
-        return sizes
+    def _init(self, before: Network, name: str) -> float:
+        """RMS of h before the steps that are measured, or of a bias.
+
+        At initialisation that is a bias's standard deviation, and of f it is over many readouts.
+        """
+        parameter, at_start = before.parameters[name], self.first == 1
+        position = parameter.layer.position
+        if parameter.layer.is_bias:
+            source = before.one.pick([0])
+            return parameter.scales.std if at_start else parameter.weight.ask(source).rms()
+        if position == before.setting.depth and at_start:
+            return self._readout(before)
+        return before.h[position].pick(self.probe).rms()
 
     def _readout(self, before: Network) -> float:
         """RMS of f over independent draws of the readout, the network's own first."""
@@ -202,6 +281,6 @@ class _Run:
         zero = EIGENVALUE_ZERO * float(overlaps.diagonal().max())
         k, _ = triangular_root(overlaps, zero, h.count)
         z = torch.empty((READOUTS - 1) * f.axis.side, len(k), dtype=torch.float64)
-        Stream(self.seed, (self.width, len(before.setting.layers))).fill_(z, 0)
+        self.stream.at(len(before.setting.layers)).fill_(z, 0)
         others = output.scales.std**2 * float((z @ k).square().sum()) / f.axis.side / f.count
         return math.sqrt((total + others + (READOUTS - 1) * offset) / READOUTS)

@@ -125,11 +125,11 @@ def network(
     inputs: Tensor,
     classes: int,
     width: int,
-    seed: int,
+    stream: Stream,
     streaming: Streaming,
     then: int = 0,
 ) -> Network:
-    """A network at the start, on inputs (features, samples).
+    """A network at the start, on inputs (features, samples); ``stream`` draws its weights.
 
     ``then``: how many cotangents will be sent back next.
     """
@@ -149,8 +149,8 @@ def network(
             if layer.position != position:
                 continue
             below = one.axis if layer.is_bias else axes[position - 1]
-            stream = Stream(seed, (width, index))
-            initial = ImplicitGaussian.between(axis, below, scales[layer.name].std, stream)
+            drawn = scales[layer.name].std, stream.at(index)
+            initial = ImplicitGaussian.between(axis, below, *drawn)
             p = Parameter(layer, Weight(initial), scales[layer.name])
             x = one if layer.is_bias else p.multiplier * h[-1]
             hint = 0 if layer.is_bias or position == 1 else then

@@ -51,6 +51,10 @@ class Stream:
         for start in range(0, len(out), ROWS):
             _fill_(out[start : start + ROWS], self._generator((first + start) // ROWS))
 
+    def chi_square(self, degrees: int) -> float:
+        """A number with the law of a sum of so many squared normal ones."""
+        return float(self._generator(0).chisquare(degrees)) if degrees > 0 else 0.0
+
     def _generator(self, block: int) -> np.random.Generator:
         sequence = np.random.SeedSequence(self.seed, spawn_key=(*self.path, block))
         return np.random.Generator(np.random.SFC64(sequence))

@@ -62,12 +62,12 @@ def products_of(pairs: Sequence[tuple[Atom, Atom]]) -> list[Product]:
 
 def sums(axis: Axis, products: Sequence[Product]) -> list[Tensor]:
     """Every product, (left columns, right columns), summed over all neurons of the axis."""
-    return added(_run(axis, partial(_sums, axis, tuple(products))))
+    return added(run(axis, partial(_sums, axis, tuple(products))))
 
 
 def values(axis: Axis, x: Columns) -> Tensor:
     """The numbers themselves, (side, count), in the dtype of the axis."""
-    return torch.cat(list(_run(axis, partial(_values, axis, x))))
+    return torch.cat(list(run(axis, partial(_values, axis, x))))
 
 
 def workers_share_memory(workers: int) -> bool:
@@ -91,7 +91,8 @@ def added(parts: Iterable[list[Tensor]]) -> list[Tensor]:
     return functools.reduce(lambda x, y: [*map(torch.add, x, y)], parts)
 
 
-def _run(axis: Axis, task: Callable[[slice], T]) -> Iterator[T]:
+def run(axis: Axis, task: Callable[[slice], T]) -> Iterator[T]:
+    """What a task makes of slices of the neurons of an axis, in order."""
     least = max(axis.streaming.task, -(-axis.side // MOST_TASKS))
     slices = list(pieces(slice(0, axis.side), least, axis.streaming.chunk))
     return mapped(task, slices, axis.streaming.workers)
@@ -109,11 +110,16 @@ def pieces(rows: slice, least: int, unit: int) -> Iterator[slice]:
     return (slice(i, min(i + step, rows.stop)) for i in range(rows.start, rows.stop, step))
 
 
-def _sums(axis: Axis, products: Sequence[Product], rows: slice) -> list[Tensor]:
-    totals = [np.zeros((_count(p.left), _count(p.right))) for p in products]
+def chunks(axis: Axis, rows: slice) -> Iterator[Chunk]:
+    """Chunks of some neurons, one at a time: each writes where the one before it did."""
     workspace = Workspace()
     for piece in pieces(rows, 1, axis.streaming.chunk):
-        chunk = Chunk(axis, piece, workspace)
+        yield Chunk(axis, piece, workspace)
+
+
+def _sums(axis: Axis, products: Sequence[Product], rows: slice) -> list[Tensor]:
+    totals = [np.zeros((_count(p.left), _count(p.right))) for p in products]
+    for chunk in chunks(axis, rows):
         for total, product in zip(totals, products, strict=True):
             left = chunk.beside(product.left)
             right = left if product.right == product.left else chunk.beside(product.right)
@@ -122,9 +128,7 @@ def _sums(axis: Axis, products: Sequence[Product], rows: slice) -> list[Tensor]:
 
 
 def _values(axis: Axis, x: Columns, rows: slice) -> Tensor:
-    workspace = Workspace()
-    chunks = pieces(rows, 1, axis.streaming.chunk)
-    return torch.cat([Chunk(axis, piece, workspace).columns(x).clone() for piece in chunks])
+    return torch.cat([chunk.columns(x).clone() for chunk in chunks(axis, rows)])
 
 
 def _count(atoms: Sequence[Atom]) -> int:

@@ -8,23 +8,29 @@ matrices of D and H, and is told the true lengths of the sides, on which traces,
 fan_in and fan_out depend. The core X is dW.
 
 Bases grow from step to step and old coordinates stay valid, so moving averages need nothing more.
+Of the weights a rule may ask the norm and the root mean square, and add a multiple of them to the
+update (weight.py).
 
 Not covered: rules that look at entries (rows.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from empirical.measure import sizes_recorder
-from empirical.numbers import LayerTensors, State, evaluate
+from empirical.numbers import LayerTensors, State, Update, evaluate_nodes
+from empirical.values import Entries, Outer, Value
+from empirical.values import LowRank as Core
 from empirical.wide.columns import Columns
 from empirical.wide.implicit import Span
-from empirical.wide.weight import LowRank
+from empirical.wide.paths import is_weight_size, parts
+from empirical.wide.weight import Change, Decayed, LowRank, Weight
 from scaling.language import Node
 from scaling.rule import Rule
 
@@ -61,28 +67,60 @@ class Coordinates:
 
 
 @dataclass(frozen=True, eq=False)
-class Learner:
-    """A rule at work on one layer: its numbers, its memory, and the spans of the data so far."""
+class Source:
+    """A rule on one layer: its numbers, its memory, and the spans of the data so far."""
 
     rule: Rule
     values: Mapping[str, float]
     coordinates: Coordinates
     state: State = field(default_factory=State)
 
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """A rule at work on one layer."""
+
+    source: Source
+
     def update(
         self,
         d: Columns,
         h: Columns,
-        fisher: Columns | None = None,
+        fisher: Columns | None,
+        weight: Weight,
         watched: frozenset[Node] = frozenset(),
-    ) -> LowRank:
+    ) -> Change:
         """The update, without learning rate and sign, from cotangents and inputs of a batch.
 
         Of nodes that are ``watched`` the sizes come with it: RMS entry, spectral norm if square.
         """
         sizes: dict[Node, float] = {}
-        layer = self.coordinates.of(d, h, fisher)
-        update = evaluate(self.rule, layer, self.values, self.state, sizes_recorder(sizes, watched))
+        terms = parts(self.source.rule.expression).terms
+        known = sizes_of_weights(terms, weight.norm, (d.axis.side, h.axis.side))
+        source = self.source
+        layer = source.coordinates.of(d, h, fisher)
+        record = sizes_recorder(sizes, watched)
+        found = evaluate_nodes(terms, layer, source.values, source.state, record, known)
+        for node, value in known.items():
+            record(node, value)
+        assert isinstance(found[0], Entries | Outer | Core), "the path refuses other updates"
+        update = Update(found[0])
         x, y = update.factors or (update.dense(), torch.eye(len(layer.H), dtype=torch.float64))
-        left, right = self.coordinates.left.basis, self.coordinates.right.basis
-        return LowRank(left @ x[: left.count], right @ y[: right.count], sizes)
+        left, right = source.coordinates.left.basis, source.coordinates.right.basis
+        low = LowRank(left @ x[: left.count], right @ y[: right.count], sizes)
+        if len(found) == 1:
+            return low
+        assert isinstance(found[1], Entries), "a number times the weights"
+        return Decayed(low, float(found[1].x), weight)
+
+
+def sizes_of_weights(
+    nodes: Sequence[Node], norm: Callable[[], float], sides: tuple[int, int]
+) -> dict[Node, Value]:
+    """norm(W) and rms(W) of weights (fan_out, fan_in), as far as these nodes ask for them."""
+    asked = {part for node in nodes for part in node.walk() if is_weight_size(part)}
+    if not asked:
+        return {}
+    known = torch.tensor(norm(), dtype=torch.float64)
+    mean = known / math.sqrt(math.prod(sides))
+    return {node: Entries(known if node.function == "norm" else mean) for node in asked}

@@ -1,0 +1,229 @@
+"""A claim: a statement of the paper, the check that may fail it, and a falsehood that must fail.
+
+    Finding     one line: what was asked, what is predicted, what was found, and the verdict
+    Evidence    the findings of one check, with notes and what its figures show
+    Claim       statement, reference, ``check`` and ``control``
+    Group       the claims under one heading, as numbered in the issue that asked for them
+
+Claim.  A claim is defined once and run three ways (command line, tests, notebook). ``check`` gives
+the gravest verdict of its findings. ``control`` plants falsehoods in the same measurement (a wrong
+exponent, a wrong formula, a missing ingredient): if any of them is agreed to, the check is void,
+and the claim is reported as inconclusive whatever it found.
+
+Not covered: what the paper argues by citation, and its accuracies on data sets that do not ship.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from empirical.verdict import Verdict, overall
+from scaling.render import Format, Table, render
+
+if TYPE_CHECKING:
+    from empirical.claims.context import Context
+
+PAPER = "arXiv 2312.12226"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Predicted | measured [interval] | verdict; symbolic results leave the interval empty."""
+
+    subject: str
+    predicted: Any
+    """A sympy expression or text."""
+    measured: str
+    interval: str
+    verdict: Verdict
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one line of a figure; ``low`` and ``high`` bound the bars, if there are any."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a figure shows, as numbers: drawn, stored and drawn again by figures.py."""
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    curves: tuple[Curve, ...]
+    log_y: bool = True
+
+    def _repr_png_(self) -> bytes:
+        from empirical.claims.figures import draw  # draws what is declared here
+
+        return draw(self)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a check found."""
+
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """Contradict beats crossover beats inconclusive beats agree."""
+        return overall(finding.verdict for finding in self.findings)
+
+    @property
+    def refutes_all(self) -> bool:
+        """Whether no finding was agreed to: what a negative control must show."""
+        return all(finding.verdict is not Verdict.agree for finding in self.findings)
+
+    @property
+    def table(self) -> Table:
+        """All findings as a table."""
+        return self.table_titled("evidence")
+
+    def table_titled(self, title: str) -> Table:
+        """All findings as a table under a title; reasons of verdicts are notes."""
+        rows = tuple(
+            (f.subject, f.predicted, f.measured, f.interval, str(f.verdict)) for f in self.findings
+        )
+        reasons = (f"{f.verdict}, {f.subject}: {f.note}" for f in self.findings if f.note)
+        columns = ("", "predicted", "measured", "interval", "verdict")
+        return Table(title, columns, rows, (*dict.fromkeys(reasons), *self.notes))
+
+    def _repr_html_(self) -> str:
+        return "".join(render(table, Format.HTML) for table in (self.table, *self.tables))
+
+    def _repr_markdown_(self) -> str:
+        tables = (self.table, *self.tables)
+        return "\n\n".join(render(table, Format.MARKDOWN) for table in tables)
+
+    def __str__(self) -> str:
+        return "\n\n".join(str(table) for table in (self.table, *self.tables))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper.
+
+    Args:
+        id: the number of its group and a letter, "4b".
+        title: one line.
+        statement: what the paper says, in our words.
+        reference: where it says so; "text not read" where only code, captions or secondary
+            sources could be.
+        check: derives and measures.
+        control: the same measurement with planted falsehoods, none of which may be agreed to.
+    """
+
+    id: str
+    title: str
+    statement: str
+    reference: str
+    check: Callable[[Context], Evidence]
+    control: Callable[[Context], Evidence]
+
+    @property
+    def group(self) -> int:
+        """The number of its group."""
+        return int(self.id.rstrip("abcdefghijklmnopqrstuvwxyz"))
+
+    def run(self, context: Context) -> Result:
+        """Check and control."""
+        start = time.perf_counter()
+        evidence, control = self.check(context), self.control(context)
+        return Result(self, evidence, control, time.perf_counter() - start)
+
+    def _repr_markdown_(self) -> str:
+        return f"**{self.id}. {self.title}.** {self.statement} ({self.reference})"
+
+    def _repr_html_(self) -> str:
+        head = html.escape(f"{self.id}. {self.title}.")
+        return f"<p><b>{head}</b> {html.escape(f'{self.statement} ({self.reference})')}</p>"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A claim that was run."""
+
+    claim: Claim
+    evidence: Evidence
+    control: Evidence
+    seconds: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """That of the evidence; without a control that fails, no verdict better than open."""
+        if self.control.refutes_all:
+            return self.evidence.verdict
+        return overall([self.evidence.verdict, Verdict.inconclusive])
+
+    @property
+    def control_text(self) -> str:
+        """How many of the planted falsehoods were refused."""
+        findings = self.control.findings
+        refused = sum(f.verdict is not Verdict.agree for f in findings)
+        return f"{refused} of {len(findings)} refused"
+
+    @property
+    def reason(self) -> str:
+        """Why the verdict is not agree, in one line; empty if it is."""
+        if not self.control.refutes_all:
+            agreed = next(f for f in self.control.findings if f.verdict is Verdict.agree)
+            return f"the control agreed to {agreed.subject}: {agreed.predicted}"
+        grave = [f for f in self.evidence.findings if f.verdict is self.verdict]
+        if self.verdict is Verdict.agree:
+            return ""
+        first, more = grave[0], len(grave) - 1
+        found = f"{first.subject}: predicted {first.predicted}, measured {first.measured}"
+        found += f" {first.interval}" if first.interval else ""
+        found += f" ({first.note})" if first.note else ""
+        return found + (f"; and {more} more" if more else "")
+
+    def _repr_html_(self) -> str:
+        title = f"{self.claim.id}. {self.claim.title}: {self.verdict}"
+        shown = (self.evidence.table_titled(title), *self.evidence.tables)
+        control = self.control.table_titled("negative control: must not be agreed to")
+        return (
+            self.claim._repr_html_()
+            + "".join(render(table, Format.HTML) for table in shown)
+            + f"<details><summary>control: {self.control_text}</summary>"
+            + render(control, Format.HTML)
+            + "</details>"
+            + "".join(_image(figure) for figure in self.evidence.figures)
+        )
+
+    def _repr_markdown_(self) -> str:
+        title = f"{self.claim.id}: {self.verdict}; control: {self.control_text}"
+        shown = (self.evidence.table_titled(title), *self.evidence.tables)
+        tables = "\n\n".join(render(table, Format.MARKDOWN) for table in shown)
+        return f"{self.claim._repr_markdown_()}\n\n{tables}"
+
+
+def _image(figure: Figure) -> str:
+    text = base64.b64encode(figure._repr_png_()).decode()
+    name = html.escape(figure.title)
+    return f'<img alt="{name}" src="data:image/png;base64,{text}">'
+
+
+@dataclass(frozen=True)
+class Group:
+    """Claims under one heading."""
+
+    number: int
+    title: str
+    claims: tuple[Claim, ...]

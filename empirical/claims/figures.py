@@ -1,0 +1,126 @@
+"""Figures of claims, drawn from numbers that were stored: nothing is measured to draw them again.
+
+`draw` makes a PNG of a `Figure`; `redraw` makes those of a folder that `report.write` filled.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from empirical.claims.claim import Curve, Figure
+from empirical.plots import COLOURS, MARKERS
+from empirical.store import write_atomically
+from scaling.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FIGURES = "figures.json"
+
+
+def draw(figure: Figure) -> bytes:
+    """A PNG: one panel, x logarithmic to base 2, bars where a curve has bounds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(6.4, 4.2), layout="constrained")
+    FigureCanvasAgg(canvas)
+    panel = canvas.subplots()
+    for i, curve in enumerate(figure.curves):
+        _curve(panel, curve, i)
+    panel.set_xscale("log", base=2)
+    if figure.log_y and all(y > 0 for curve in figure.curves for y in curve.y):
+        panel.set_yscale("log")
+    panel.set_xlabel(figure.x_label)
+    panel.set_ylabel(figure.y_label)
+    panel.set_title(figure.title, fontsize=10)
+    panel.grid(alpha=0.25)
+    panel.legend(fontsize=7)
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _curve(panel: Axes, curve: Curve, i: int) -> None:
+    style: dict[str, Any] = {
+        "color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "ms": 4, "lw": 1,
+        "ls": "-" if i < len(COLOURS) else "--", "label": curve.label,
+    }  # fmt: skip
+    if curve.low and curve.high:
+        y = np.array(curve.y)
+        bars = np.maximum([y - np.array(curve.low), np.array(curve.high) - y], 0)
+        panel.errorbar(curve.x, curve.y, yerr=bars, capsize=2, **style)
+    else:
+        panel.plot(curve.x, curve.y, **style)
+
+
+def file_name(figure: Figure) -> str:
+    """The name of its file, without ending."""
+    return re.sub(r"\W+", "_", figure.name).strip("_")
+
+
+def as_json(figure: Figure) -> dict[str, Any]:
+    """A figure as plain numbers."""
+    curves = [
+        {"label": c.label, "x": c.x, "y": c.y, "low": c.low, "high": c.high} for c in figure.curves
+    ]
+    return {
+        "name": figure.name,
+        "title": figure.title,
+        "x_label": figure.x_label,
+        "y_label": figure.y_label,
+        "log_y": figure.log_y,
+        "curves": curves,
+    }
+
+
+def from_json(record: dict[str, Any]) -> Figure:
+    """The inverse of `as_json`."""
+    curves = tuple(
+        Curve(c["label"], *(tuple(c[k]) for k in ("x", "y", "low", "high")))
+        for c in record["curves"]
+    )
+    name, title, x_label, y_label = (record[k] for k in ("name", "title", "x_label", "y_label"))
+    return Figure(name, title, x_label, y_label, curves, record["log_y"])
+
+
+def write(figures: list[Figure], folder: Path) -> None:
+    """The pictures, and the numbers that they are drawn from; figures of other runs are kept."""
+    path, known = folder / FIGURES, {}
+    if path.exists():
+        known = {figure.name: figure for figure in _read(path)}
+    known |= {figure.name: figure for figure in figures}
+    text = json.dumps([as_json(figure) for figure in known.values()], indent=1)
+    write_atomically(path, text.encode())
+    redraw(folder)
+
+
+def redraw(folder: Path) -> list[Path]:
+    """Draw every figure of a folder again, from its stored numbers.
+
+    Raises:
+        InvalidInput: if the folder has none, or they cannot be read.
+    """
+    written = []
+    for figure in _read(folder / FIGURES):
+        path = folder / f"{file_name(figure)}.png"
+        write_atomically(path, draw(figure))
+        written.append(path)
+    return written
+
+
+def _read(path: Path) -> list[Figure]:
+    try:
+        return [from_json(record) for record in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            f"{path}, which holds no figures ({type(error).__name__}: {error})",
+            f"{FIGURES} as `scaling claims --out` writes it",
+            "run `scaling claims --out` into that folder again: finished cells are not repeated",
+        ) from None

@@ -1,0 +1,180 @@
+"""Group 9: the best learning rate stays put across widths under muP, and drifts under SP.
+
+For every family, optimizer and parametrization: log2 of the best rate against log2 of the width,
+its drift with an interval, and the three measures of `empirical.transfer`. muP and SP coincide at
+the narrowest width, so they differ in the scaling alone.
+
+A drift is taken to be none if its interval lies within 1/4 of zero, half of 1/2, the smallest step
+between a rule's own exponents; SP is said to drift if its interval lies outside of that.
+
+What to expect of SP is not obvious. For K-FAC and FOOF at e = 1 the rates of the lazy
+parametrization do not scale (group 5), so that one step names no reason for a drift; for Shampoo
+those of the hidden and the output layer would have to fall as M^(-1/2).
+"""
+
+from __future__ import annotations
+
+import math
+
+from empirical.claims.claim import PAPER, Claim, Curve, Evidence, Figure, Finding, Group
+from empirical.claims.context import Context
+from empirical.claims.families import families, swept
+from empirical.sweep import Axis, Parametrization
+from empirical.transfer import Interval, Losses, Transfer, parametrization_penalty, transfer
+from empirical.verdict import Verdict
+from scaling.render import Table
+
+MARGIN = 0.25
+MUP, SP = Parametrization.mup, Parametrization.sp
+
+
+def interval_finding(
+    subject: str, found: Interval, predicted: float, edge: tuple[int, ...]
+) -> Finding:
+    """A drift beside the predicted one; open where a best rate lies at the edge of the grid."""
+    verdict = found.judge(predicted, MARGIN)
+    note = ""
+    if edge:
+        verdict = Verdict.inconclusive
+        note = f"the best value lies at the edge of the grid at width {', '.join(map(str, edge))}"
+    shown = f"[{found.low:+.3f}, {found.high:+.3f}]"
+    return Finding(subject, f"{predicted:g}", f"{found.value:+.3f}", shown, verdict, note)
+
+
+def moves(subject: str, found: Interval, edge: tuple[int, ...]) -> Finding:
+    """That a drift is none of zero: the verdict on zero, turned round."""
+    of_zero = found.judge(0.0, MARGIN)
+    opposite = {Verdict.agree: Verdict.contradict, Verdict.contradict: Verdict.agree}
+    shown = f"[{found.low:+.3f}, {found.high:+.3f}]"
+    verdict, note = opposite.get(of_zero, of_zero), ""
+    if edge:
+        verdict = Verdict.inconclusive
+        note = f"the best value lies at the edge of the grid at width {', '.join(map(str, edge))}"
+    elif verdict is Verdict.contradict:
+        note = "the best value stays put under SP too"
+    return Finding(
+        subject, f"not 0 (beyond {MARGIN:g})", f"{found.value:+.3f}", shown, verdict, note
+    )
+
+
+def measures(title: str, rows: list[tuple[str, Transfer]], penalties: list[str]) -> Table:
+    """The three measures, one row a sweep."""
+    shown = tuple(
+        (
+            label, str(t.drift), f"{t.residual:.2f}", str(t.miss), percent(t.excess),
+            f"{t.tolerance:.2f}", percent(t.penalty),
+        )
+        for label, t in rows
+    )  # fmt: skip
+    columns = (
+        "", "drift per doubling", "residual of the law", "miss when extrapolated",
+        "its loss excess", "doublings within 5 %", "penalty of the narrowest's",
+    )  # fmt: skip
+    notes = ("drift, residual, miss and tolerance in doublings of the value; see transfer.py",)
+    return Table(title, columns, shown, (*notes, *penalties))
+
+
+def percent(x: Interval) -> str:
+    """A relative loss."""
+    return f"{100 * x.value:.0f} % [{100 * x.low:.0f}, {100 * x.high:.0f}]"
+
+
+def loss_figure(name: str, title: str, losses: Losses, x_label: str) -> Figure:
+    """Loss against the swept value, one curve a width."""
+    mean = losses.logs.mean(axis=1)
+    x = tuple(2.0**v for v in losses.rates)
+    curves = tuple(
+        Curve(f"M = {width}", x, tuple(math.exp(y) for y in row))
+        for width, row in zip(losses.widths, mean, strict=True)
+    )
+    return Figure(name, title, x_label, "training loss", curves)
+
+
+def evidence(context: Context, rule: str, axis: Axis, p: Parametrization) -> Evidence:
+    """The drift under one parametrization, over all families; measures of both beside it."""
+    found: list[Finding] = []
+    rows: list[tuple[str, Transfer]] = []
+    penalties: list[str] = []
+    figures: list[Figure] = []
+    for row in families(context):
+        losses = {q: swept(context, row, rule, q, axis) for q in (MUP, SP)}
+        results = {q: transfer(table, context.seed) for q, table in losses.items()}
+        rows += [(f"{row.name}, {rule}, {q}", result) for q, result in results.items()]
+        subject = f"{row.name}, {rule}, {p}: drift of the best {axis}"
+        shown = results[p]
+        if p is MUP:
+            found.append(interval_finding(subject, shown.drift, 0.0, shown.at_edge))
+        else:
+            found.append(moves(subject, shown.drift, shown.at_edge))
+        label = f"{row.name}, {rule}, {p}"
+        figures.append(loss_figure(f"{axis}_{row.name}_{rule}_{p}", label, losses[p], str(axis)))
+        at_widest = parametrization_penalty(losses[MUP], losses[SP], context.seed)
+        limit = parametrization_penalty(losses[MUP], losses[SP], context.seed, limit=True)
+        penalties.append(
+            f"{row.name}, {rule}: lowest loss of SP over that of muP, minus one: "
+            f"{percent(at_widest)} at the widest, {percent(limit)} in the limit"
+        )
+    table = measures(f"transfer of the {axis}: {rule}", rows, penalties)
+    return Evidence(tuple(found), (), (table,), tuple(figures))
+
+
+def control(context: Context, rule: str, axis: Axis, p: Parametrization) -> Evidence:
+    """Of muP: that the best value goes with the width, or with its inverse. Of SP: that muP drifts.
+
+    Where muP does not hold the best value in place, saying that SP does not either means nothing,
+    and the second control then voids the claim.
+    """
+    found = []
+    for row in families(context):
+        result = transfer(swept(context, row, rule, MUP, axis), context.seed)
+        subject = f"{row.name}, {rule}, mup: drift of the best {axis}"
+        if p is MUP:
+            for planted in (-1.0, 1.0):
+                found.append(interval_finding(subject, result.drift, planted, ()))
+        else:
+            found.append(moves(subject, result.drift, ()))
+    return Evidence(tuple(found))
+
+
+def claim(id: str, rule: str, axis: Axis, p: Parametrization, texts: tuple[str, str, str]) -> Claim:
+    """``texts``: title, statement, reference."""
+    return Claim(
+        id,
+        *texts,
+        lambda context: evidence(context, rule, axis, p),
+        lambda context: control(context, rule, axis, p),
+    )
+
+
+_WHERE = f"{PAPER}, figures of learning-rate transfer (captions read); no interval is given there"
+_NAMES = {"kfac": "K-FAC", "foof": "FOOF", "shampoo": "Shampoo"}
+_STAYS = tuple(
+    claim(
+        f"9{letter}",
+        rule,
+        Axis.rate,
+        MUP,
+        (
+            f"the learning rate of {name} transfers under muP",
+            f"Trained with {name} under muP, the best learning rate is the same at every width.",
+            _WHERE,
+        ),
+    )
+    for letter, (rule, name) in zip("abc", _NAMES.items(), strict=True)
+)
+_DRIFTS = tuple(
+    claim(
+        f"9{letter}",
+        rule,
+        Axis.rate,
+        SP,
+        (
+            f"the learning rate of {name} drifts under SP",
+            f"Trained with {name} under the standard parametrization, the best learning rate "
+            "moves with the width.",
+            _WHERE,
+        ),
+    )
+    for letter, (rule, name) in zip("def", _NAMES.items(), strict=True)
+)
+GROUP = Group(9, "learning-rate transfer", (*_STAYS, *_DRIFTS))

@@ -1,0 +1,155 @@
+"""Values that see the whole of a layer: how they are made, and what a tile has of them.
+
+    Product    U V^T        orth(G), (B + rho*I)**(-1) @ G: a small core between bases of the data
+    Cut        diagonal blocks of Q S Q^T + off (I - Q Q^T)        diag(A), block(L, size)
+    Plain      a number, a row or a column                         norm(A), norm(W), row_mean(G*G)
+
+Claim.  The numeric interpreter reads the largest such parts of a rule on coordinates, as in
+update.py; bases of the data then turn coordinates into numbers on a side, of all its neurons or of
+as many as are needed (`Form`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from torch import Tensor
+
+from empirical.basis import Basis
+from empirical.measure import size_of
+from empirical.numbers import evaluate_nodes
+from empirical.spectral import Square
+from empirical.values import Entries, Rectangular, Value
+from empirical.wide.columns import Columns
+from empirical.wide.paths import block_size, has_matrix, is_cut, parts, spans, spectral_nodes
+from empirical.wide.update import Source, sizes_of_weights
+from empirical.wide.weight import Weight
+from scaling.language import Node
+from scaling.shapes import Dim, Shape
+
+
+class Whole(Protocol):
+    """A value of the layer that sees beyond a tile."""
+
+    def part(self, rows: slice, columns: slice) -> Value:
+        """What a tile has of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """u v^T, (rows, k) and (columns, k)."""
+
+    u: Tensor
+    v: Tensor
+
+    @classmethod
+    def of(cls, shape: Shape, sides: Mapping[Dim, Tensor]) -> Product:
+        """From factors on the sides of a layer."""
+        rows, cols = shape.dims
+        return cls(sides[rows], sides[cols])
+
+    def part(self, rows: slice, columns: slice) -> Value:
+        """The tile."""
+        return Entries(self.u[rows] @ self.v[columns].T)
+
+
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """A number, a row or a column."""
+
+    x: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, sides: Mapping[Dim, Tensor]) -> Plain:
+        """The same, whatever the sides."""
+        return cls(x)
+
+    def part(self, rows: slice, columns: slice) -> Value:
+        """The part that belongs to a tile."""
+        return Entries(self.x[rows, columns] if self.x.ndim else self.x)
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """The diagonal blocks of Q core Q^T + off (I - Q Q^T), for Q (side, rank)."""
+
+    q: Tensor
+    core: Tensor
+    off: Tensor
+    size: int
+
+    @classmethod
+    def of(
+        cls, side: Dim, core: Tensor, off: Tensor, size: int, sides: Mapping[Dim, Tensor]
+    ) -> Cut:
+        """From a basis on one side of a layer."""
+        return cls(sides[side], core, off, size)
+
+    def part(self, rows: slice, columns: slice) -> Value:
+        """The blocks of a tile."""
+        q = self.q[rows]
+        basis = Basis(len(q), q.dtype, q.double(), orthonormal=True)
+        return Square(basis, self.core, self.off).blocks(self.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """How a whole value is made of columns on the sides of a layer, which may be made in parts."""
+
+    columns: Mapping[Dim, Columns]
+    make: Callable[[Mapping[Dim, Tensor]], Whole]
+
+
+def forms_of(
+    source: Source,
+    d: Columns,
+    h: Columns,
+    fisher: Columns | None,
+    weight: Weight,
+    watched: frozenset[Node],
+    sizes: dict[Node, float],
+) -> dict[Node, Form]:
+    """Values that follow from Gram matrices and the weights; sizes of watched ones too."""
+    nodes = spectral_nodes(parts(source.rule.expression).terms)
+    asked = [node.argument if is_cut(node) else node for node in nodes]
+    asked += [n for n in watched if n not in asked and spans(n) and has_matrix(n)]
+    if not asked:
+        return {}
+    known = sizes_of_weights(asked, weight.norm, (d.axis.side, h.axis.side))
+    layer = source.coordinates.of(d, h, fisher)
+    found = evaluate_nodes(asked, layer, source.values, source.state, known=known)
+    for node, value in zip(asked, found, strict=True):
+        if node in watched:
+            sizes[node] = size_of(node, value)
+    return {node: _form(source, node, value) for node, value in zip(nodes, found, strict=False)}
+
+
+def _form(source: Source, node: Node, value: Value) -> Form:
+    rows, cols = node.shape.dims
+    if node.shape.is_scalar:
+        return Form({}, partial(Plain.of, entries(value).reshape(())))
+    if isinstance(value, Square):
+        q = _columns(source, rows, value.basis)
+        core = value.core[: q.count, : q.count]
+        make = partial(Cut.of, rows, core, value.off, block_size(node))
+        return Form({rows: q}, make)
+    assert isinstance(value, Rectangular), "coordinates have no blocks, and nothing rotated"
+    low = value.low_rank()
+    u, v = _columns(source, rows, low.left), _columns(source, cols, low.right)
+    factors = {rows: u @ low.core[: u.count, : v.count], cols: v}
+    return Form(factors, partial(Product.of, node.shape))
+
+
+def _columns(source: Source, side: Dim, basis: Basis) -> Columns:
+    """A basis in coordinates as columns of the side itself, (side, rank)."""
+    span = source.coordinates.left if side is Dim.FAN_OUT else source.coordinates.right
+    return span.basis if basis.is_whole else span.basis @ basis.q[: span.basis.count]
+
+
+def entries(value: Value) -> Tensor:
+    """The tensor of a value that has entries."""
+    assert isinstance(value, Rectangular), "no other values have entries here"
+    return value.dense()

@@ -1,0 +1,176 @@
+"""Own updates of rules that look at single entries, from a sample of rows: O(M) time and memory.
+
+    own^2 = mean over rows i and probe samples of (dW h)_i^2
+
+Claim.  Neurons are exchangeable: numbering them otherwise changes no law. So the first rows of a
+layer are a sample of its rows as good as any, and a mean over `paths.SAMPLED_ROWS` of them has the
+mean of all, with noise that does not grow with the width; a layer with no more rows is taken whole.
+The other side is summed over whole: it streams by in chunks, a tile (tiles.py) at a time, and
+nothing of it is held. That costs rows * M * n in place of M^2 n.
+
+The rows are also the same at every width: a network of a sample draws neuron i from a stream that
+its width does not name, so what the choice of rows adds to a size, it adds at all widths alike, and
+a slope over widths is as good as one of whole layers. (Every width has its own law; only draws at
+different widths are dependent, which whoever judges by whole seeds, as fit.py does, may ignore.)
+
+Not covered: sums over all rows (col_mean, norm, rms of what has entries), which take a whole sweep
+and are rows.py's; feature changes, which need every row; the second step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from empirical.wide.columns import Axis, Columns
+from empirical.wide.forms import Form, Plain, Whole, forms_of
+from empirical.wide.noise import ROWS
+from empirical.wide.passes import Chunk, added, chunks
+from empirical.wide.paths import SAMPLED_ROWS, block_unit, parts, sum_levels
+from empirical.wide.tiles import (
+    Seen,
+    Tally,
+    Tiles,
+    added_up,
+    finished,
+    moved,
+    number_on_tile,
+    precision,
+)
+from empirical.wide.update import Source
+from empirical.wide.weight import Weight
+from scaling.language import Call, Node
+from scaling.shapes import Dim
+
+
+def head(x: Columns, count: int) -> Tensor:
+    """What the first neurons hold, (count, x.count) or fewer."""
+    assert count <= ROWS, "a block of noise is drawn whole"
+    return _first_chunk(x.axis).columns(x)[:count].clone()
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Some rows of a layer, by chunks of its columns.
+
+    ``d`` (rows, n); ``forms`` with their part on the rows in ``left``; ``sums`` known so far.
+    """
+
+    terms: tuple[Node, ...]
+    values: Mapping[str, float]
+    sides: tuple[int, int]
+    unit: int
+    d: Tensor
+    h: Columns
+    forms: Mapping[Node, Form]
+    left: Mapping[Node, Mapping[Dim, Tensor]]
+    sums: Mapping[Node, Plain]
+
+    def tiles(self, chunk: Chunk) -> Tiles:
+        """The tiles of a chunk of columns."""
+        whole: dict[Node, Whole] = {**self.sums}
+        for node, form in self.forms.items():
+            sides = dict(self.left[node])
+            if Dim.FAN_IN in form.columns:
+                sides[Dim.FAN_IN] = chunk.columns(form.columns[Dim.FAN_IN])
+            whole[node] = form.make(sides)
+        seen = Seen(self.d, chunk.columns(self.h).to(self.d.dtype), whole)
+        return Tiles(self.terms, self.values, (seen,), self.sides, self.unit)
+
+    @property
+    def reads(self) -> list[Columns]:
+        """What it looks at of a chunk."""
+        return [self.h, *(x for f in self.forms.values() for x in f.columns.values())]
+
+    @property
+    def axis(self) -> Axis:
+        """The axis of columns."""
+        return self.h.axis
+
+
+def _moved(
+    strip: Strip, node: Node, x: Columns, watched: frozenset[Node], columns: slice
+) -> tuple[Tensor, Tally]:
+    """What some columns of dW contribute to dW x, on the rows of a strip."""
+    tally, everything = Tally(watched), slice(0, len(strip.d))
+    total = torch.zeros(len(strip.d), x.count, dtype=torch.float64)
+    for chunk in chunks(strip.axis, columns):
+        part, seen = moved(strip.tiles(chunk), node, chunk.columns(x), False, watched, everything)
+        total += part
+        tally.add(seen)
+    return total, tally
+
+
+def _sums(strip: Strip, nodes: Sequence[Call], columns: slice) -> list[Tensor]:
+    """What some columns contribute to sums along rows."""
+    everything = slice(0, len(strip.d))
+    return added(
+        added_up(strip.tiles(chunk), nodes, everything) for chunk in chunks(strip.axis, columns)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Some rows of the matrix scale * update + rate * weight."""
+
+    strip: Strip
+    update: Node
+    rate: float
+    weight: Weight
+    watched: frozenset[Node]
+    sizes: dict[Node, float] = field(default_factory=dict)
+    scale: float = 1.0
+
+    def __rmul__(self, c: float) -> Sample:
+        return replace(self, scale=c * self.scale, rate=c * self.rate)
+
+    def size(self, x: Columns) -> float:
+        """The root mean square entry of this matrix times x, over its rows."""
+        total, tally = torch.zeros(len(self.strip.d), x.count).double(), Tally(self.watched)
+        task = partial(_moved, self.strip, self.update, x, self.watched)
+        for part, seen in self.strip.axis.streamed(task, [*self.strip.reads, x]):
+            total += part
+            tally.add(seen)
+        self.sizes.update(tally.sizes())
+        total *= self.scale
+        if self.rate:
+            total += self.rate * head(self.weight @ x, len(total)).double()
+        return float(total.square().mean().sqrt())
+
+
+def sampled(
+    source: Source,
+    d: Columns,
+    h: Columns,
+    fisher: Columns | None,
+    weight: Weight,
+    watched: frozenset[Node] = frozenset(),
+) -> Sample:
+    """Some rows of the first update of a rule, without learning rate and sign."""
+    found, sizes = parts(source.rule.expression), dict[Node, float]()
+    assert found.update is not None, "the path refuses a rule without an update"
+    spectral = forms_of(source, d, h, fisher, weight, watched, sizes)
+    left: dict[Node, dict[Dim, Tensor]] = {
+        node: {k: head(x, SAMPLED_ROWS) for k, x in form.columns.items() if k is Dim.FAN_OUT}
+        for node, form in spectral.items()
+    }
+    sides = d.axis.side, h.axis.side
+    rows = head(d, SAMPLED_ROWS).to(precision(sides))
+    unit, sums = block_unit(source.rule), dict[Node, Plain]()
+    strip = Strip(found.terms, source.values, sides, unit, rows, h, spectral, left, sums)
+    for level in sum_levels(found.terms):
+        totals = added(strip.axis.streamed(partial(_sums, strip, level), strip.reads))
+        for node, total in zip(level, totals, strict=True):
+            sums[node] = finished(node, total, sides, rows.dtype)
+    rate = 0.0
+    if found.multiple is not None:
+        rate = number_on_tile(strip.tiles(_first_chunk(h.axis)), found.multiple)
+    return Sample(strip, found.update, rate, weight, watched - sizes.keys(), sizes)
+
+
+def _first_chunk(axis: Axis) -> Chunk:
+    return next(chunks(axis, slice(0, min(axis.side, ROWS))))

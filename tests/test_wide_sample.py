@@ -1,0 +1,240 @@
+"""Own updates alone: some rows stand for all, and nothing else changes."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_wide_rows import RULES, VALUES, axis, normal
+from typer.testing import CliRunner
+from wide_trials import least_p_value, ruled, trial
+
+from empirical.campaign import Experiment, Mode, plan
+from empirical.data import load
+from empirical.measure import Constants, Measurement, Quantity, Trial, calibrate, measure
+from empirical.numbers import LayerTensors, State, evaluate
+from empirical.verify import verify
+from empirical.wide import Streaming, measure_wide, paths, sample
+from empirical.wide.implicit import ImplicitGaussian, Span
+from empirical.wide.noise import ROWS, Stream
+from empirical.wide.paths import WIDEST_SAMPLE, path_of, refuse_unless_wide
+from empirical.wide.paths import Path as Way
+from empirical.wide.sample import sampled
+from empirical.wide.update import Coordinates, Source
+from empirical.wide.weight import Weight
+from scaling.cli import app
+from scaling.errors import InvalidInput
+from scaling.ledger import Activation
+from scaling.parser import parse
+from scaling.questions import literal_of, problem_of, resolve
+
+ALPHA = 1e-3
+OWN = Quantity.OWN
+SAMPLED = [
+    *(text for text in RULES if path_of(parse(text), own_only=True) is Way.SAMPLE),
+    "sign(G - row_mean(G)) / (abs(G) + row_mean(abs(sign(G - row_mean(G)) + G)))",
+    "norm(W) * sign(G) + trace(A) * W / 7",
+]
+
+
+def own_of(text: str, sides: tuple[int, int]) -> tuple[float, torch.Tensor]:
+    """The size from a sample, and dW x by whole matrices."""
+    rule, (above, below) = parse(text), map(axis, sides)
+    d, h, x = normal(0, sides[0], 4), normal(1, sides[1], 4), normal(2, sides[1], 3)
+    d[::5], h[1::7] = 0, 0  # dead units
+    weight = Weight(ImplicitGaussian.between(above, below, 0.3, Stream(0, (1,))))
+    source = Source(rule, VALUES, Coordinates(Span(above), Span(below), 1))
+    watched = frozenset(rule.expression.walk())
+    seen = above.given(d), below.given(h), None, weight, watched
+    found = (-2 * sampled(source, *seen)).size(below.given(x))
+    w = torch.zeros(sides).double()
+    if "W" in text:
+        w = above.values(weight @ below.given(torch.eye(sides[1])))
+    whole = evaluate(rule, LayerTensors(h, d, w), VALUES, State())
+    return found, -2 * (whole @ x)
+
+
+@pytest.mark.parametrize("sides", [(40, 30), (3, 30), (40, 1)])
+@pytest.mark.parametrize("text", SAMPLED)
+def test_a_sample_of_all_rows_is_the_layer(text: str, sides: tuple[int, int]) -> None:
+    found, whole = own_of(text, sides)
+    assert found == pytest.approx(float(whole.square().mean().sqrt()), rel=1e-9)
+
+
+@pytest.mark.parametrize("text", [x for x in SAMPLED if "W" not in x or "4" in x])
+def test_a_sample_of_some_rows_is_that_of_the_first(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample, "SAMPLED_ROWS", 12)
+    found, whole = own_of(text, (40, 30))
+    assert found == pytest.approx(float(whole[:12].square().mean().sqrt()), rel=1e-9)
+    assert found != pytest.approx(float(whole.square().mean().sqrt()), rel=1e-4)
+
+
+@pytest.mark.parametrize("text", ["sign(G)", "(block(L, 4) + rho*I)**(-e) @ G @ block(R, 4)"])
+def test_columns_stream_by_in_chunks(text: str) -> None:
+    found, whole = own_of(text, (6, 2 * ROWS + 7))
+    assert found == pytest.approx(float(whole.square().mean().sqrt()), rel=1e-6)
+
+
+def test_sums_over_all_rows_rule_a_sample_out() -> None:
+    wholes = [text for text in RULES if path_of(parse(text), own_only=True) is Way.ROWS]
+    assert len(wholes) > 3 and all(
+        "mean" in x or "norm" in x or "rms" in x or "3" in x for x in wholes
+    )
+    for text in ("G / norm(abs(G))", "sign(G - col_mean(G))", "sign(G) @ (block(A, 3) + rho*I)"):
+        assert path_of(parse(text), own_only=True) is Way.ROWS, text
+
+
+# --- networks -----------------------------------------------------------------------------------
+
+
+def own_sizes(t: Trial, c: Constants, width: int, seed: int, **more: Any) -> Measurement:
+    return measure_wide(t, c, width, seed, quantity=OWN, **more)
+
+
+def numbers(m: Measurement) -> dict[str, float]:
+    return {f"{q} of {k}": x for k, sizes in m.sizes.items() for q, x in sizes.known().items()}
+
+
+@pytest.mark.parametrize("name", ["kfac", "momentum", "lars"])
+def test_what_is_left_out_changes_nothing_else(name: str) -> None:
+    t = trial(name, biases=True)
+    constants = calibrate(t, 48)
+    for steps in (1, 2):
+        full = measure_wide(t, constants, 500, 3, steps)
+        alone = measure_wide(t, constants, 500, 3, steps, quantity=OWN)
+        assert all(x.feature is None for x in alone.sizes.values())
+        for what, x in numbers(alone).items():
+            assert numbers(full)[what] == pytest.approx(x, rel=1e-9), what
+        assert alone.sums == full.sums
+    dense, less = measure(t, constants, 48, 0), measure(t, constants, 48, 0, quantity=OWN)
+    for layer, sizes in less.sizes.items():
+        assert sizes == replace(dense.sizes[layer], feature=None)
+
+
+TRIALS = {
+    "sign": trial("sign", 4, biases=True),
+    "adam": trial("adam", activation=Activation.RELU),
+    "shampoo_blocked": trial("shampoo_blocked"),
+    "decay": ruled("sign(G) + norm(W)*shrink*W"),
+    "lamb": trial("lamb", activation=Activation.RELU),
+}
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_own_updates_alone_have_the_law_of_a_dense_network(name: str) -> None:
+    t = TRIALS[name]
+    constants = calibrate(t, 48)
+    runs = [
+        [numbers(one(t, constants, 48, seed, quantity=OWN)) for seed in range(60)]
+        for one in (measure_wide, measure)
+    ]
+    ours, theirs = ({what: [run[what] for run in some] for what in some[0]} for some in runs)
+    assert least_p_value(ours, theirs) > ALPHA
+
+
+def test_rows_are_exchangeable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean square over a sample of rows has the mean of that over all, in every layer."""
+    t = trial("adam", activation=Activation.RELU)
+    constants = calibrate(t, 48)
+
+    def squares(rows: int) -> np.ndarray:
+        monkeypatch.setattr(sample, "SAMPLED_ROWS", rows)
+        runs = [own_sizes(t, constants, 64, seed) for seed in range(150)]
+        return np.array([[x.own**2 for x in run.sizes.values()] for run in runs])
+
+    every, some = squares(64), squares(16)
+    gap = (some - every)[:, :2] / every[:, :2].mean(axis=0)  # the output has fewer rows than that
+    error = gap.std(axis=0, ddof=1) / math.sqrt(len(gap))
+    assert (error > 0).all() and (error < 0.05).all()  # an error of a sixth would be seen
+    assert (np.abs(gap.mean(axis=0)) < 3.3 * error).all()
+
+
+def test_networks_of_all_widths_share_the_rows_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "SAMPLED_ROWS", 16)
+    t = trial("sign")
+    constants = calibrate(t, 48)
+    logs = np.array(
+        [
+            [math.log(own_sizes(t, constants, w, seed).sizes["hidden"].own) for w in (2**14, 2**16)]
+            for seed in range(8)
+        ]
+    )
+    assert (logs[:, 1] - logs[:, 0]).std() < 0.2 * logs[:, 0].std()
+
+
+@pytest.mark.parametrize("name", ["sign", "shampoo_blocked", "lars"])
+def test_the_machine_changes_nothing(name: str) -> None:
+    t, width = trial(name), 2 * ROWS + 17
+    constants = calibrate(t, 48)
+    plain = numbers(own_sizes(t, constants, width, 5, streaming=Streaming(task=ROWS)))
+    for options in ({"workers": 2}, {"memory_limit": 2**24}, {"chunk": 2 * ROWS}):
+        other = own_sizes(t, constants, width, 5, streaming=Streaming(**{"task": ROWS, **options}))
+        for what, x in numbers(other).items():
+            assert plain[what] == pytest.approx(x, rel=1e-8), (what, options)  # float32
+
+
+def test_a_memory_limit_below_the_chunks_at_work_is_refused() -> None:
+    t = trial("sign")
+    with pytest.raises(InvalidInput, match=r"found: a memory limit of 1\.0 MiB"):
+        own_sizes(t, calibrate(t, 48), 20_000, 0, streaming=Streaming(memory_limit=2**20))
+
+
+def test_widths_that_a_sample_cannot_reach_are_refused_by_name() -> None:
+    refuse_unless_wide(parse("sign(G)"), WIDEST_SAMPLE, own_only=True)
+    with pytest.raises(InvalidInput, match=r"found: the width .* for 'sign\(G\)'"):
+        refuse_unless_wide(parse("sign(G)"), WIDEST_SAMPLE + 1, own_only=True)
+    with pytest.raises(InvalidInput, match=r"(?s)for 'sign\(G\)'.*, --quantity own, or an update"):
+        refuse_unless_wide(parse("sign(G)"), paths.WIDEST_ROWS + 1)
+    with pytest.raises(InvalidInput, match=r"for 'norm\(abs\(G\)\)' in .*, which adds up entries"):
+        refuse_unless_wide(parse("G / norm(abs(G))"), paths.WIDEST_ROWS + 1, own_only=True)
+
+
+# --- the surface --------------------------------------------------------------------------------
+
+DIGITS = load("digits", samples=8, probe=6)
+
+
+def table(rule: str) -> Any:
+    problem = problem_of(rule, [], practice=True)
+    return problem, *literal_of(problem), resolve(rule)
+
+
+def test_a_verification_of_own_updates_measures_no_features(tmp_path: Path) -> None:
+    shared = {"margin": 0.1, "data": DIGITS, "threads": 1, "mode": Mode.WIDE}
+    every = Experiment((64, 128, 256), 2, **shared)
+    alone = replace(every, quantity=OWN)
+    first = verify([table("sign")], every, out=tmp_path)
+    lines = len((tmp_path / "records.jsonl").read_text().splitlines())
+    second = verify([table("sign")], alone, out=tmp_path)
+    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 2 * lines  # none is mixed
+    again = verify([table("sign")], every, out=tmp_path)
+    assert [c.measured for c in again.checks] == [c.measured for c in first.checks]
+    assert {c.quantity for c in second.checks} == {"init", "own"}
+    with pytest.raises(InvalidInput, match="found: an expectation of a feature change"):
+        verify([table("sign")], alone, expect=["feature_hidden=0"])
+
+
+def test_plans_of_own_updates_reach_further() -> None:
+    tables = [table("kfac"), table("sign"), table("adafactor")]
+    plans = plan(tables, "wide", None, None, None, DIGITS, "cpu", 1, quantity=OWN)
+    found = {row[3].name: x for rows, x in plans for row in rows}
+    assert all(x.quantity is OWN for x in found.values())
+    assert found["sign"].widths[-1] == 2**20 > found["adafactor"].widths[-1]
+    assert found["sign"].base == 1024 < found["sign"].widths[0]
+
+
+def test_the_command_line_asks_for_own_updates() -> None:
+    words = ["measure", "adam", "--quantity", "own", "--width", "20000", "--format", "json"]
+    answer = CliRunner().invoke(app, words)
+    assert answer.exit_code == 0, answer.output
+    sizes = json.loads(answer.output)["sizes"]
+    assert {tuple(x) for x in sizes.values()} == {("init", "own")}
+    refused = CliRunner().invoke(app, ["verify", "sign", "--deep", "--quantity", "own"])
+    assert isinstance(refused.exception, InvalidInput)
+    assert refused.exception.found == "--quantity with --deep"
