@@ -8,7 +8,8 @@
              loses, for rules with a decay
 
 Where the problem asks for the second step, the start is the network after the first one: own is
-dW_2 h with h after the first step, and feature what the second step alone changes.
+dW_2 h with h after the first step, and feature what the second step alone changes. There shrink is
+left out: the second descent lies along the first, hence along the weights, with decay or without.
 
 All are taken on held-out probe samples, in float64, on a real network trained by `RuleOptimizer`.
 The data are the same at every width; the seed varies the weights only. A bias is a layer: its
@@ -223,7 +224,8 @@ def measure(
             if layer.is_bias:
                 size = scales[layer.name].std if at_start else _rms(first[tensor])
             feature = None if after is None else _rms(after[l] - before[l])
-            shrink = _shrink(first[tensor], model.get_parameter(tensor)) if decays else None
+            measured = bool(decays) and at_start
+            shrink = _shrink(first[tensor], model.get_parameter(tensor)) if measured else None
             sizes[layer.name] = Sizes(size, _rms(moved), feature, shrink)
     seconds = time.perf_counter() - start
     check_finite(sizes, width, seed)
@@ -336,7 +338,10 @@ def _with_rates(
 def _with_decays(
     trial: Trial, constants: Constants, layers: Collection[str], width: int, seed: int
 ) -> Constants:
-    """Each decay such that the step takes a tenth of the weights away, in some layers."""
+    """Each decay such that the step takes a tenth of the weights away, in some layers.
+
+    At the second step as if no moving average stood before it: shrink is not measured there.
+    """
     asked = [symbol for symbol in trial.problem.rule.decays if symbol not in trial.values]
     if not asked:
         return constants

@@ -18,14 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 from scaling.context import Context
 from scaling.derivation import AVERAGE, GIVEN, PRODUCT, Step
 from scaling.entrywise import Reading
 from scaling.errors import RuleError
-from scaling.language import Call, Negate, Node, is_average
-from scaling.sums import merged, size_of
+from scaling.language import Call, Matrix, Node
+from scaling.sums import merged, size_of, totals
 from scaling.values import Aligned, Gaussian, Mixture, Scalar, Spectral, Value, Vector, describe
 
 
@@ -50,14 +51,6 @@ def without_row_means(node: Node) -> Node:
     return _with_parts(node, without_row_means)
 
 
-def bare(node: Node) -> Node:
-    """The tree with every moving average replaced by what it averages."""
-    if is_average(node):
-        assert isinstance(node, Call)
-        return bare(node.argument)
-    return _with_parts(node, bare)
-
-
 def _with_parts(node: Node, change: Any) -> Node:
     assert is_dataclass(node), "every node of the language is a dataclass"
     parts = {f.name: getattr(node, f.name) for f in fields(node)}
@@ -68,23 +61,31 @@ def _with_parts(node: Node, change: Any) -> Node:
         return node
 
 
-def refuse_unless_moved(context: Context, node: Node, terms: list[Node]) -> None:
-    """Refuse a difference between two steps of one thing that the first step may not have moved."""
-    if context.before is None or context.before.moved:
+def refuse_unless_moved(context: Context, node: Node) -> None:
+    """Refuse a difference between two steps of what the first step may not have moved."""
+    if context.before is None:
         return
     simplify = simplification(context)
-    signs = [
-        (bare(simplify(x.operand if isinstance(x, Negate) else x)), isinstance(x, Negate))
-        for x in terms
-    ]
-    for term, negative in signs:
-        if not negative and (term, True) in signs:
+    left: dict[Node, Fraction] = {}
+    averaged: dict[Node, set[str]] = {}
+    for term, factor in totals(node, simplify).items():
+        for part, times in totals(term, lambda n: at_first(simplify(n))).items():
+            left[part] = left.get(part, Fraction(0)) + factor * times
+            averaged.setdefault(part, set()).update(_averaged(term))
+    for part, factor in left.items():
+        if factor == 0 and not averaged[part] & context.before.moved:
             raise context.not_covered(
                 node,
-                f"the difference of {term} between two steps, where the first step moves the "
-                "output by less than its own size",
+                f"the difference of {part} between two steps, which the first step moves by less "
+                "than its own size",
                 "a first step that moves it by its own size",
             )
+
+
+def _averaged(node: Node) -> set[str]:
+    """The names of the matrices in debiased averages."""
+    inside = [n for n in node.walk() if isinstance(n, Call) and n.function == "debiased"]
+    return {part.name for n in inside for part in n.walk() if isinstance(part, Matrix)}
 
 
 def average(context: Context, node: Call, first: Reading, second: Reading) -> Reading:

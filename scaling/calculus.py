@@ -284,7 +284,7 @@ def _transposed(value: Value) -> Value:
 
 def _sum(context: Context, node: Node) -> Reading:
     terms = sums.collect(node, averages.simplification(context))
-    averages.refuse_unless_moved(context, node, terms)
+    averages.refuse_unless_moved(context, node)
     if not terms:
         like = next((c for c in node.children if c.shape == node.shape), node.children[0])
         value, step = read(context, like)

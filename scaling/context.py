@@ -57,14 +57,14 @@ class Before:
     """What a second step looks back on in a layer.
 
     ``context``: the layer at the first step. ``change``: its first update, learning rate included;
-    None if that is exactly zero. ``moved``: whether the first step changed the output by as much
-    as its own cotangents, so that what differs between the steps is as large as what it differs
-    from.
+    None if that is exactly zero. ``moved``: names of the matrices that the first step changed by
+    as much as their own size, so that what differs between the steps is as large as what it
+    differs from.
     """
 
     context: Context
     change: Value | None
-    moved: bool
+    moved: frozenset[str]
 
 
 @dataclass

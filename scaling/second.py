@@ -155,7 +155,7 @@ def after_first(
     _refuse_uncovered(problem, updates)
     x = exponents
     scaled = {name: u.times(rate(x.c[name])) for name, u in updates.items()}
-    _refuse_overshooting(scaled, bounds)
+    _refuse_overshooting(scaled, books, bounds)
 
     def carry(position: int, coherent: Scale, random: Scale) -> tuple[Scale, Scale]:
         return through(setting, position, coherent, random, x.a, x.b)
@@ -170,8 +170,15 @@ def after_first(
         layer.name: _sizes(setting, layer, books, moved, now, deltas, lines, bounds)
         for layer in setting.layers
     }
-    kept = bounds.order(moved[-1].width, top.width) is Order.EQUAL
-    before = {name: Before(contexts[name], values[name], kept) for name in updates}
+    turned = bounds.order(moved[-1].width, top.width) is Order.EQUAL
+    before = {
+        layer.name: Before(
+            contexts[layer.name],
+            values[layer.name],
+            _moved(layer, books, values[layer.name], moved, turned, bounds),
+        )
+        for layer in setting.layers
+    }
     moving = {}
     for position in range(1, setting.depth + 1):
         layer = _weight(setting, position)
@@ -222,9 +229,11 @@ def _stable(changes: list[Scale | None], books: Ledger, bounds: Bounds) -> list[
     return found
 
 
-def _refuse_overshooting(updates: Mapping[str, Update], bounds: Bounds) -> None:
+def _refuse_overshooting(updates: Mapping[str, Update], books: Ledger, bounds: Bounds) -> None:
     """Refuse a first step that takes more than all of the weights away."""
     for name, update in updates.items():
+        if books.sizes[name].w.is_zero:
+            continue
         if bounds.order(update.multiple.width, S.Zero) is Order.GREATER:
             raise NotCovered(
                 f"step 2 after a first step that takes {update.multiple} times the weights of the "
@@ -232,6 +241,27 @@ def _refuse_overshooting(updates: Mapping[str, Update], bounds: Bounds) -> None:
                 "a decay that takes a part of them",
                 "raise its d, or use --step 1",
             )
+
+
+def _moved(
+    layer: Layer,
+    books: Ledger,
+    change: Value | None,
+    moved: list[Scale],
+    turned: bool,
+    bounds: Bounds,
+) -> frozenset[str]:
+    """The matrices that the first step changed by their own size; A of the data never moves."""
+    below, w = layer.position - 1, books.sizes[layer.name].w
+    names = set("GBLR") if turned else set[str]()
+    inner = not layer.is_bias and below > 0
+    if inner and bounds.order(moved[below].width, books.features[below].width) is Order.EQUAL:
+        names.add("A")
+    noise = change.gaussian if isinstance(change, Mixture) else change
+    shrunk = isinstance(noise, Gaussian) and bounds.order(noise.entry.width, w.width) is Order.EQUAL
+    if shrunk or (w.is_zero and change is not None):
+        names.add("W")
+    return frozenset(names)
 
 
 def _unless_zero(value: Value | None) -> Value | None:

@@ -201,8 +201,23 @@ def collect(node: Node, simplify: Callable[[Node], Node] = lambda node: node) ->
     >>> collect(2 * G - (G + G))
     []
     """
-    total: dict[Node, Fraction] = {}
     written: dict[Node, Node] = {}
+    total = totals(node, simplify, written)
+    kept = [(written.get(term, term), x) for term, x in total.items() if x != 0]
+    return [term if factor > 0 else Negate(term) for term, factor in kept]
+
+
+def totals(
+    node: Node,
+    simplify: Callable[[Node], Node] = lambda node: node,
+    written: dict[Node, Node] | None = None,
+) -> dict[Node, Fraction]:
+    """The terms of a sum, as ``simplify`` writes them, and the number in front of each.
+
+    ``written`` is told how each was written first.
+    """
+    total: dict[Node, Fraction] = {}
+    originals = {} if written is None else written
 
     def go(node: Node, factor: Fraction, original: Node | None = None) -> None:
         match node:
@@ -228,12 +243,11 @@ def collect(node: Node, simplify: Callable[[Node], Node] = lambda node: node) ->
                 if simple != node:
                     go(simple, factor, node)
                     return
-                written.setdefault(simple, original or node)
+                originals.setdefault(simple, original or node)
                 total[simple] = total.get(simple, Fraction(0)) + factor
 
     go(node, Fraction(1))
-    kept = [(written.get(term, term), x) for term, x in total.items() if x != 0]
-    return [term if factor > 0 else Negate(term) for term, factor in kept]
+    return total
 
 
 def _is_joint(node: Node) -> bool:

@@ -19,7 +19,7 @@ from scaling.second import Second, after_first
 from scaling.settings import read_settings
 from scaling.solve import Derived, derive
 from scaling.sums import collect
-from scaling.values import Aligned, Vector
+from scaling.values import Aligned, Mixture, Vector
 
 HALF, oo = S.Half, S.Infinity
 RELU, TANH = Activation.RELU, Activation.TANH
@@ -129,8 +129,34 @@ def test_a_rate_is_lowered_where_the_second_step_is_the_larger_one() -> None:
     at = predict(found.problem, found.exponents).layers
     assert (at["hidden"].own, at["output"].own) == (0, 1)
     assert list(solve(rule).exponents.c.values()) == [-1, 1, 2]  # the input layer still moves f
-    with pytest.raises(NotCovered, match="first step moves the output by less than its own size"):
+    with pytest.raises(NotCovered, match="which the first step moves by less than its own size"):
         solve(rule, "c_input=0")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "G @ (debiased(A, 0.9) - A + R)",
+        "G + debiased(W, 0.9) - W",
+        "G + G @ debiased(A, 0.9) - G @ A",
+        "debiased(2*W, 0.9) - W - W + G",
+    ],
+)
+def test_what_the_first_step_leaves_as_it_was_does_not_differ_by_its_own_size(rule: str) -> None:
+    """The input is data, and dW_1 is smaller than W: no difference has the size of either."""
+    with pytest.raises(NotCovered, match="which the first step moves by less than its own size"):
+        solve(rule)
+
+
+def test_weights_that_decay_differ_by_their_own_size() -> None:
+    change = parse_part("debiased(norm(W), 0.9) - norm(W)")
+    found = solve("G + decay*W")
+    late = second(found).context(found.problem.setting.layer("hidden"), found.exponents.d["hidden"])
+    value, _ = read(late, change)
+    assert value.main.width == HALF  # that of W
+    still = second(solve("G"))
+    with pytest.raises(NotCovered, match=r"the difference of norm\(W\) between two steps"):
+        read(still.context(found.problem.setting.layer("hidden"), {}), change)
 
 
 def test_an_update_that_is_zero_at_the_first_step_has_a_rate_from_the_second() -> None:
