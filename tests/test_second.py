@@ -19,7 +19,7 @@ from scaling.second import Second, after_first
 from scaling.settings import read_settings
 from scaling.solve import Derived, derive
 from scaling.sums import collect
-from scaling.values import Aligned, Mixture, Vector
+from scaling.values import Aligned, Vector
 
 HALF, oo = S.Half, S.Infinity
 RELU, TANH = Activation.RELU, Activation.TANH
