@@ -3,6 +3,7 @@
     sign        dW = sign(G)
     Lion        dW = sign(beta1 m + (1 - beta1) G) + decay W      m a moving average of G
     Adam        dW = m / (sqrt(v) + eps)                  v a moving average of G*G
+    debiased    the same with m / (1 - beta1^t) and v / (1 - beta2^t)
     AdamW       dW = m / (sqrt(v) + eps) + decay W
     Adam-atan2  dW = atan(m / sqrt(v))                    no eps to scale
     RMSprop     dW = G / (sqrt(v) + eps)
@@ -49,6 +50,14 @@ OPTIMIZERS = (
         update="ema(G, beta1) / (sqrt(ema(G*G, beta2)) + eps)",
         about="Adam, first and second moments entry by entry",
         reference="arXiv 1412.6980",
+        units={**_LR, **_EPS, **_BETAS},
+        values=_ADAM,
+    ),
+    Optimizer(
+        name="adam_debiased",
+        update="debiased(G, beta1) / (sqrt(debiased(G*G, beta2)) + eps)",
+        about="Adam with bias correction, as it is run: sign descent at its first step",
+        reference="arXiv 1412.6980, Alg. 1",
         units={**_LR, **_EPS, **_BETAS},
         values=_ADAM,
     ),

@@ -256,6 +256,7 @@ def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
         "activation": problem.setting.activation.label,
         "loss": problem.setting.loss,
         "fisher": problem.sampled_fisher,
+        "step": problem.step,
         "base": experiment.base,
         "widest": experiment.widths[-1],
         "mode": experiment.mode,

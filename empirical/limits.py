@@ -15,10 +15,10 @@ input is the constant 1.
 Closed forms: ReLU (Cho and Saul 2009, arc-cosine kernels of order 1 and 0), erf (Williams 1997),
 linear; Gauss-Hermite quadrature for the others.
 
-Not covered: an output that stays random in the limit (b_output <= 1/2, or its bias), sampled
-cotangents (so does B), the norm of a bias of the output (so does it), a decay of the weights
-(beta*W beside an update), entrywise rules, eigenbases, and undamped rules where the limit loses
-rank: orth(G) of fewer classes than samples jumps there.
+Not covered: the second step; an output that stays random in the limit (b_output <= 1/2, or its
+bias), sampled cotangents (so does B), the norm of a bias of the output (so does it), a decay of the
+weights (beta*W beside an update), entrywise rules, eigenbases, and undamped rules where the limit
+loses rank: orth(G) of fewer classes than samples jumps there.
 """
 
 from __future__ import annotations
@@ -159,6 +159,8 @@ def limits(trial: Trial, constants: Constants, width: int) -> dict[str, Limit]:
         )
     if path_of(rule) is not Path.CORE:
         raise NotCovered(f"the entrywise rule {rule}", "an update D C H^T", "measure it")
+    if trial.problem.step > 1:
+        raise NotCovered(f"the limit of step {trial.problem.step}", "the first step", "measure it")
     if parts(rule.expression).multiple is not None:
         raise NotCovered(
             f"the multiple of W in {rule}", "an update without a decay of the weights", "measure it"

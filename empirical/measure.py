@@ -7,6 +7,10 @@
     shrink   <W_l - W_l after the steps, W_l> / <W_l, W_l>: the part of its weights that a layer
              loses, for rules with a decay
 
+Where the problem asks for the second step, the start is the network after the first one: own is
+dW_2 h with h after the first step, and feature what the second step alone changes. There shrink is
+left out: the second descent lies along the first, hence along the weights, with decay or without.
+
 All are taken on held-out probe samples, in float64, on a real network trained by `RuleOptimizer`.
 The data are the same at every width; the seed varies the weights only. A bias is a layer: its
 init is the RMS of the bias itself.
@@ -16,8 +20,9 @@ The output at the start is a sum over few classes and hence noisy: its RMS is ta
 
 Constants that no exponent fixes are set once, at the narrowest width (`calibrate`): each damping
 to a tenth of what it is added to, then each learning rate so that the layer's own update without
-decay has RMS 0.1, then each decay so that the step takes a tenth of the weights away. They are the
-same at every width, so they move intercepts, never slopes.
+decay has RMS 0.1, then each decay so that the step takes a tenth of the weights away; at the second
+step, where the first does not move the layer. They are the same at every width, so they move
+intercepts, never slopes.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cache
 from typing import TypeAlias
@@ -187,14 +192,18 @@ def measure(
     scales = trial.scales(width, constants)
     model = dense_network(trial, scales, width, seed)
     probe = trial.data.probe_inputs.to(trial.device)
-    with torch.no_grad():
-        before = model.hidden(probe)
-        readout = _readout_size(trial, model, scales, before, width, seed)
-    decays = trial.problem.rule.decays
-    keep = steps > 1 or decays
-    first = {name: p.detach().clone() for name, p in model.named_parameters() if keep}
+    at_start, decays = trial.problem.step == 1, trial.problem.rule.decays
     sums: Sums = {}
     training = Training(trial, model, scales, seed)
+    for _ in range(trial.problem.step - 1):
+        training.step()
+    with torch.no_grad():
+        before = model.hidden(probe)
+        readout = _rms(before[-1])
+        if at_start:
+            readout = _readout_size(trial, model, scales, before, width, seed)
+    keep = steps > 1 or decays or not at_start
+    first = {name: p.detach().clone() for name, p in model.named_parameters() if keep}
     for _ in range(steps):
         sums = training.step()
     updates = training.optimizer.updates()
@@ -213,9 +222,10 @@ def measure(
                 moved = change.reshape(len(change), -1) @ own.T
             size = _rms(before[l]) if l + 1 < len(before) else readout
             if layer.is_bias:
-                size = scales[layer.name].std
+                size = scales[layer.name].std if at_start else _rms(first[tensor])
             feature = None if after is None else _rms(after[l] - before[l])
-            shrink = _shrink(first[tensor], model.get_parameter(tensor)) if decays else None
+            measured = bool(decays) and at_start
+            shrink = _shrink(first[tensor], model.get_parameter(tensor)) if measured else None
             sizes[layer.name] = Sizes(size, _rms(moved), feature, shrink)
     seconds = time.perf_counter() - start
     check_finite(sizes, width, seed)
@@ -265,52 +275,93 @@ def mean_size(sizes: list[float]) -> float:
 def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
     """Constants from the narrowest width: dampings first, then learning rates, then decays.
 
-    A damping or decay that the user gave (``--set rho_A=0.1``) is taken as it is.
+    Step by step: what the first step leaves open, because it does not move a layer, is set at the
+    second. A damping or decay that the user gave (``--set rho_A=0.1``) is taken as it is.
     """
-    constants, problem = trial.unit_constants(), trial.problem
-    rho = _balanced(trial, width, seed)
-    decays = problem.rule.decays
-    undecayed = {name: {**values, **dict.fromkeys(decays, 0.0)} for name, values in rho.items()}
-    measured = measure(trial, Constants(constants.eta, undecayed), width, seed)
-    eta = {
-        name: OWN_AT_BASE / sizes.own if sizes.own > 0 else 1.0
-        for name, sizes in measured.sizes.items()
-    }
-    if all(symbol in trial.values for symbol in decays):
-        return Constants(eta, rho)
-    scales = trial.scales(width, Constants(eta, constants.rho))
-    for name, symbol in ((name, k) for name in rho for k in decays if k not in trial.values):
-        rho[name][symbol] = DECAY_AT_BASE / (scales[name].lr * scales[name].scaled[symbol])
-    decayed = measure(trial, Constants(eta, rho), width, seed)
-    for name, sizes in decayed.sizes.items():
-        share = (sizes.shrink or 0.0) - eta[name] * (measured.sizes[name].shrink or 0.0)
-        for symbol in (k for k in decays if k not in trial.values and share > 0):
-            rho[name][symbol] *= DECAY_AT_BASE / share  # less than one inside a moving average
-    return Constants(eta, rho)
+    constants = trial.unit_constants()
+    places = {(name, symbol) for name, rho in constants.rho.items() for symbol in rho}
+    unset = {place for place in places if place[1] not in trial.values}
+    idle = set(constants.eta)
+    for step in range(1, trial.problem.step + 1):
+        at = replace(trial, problem=replace(trial.problem, step=step))
+        constants, balanced = _with_dampings(at, constants, unset, width, seed)
+        constants, moved = _with_rates(at, constants, idle, width, seed)
+        constants = _with_decays(at, constants, idle, width, seed)
+        unset, idle = unset - balanced, idle - moved
+    return constants
 
 
-def _balanced(trial: Trial, width: int, seed: int) -> dict[str, dict[str, float]]:
-    """Each damping a tenth of what it is added to, of the least if those are several.
+def _with_dampings(
+    trial: Trial, constants: Constants, unset: Collection[tuple[str, str]], width: int, seed: int
+) -> tuple[Constants, set[tuple[str, str]]]:
+    """Each damping a tenth of what it is added to, of the least if those are several; and which.
 
     One step measures the terms. Where a damping does not enter in proportion (sqrt(rho)), or acts
     on what another one is added to, a few more bring it close.
     """
-    constants, damped = trial.unit_constants(), damped_sums(trial.problem.rule)
+    damped = damped_sums(trial.problem.rule)
     rho = {name: dict(values) for name, values in constants.rho.items()}
+    done: set[tuple[str, str]] = set()
     for _ in range(CORRECTIONS if damped else 0):
         scales = trial.scales(width, Constants(constants.eta, rho))
-        model = dense_network(trial, scales, width, seed)
+        training = Training(trial, dense_network(trial, scales, width, seed), scales, seed)
+        sums: Sums = {}
+        for _ in range(trial.problem.step):
+            sums = training.step()
         factors: dict[tuple[str, str], float] = {}
-        for (name, total), (other, damping) in Training(trial, model, scales, seed).step().items():
+        for (name, total), (other, damping) in sums.items():
             for symbol in dampings_in(damped[total][1]):
-                if symbol not in trial.values and other > 0 and damping > 0:
+                if (name, symbol) in unset and other > 0 and damping > 0:
                     factor = DAMPING_AT_BASE * other / damping
                     factors[name, symbol] = min(factor, factors.get((name, symbol), math.inf))
         for (name, symbol), factor in factors.items():
             rho[name][symbol] *= factor
+        done |= factors.keys()
         if all(1 / CLOSE < factor < CLOSE for factor in factors.values()):
             break
-    return rho
+    return Constants(constants.eta, rho), done
+
+
+def _with_rates(
+    trial: Trial, constants: Constants, idle: Collection[str], width: int, seed: int
+) -> tuple[Constants, set[str]]:
+    """A tenth for the own update, without decay, of every idle layer that moves; and which do."""
+    measured = measure(trial, _undecayed(trial, constants), width, seed).sizes
+    moved = {name for name in idle if measured[name].own > 0}
+    eta = {
+        name: x * OWN_AT_BASE / measured[name].own if name in moved else x
+        for name, x in constants.eta.items()
+    }
+    return Constants(eta, constants.rho), moved
+
+
+def _with_decays(
+    trial: Trial, constants: Constants, layers: Collection[str], width: int, seed: int
+) -> Constants:
+    """Each decay such that the step takes a tenth of the weights away, in some layers.
+
+    At the second step as if no moving average stood before it: shrink is not measured there.
+    """
+    asked = [symbol for symbol in trial.problem.rule.decays if symbol not in trial.values]
+    if not asked:
+        return constants
+    scales = trial.scales(width, constants)
+    rho = {name: dict(values) for name, values in constants.rho.items()}
+    for name, symbol in ((name, symbol) for name in layers for symbol in asked):
+        rho[name][symbol] *= DECAY_AT_BASE / (scales[name].lr * scales[name].scaled[symbol])
+    without = measure(trial, _undecayed(trial, constants), width, seed).sizes
+    decayed = measure(trial, Constants(constants.eta, rho), width, seed).sizes
+    for name in layers:
+        share = (decayed[name].shrink or 0.0) - (without[name].shrink or 0.0)
+        for symbol in asked if share > 0 else ():
+            rho[name][symbol] *= DECAY_AT_BASE / share  # less than one inside a moving average
+    return Constants(constants.eta, rho)
+
+
+def _undecayed(trial: Trial, constants: Constants) -> Constants:
+    """The same without any decay."""
+    none = dict.fromkeys(trial.problem.rule.decays, 0.0)
+    return Constants(constants.eta, {name: {**x, **none} for name, x in constants.rho.items()})
 
 
 # --- the step -----------------------------------------------------------------------------------

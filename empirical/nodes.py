@@ -11,10 +11,14 @@ networks of growing width, on the training batch and the held-out probe samples:
     a rotated node           RMS entry of its corner
     dW h per learning rate   RMS of the update times its layer's input
     df per learning rate     RMS of the change of the output along this update, to first order
+    W^T delta, dW^T delta    RMS entry at the second step, of what W was and of what was added
 
 A stretch |X H| / |H| of given data stands for the norm on their span: unlike the largest singular
 value it does not fluctuate with the samples. Lines that state a condition or a mean have nothing
 to measure.
+
+Lines at step 2 are measured on the network after the rule's own first step, with the moving
+averages that it left.
 
 Not covered: the size off the span of the data, or outside of a corner, beside the one on it.
 """
@@ -50,13 +54,15 @@ from empirical.measure import (
     sampled_loss,
 )
 from empirical.networks import MLP
-from empirical.numbers import Update, evaluate_network
+from empirical.numbers import State, Update, evaluate_network
+from empirical.parametrize import LayerScales
 from empirical.rotated import Corner, Rotation
 from empirical.spectral import Blocks, Square
 from empirical.values import Rectangular, Value
 from empirical.verdict import Verdict, judge
 from scaling.derivation import SUM, Step
 from scaling.language import Node
+from scaling.ledger import Layer
 from scaling.scale import Size
 from scaling.shapes import Dim
 
@@ -149,49 +155,90 @@ def _sizes(
     """Layer -> line -> size, of one network."""
     scales = trial.scales(width, constants)
     model = dense_network(trial, scales, width, seed)
-    data, loss = trial.data, trial.problem.setting.loss
-    inputs, probe = data.inputs.to(trial.device), data.probe_inputs.to(trial.device)
-    sampled = trial.problem.sampled_fisher
+    probe = trial.data.probe_inputs.to(trial.device)
+    layers, last = trial.layers(), trial.problem.step
+    states = {layer.name: State() for _, layer in layers}
+    found: dict[str, dict[Step, float]] = {name: {} for name in lines}
+    added: dict[int, Tensor] = {}
+    first = {l: model.linear(l).weight.detach().clone() for l in range(2, len(model.layers) + 1)}
+    names = {layer.position: layer.name for _, layer in layers if not layer.is_bias}
+    generator = torch.Generator(device=trial.device).manual_seed(seed)
+    for time in range(1, last + 1):
+        tensors = _seen(trial, model, generator)
+        with torch.no_grad():
+            hidden = [probe, *model.hidden(probe)]
+        here = _Here(model, tensors, hidden, first, added, names)
+        asked = {name: [step for step in lines[name] if step.time == time] for name in lines}
+        updates = _step(trial, scales, here, asked, states, found)
+        if time == last:
+            break
+        for tensor, layer in layers:
+            lr, update = scales[layer.name].lr, updates[layer.name]
+            weight = model.get_parameter(parameter_of(tensor)).detach()
+            update.add_to_(weight.reshape(len(weight), -1), -lr)
+            if not layer.is_bias:
+                added[layer.position] = -lr * update.dense()
+    return found
+
+
+@dataclass(frozen=True)
+class _Here:
+    """A network at some step: what its layers see, h on the probe, weights at first and added."""
+
+    model: MLP
+    tensors: Mapping[str, LayerTensors]
+    hidden: Sequence[Tensor]
+    first: Mapping[int, Tensor]
+    added: Mapping[int, Tensor]
+    names: Mapping[int, str]
+
+
+def _seen(trial: Trial, model: MLP, generator: torch.Generator) -> dict[str, LayerTensors]:
+    """What every layer sees of one pass over the training samples."""
+    loss, sampled = trial.problem.setting.loss, trial.problem.sampled_fisher
     capture = Capture(model, outputs=sampled)
-    output = model(inputs)
+    output = model(trial.data.inputs.to(trial.device))
     if sampled:
-        generator = torch.Generator(device=trial.device).manual_seed(seed)
         capture.sample(output, sampled_loss(loss), generator)
-    torch.autograd.backward(loss_of(loss, output, data.targets.to(trial.device)))
-    with torch.no_grad():
-        hidden = [probe, *model.hidden(probe)]
+    model.zero_grad()
+    torch.autograd.backward(loss_of(loss, output, trial.data.targets.to(trial.device)))
     tensors = {layer.name: capture.tensors(name) for name, layer in trial.layers()}
-    deltas = {
-        layer.position: tensors[layer.name] for _, layer in trial.layers() if not layer.is_bias
-    }
-    rule, sources = trial.problem.rule, {}
-    seen: dict[str, LayerTensors] = {}
-    found: dict[str, dict[Step, float]] = {}
-    for _, layer in trial.layers():
-        if layer.name in lines or rule.sums_over_layers:
-            of_layer = tensors[layer.name]
-            assert of_layer is not None, "every layer of the network was called"
-            seen[layer.name], found[layer.name] = of_layer, {}
-            below = hidden[layer.position - 1]
-            sources[layer.name] = input_of(layer, below, scales[layer.name]).T
+    assert None not in tensors.values(), "every layer of the network was called"
+    return {name: seen for name, seen in tensors.items() if seen is not None}
+
+
+def _step(
+    trial: Trial,
+    scales: Mapping[str, LayerScales],
+    here: _Here,
+    lines: Mapping[str, Sequence[Step]],
+    states: Mapping[str, State],
+    found: dict[str, dict[Step, float]],
+) -> dict[str, Update]:
+    """The updates of a step, by layer; what its lines speak of is written into ``found``."""
+    rule, hidden = trial.problem.rule, here.hidden
+    joint = bool(rule.sums_over_layers) or trial.problem.step > 1
+    layers = [(tensor, x) for tensor, x in trial.layers() if joint or x.name in lines]
+    sources = {x.name: input_of(x, hidden[x.position - 1], scales[x.name]).T for _, x in layers}
     asked: dict[tuple[str, str], list[Step]] = {}
     for place, step in ((name, step) for name in lines for step in lines[name]):
         asked.setdefault((place, step.subject), []).append(step)
 
     def record(name: str, node: Node, value: Value) -> None:
         for step in asked.get((name, str(node)), ()):
-            size = _size(value, node, step.result.of, seen[name], sources[name])
+            size = _size(value, node, step.result.of, here.tensors[name], sources[name])
             found[name][step] = size
 
-    values = {name: {**numbers_of(trial), **scales[name].scaled} for name in seen}
-    updates = evaluate_network(rule, seen, values, record=record)
-    for parameter, layer in trial.layers():
+    values = {x.name: {**numbers_of(trial), **scales[x.name].scaled} for _, x in layers}
+    seen = {x.name: here.tensors[x.name] for _, x in layers}
+    updates = evaluate_network(rule, seen, values, states, record if asked else None)
+    for tensor, layer in layers:
         for step in lines.get(layer.name, ()):
             own = updates[layer.name], sources[layer.name]
-            other = _other(step, *own, hidden, deltas, model, parameter, probe)
+            other = _other(step, *own, here, tensor, layer, scales[layer.name].lr)
             if other is not None:
                 found[layer.name][step] = other
-    return {name: found[name] for name in lines}
+    return updates
 
 
 def _size(value: Value, node: Node, of: Size, layer: LayerTensors, source: Tensor) -> float:
@@ -218,26 +265,36 @@ def _other(
     step: Step,
     update: Update,
     source: Tensor,
-    hidden: Sequence[Tensor],
-    deltas: Mapping[int, LayerTensors | None],
-    model: MLP,
+    here: _Here,
     name: str,
-    probe: Tensor,
+    layer: Layer,
+    lr: float,
 ) -> float | None:
     """The size of what no node of the rule is."""
     if step.subject == OWN:
         return _rms(update @ source)
+    if step.subject == f"dW h of {layer.name}":
+        return lr * _rms(update @ source)
     if step.subject == READBACK:
-        return _rms(_along(model, name, update, probe))
+        return _rms(_along(here.model, name, update, here.hidden[0]))
     if step.subject.startswith("h of "):  # the constant input of a bias
         return _rms(source)
+    if (back := re.fullmatch(r"(d?W)_(\d+)\^T delta_\2", step.subject)) is not None:
+        return _sent_back(here, int(back[2]), back[1] == "dW")
     place = re.fullmatch(r"(h|delta)_(\d+)", step.subject)
     if place is None:
         return None
     if place[1] == "h":
-        return _rms(hidden[int(place[2])])
-    seen = deltas.get(int(place[2]))
-    return None if seen is None else _rms(seen.D)
+        return _rms(here.hidden[int(place[2])])
+    found = here.names.get(int(place[2]))
+    return None if found is None else _rms(here.tensors[found].D)
+
+
+def _sent_back(here: _Here, position: int, added: bool) -> float:
+    """|W^T delta| or |dW^T delta| at a position, the multiplier included."""
+    matrix = (here.added if added else here.first)[position]
+    delta = here.tensors[here.names[position]].D
+    return here.model.multipliers[position - 1] * _rms(matrix.T @ delta)
 
 
 def _along(model: MLP, name: str, update: Update, probe: Tensor) -> Tensor:

@@ -238,6 +238,7 @@ class _Reading:
         self.layer, self.values, self.state, self.record = layer, values, state, record
         self.known: dict[Node, Value] = {}
         self.averages: dict[str, Value] = {}
+        self.counts: dict[str, int] = {}
         self.factors: dict[str, Value] = {}
 
     def value(self, node: Node, within_factor: bool = False) -> Value:
@@ -256,6 +257,7 @@ class _Reading:
     def advance(self) -> None:
         """Remember this step. Last of all, so that a refusal leaves the state as it was."""
         self.state.averages.update(self.averages)
+        self.state.counts.update(self.counts)
         self.state.factors.update(self.factors)
         self.state.step += 1
 
@@ -271,6 +273,8 @@ class _Reading:
             case Add(), [x, y]:
                 return algebra.add(x, y)
             case Subtract(), [x, y]:
+                if x is y:  # exactly zero, in whatever form it is kept
+                    return x.scale(0)
                 return algebra.add(x, y.scale(-1))
             case Multiply(), [x, y]:
                 return algebra.multiply(x, y)
@@ -289,6 +293,8 @@ class _Reading:
                 average = algebra.moving_average(old, x, float(beta))
                 self.averages[str(node)] = average
                 return average
+            case Call("debiased"), [x, Entries(beta)]:
+                return self._debiased(str(node), x, float(beta))
             case Call("block"), [x, Entries(size)]:
                 return algebra.blocks(x, int(size))
             case Call("sample_square", argument), _:
@@ -312,6 +318,17 @@ class _Reading:
             case Call(function), [x]:
                 return _FUNCTIONS[function](x)
         raise AssertionError(f"the language has no node {node!r}")
+
+    def _debiased(self, key: str, x: Value, beta: float) -> Value:
+        """b_t u + (1 - b_t) x with b_t = beta (1 - beta^(t-1)) / (1 - beta^t), and b_1 = 0."""
+        t = self.state.counts.get(key, 0) + 1
+        old = self.state.averages.get(key)
+        if old is None or t == 1:
+            average = x  # itself: what is taken from it then is exactly zero
+        else:
+            average = algebra.moving_average(old, x, beta * (1 - beta ** (t - 1)) / (1 - beta**t))
+        self.averages[key], self.counts[key] = average, t
+        return average
 
 
 _FUNCTIONS: dict[str, Callable[[Value], Value]] = {

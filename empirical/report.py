@@ -23,7 +23,7 @@ from empirical.measure import Measurement
 from empirical.nodes import Line
 from empirical.store import prepare_folder, write_atomically
 from empirical.verify import SHRINK, Verification
-from scaling.render import Format, Table, to_json
+from scaling.render import Format, Table, timed, to_json
 from scaling.render import render as render_table
 
 
@@ -132,7 +132,7 @@ def lines_table(title: str, lines: Sequence[Line]) -> Table:
         fit = line.measured
         rows.append(
             (
-                str(where[line.step]), line.step.subject, line.predicted,
+                str(where[line.step]), timed(line.step), line.predicted,
                 "" if fit is None else _signed(fit.slope),
                 "" if fit is None else _interval(fit),
                 "" if line.verdict is None else str(line.verdict), why, line.step.assumption,
@@ -152,7 +152,7 @@ def lines_table(title: str, lines: Sequence[Line]) -> Table:
 def _line_json(line: Line) -> dict[str, Any]:
     fit = line.measured
     return {
-        "subject": line.step.subject,
+        "subject": timed(line.step),
         "inference": line.step.inference.name,
         "predicted": str(line.predicted),
         "measured": None if fit is None else _number(fit.slope),

@@ -105,7 +105,7 @@ class Square:
             offset = torch.arange(0, stop - start, size, device=part.device)
             columns = offset[:, None] + torch.arange(size, device=part.device)
             return part.gather(2, columns[:, None, :].expand(-1, size, -1))
-        q = self.basis.q[start:stop].reshape(-1, size, self.basis.rank)
+        q = self.basis.q[start:stop].reshape((stop - start) // size, size, self.basis.rank)
         eye = torch.eye(size, dtype=q.dtype, device=q.device)
         return q @ self.core @ q.mT + self.off * (eye - q @ q.mT)
 

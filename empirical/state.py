@@ -1,6 +1,7 @@
 """What a rule remembers of one layer from step to step, and how to save it.
 
-Two things: the moving average of every ``ema`` in the rule, and, with a curvature interval k, the
+Two things: the moving average of every ``ema`` and ``debiased`` in the rule (of how many values it
+is one, for the latter), and, with a curvature interval k, the
 square matrices made from A, B, L, R, which are computed at the first step and every k-th after it
 and serve unchanged in between. Both are kept in the form that the algebra left them in (values.py),
 low-rank where that is cheaper; ``pack`` turns them into plain containers of tensors.
@@ -34,6 +35,7 @@ class State:
     step: int = 0
     averages: dict[str, Value] = field(default_factory=dict)
     factors: dict[str, Value] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def refreshes(self) -> bool:
@@ -47,6 +49,7 @@ class State:
             "step": self.step,
             "averages": {key: _pack(value) for key, value in self.averages.items()},
             "factors": {key: _pack(value) for key, value in self.factors.items()},
+            "counts": dict(self.counts),
         }
 
     @classmethod
@@ -57,6 +60,7 @@ class State:
             packed["step"],
             {key: _unpack(value) for key, value in packed["averages"].items()},
             {key: _unpack(value) for key, value in packed["factors"].items()},
+            dict(packed.get("counts", {})),
         )
 
 

@@ -39,6 +39,7 @@ from empirical.verdict import Verdict, judge, overall, remedy
 from scaling.derivation import Step
 from scaling.errors import InvalidInput, NotCovered, unknown
 from scaling.prediction import Prediction, predict
+from scaling.render import timed
 from scaling.settings import exact
 
 TOUR = ("sgd", "sign", "adam", "kfac", "foof", "shampoo", "muon")
@@ -166,7 +167,7 @@ def verify(
     predictions = [
         predict(t.problem, t.exponents, table[2]) for t, table in zip(trials, tables, strict=True)
     ]
-    names = _distinct([t.problem.rule.name or str(t.problem.rule) for t in trials])
+    names = _distinct([_name(t) for t in trials])
     layers = list(predictions[0].layers)
     expected = parse_expectations(expect, layers)
     if experiment.own_only and any(quantity == "feature" for quantity, _ in expected):
@@ -202,6 +203,12 @@ def verify(
         time.perf_counter() - start,
         tuple(notes),
     )
+
+
+def _name(trial: Trial) -> str:
+    """The rule, and the step if it is not the first: sizes "at the start" are then before that."""
+    name, step = trial.problem.rule.name or str(trial.problem.rule), trial.problem.step
+    return name if step == 1 else f"{name} at step {step}"
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -251,14 +258,14 @@ def verify_deep(
     start, checks = time.perf_counter(), []
     for i, (table, derivation) in enumerate(zip(tables, steps, strict=True)):
         trial = trial_of(table, experiment)
-        name = trial.problem.rule.name or str(trial.problem.rule)
+        name = _name(trial)
         x = experiment
         with blas_threads(x.threads):
             found = measured_lines(trial, derivation, x.widths, x.seeds, x.margin)
         for layer, lines in found.items():
             for line in lines:
                 if line.measured is not None and line.verdict is not None:
-                    subject = f"{line.step.subject} ({line.step.result.of})"
+                    subject = f"{timed(line.step)} ({line.step.result.of})"
                     checks.append(
                         Check(name, layer, subject, line.predicted, line.measured, line.verdict)
                     )

@@ -34,7 +34,8 @@ from functools import partial
 
 from sympy import Expr, Rational, S
 
-from scaling import entrywise, rotation, samples, spectral, sums
+from scaling import averages, entrywise, rotation, samples, spectral, sums
+from scaling import common as common_parts
 from scaling.context import Context
 from scaling.derivation import (
     ALIGNED_UPDATE,
@@ -89,6 +90,11 @@ from scaling.values import (
 
 def read(context: Context, node: Node) -> Reading:
     """What is known of a node, and the step that says why."""
+    value, step = _read(context, node)
+    return value, step if step.time == context.step else replace(step, time=context.step)
+
+
+def _read(context: Context, node: Node) -> Reading:
     match node:
         case Matrix():
             return _matrix(context, node)
@@ -128,9 +134,9 @@ class Update:
     """What one step does to a layer's output, per unit of learning rate.
 
     ``coherent``: entry size of the part of dW h that follows the gradient; ``random``: of the part
-    in random directions (a multiple of W). Only the first adds up in the layers above. ``entry``:
-    the typical entry of dW itself. ``multiple``: the size of that multiple of W; zero if there is
-    none.
+    in random directions (a multiple of W, ``common`` to all outputs). Only the first adds up in
+    the layers above. ``entry``: the typical entry of dW itself, ``value`` all that is known of it.
+    ``multiple``: the size of that multiple of W; zero if there is none.
     """
 
     coherent: Scale
@@ -138,6 +144,20 @@ class Update:
     step: Step
     entry: Scale
     multiple: Scale = NOTHING
+    value: Value | None = None
+    common: Scale | None = None
+
+    def times(self, rate: Scale) -> Update:
+        """What the step does at a learning rate of that size."""
+        return replace(
+            self,
+            coherent=self.coherent * rate,
+            random=self.random * rate,
+            entry=self.entry * rate,
+            multiple=self.multiple * rate,
+            value=None if self.value is None else times(self.value, rate),
+            common=None if self.common is None else self.common * rate,
+        )
 
 
 def read_update(context: Context, node: Node) -> Update:
@@ -150,10 +170,13 @@ def read_update(context: Context, node: Node) -> Update:
     sizes = context.sizes
     signal = value.aligned if isinstance(value, Mixture) else value
     noise = value.gaussian if isinstance(value, Mixture) else value
-    coherent = random = entry = Scale.zero(Size.ENTRY)
+    coherent = entry = Scale.zero(Size.ENTRY)
     multiple = NOTHING
     numbers = []
     inference = ALIGNED_UPDATE
+    common = None
+    if isinstance(signal, Aligned) and signal.left.parity is Parity.MIXED:
+        signal, common = common_parts.apart(context, node, signal, read)
     if isinstance(signal, Aligned):
         if signal.left.parity is not Parity.ODD and not signal.entry.is_zero:
             raise context.not_covered(
@@ -172,8 +195,11 @@ def read_update(context: Context, node: Node) -> Update:
             numbers.append(f"fan_in^(alignment - 1) {assumed}")
         if not signal.low_rank:
             inference = LLN
+    random = common or Scale.zero(Size.ENTRY)
+    if common is not None:
+        numbers.append(f"what is common to all outputs {common}")
     if isinstance(noise, Gaussian):
-        random = noise.entry * sizes.h * context.fan(Dim.FAN_IN) ** HALF
+        random = context.plus(random, noise.entry * sizes.h * context.fan(Dim.FAN_IN) ** HALF)
         entry = context.plus(entry, noise.entry)
         multiple = noise.multiple
         numbers.append(f"std {noise.entry} x |h| {sizes.h} x sqrt(fan_in)")
@@ -184,7 +210,8 @@ def read_update(context: Context, node: Node) -> Update:
     line = Step(inference, "dW h per learning rate", total, " + ".join(numbers), (step,))
     if context.alignment is not None:
         line = line.because(context.alignment.assumption)
-    return Update(coherent, random, line, entry, multiple)
+    line = replace(line, time=context.step)
+    return Update(coherent, random, line, entry, multiple, value, common)
 
 
 # --- leaves -------------------------------------------------------------------------------------
@@ -211,7 +238,7 @@ def _matrix(context: Context, node: Matrix) -> Reading:
         case "I":
             return Spectral(Dim.ANY, one, one), Step(GIVEN, "I", one, node=node)
         case "W":
-            return Gaussian(sizes.w), Step(GIVEN, "W", sizes.w, "std of an entry", node=node)
+            return averages.weights_now(context, node)
         case "G":
             return Aligned(gain, entry), gradient
         case "A":
@@ -221,7 +248,7 @@ def _matrix(context: Context, node: Matrix) -> Reading:
     side, text = (Dim.FAN_OUT, "G G^T") if node.name == "L" else (Dim.FAN_IN, "G^T G")
     size = gain**2
     value = Spectral(side, size, nothing)
-    premise = replace(gradient, node=None)
+    premise = replace(gradient, node=None, time=context.step)
     return value, Step(GRAM, node.name, size, f"{text}: ({gain})^2", (premise,), node=node)
 
 
@@ -256,7 +283,8 @@ def _transposed(value: Value) -> Value:
 
 
 def _sum(context: Context, node: Node) -> Reading:
-    terms = sums.collect(node)
+    terms = sums.collect(node, averages.simplification(context))
+    averages.refuse_unless_moved(context, node)
     if not terms:
         like = next((c for c in node.children if c.shape == node.shape), node.children[0])
         value, step = read(context, like)
@@ -364,6 +392,7 @@ def _matmul(context: Context, node: MatMul) -> Reading:
                 x.positive and y.positive,
                 x.monomial and y.monomial,
                 x.mixes or y.mixes,
+                max(x.steps, y.steps),
             )
             outer = replace(outer, low_rank=True)
             return outer, Step(PRODUCT, str(node), outer.entry, "outer product", steps, node=node)
@@ -391,11 +420,13 @@ def _matmul(context: Context, node: MatMul) -> Reading:
 def _call(context: Context, node: Call) -> Reading:
     value, step = read(context, node.argument)
     match node.function:
-        case "ema":  # (1 - beta) X at the first step
-            note = "(1 - beta) times it at the first step"
+        case "ema" | "debiased" if context.before is not None:
+            first = read(context.before.context, node.argument)
+            return averages.average(context, node, first, (value, step))
+        case "ema" | "debiased":
             if isinstance(value, Rotated):
                 rotation.average(context, node, value)
-            return value, Step(PRODUCT, str(node), step.result, note, (step,), node=node)
+            return averages.first_average(node, (value, step))
         case "max":
             return _max(context, node, value, step)
         case "clip" | "atan":

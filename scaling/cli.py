@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaling.claiming import claims
-from scaling.errors import InvalidInput, ScalingError, unknown
+from scaling.errors import InvalidInput, NotCovered, ScalingError, unknown
 from scaling.measuring import (
     ALIGNED_STEPS,
     align,
@@ -42,6 +42,7 @@ from scaling.options import (
     SamplesOption,
     SeedsOption,
     SetOption,
+    StepOption,
     StepsOption,
     Style,
     StyleOption,
@@ -105,16 +106,25 @@ def table(
     loss: LossOption = LossName.mse,
     init: InitOption = None,
     alignment: AlignmentOption = None,
+    step: StepOption = 1,
 ) -> None:
     """Print the exponents of every optimizer of the catalogue, layer by layer."""
     from scaling.render import catalogue_table, derived_json, to_json
 
     setting = (depth, biases, activation, loss, FisherName.empirical, init, alignment)
-    solutions = [solution_of(problem_of(name, None, *setting)) for name in catalogue_names()]
+    solutions, refused = [], dict[str, str]()
+    for name in catalogue_names():
+        try:
+            solutions.append(solution_of(problem_of(name, None, *setting, step=step)))
+        except NotCovered as error:
+            refused[name] = error.found
+            if len(refused) == len(catalogue_names()):
+                raise
     if style is Style.json:
-        typer.echo(to_json({x.problem.rule.name: derived_json(x) for x in solutions}))
+        found = {x.problem.rule.name: derived_json(x) for x in solutions}
+        typer.echo(to_json({**found, **{k: {"not_covered": v} for k, v in refused.items()}}))
     else:
-        _print(catalogue_table(solutions), style)
+        _print(catalogue_table(solutions, refused), style)
 
 
 @app.command()
@@ -129,6 +139,7 @@ def derive(
     fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
     alignment: AlignmentOption = None,
+    step: StepOption = 1,
     widths: WidthsOption = None,
     seeds: SeedsOption = None,
     steps: StepsOption = ALIGNED_STEPS,
@@ -147,7 +158,7 @@ def derive(
     setting = (depth, biases, activation, loss, fisher, init)
     where = (data, data_root, samples, device, threads)
     measured = measured_alignments(rule, settings, setting, steps, widths, seeds, *where)
-    problem = problem_of(rule, settings, *setting, alignment, measured=measured)
+    problem = problem_of(rule, settings, *setting, alignment, measured=measured, step=step)
     solution = solution_of(problem)
     if style is Style.json:
         typer.echo(to_json(derived_json(solution)))
@@ -167,15 +178,17 @@ def predict(
     fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
     alignment: AlignmentOption = None,
+    step: StepOption = 1,
 ) -> None:
-    """Predict what one step does under given exponents, and name the regime of each layer.
+    """Predict what a step does under given exponents, and name the regime of each layer.
 
     Exponents that are not set are the derived ones; those that are set are taken literally.
     """
     from scaling.prediction import predict as evaluate
     from scaling.render import predicted_json, predicted_table, to_json
 
-    problem = problem_of(rule, settings, depth, biases, activation, loss, fisher, init, alignment)
+    setting = (depth, biases, activation, loss, fisher, init, alignment)
+    problem = problem_of(rule, settings, *setting, step=step)
     table, bounds = literal_of(problem)
     result = evaluate(problem, table, bounds)
     if style is Style.json:
@@ -200,6 +213,7 @@ def explain(
     fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
     alignment: AlignmentOption = None,
+    step: StepOption = 1,
     widths: WidthsOption = None,
     seeds: SeedsOption = None,
     data: DataOption = "digits",
@@ -212,19 +226,19 @@ def explain(
     from scaling.render import Format, render_steps, steps_json, to_json
 
     setting = (depth, biases, activation, loss, fisher, init, alignment)
-    problem = problem_of(rule, settings, *setting, practice=measured)
+    problem = problem_of(rule, settings, *setting, practice=measured, step=step)
     solution = solution_of(problem)
     if layer not in solution.steps:
         raise unknown("layer", layer, solution.steps)
     title = f"{problem.rule.name or 'rule'}, {layer} layer: dW = {problem.rule}"
-    step = solution.steps[layer]
+    line = solution.steps[layer]
     if measured:
         shown = solution, resolve(rule), layer, title, style
         explain_measured(*shown, widths, seeds, data, data_root, samples, device, threads)
     if style is Style.json:
-        typer.echo(to_json(steps_json(title, step)))
+        typer.echo(to_json(steps_json(title, line)))
     else:
-        typer.echo(render_steps(title, step, Format(style)))
+        typer.echo(render_steps(title, line, Format(style)))
 
 
 @app.command()

@@ -18,6 +18,7 @@ from scaling.language import Node
 from scaling.ledger import Activation, Sizes
 from scaling.scale import Bounds, Order, Scale, Size
 from scaling.shapes import Dim
+from scaling.values import Value
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,21 @@ class Balance:
     right: Expr
 
 
+@dataclass(frozen=True)
+class Before:
+    """What a second step looks back on in a layer.
+
+    ``context``: the layer at the first step. ``change``: its first update, learning rate included;
+    None if that is exactly zero. ``moved``: names of the matrices that the first step changed by
+    as much as their own size, so that what differs between the steps is as large as what it
+    differs from.
+    """
+
+    context: Context
+    change: Value | None
+    moved: frozenset[str]
+
+
 @dataclass
 class Context:
     """One layer, as a rule sees it.
@@ -64,6 +80,7 @@ class Context:
         sampled_fisher: B is made of sampled cotangents, whose span need not contain D.
         activation: decides whether h has a mean.
         alignment: how updates meet their inputs in this layer, if that is not derived.
+        before: the first step, if this is the second.
         network: the contexts of all layers by name, for sums over layers.
     """
 
@@ -75,9 +92,15 @@ class Context:
     sampled_fisher: bool = False
     activation: Activation = Activation.RELU
     alignment: Alignment | None = None
+    before: Before | None = None
     network: Mapping[str, Context] = field(default_factory=dict)
     balances: list[Balance] = field(default_factory=list)
     regimes: list[Regime] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """1 at initialisation, 2 after one step."""
+        return 1 if self.before is None else 2
 
     def exponent(self, name: str) -> Expr:
         """The value of an exponent symbol of the rule."""

@@ -75,6 +75,18 @@ NORMS = Inference(
     "norms",
     "rank O(1): Frobenius and spectral norm agree, and spread over sqrt(fan_in fan_out) entries",
 )
+DIFFERENCE = Inference(
+    "second step",
+    "h + dh and (W + dW)^T delta after the first step: the larger term, if the two do not cancel",
+)
+AVERAGE = Inference(
+    "average",
+    "a moving average of two steps is as large as the larger of them, if they do not cancel",
+)
+COMMON = Inference(
+    "common direction",
+    "a mean over the outputs moves all of them alike: dW = 1 v^T, and W above it is a CLT of 1",
+)
 ROTATION = Inference(
     "rotation",
     "in eigenbases of the data a gradient-like matrix is a corner of n = Theta(1) rows and columns "
@@ -115,7 +127,8 @@ class Step:
     """One line of a derivation.
 
     ``subject`` is what has the size ``result``; ``numbers`` is the right-hand side with the
-    inputs' sizes substituted; ``assumption`` is what had to be supposed beyond the rule itself.
+    inputs' sizes substituted; ``assumption`` is what had to be supposed beyond the rule itself;
+    ``time`` is the step of training of which it speaks.
     """
 
     inference: Inference
@@ -125,6 +138,7 @@ class Step:
     inputs: tuple[Step, ...] = ()
     assumption: str = ""
     node: Node | None = None
+    time: int = 1
 
     def walk(self) -> Iterator[Step]:
         """All steps, premises first."""

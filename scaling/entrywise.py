@@ -46,6 +46,7 @@ def coherent(
     positive: bool = False,
     monomial: bool = True,
     mixes: bool = False,
+    steps: int = 1,
 ) -> Aligned:
     """A matrix with entries of that size and behaviour, made by O(1) directions."""
     gain = (entry * context.spread).as_size_of(Size.SPECTRAL)
@@ -54,7 +55,7 @@ def coherent(
         gain = gain * (sizes.mean_h / sizes.h).as_size_of(Size.SCALAR)
     return Aligned(
         gain, entry, left, right, low_rank=False, left_exact=False, right_exact=False,
-        transposed=transposed, positive=positive, monomial=monomial, mixes=mixes,
+        transposed=transposed, positive=positive, monomial=monomial, mixes=mixes, steps=steps,
     )  # fmt: skip
 
 
@@ -66,13 +67,13 @@ def broadcast(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
         case Scalar(), (Aligned() | Vector()):
             return _spread_scalar(context, x, y), y
         case Aligned(), Vector():
-            return x, _spread_vector(context, y, x.transposed)
+            return x, spread_vector(context, y, x.transposed)
         case Vector(), Aligned():
-            return _spread_vector(context, x, y.transposed), y
+            return spread_vector(context, x, y.transposed), y
         case Vector(), Vector() if x.is_row is not y.is_row:
             row = x if x.is_row else y
             transposed = row.side is Dim.FAN_OUT
-            return _spread_vector(context, x, transposed), _spread_vector(context, y, transposed)
+            return spread_vector(context, x, transposed), spread_vector(context, y, transposed)
     return x, y
 
 
@@ -82,7 +83,8 @@ def product(
     """X * Y or X / Y, entry by entry; neither is a scalar."""
     if invert:
         if isinstance(x, Aligned | Vector) and isinstance(y, Aligned | Vector):
-            y = replace(y, mixes=x.mixes or (y.has_holes if isinstance(y, Aligned) else y.mixes))
+            holes = y.has_holes if isinstance(y, Aligned) else y.mixes
+            y = replace(y, mixes=x.mixes or holes or x.steps > y.steps)
         y = reciprocal(context, node, y, x)
     x, y = broadcast(context, x, y)
     match x, y:
@@ -93,7 +95,7 @@ def product(
             _check(context, node, left, right)
             value = coherent(
                 context, entry, left, right, x.transposed, _positive(node, x, y), _monomial(x, y),
-                x.mixes or y.mixes,
+                x.mixes or y.mixes, max(x.steps, y.steps),
             )  # fmt: skip
             return value, _step(node, value, f"{x.entry} x {y.entry}", steps)
         case Vector(), Vector():
@@ -102,7 +104,7 @@ def product(
             averaged = x.averaged.times(y.averaged)
             vector = Vector(
                 x.entry * y.entry, x.side, behaviour, x.is_row, averaged, _positive(node, x, y),
-                _monomial(x, y), x.mixes or y.mixes,
+                _monomial(x, y), x.mixes or y.mixes, max(x.steps, y.steps),
             )  # fmt: skip
             return vector, _step(node, vector, f"{x.entry} x {y.entry}", steps)
     raise context.not_covered(
@@ -125,7 +127,7 @@ def reciprocal(context: Context, node: Node, y: Value, numerator: Value) -> Valu
             need_entries(context, node, y)
             sides = y.left.reciprocal(), y.right.reciprocal()
             return coherent(
-                context, y.entry**-1, *sides, y.transposed, y.positive, y.monomial, y.mixes
+                context, y.entry**-1, *sides, y.transposed, y.positive, y.monomial, y.mixes, y.steps
             )
         case Vector():
             return replace(y, entry=y.entry**-1, behaviour=y.behaviour.reciprocal())
@@ -220,15 +222,14 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
         raise context.not_covered(
             node, "a mean of odd and even terms, which may cancel", "means of one parity each"
         )
-    if averaged.parity is Parity.EVEN:
+    single = over_fan_in and context.sizes.layer.is_bias  # one input, the constant 1
+    if averaged.parity is Parity.EVEN or single:
         vector = Vector(
-            value.entry, side, kept, is_row, Parity.EVEN, value.positive, value.monomial
-        )
-        return vector, Step(LLN, str(node), value.entry, "all of one sign", (step,), node=node)
-    if over_fan_in and context.sizes.layer.is_bias:
-        raise context.not_covered(
-            node, "a mean over the single input of a bias, which is the entry itself", "the entry"
-        )
+            value.entry, side, kept, is_row, Parity.EVEN, value.positive, value.monomial,
+            value.mixes and single, value.steps,
+        )  # fmt: skip
+        numbers = "of a single input" if single else "all of one sign"
+        return vector, Step(LLN, str(node), value.entry, numbers, (step,), node=node)
     means = mean_step(context.sizes, over_fan_in, context.activation)
     base = context.sizes.h if over_fan_in else context.sizes.delta
     ratio = Scale.one(Size.SCALAR)
@@ -236,8 +237,9 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
         ratio = (means.result / base).as_size_of(Size.SCALAR)
     smooth = Behaviour(kept.parity, S.One)  # a mean of both signs vanishes in places of its own
     vector = Vector(
-        value.entry * ratio, side, smooth, is_row, averaged.parity, value.positive, mixes=True
-    )
+        value.entry * ratio, side, smooth, is_row, averaged.parity, value.positive, mixes=True,
+        steps=value.steps,
+    )  # fmt: skip
     numbers = f"{value.entry} x mean/entry {ratio}"
     return vector, Step(means.inference, str(node), vector.entry, numbers, (step, means), node=node)
 
@@ -276,8 +278,9 @@ def _function(
                 node, "a function of a sum of odd and even terms", "a function of each term apart"
             )
         result = coherent(
-            context, entry, *sides, value.transposed, positive, value.monomial, value.mixes
-        )
+            context, entry, *sides, value.transposed, positive, value.monomial, value.mixes,
+            value.steps,
+        )  # fmt: skip
         result = replace(result, covers=value.covers)
     return result, _step(node, result, numbers, (step,))
 
@@ -311,13 +314,13 @@ def _need_no_poles(context: Context, node: Node, value: Scalar | Aligned | Vecto
         raise context.not_covered(
             node, "a division by a difference, which may vanish", "a sum of positive terms"
         )
-    if isinstance(value, Scalar) or not value.mixes:
+    if isinstance(value, Scalar) or not (value.mixes or (value.steps > 1 and not value.monomial)):
         return
     sides = (value.behaviour,) if isinstance(value, Vector) else (value.left, value.right)
     if not all(context.exceeds(HALF, side.vanishing) for side in sides):
         raise context.not_covered(
             node,
-            "a division by a sum over samples or neurons, which vanishes where G does not",
+            "a division by a sum over samples, neurons or steps, which vanishes where G does not",
             "a damping or eps, or a mean of G*G",
         )
 
@@ -354,7 +357,8 @@ def _spread_scalar(context: Context, scalar: Scalar, like: Aligned | Vector) -> 
     return coherent(context, entry, CONSTANT, CONSTANT, like.transposed, scalar.positive)
 
 
-def _spread_vector(context: Context, vector: Vector, transposed: bool) -> Aligned:
+def spread_vector(context: Context, vector: Vector, transposed: bool) -> Aligned:
+    """A row or a column, repeated over the matrix that it meets."""
     on_left = vector.side is Dim.FAN_OUT
     # constant along what was averaged; but a mean over delta still changes sign with the gradient
     sign = CONSTANT if vector.averaged is Parity.EVEN else Behaviour(Parity.MIXED, S.Zero)
@@ -362,5 +366,5 @@ def _spread_vector(context: Context, vector: Vector, transposed: bool) -> Aligne
     right = CONSTANT if on_left else vector.behaviour
     return coherent(
         context, vector.entry, left, right, transposed, vector.positive, vector.monomial,
-        vector.mixes,
+        vector.mixes, vector.steps,
     )  # fmt: skip

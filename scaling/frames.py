@@ -28,6 +28,7 @@ from scaling.language import (
     Number,
     Subtract,
     Transpose,
+    is_average,
     short,
 )
 
@@ -67,7 +68,7 @@ def _check_basis(node: Node) -> None:
             _check_basis(left)
             _check_basis(right)
             return
-        case Call("ema", argument):
+        case Call(_, argument) if is_average(node):
             _check_basis(argument)
             return
         case Multiply(x, y) | Divide(x, y) if x.shape.is_scalar or y.shape.is_scalar:

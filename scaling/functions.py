@@ -24,6 +24,8 @@ class Function:
     option: str | None = None
     basis: bool = False
     """Whether the columns of the result are a basis of their own, named after X."""
+    average: bool = False
+    """Whether it averages X over the steps of training."""
 
     @property
     def signature(self) -> str:
@@ -157,6 +159,16 @@ FUNCTIONS: dict[str, Function] = {
             "anything but the bare identity or an eigenbasis: average what is rotated",
             _same,
             option="beta",
+            average=True,
+        ),
+        Function(
+            "debiased",
+            "debiased(X, beta): ema(X, beta) / (1 - beta^t) at step t, so X itself at the first",
+            _averages,
+            "anything but the bare identity or an eigenbasis: average what is rotated",
+            _same,
+            option="beta",
+            average=True,
         ),
         Function(
             "eig",

@@ -24,6 +24,7 @@ from scaling.language import (
     Node,
     Power,
     Transpose,
+    is_average,
 )
 from scaling.scale import Size
 from scaling.shapes import Side
@@ -48,7 +49,10 @@ def inner(
     for value in (x, y):
         check_tails(context, node, value)
     along = (left, right) if right == Matrix("G") else (right, left)
-    if left != right and (along[1] != Matrix("G") or _sides(along[0], positive) is None):
+    averaged = any(is_average(n) and n.shape.is_gradient_like for n in along[0].walk())
+    # an average over steps may be orthogonal to the last of them
+    sides = None if averaged and context.step > 1 else _sides(along[0], positive)
+    if left != right and (along[1] != Matrix("G") or sides is None):
         raise context.not_covered(
             node,
             "the inner product of two matrices that may be orthogonal",
@@ -63,7 +67,7 @@ def _sides(node: Node, positive: PositiveScalar) -> frozenset[Side] | None:
     """The sides on which a positive function acts on G, each at most once; None if not so."""
     if node == Matrix("G"):
         return frozenset()
-    if isinstance(node, Call) and node.function == "ema":
+    if isinstance(node, Call) and is_average(node):
         return _sides(node.argument, positive)
     if not isinstance(node, Multiply | Divide | MatMul):
         return None
@@ -88,7 +92,9 @@ def _is_positive(node: Node, positive: PositiveScalar) -> bool:
         case Multiply(x, y) | Divide(x, y):
             factor, matrix = (x, y) if x.shape.is_scalar else (y, x)
             return positive(factor) and _is_positive(matrix, positive)
-        case Power(x) | Transpose(x) | Call("ema" | "diag" | "block", x):
+        case Call(_, x) if is_average(node):
+            return _is_positive(x, positive)
+        case Power(x) | Transpose(x) | Call("diag" | "block", x):
             return _is_positive(x, positive)
         case MatMul():
             return is_square_of_one(node) and not node.left.shape.is_square

@@ -5,8 +5,8 @@
                                        *, /, ** on gradient-like matrices act entrywise
     functions  sign abs sqrt (entrywise) . orth newton_schulz(X, steps) (polar factor)
                trace norm specnorm rms inner(X, Y) (scalars) . over_layers(x) (their sum)
-               diag row_mean col_mean . block(X, size) . ema(X, beta) . eig (eigenvectors)
-               sample_square(X) (per-sample second moment)
+               diag row_mean col_mean . block(X, size) . ema(X, beta) debiased(X, beta)
+               eig (eigenvectors) . sample_square(X) (per-sample second moment)
     scalars    fan_in fan_out, numbers, and any other lower-case name: a hyper-parameter;
                rho*, eps* are damping, decay* a decay of the weights, e, e_*, e1.. are exponents,
                all others are Theta(1)
@@ -529,6 +529,11 @@ class Call(Node):
 # --- functions --------------------------------------------------------------------------------
 
 
+def is_average(node: Node) -> bool:
+    """Whether a node is a moving average over the steps of training."""
+    return isinstance(node, Call) and FUNCTIONS[node.function].average
+
+
 def call(name: str, *arguments: Operand) -> Node:
     """Apply a function of the language by name, checking the arguments."""
     if name not in FUNCTIONS:
@@ -666,6 +671,11 @@ def block(x: Node, size: int) -> Node:
 def ema(x: Node, beta: Operand) -> Node:
     """Moving average over steps; (1 - beta) X at the first step."""
     return call("ema", x, beta)
+
+
+def debiased(x: Node, beta: Operand) -> Node:
+    """Moving average divided by what its weights add up to, 1 - beta^t; X at the first step."""
+    return call("debiased", x, beta)
 
 
 def eig(x: Node) -> Node:

@@ -205,14 +205,15 @@ def ledger(
             delta=delta,
             w=_std(b[layer.name]),
             mean_h=h * shrink if vanishing else h,
-            mean_delta=_mean_delta(setting, layer, delta),
+            mean_delta=mean_delta(setting, layer, delta),
             h_step=step,
             delta_step=delta_steps[layer.position],
         )
     return Ledger(sizes, tuple(features))
 
 
-def _mean_delta(setting: Setting, layer: Layer, delta: Scale) -> Scale:
+def mean_delta(setting: Setting, layer: Layer, delta: Scale) -> Scale:
+    """The mean of delta over the outputs, for delta in random directions."""
     if layer.fan_out != 0:
         return delta * Scale.of_width(-HALF, Size.SCALAR)
     if setting.loss is Loss.CROSS_ENTROPY:  # softmax(f) - y sums to zero over the classes
@@ -224,7 +225,8 @@ def mean_step(sizes: Sizes, of_rows: bool, activation: Activation) -> Step:
     """The step that gives the mean of h (for row means) or of delta (for column means)."""
     scale = sizes.mean_h if of_rows else sizes.mean_delta
     name = "mean of h" if of_rows else "mean of delta"
-    return Step(MEANS, f"{name} in {sizes.layer.name}", scale, f"activation {activation.label}")
+    text, time = f"activation {activation.label}", sizes.h_step.time
+    return Step(MEANS, f"{name} in {sizes.layer.name}", scale, text, time=time)
 
 
 def _std(b: Expr) -> Scale:

@@ -36,6 +36,7 @@ from scaling.options import (
     SchedulerOption,
     SeedsOption,
     SetOption,
+    StepOption,
     StepsOption,
     Style,
     StyleOption,
@@ -101,6 +102,7 @@ def verify(
     fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
     alignment: AlignmentOption = None,
+    step: StepOption = 1,
     data: DataOption = "digits",
     data_root: RootOption = None,
     samples: SamplesOption = 16,
@@ -110,7 +112,7 @@ def verify(
     backend: BackendOption = BackendName.local,
     scheduler: SchedulerOption = None,
 ) -> None:
-    """Train networks of growing width for one step and compare measured with derived exponents."""
+    """Train networks of growing width for a step and compare measured with derived exponents."""
     verifying, report = lazily("verify"), lazily("report")
     if out is not None:
         lazily("plots").require()
@@ -120,7 +122,7 @@ def verify(
     tables = []
     for name in names:
         setting = (depth, biases, activation, loss, fisher, init, alignment)
-        problem = problem_of(name, settings, *setting, practice=True)
+        problem = problem_of(name, settings, *setting, practice=True, step=step)
         tables.append((problem, *literal_of(problem), resolve(name)))
     known = _experiment(widths, seeds, margin, data, data_root, samples, device, threads)
     if deep:

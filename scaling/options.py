@@ -106,6 +106,14 @@ AlignmentOption = Annotated[
         "or hidden=..., output=... `derive` can also train for it: measured. Repeatable.",
     ),
 ]
+StepOption = Annotated[
+    int,
+    typer.Option(
+        "--step",
+        help="1: the first step. 2: the second, where the weights are W + dW_1 and terms appear "
+        "that vanish at the first.",
+    ),
+]
 WidthsOption = Annotated[
     str | None,
     typer.Option(

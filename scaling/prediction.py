@@ -1,4 +1,4 @@
-"""`predict` evaluates one step under any exponents, as they are, and names each layer's regime.
+"""`predict` evaluates a step under any exponents, as they are, and names each layer's regime.
 
     own      dW_l h_{l-1}
     shrink   the fraction of its weights that a decay takes away
@@ -12,22 +12,27 @@
 
 The third term, dW_l dh_{l-1}, is no larger than own while dh = O(h). Above an unstable layer the
 alignment of the changed features is unknown: features there are not predicted.
+
+The second step (`Problem.step`) is measured from where the first one left the network: own is
+dW_2 h with h after the first step, feature is h after the second minus h after the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from sympy import Expr, S
 
-from scaling.calculus import Update, read_update
+from scaling.calculus import read_update
 from scaling.context import Regime
-from scaling.ledger import Setting, ledger
+from scaling.ledger import ledger
 from scaling.problem import Exponents, Problem, rate
-from scaling.readback import through
-from scaling.scale import Bounds, Order, Scale, Size
+from scaling.readback import Carry, features, through
+from scaling.scale import Bounds, Order, Scale
+from scaling.second import after_first
 
 
 class LayerRegime(StrEnum):
@@ -68,7 +73,7 @@ class Prediction:
 
 
 def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None) -> Prediction:
-    """Evaluate one step under the given exponents, without solving anything.
+    """Evaluate the problem's step under the given exponents, without solving anything.
 
     ``bounds`` is what is known of symbols in the exponents (`Derived.bounds` for derived ones).
 
@@ -76,68 +81,39 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
         NotCovered: if the calculus does not cover the rule, or an activation saturates.
     """
     setting, bounds = problem.setting, bounds or problem.bounds()
-    books = ledger(setting, exponents.a, exponents.b, bounds)
-    updates: dict[str, Update] = {}
-    regimes: dict[str, tuple[Regime, ...]] = {}
-    assumptions: list[str] = []
-    contexts = problem.contexts(books, exponents.d, bounds)
-    for layer in setting.layers:
-        context = contexts[layer.name]
-        update = read_update(context, problem.rule.expression)
-        lr = rate(exponents.c[layer.name])
-        updates[layer.name] = replace(
-            update,
-            coherent=update.coherent * lr,
-            random=update.random * lr,
-            multiple=update.multiple * lr,
-        )
-        regimes[layer.name] = tuple(context.regimes)
-        assumptions += update.step.assumptions()
-    features = _features(setting, updates, exponents, bounds, books.features)
+    x, rule = exponents, problem.rule.expression
+    books = ledger(setting, x.a, x.b, bounds)
+    contexts = problem.contexts(books, x.d, bounds)
+    updates = {name: read_update(context, rule) for name, context in contexts.items()}
+    carry: Carry = partial(through, setting, a=x.a, b=x.b)
+    initial = {layer.name: books.sizes[layer.name].w for layer in setting.layers}
+    if problem.step == 2:
+        second = after_first(problem, x, contexts, updates, books, bounds)
+        initial = {name: w.plus(second.added(name), bounds) for name, w in initial.items()}
+        books, carry = second.books, second.carry
+        contexts = second.contexts(x.d)
+        updates = {
+            layer.name: second.split(layer, read_update(contexts[layer.name], rule))
+            for layer in setting.layers
+        }
+    regimes = {name: tuple(context.regimes) for name, context in contexts.items()}
+    assumptions = [text for u in updates.values() for text in u.step.assumptions()]
+    moved = {name: u.times(rate(x.c[name])) for name, u in updates.items()}
+    changes = features(setting, moved, carry, bounds, books.features)
     layers = {}
     for layer in setting.layers:
-        update = updates[layer.name]
+        update = moved[layer.name]
         own = update.coherent.plus(update.random, bounds)
-        initial = books.sizes[layer.name].w if layer.is_bias else books.features[layer.position]
-        feature = features[layer.position]
-        regime = _regime(own, feature, features[-1], layer.position == setting.depth, bounds)
-        lost = update.multiple if problem.rule.decays and not initial.is_zero else None
+        start = initial[layer.name] if layer.is_bias else books.features[layer.position]
+        feature = changes[layer.position]
+        regime = _regime(own, feature, changes[-1], layer.position == setting.depth, bounds)
+        lost = update.multiple if problem.rule.decays and not start.is_zero else None
         if lost is not None and bounds.order(lost.width, S.Zero) is Order.GREATER:
             regime = LayerRegime.UNSTABLE  # a step overshoots zero
         shown = None if feature is None else feature.width
         shrink = None if lost is None or lost.is_zero else lost.width
-        layers[layer.name] = LayerPrediction(initial.width, own.width, shown, regime, shrink)
+        layers[layer.name] = LayerPrediction(start.width, own.width, shown, regime, shrink)
     return Prediction(problem, exponents, layers, regimes, tuple(dict.fromkeys(assumptions)))
-
-
-def _features(
-    setting: Setting,
-    updates: Mapping[str, Update],
-    exponents: Exponents,
-    bounds: Bounds,
-    start: Sequence[Scale],
-) -> list[Scale | None]:
-    """|dh_l| for l = 0..L; None above a layer whose change outgrows it."""
-    zero = Scale.zero(Size.ENTRY)
-    coherent, random, silent = zero, zero, False
-    features: list[Scale | None] = [zero]
-    for position in range(1, setting.depth + 1):
-        if silent:
-            features.append(None)
-            continue
-        coherent, random = through(setting, position, coherent, random, exponents.a, exponents.b)
-        for layer in setting.at(position):
-            coherent = coherent.plus(updates[layer.name].coherent, bounds)
-            random = random.plus(updates[layer.name].random, bounds)
-        change = coherent.plus(random, bounds)
-        if bounds.order(change.width, S.Zero) is Order.GREATER and position < setting.depth:
-            silent = True
-            if setting.activation.bounded:
-                change = Scale.one(Size.ENTRY)
-        elif bounds.order(change.width, start[position].width) is Order.GREATER:
-            silent = position < setting.depth  # dW_l dh_{l-1} may outgrow dW_l h_{l-1}
-        features.append(change)
-    return features
 
 
 def _regime(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from sympy import Expr, S, Symbol
 
 from scaling.context import Context
-from scaling.errors import NotCovered
+from scaling.errors import InvalidInput, NotCovered
 from scaling.ledger import Layer, Ledger, Loss, Setting
 from scaling.rule import Rule
 from scaling.scale import Bounds, Order, Scale, Size
@@ -18,6 +18,9 @@ CONVENTION = (
     "weights ~ M^-b, learning rate ~ M^-c, damping ~ M^-d, multiplier M^-a: "
     "a positive exponent means smaller at larger width M"
 )
+
+
+LAST_STEP = 2
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,19 @@ class Problem:
     settings: Settings = field(default_factory=Settings)
     sampled_fisher: bool = False
     preset: Settings = field(default_factory=Settings)
+    step: int = 1
+    """Which step of training exponents speak of: the first, or the second; see second.py."""
+
+    def __post_init__(self) -> None:
+        if self.step < 1:
+            raise InvalidInput(f"step {self.step}", "a step of training: 1 or 2", "use --step 1")
+        if self.step > LAST_STEP:
+            raise NotCovered(
+                f"step {self.step}",
+                f"the sizes after {self.step - 1} steps, W + dW_1 + ... + dW_{self.step - 1}: step "
+                f"{LAST_STEP} is the last that is analysed",
+                f"use --step {LAST_STEP}, or measure: scaling measure RULE --steps {self.step}",
+            )
 
     def bounds(self, extra: Mapping[str, tuple[Expr, Expr]] | None = None) -> Bounds:
         """Exponents of the rule are non-negative."""

@@ -56,6 +56,7 @@ def problem_of(
     alignment: Sequence[str] | None = None,
     practice: bool = False,
     measured: Measured | None = None,
+    step: int = 1,
 ) -> Problem:
     """Everything that fixes what an exponent means.
 
@@ -83,7 +84,7 @@ def problem_of(
         chosen = replace(chosen, exponents={**usual, **chosen.exponents})
     assumed = alignments(alignment or (), layers, measured)
     setting = Setting(layers, phi, Loss(loss), assumed)
-    return Problem(declared.rule, setting, chosen, fisher is FisherName.true, preset)
+    return Problem(declared.rule, setting, chosen, fisher is FisherName.true, preset, step)
 
 
 def table_of(text: str, depth: int) -> tuple[Problem, Exponents]:
@@ -116,7 +117,10 @@ def solution_of(problem: Problem, literal: bool = False) -> Derived:
     settings = problem.settings
     if literal:
         settings = replace(problem.preset, exponents=settings.exponents)
-    return derive(problem.rule, settings, problem.setting, sampled_fisher=problem.sampled_fisher)
+    return derive(
+        problem.rule, settings, problem.setting, sampled_fisher=problem.sampled_fisher,
+        step=problem.step,
+    )  # fmt: skip
 
 
 def literal_of(problem: Problem) -> tuple[Exponents, Bounds]:

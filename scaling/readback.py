@@ -10,30 +10,59 @@ that follows the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from sympy import Expr, S
 
 from scaling.calculus import Update
 from scaling.ledger import Layer, Setting
-from scaling.scale import HALF, Bounds, Scale, Size
+from scaling.scale import HALF, Bounds, Order, Scale, Size
+
+Carry: TypeAlias = Callable[[int, Scale, Scale], tuple[Scale, Scale]]
+"""(position, parts of dh_{l-1} along the gradient and not) -> what W_l makes of both."""
 
 
 def reach(
-    setting: Setting,
-    layer: Layer,
-    update: Update,
-    a: Mapping[str, Expr],
-    b: Mapping[str, Expr],
-    bounds: Bounds,
+    setting: Setting, layer: Layer, update: Update, carry: Carry, bounds: Bounds
 ) -> dict[int, Scale]:
     """How far a layer's own update moves what it feeds, per learning rate: by position, df last."""
     coherent, random = update.coherent, update.random
     sizes = {layer.position: coherent.plus(random, bounds)}
     for position in range(layer.position + 1, setting.depth + 1):
-        coherent, random = through(setting, position, coherent, random, a, b)
+        coherent, random = carry(position, coherent, random)
         sizes[position] = coherent.plus(random, bounds)
     return sizes
+
+
+def features(
+    setting: Setting,
+    updates: Mapping[str, Update],
+    carry: Carry,
+    bounds: Bounds,
+    start: Sequence[Scale],
+) -> list[Scale | None]:
+    """|dh_l| for l = 0..L; None above a layer whose change outgrows it."""
+    zero = Scale.zero(Size.ENTRY)
+    coherent, random, silent = zero, zero, False
+    features: list[Scale | None] = [zero]
+    for position in range(1, setting.depth + 1):
+        if silent:
+            features.append(None)
+            continue
+        coherent, random = carry(position, coherent, random)
+        for layer in setting.at(position):
+            coherent = coherent.plus(updates[layer.name].coherent, bounds)
+            random = random.plus(updates[layer.name].random, bounds)
+        change = coherent.plus(random, bounds)
+        if bounds.order(change.width, S.Zero) is Order.GREATER and position < setting.depth:
+            silent = True
+            if setting.activation.bounded:
+                change = Scale.one(Size.ENTRY)
+        elif bounds.order(change.width, start[position].width) is Order.GREATER:
+            silent = position < setting.depth  # dW_l dh_{l-1} may outgrow dW_l h_{l-1}
+        features.append(change)
+    return features
 
 
 def through(

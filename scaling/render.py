@@ -19,7 +19,7 @@ from sympy import Expr, S
 
 from scaling.derivation import Step
 from scaling.prediction import Prediction
-from scaling.problem import CONVENTION, Exponents
+from scaling.problem import CONVENTION, Exponents, Problem
 from scaling.solve import Derived
 from scaling.symmetry import Comparison
 
@@ -70,11 +70,14 @@ def derived_table(result: Derived) -> Table:
     notes += [f"free: {', '.join(result.free)}"] if result.free else []
     notes += [f"assumed: {text}" for text in result.assumptions]
     notes += _alternatives(result)
-    return Table(_title(result.problem.rule.name, str(rule)), columns, rows, tuple(notes))
+    return Table(_title(result.problem), columns, rows, tuple(notes))
 
 
-def catalogue_table(results: Sequence[Derived]) -> Table:
-    """Exponents of several rules by layer; dampings in one column, as ``name: d``."""
+def catalogue_table(results: Sequence[Derived], refused: Mapping[str, str] | None = None) -> Table:
+    """Exponents of several rules by layer; dampings in one column, as ``name: d``.
+
+    ``refused``: rules that the calculus does not cover, and why not.
+    """
     rows = tuple(
         (
             result.problem.rule.name, layer, x.a[layer], x.b[layer], x.c[layer],
@@ -86,8 +89,11 @@ def catalogue_table(results: Sequence[Derived]) -> Table:
     )  # fmt: skip
     columns = ("rule", "layer", "a", "b", "c", "d")
     assumed = dict.fromkeys(text for result in results for text in result.assumptions)
-    notes = (CONVENTION, *(f"assumed: {text}" for text in assumed))
-    return Table("exponents of the catalogue", columns, rows, notes)
+    missing = (f"not covered: {name}, for {why}" for name, why in (refused or {}).items())
+    notes = (CONVENTION, *(f"assumed: {text}" for text in assumed), *missing)
+    step = max((result.problem.step for result in results), default=1)
+    title = "exponents of the catalogue" + (f" at step {step}" if step > 1 else "")
+    return Table(title, columns, rows, notes)
 
 
 def _alternatives(result: Derived) -> list[str]:
@@ -105,7 +111,6 @@ def _alternatives(result: Derived) -> list[str]:
 
 def predicted_table(result: Prediction) -> Table:
     """Exponents of what one step does, by layer."""
-    rule = result.problem.rule
     decays = any(x.shrink is not None for x in result.layers.values())
     rows = tuple(
         (
@@ -114,14 +119,15 @@ def predicted_table(result: Prediction) -> Table:
         )
         for name, x in result.layers.items()
     )  # fmt: skip
+    start = "h at the start" if result.problem.step == 1 else "h before the step"
     notes = (
-        "sizes ~ M^(exponent). init: h at the start (f in the output layer); own: dW h; "
+        f"sizes ~ M^(exponent). init: {start} (f in the output layer); own: dW h; "
         "feature: dh (df in the output layer)"
         + (", shrink: the fraction of the weights that a step takes away" if decays else ""),
         *(f"assumed: {text}" for text in result.assumptions),
     )
     columns = ("layer", "init", "own", *(["shrink"] if decays else []), "feature", "regime")
-    return Table(_title(rule.name, str(rule)), columns, rows, notes)
+    return Table(_title(result.problem), columns, rows, notes)
 
 
 def compared_table(left: str, right: str, result: Comparison) -> Table:
@@ -148,8 +154,15 @@ def compared_table(left: str, right: str, result: Comparison) -> Table:
     return Table(title, ("layer", "exponent", left, right, ""), tuple(rows), (CONVENTION, *shifts))
 
 
-def _title(name: str, rule: str) -> str:
-    return f"{name}: dW = {rule}" if name and name != rule else f"dW = {rule}"
+def _title(problem: Problem) -> str:
+    name, rule = problem.rule.name, str(problem.rule)
+    title = f"{name}: dW = {rule}" if name and name != rule else f"dW = {rule}"
+    return title if problem.step == 1 else f"{title}, at step {problem.step}"
+
+
+def timed(step: Step) -> str:
+    """What a step speaks of, and of which step of training if not of the first."""
+    return step.subject if step.time == 1 else f"{step.subject} at step {step.time}"
 
 
 # --- formats ------------------------------------------------------------------------------------
@@ -249,7 +262,7 @@ def render_steps(title: str, step: Step, style: Format) -> str:
     for i, s in enumerate(steps):
         inputs = ", ".join(str(where[x]) for x in s.inputs)
         why = s.inference.name + (f" of {inputs}" if inputs else "")
-        rows.append((str(i + 1), s.subject, str(s.result), s.numbers, why, s.assumption))
+        rows.append((str(i + 1), timed(s), str(s.result), s.numbers, why, s.assumption))
     if style is Format.TEXT:
         return _steps_text(title, rows)
     if style is Format.LATEX:
@@ -280,7 +293,7 @@ def _steps_latex(title: str, steps: Sequence[Step]) -> str:
     for i, s in enumerate(steps):
         size = r"0" if s.result.is_zero else f"M^{{{sympy.latex(s.result.width)}}}"
         end = r" \\" if i + 1 < len(steps) else ""
-        subject, why = _escape(s.subject), _escape(s.inference.name)
+        subject, why = _escape(timed(s)), _escape(s.inference.name)
         lines.append(rf"\text{{{subject}}} &= \Theta({size}) && \text{{[{why}]}}{end}")
     return "\n".join([*lines, r"\end{align}"])
 
@@ -344,7 +357,7 @@ def steps_json(title: str, step: Step) -> dict[str, Any]:
     def nested(s: Step) -> dict[str, Any]:
         return {
             "inference": s.inference.name,
-            "subject": s.subject,
+            "subject": timed(s),
             "exponent": str(-S.Infinity if s.result.is_zero else s.result.width),
             "of": str(s.result.of),
             "numbers": s.numbers,

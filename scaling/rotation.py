@@ -48,6 +48,7 @@ from scaling.language import (
     Power,
     Subtract,
     Transpose,
+    is_average,
 )
 from scaling.scale import Order, Scale, Size
 from scaling.shapes import Dim
@@ -85,7 +86,14 @@ def corner_context(context: Context, sides: frozenset[Dim]) -> Context:
 
 
 def eigenbasis(context: Context, node: Call, value: Value, step: Step) -> Reading:
-    """eig(X)."""
+    """eig(X), at the first step: later a corner holds the directions of several steps."""
+    if context.before is not None:
+        raise context.not_covered(
+            node,
+            "eigenvectors at the second step, where averages hold directions of both and zeros of "
+            "the first are no longer there",
+            "the first step (--step 1), or a rule without eigenbases",
+        )
     if not isinstance(value, Spectral) or value.blocks or not value.symmetric:
         raise context.not_covered(
             node, f"the eigenvectors of {describe(value)}", "A, B, L or R, their averages and sums"
@@ -187,7 +195,9 @@ def _inner(value: Aligned | Rotated) -> Aligned:
 def _bare(node: Node) -> Node:
     """A matrix without what leaves its zeros where they are, at the first step."""
     match node:
-        case Call("ema", x) | Negate(x):
+        case Negate(x):
+            return _bare(x)
+        case Call(_, x) if is_average(node):
             return _bare(x)
         case Multiply(x, y) | Divide(x, y) if x.shape.is_scalar or y.shape.is_scalar:
             return _bare(y if x.shape.is_scalar else x)
@@ -201,7 +211,7 @@ def holds_data(context: Context, basis: Node, node: Node) -> bool:
             return name in ("A", "B")
         case Add(x, y):
             return holds_data(context, basis, x) or holds_data(context, basis, y)
-        case Call("ema", x):
+        case Call(_, x) if is_average(node):
             return holds_data(context, basis, x)
         case Multiply(x, y) | Divide(x, y):
             return holds_data(context, basis, y if x.shape.is_scalar else x)
@@ -217,7 +227,9 @@ def _keeps_directions(node: Node, side: Dim) -> bool:
     match node:
         case Matrix("G"):
             return True
-        case Call("ema" | "orth", x) | Negate(x) | Transpose(x):
+        case Call(_, x) if is_average(node):
+            return _keeps_directions(x, side)
+        case Call("orth", x) | Negate(x) | Transpose(x):
             return _keeps_directions(x, side)
         case Add(x, y) | Subtract(x, y):
             return _keeps_directions(x, side) and _keeps_directions(y, side)
@@ -240,7 +252,9 @@ def _maps_directions(node: Node, side: Dim) -> bool:
     match node:
         case Matrix(name):
             return name in ("L", "R", "I")
-        case Call("ema", x) | Power(x) | Negate(x) | Transpose(x):
+        case Call(_, x) if is_average(node):
+            return _maps_directions(x, side)
+        case Power(x) | Negate(x) | Transpose(x):
             return _maps_directions(x, side)
         case Multiply(x, y) | Divide(x, y):
             return _maps_directions(y if x.shape.is_scalar else x, side)

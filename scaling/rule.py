@@ -28,6 +28,7 @@ from scaling.language import (
     Subtract,
     Symbol,
     SymbolKind,
+    is_average,
     short,
 )
 from scaling.shapes import UPDATE
@@ -89,7 +90,8 @@ class Rule:
     @cached_property
     def averages(self) -> tuple[str, ...]:
         """Names of the decays of moving averages, beta."""
-        options = (n.option for n in self._calls("ema"))
+        nodes = self.expression.walk()
+        options = (n.option for n in nodes if is_average(n) and isinstance(n, Call))
         return tuple(dict.fromkeys(x.name for x in options if isinstance(x, Symbol)))
 
     @cached_property

@@ -18,9 +18,19 @@ from scaling.context import Context
 from scaling.derivation import GRAM, NEWTON_SCHULZ, PRODUCT, PUSH_THROUGH, SPECTRAL_POWER, Step
 from scaling.entrywise import Reading, check_tails, need_entries
 from scaling.language import Call, MatMul, Node, Transpose
-from scaling.scale import HALF, Scale, Size
+from scaling.scale import HALF, Order, Scale, Size
 from scaling.shapes import Dim
-from scaling.values import Aligned, Behaviour, Gaussian, Parity, Spectral, Value, Vector, describe
+from scaling.values import (
+    Aligned,
+    Behaviour,
+    Gaussian,
+    Mixture,
+    Parity,
+    Spectral,
+    Value,
+    Vector,
+    describe,
+)
 
 
 def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) -> Reading:
@@ -34,6 +44,8 @@ def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) ->
         return Spectral(value.side, one, one), Step(
             SPECTRAL_POWER, str(node), one, "the identity", (step,), node=node
         )
+    if value.steps > 1 and not p.is_nonnegative:
+        _need_even_spectrum(context, node, value)
     on_span, off_span = (
         size if size.is_zero and p != 0 else size**p for size in (value.on_span, value.off_span)
     )
@@ -43,6 +55,18 @@ def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) ->
     vanishing = p * value.vanishing
     result = replace(value, on_span=on_span, off_span=off_span, vanishing=vanishing)
     return result, Step(SPECTRAL_POWER, str(node), on_span, numbers, (step,), node=node)
+
+
+def _need_even_spectrum(context: Context, node: Node, value: Spectral) -> None:
+    """Refuse an inverse that would magnify directions which are new at the second step."""
+    order = context.compare(node, value.on_span, value.off_span)
+    if order not in (Order.EQUAL, Order.LESS):
+        raise context.not_covered(
+            node,
+            "an inverse of an average over steps whose damping is smaller than its eigenvalues: "
+            "directions that are new at the second step may be much shorter than the others",
+            "a damping as large as the eigenvalues",
+        )
 
 
 def product(
@@ -67,6 +91,7 @@ def product(
         x.symmetric and y.symmetric and commute and not blocks,
         blocks,
         x.vanishing + y.vanishing,
+        max(x.steps, y.steps),
     )
     numbers = f"{x.on_span} x {y.on_span}"
     return value, Step(PRODUCT, str(node), on_span, numbers, steps, node=node)
@@ -86,6 +111,13 @@ def push_through(
             f"a curvature matrix acting on a side that is {behaviour.parity}, which overlaps with "
             "its span in the mean only",
             "a factor that is odd in delta and in h, such as G",
+        )
+    if aligned.steps > spectral.steps and context.exceeds(S.Zero, spectral.vanishing):
+        raise context.not_covered(
+            node,
+            "an inverse of the diagonal of this step's factor acting on an average over steps, "
+            "which does not vanish where the factor does",
+            "a damping as large as the factor, or the average of the factor",
         )
     if not (factor_exact and spectral.contains_data) and spectral.on_span != spectral.off_span:
         size = context.plus(spectral.on_span, spectral.off_span)
@@ -233,6 +265,8 @@ def norm(context: Context, node: Call, value: Value) -> Scale:
             need_entries(context, node, value)
             check_tails(context, node, value)
             return entry.as_size_of(Size.SCALAR) * (one if name == "rms" else context.spread)
+        case Mixture(aligned, gaussian) if name != "trace":  # independent, so they do not cancel
+            return context.plus(norm(context, node, aligned), norm(context, node, gaussian))
         case Gaussian(entry=entry):
             fans = context.plus(context.fan(Dim.FAN_IN), context.fan(Dim.FAN_OUT))
             spread = {"rms": one, "norm": context.spread, "specnorm": fans.root()}[name]

@@ -8,8 +8,11 @@ at when a measurement drifts from one exponent to another.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+
+from sympy import Expr
 
 from scaling.context import Context, Regime
 from scaling.derivation import DAMPING, SUM, Step
@@ -54,9 +57,12 @@ def add(
     if isinstance(x, Gaussian | Mixture) or isinstance(y, Gaussian | Mixture):
         value = _mix(context, node, x, y)
         numbers = "an aligned and a random part, kept apart"
-        return value, Step(
-            SUM, f"{left} + {right}", _size(context, value), numbers, steps, node=node
-        )
+        size = size_of(context, value)
+        return value, Step(SUM, f"{left} + {right}", size, numbers, steps, node=node)
+    for zero, other in ((x, y), (y, x)):
+        if zero.main.is_zero and isinstance(zero, Aligned) and isinstance(other, Aligned):
+            line = Step(SUM, f"{left} + {right}", other.main, "one term is zero", steps, node=node)
+            return other, replace(line, time=context.step)
     if context.unknown and any(is_damping(one) and _is_joint(other)
                                for one, other in ((left, right), (right, left))):  # fmt: skip
         raise context.not_covered(
@@ -67,14 +73,13 @@ def add(
         x, y = _balanced(context, x, y)
     regime = Regime(context.sizes.layer.name, node, left, right, x.main, y.main, order)
     context.regimes.append(regime)
-    value = _add(context, node, x, y, order)
+    value = merged(context, node, x, y, order)
     difference = isinstance(left, Negate) or isinstance(right, Negate)
     damped = not difference and is_damping(left) != is_damping(right)
     assumption = f"the terms of {node} do not cancel" if order is Order.EQUAL and not damped else ""
     inference = DAMPING if damped else SUM
-    return value, Step(
-        inference, f"{left} + {right}", value.main, str(regime), steps, assumption, node
-    )
+    line = Step(inference, f"{left} + {right}", value.main, str(regime), steps, assumption, node)
+    return value, replace(line, time=context.step)
 
 
 def _balanced(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
@@ -86,7 +91,8 @@ def _balanced(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
     return x, y
 
 
-def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Value:
+def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Value:
+    """The sum of two values of one kind that do not cancel."""
     plus = context.plus
     match x, y:
         case Scalar(), Scalar():
@@ -104,7 +110,8 @@ def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Valu
                 all(v.contains_data for v in anisotropic),
                 x.symmetric and y.symmetric,
                 x.blocks or y.blocks,
-                -context.bounds.larger(-x.vanishing, -y.vanishing),
+                _vanishing(context, x.vanishing, y.vanishing, order),
+                max(x.steps, y.steps),
             )
         case Vector(), Vector() if x.side is y.side:
             behaviour = _behaviour(context, x.behaviour, y.behaviour, order)
@@ -113,6 +120,7 @@ def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Valu
                 averaged=x.averaged.plus(y.averaged), positive=x.positive and y.positive,
                 monomial=False,
                 mixes=x.mixes or y.mixes,
+                steps=max(x.steps, y.steps),
             )  # fmt: skip
         case Aligned(), Aligned():
             return Aligned(
@@ -129,6 +137,7 @@ def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Valu
                 monomial=False,
                 mixes=x.mixes or y.mixes,
                 covers=not x.has_holes and not y.has_holes,
+                steps=max(x.steps, y.steps),
             )
     raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
 
@@ -136,9 +145,13 @@ def _add(context: Context, node: Node, x: Value, y: Value, order: Order) -> Valu
 def _behaviour(context: Context, x: Behaviour, y: Behaviour, order: Order) -> Behaviour:
     """Near zero the slower term stays; but a term that is negligible elsewhere only cuts there."""
     parity = x.parity.plus(y.parity)
+    return Behaviour(parity, _vanishing(context, x.vanishing, y.vanishing, order))
+
+
+def _vanishing(context: Context, x: Expr, y: Expr, order: Order) -> Expr:
     if order in (Order.LESS, Order.GREATER):
-        return Behaviour(parity, (y if order is Order.LESS else x).vanishing)
-    return Behaviour(parity, -context.bounds.larger(-x.vanishing, -y.vanishing))
+        return y if order is Order.LESS else x
+    return -context.bounds.larger(-x, -y)
 
 
 def _mix(context: Context, node: Node, x: Value, y: Value) -> Value:
@@ -152,14 +165,15 @@ def _mix(context: Context, node: Node, x: Value, y: Value) -> Value:
     signal = aligned or more_aligned
     if aligned and more_aligned:
         order = context.compare(node, aligned.main, more_aligned.main)
-        both = _add(context, node, aligned, more_aligned, order)
+        both = merged(context, node, aligned, more_aligned, order)
         assert isinstance(both, Aligned)
         signal = both
     assert noise is not None
     return Mixture(signal, noise) if signal else noise
 
 
-def _size(context: Context, value: Value) -> Scale:
+def size_of(context: Context, value: Value) -> Scale:
+    """The typical entry of a value; of a mixture that of its larger part."""
     if isinstance(value, Mixture):
         return context.plus(value.aligned.entry, value.gaussian.entry)
     return value.main
@@ -176,10 +190,10 @@ def _parts(value: Value) -> tuple[Gaussian | None, Aligned | None]:
     return None, None
 
 
-def collect(node: Node) -> list[Node]:
+def collect(node: Node, simplify: Callable[[Node], Node] = lambda node: node) -> list[Node]:
     """The terms of a sum with like terms collected; those that cancel exactly are gone.
 
-    A term that is subtracted keeps its sign.
+    A term that is subtracted keeps its sign. Terms are compared as ``simplify`` writes them.
 
     >>> from scaling.language import G, A, I, symbol
     >>> collect(A + symbol("rho") * I - A)
@@ -187,9 +201,25 @@ def collect(node: Node) -> list[Node]:
     >>> collect(2 * G - (G + G))
     []
     """
-    total: dict[Node, Fraction] = {}
+    written: dict[Node, Node] = {}
+    total = totals(node, simplify, written)
+    kept = [(written.get(term, term), x) for term, x in total.items() if x != 0]
+    return [term if factor > 0 else Negate(term) for term, factor in kept]
 
-    def go(node: Node, factor: Fraction) -> None:
+
+def totals(
+    node: Node,
+    simplify: Callable[[Node], Node] = lambda node: node,
+    written: dict[Node, Node] | None = None,
+) -> dict[Node, Fraction]:
+    """The terms of a sum, as ``simplify`` writes them, and the number in front of each.
+
+    ``written`` is told how each was written first.
+    """
+    total: dict[Node, Fraction] = {}
+    originals = {} if written is None else written
+
+    def go(node: Node, factor: Fraction, original: Node | None = None) -> None:
         match node:
             case Add(left, right):
                 go(left, factor)
@@ -209,11 +239,15 @@ def collect(node: Node) -> list[Node]:
                 one = Number(Fraction(1))
                 total[one] = total.get(one, Fraction(0)) + factor * value
             case _:
-                total[node] = total.get(node, Fraction(0)) + factor
+                simple = simplify(node)
+                if simple != node:
+                    go(simple, factor, node)
+                    return
+                originals.setdefault(simple, original or node)
+                total[simple] = total.get(simple, Fraction(0)) + factor
 
     go(node, Fraction(1))
-    kept = [(term, factor) for term, factor in total.items() if factor != 0]
-    return [term if factor > 0 else Negate(term) for term, factor in kept]
+    return total
 
 
 def _is_joint(node: Node) -> bool:

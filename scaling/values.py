@@ -91,7 +91,8 @@ class Spectral:
     ``symmetric`` is False for a product of two different matrices, whose powers are not covered.
     ``blocks``: made of pieces of fixed size, so that it turns vectors out of the data's span and
     has of the order of fan eigenvalues of either size. ``vanishing``: as an entry x of the factor
-    goes to 0, the entry of a diagonal matrix goes to 0 like |x|^vanishing.
+    goes to 0, the entry of a diagonal matrix goes to 0 like |x|^vanishing. ``steps``: of training
+    that are averaged in it; directions new at the second may be much shorter than those of both.
     """
 
     side: Dim
@@ -101,6 +102,7 @@ class Spectral:
     symmetric: bool = True
     blocks: bool = False
     vanishing: Expr = S.Zero
+    steps: int = 1
 
     @property
     def main(self) -> Scale:
@@ -118,7 +120,8 @@ class Aligned:
     to the means. ``left_exact``/``right_exact``: the factors are exactly D and H. ``positive``: no
     entry is negative. ``monomial``: a product of powers, without sums, so that it vanishes with
     its factors only. ``mixes``: sums over samples or neurons, so that it vanishes elsewhere than G.
-    ``covers``: nevertheless it vanishes nowhere but where G does.
+    ``covers``: nevertheless it vanishes nowhere but where G does. ``steps``: of training that are
+    averaged in it, so that it vanishes elsewhere than one of them.
     """
 
     gain: Scale
@@ -134,6 +137,7 @@ class Aligned:
     monomial: bool = True
     mixes: bool = False
     covers: bool = False
+    steps: int = 1
 
     @property
     def main(self) -> Scale:
@@ -188,6 +192,7 @@ class Vector:
     positive: bool = False
     monomial: bool = True
     mixes: bool = False
+    steps: int = 1
 
     @property
     def main(self) -> Scale:

@@ -219,7 +219,7 @@ OWN = [
     ("G/sqrt(row_mean(G*G))", {}, 1, "LLN"),
     ("G + W - G", {}, 0, "CLT"),
     ("(B + rho*I)**-1 @ ((diag(B) + rho*I)**0 @ G)", {"d": 3}, 1, "aligned"),
-    ("(B + rho*I)**-1 @ ((diag(B) + rho*I)**-1 @ G)", {"d": 3}, 5, "aligned"),
+    ("(B + rho*I)**-1 @ ((diag(B) + rho*I)**-1 @ G)", {"d": 2}, 4, "aligned"),
 ]  # fmt: skip
 
 
@@ -239,6 +239,7 @@ REFUSED = [
     ("abs(G)", {}, "an update that is even in the gradient"), ("G*G", {}, "an update that is even"),
     ("G + abs(G)", {}, f"an update that is {MIXED}"), ("G*row_mean(G)", {}, "is even"),
     ("1/G", {}, r"blow up like \|x\|\^\(-1\)"), ("G/row_mean(G*G)", {}, "blow up"),
+    ("(B + rho*I)**-1 @ ((diag(B) + rho*I)**-1 @ G)", {"d": 3}, r"blow up like \|x\|\^\(-1\)"),
     ("sign(G)/abs(G)**(1/2)", {}, r"blow up like \|x\|\^\(-1/2\)"),
     ("(L @ B)**(-1) @ G", {}, "a power of a product that is not symmetric"),
     ("G @ (A @ R)**(1/2)", {}, "a power of a product that is not symmetric"),

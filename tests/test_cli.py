@@ -159,6 +159,32 @@ def test_derived_exponents_rest_on_the_alignment_that_was_measured(run: Run) -> 
     assert "holds exactly one multiple of 1/4" in few.err and "--alignment hidden=" in few.err
 
 
+def test_the_second_step_is_an_option_of_every_verb_that_derives_or_verifies(run: Run) -> None:
+    zero = ("--set", "b_output=oo")
+
+    def layers(*words: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(run(*words, "--format", "json").out)["layers"]
+        return found
+
+    early, late = (layers("derive", "sgd", *zero, "--step", step) for step in "12")
+    assert [x["c"] for x in early.values()] == ["c_input", "c_hidden", "1"]
+    assert [x["c"] for x in late.values()] == ["-1", "0", "1"]
+    regimes = [
+        [x["regime"] for x in layers("predict", "sgd", *zero, "--step", step).values()]
+        for step in "12"
+    ]
+    assert regimes == [["frozen", "frozen", "maximal"], ["maximal"] * 3]
+    explained = run("explain", "momentum", "--step", "2").out
+    assert "dW_3^T delta_3 at step 2" in explained and "[average of" in explained
+    assert "at step 2" in run("table", "--step", "2").out.splitlines()[0]
+    checks = json.loads(run("verify", "sgd", *zero, "--step", "2", *TINY, "--format", "json").out)
+    assert {check["rule"] for check in checks["checks"]} == {"sgd at step 2"}
+    assert all(check["predicted"] == "0" for check in checks["checks"])
+    refused = run("derive", "sgd", "--step", "3")
+    in_three_parts(refused)
+    assert "found: step 3" in refused.err
+
+
 def test_all_means_the_catalogue_and_deep_every_line(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

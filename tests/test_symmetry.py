@@ -31,6 +31,8 @@ DEGREES: list[tuple[str, Expr, dict[str, Expr]]] = [
     ("momentum", ONE, {}),
     ("sign", ZERO, {}),
     ("adam", ZERO, {"eps": ONE}),
+    ("adam_debiased", ZERO, {"eps": ONE}),
+    ("h_fac", ZERO, {"eps": S(2)}),
     ("muon", ZERO, {}),
     ("normalized_sgd", ZERO, {}),
     ("kfac", 1 - 2 * e_A, {"rho_A": S(2), "rho_B": ZERO}),

@@ -154,7 +154,8 @@ def low_rank(W: Weight, seed: int) -> LowRank:
 def test_norms_and_products_of_weights_that_move_and_decay_are_those_of_whole_matrices() -> None:
     W = Weight(matrix(6, 5))
     W.norm()
-    known = first = whole(W)
+    known = whole(W)
+    earlier = [(W, known)]
     x = W.columns.given(normal(0, 5, 3))
     for step, rate in ((10, -0.3), (20, 0.0), (30, 0.1)):
         update = low_rank(W, step)
@@ -166,7 +167,10 @@ def test_norms_and_products_of_weights_that_move_and_decay_are_those_of_whole_ma
         torch.testing.assert_close(W.columns.values(change.T @ back), moved.T @ normal(1, 6, 2))
         W, known = W.plus(change), known + moved
         torch.testing.assert_close(whole(W), known)
-        torch.testing.assert_close(W.rows.values(W.moved(x)), (known - first) @ normal(0, 5, 3))
+        for since, matrix_then in earlier:
+            moved = W.rows.values(W.moved(x, since))
+            torch.testing.assert_close(moved, (known - matrix_then) @ normal(0, 5, 3))
+        earlier.append((W, known))
         assert W.norm() == pytest.approx(float(known.square().sum()) ** 0.5, rel=1e-10)
 
 

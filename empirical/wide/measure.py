@@ -4,13 +4,15 @@
     own      RMS of (W_l - W_l at the start) h_{l-1}, with h_{l-1} as it was at the start
     feature  RMS of h_l after the steps minus h_l before them (df in the output layer)
 
-All are taken on the probe samples. After one step they are the quantities of `measure`, with the
-same law over seeds, and either may stand for the other. The time is O(M n^2) for updates D C H^T,
+The start is before the step that the problem asks for, which may be the second. All are taken on
+the probe samples. After one step they are the quantities of `measure`, with the same law over
+seeds, and either may stand for the other. The time is O(M n^2) for updates D C H^T,
 O(M^2 n) for rules that look at single entries, which reach smaller widths; memory is O(M n).
 
 Where init and own are all that is asked (`Quantity.OWN`), nothing is sent through the network after
 the step, and rules that look at single entries are measured on a sample of rows (sample.py), in
-O(M n) time for a fixed number of rows; unless they add up entries over all rows.
+O(M n) time for a fixed number of rows; unless they add up entries over all rows, or the step that
+is measured is not the first.
 
 Not covered: what `paths.py` refuses; CUDA.
 """
@@ -77,7 +79,7 @@ def measure_wide(
     rule = trial.problem.rule
     if steps < 1:
         raise InvalidInput(f"steps={steps}", "at least 1", "pass steps=1")
-    refuse_unless_wide(rule, width, quantity is Quantity.OWN and steps == 1)
+    refuse_unless_wide(rule, width, _is_one_own(trial, steps, quantity))
     start = time.perf_counter()
     run = _Run(trial, constants, width, seed, steps, streaming or Streaming(), quantity)
     sizes = run.sizes()
@@ -100,6 +102,11 @@ def outputs_wide(
     return _Run(trial, constants, width, seed, steps, streaming or Streaming()).output()
 
 
+def _is_one_own(trial: Trial, steps: int, quantity: Quantity) -> bool:
+    """Whether own updates of the very first step are all that is asked."""
+    return quantity is Quantity.OWN and steps == 1 and trial.problem.step == 1
+
+
 class _Run:
     """Some steps of one network."""
 
@@ -113,9 +120,10 @@ class _Run:
         streaming: Streaming,
         quantity: Quantity = Quantity.ALL,
     ) -> None:
-        self.trial, self.width, self.seed, self.steps = trial, width, seed, steps
+        self.trial, self.width, self.seed = trial, width, seed
+        self.first, self.steps = trial.problem.step, steps + trial.problem.step - 1
         self.own_only = quantity is Quantity.OWN
-        self.path = path_of(trial.problem.rule, self.own_only and steps == 1)
+        self.path = path_of(trial.problem.rule, _is_one_own(trial, steps, quantity))
         sampled = self.path is Path.SAMPLE
         self.stream = Stream(seed, (0 if sampled else width,))
         single = sampled and streaming.dtype is None  # so that all widths share their draws
@@ -150,7 +158,7 @@ class _Run:
     def output(self) -> Tensor:
         """The output on the probe samples after the steps."""
         start = self.start()
-        _, after = self._trained(start)
+        _, _, after = self._trained(start)
         assert after is not None, "features are asked for"
         output = after.output
         start.forget()
@@ -160,24 +168,28 @@ class _Run:
         """Init, own and, if asked for, feature of every layer after the steps."""
         start = self.start()
         if self.path is Path.SAMPLE:
-            own, after = self._sampled_own(start), None
+            own, before, after = self._sampled_own(start), start, None
         else:
-            own, after = self._trained(start)
+            own, before, after = self._trained(start)
         sizes = {}
-        for name, parameter in start.parameters.items():
+        for name, parameter in before.parameters.items():
             position = parameter.layer.position
-            h = start.h[position].pick(self.probe)
+            h = before.h[position].pick(self.probe)
             feature = None if after is None else (after.h[position] - h).rms()
-            sizes[name] = Sizes(self._init(start, name), own[name], feature)
+            sizes[name] = Sizes(self._init(before, name), own[name], feature)
         start.forget()
         return sizes
 
-    def _trained(self, start: Network) -> tuple[dict[str, float], Network | None]:
-        """Own sizes, and the network after the steps on the probe samples if it is asked for."""
+    def _trained(self, start: Network) -> tuple[dict[str, float], Network, Network | None]:
+        """Own sizes, the network before the steps that are measured, and after them if asked for.
+
+        The last is followed on the probe samples alone.
+        """
         kind = Learner if self.path is Path.CORE else RowLearner
         learners = {name: kind(self._source(start, name)) for name in start.parameters}
-        now = start
+        now = before = start
         for step in range(1, self.steps + 1):
+            before = now if step == self.first else before
             last = step == self.steps
             followed = self.probe if last else range(self.probe.stop)
             ahead = 0 if last and self.own_only else len(followed)
@@ -190,9 +202,10 @@ class _Run:
         own = {}
         for name, parameter in now.parameters.items():
             weight = parameter.weight.plus(updates[name]) if self.own_only else parameter.weight
-            own[name] = weight.moved(start.source(parameter, self.probe)).rms()
+            earlier = before.parameters[name]
+            own[name] = weight.moved(before.source(earlier, self.probe), earlier.weight).rms()
             self._note_sums(name, updates[name].sizes)
-        return own, None if self.own_only else now
+        return own, before, None if self.own_only else now
 
     def _sampled_own(self, start: Network) -> dict[str, float]:
         """Own sizes from some rows of every layer."""
@@ -240,15 +253,19 @@ class _Run:
         generator = torch.Generator().manual_seed(self.seed * 2**20 + step)
         return torch.cat([own, sampled_cotangents(f.T, kind, generator).T], dim=1)
 
-    def _init(self, start: Network, name: str) -> float:
-        """RMS of h at the start; of a bias its standard deviation, of f over many readouts."""
-        parameter = start.parameters[name]
+    def _init(self, before: Network, name: str) -> float:
+        """RMS of h before the steps that are measured, or of a bias.
+
+        At initialisation that is a bias's standard deviation, and of f it is over many readouts.
+        """
+        parameter, at_start = before.parameters[name], self.first == 1
         position = parameter.layer.position
         if parameter.layer.is_bias:
-            return parameter.scales.std
-        if position == start.setting.depth:
-            return self._readout(start)
-        return start.h[position].pick(self.probe).rms()
+            source = before.one.pick([0])
+            return parameter.scales.std if at_start else parameter.weight.ask(source).rms()
+        if position == before.setting.depth and at_start:
+            return self._readout(before)
+        return before.h[position].pick(self.probe).rms()
 
     def _readout(self, before: Network) -> float:
         """RMS of f over independent draws of the readout, the network's own first."""

@@ -51,6 +51,7 @@ from scaling.language import (
     Subtract,
     Symbol,
     Transpose,
+    is_average,
 )
 from scaling.rule import Rule
 from scaling.shapes import UPDATE, Dim
@@ -65,9 +66,9 @@ LARGEST_BLOCK = 256
 """Rows of a tile (tiles.py), which has to hold the blocks of block(X, size)."""
 
 _SPECTRAL = (
-    "orth", "newton_schulz", "inner", "trace", "norm", "specnorm", "rms", "ema", "eig",
+    "orth", "newton_schulz", "inner", "trace", "norm", "specnorm", "rms", "ema", "debiased", "eig",
 )  # fmt: skip
-_ENTRYWISE = ("sign", "abs", "sqrt", "atan", "clip", "ema")
+_ENTRYWISE = ("sign", "abs", "sqrt", "atan", "clip", "ema", "debiased")
 SUMS = ("row_mean", "col_mean", "norm", "rms")
 """Functions that add up entries of a matrix."""
 
@@ -239,7 +240,9 @@ def is_blocked(node: Node) -> bool:
     match node:
         case Call("diag" | "block", argument):
             return spans(argument) or is_blocked(argument)
-        case Call("ema", argument) | Negate(argument) | Transpose(argument) | Power(argument):
+        case Call(_, argument) if is_average(node):
+            return is_blocked(argument)
+        case Negate(argument) | Transpose(argument) | Power(argument):
             return is_blocked(argument)
         case Add(x, y) | Subtract(x, y) | Multiply(x, y) | Divide(x, y) | MatMul(x, y):
             sides = [
@@ -382,7 +385,7 @@ def averages(nodes: Sequence[Node]) -> list[Node]:
             return
         for child in node.children:
             visit(child)
-        if isinstance(node, Call) and node.function == "ema":
+        if is_average(node):
             found[node] = None
 
     for node in nodes:

@@ -218,8 +218,9 @@ def moved(
     side = tiles.held[1] if transposed else rows.stop - rows.start
     x = x.to(tiles.steps[-1].d.dtype)
     total = x.new_zeros(side, x.shape[1])
+    nodes = [node, *watched]  # some occur only below a sum that is known already
     for i, j in tiles.grid(rows):
-        (value,) = tiles.read([node], i, j, tally if watched else None)
+        value = tiles.read(nodes, i, j, tally if watched else None)[0]
         tile = entries(value)
         if transposed:
             total[j].addmm_(tile.T, x[i])

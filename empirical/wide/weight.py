@@ -123,13 +123,20 @@ class Weight:
         """W x; see `ImplicitGaussian.ask`."""
         return (1 + self.grown) * self.initial.ask(x, then) + self._added(x)
 
-    def moved(self, x: Columns) -> Columns:
-        """(W_t - W_0) x, for x on the axis of columns."""
-        return self.grown * (self.initial @ x) + self._added(x) if self.grown else self._added(x)
+    def moved(self, x: Columns, since: Weight) -> Columns:
+        """(W_t - W_s) x, for x on the axis of columns; ``since`` is W_s, earlier or the same.
 
-    def _added(self, x: Columns) -> Columns:
+        Decays multiply all that was there: W_t - W_s = (r - 1) W_s + what was added since then,
+        with r = (1 + g_t) / (1 + g_s).
+        """
+        new = self._added(x, len(since.updates))
+        if self.grown == since.grown:
+            return new
+        return ((1 + self.grown) / (1 + since.grown) - 1) * (since @ x) + new
+
+    def _added(self, x: Columns, first: int = 0) -> Columns:
         total = self.rows.none(x.count)
-        for update in self.updates:
+        for update in self.updates[first:]:
             total += update @ x
         return total
 
