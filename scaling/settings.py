@@ -153,7 +153,7 @@ def _place(key: str, rule: Rule, layers: list[Layer]) -> tuple[str, str, list[st
             return head[0], heads[head], named[key[len(head) + 1 :]]
     known = [*heads, *rule.exponents, *rule.scaled, *rule.constants]
     known += [f"{head}_{place}" for head in heads for place in named]
-    if rule.scaled and re.fullmatch(r"d(_.*)?", key):
+    if rule.scaled and (key == "d" or key.removeprefix("d_") in named):
         raise InvalidInput(
             f"the setting '{key}', which names no damping or decay of the rule",
             ", ".join(f"d_{name}" for name in rule.scaled) + ", perhaps with _hidden and the like",
