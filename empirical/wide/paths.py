@@ -1,7 +1,8 @@
 """Which way a rule is measured at any width, decided from its tree.
 
-    CORE   dW = D C H^T with a small C that follows from Gram matrices: every matrix is a spectral
-           function of A, B, L, R, or G times such; entries count if both sides are in eigenbases
+    CORE   dW = U V^T of few columns that follow from Gram matrices, as in D C H^T: every matrix is
+           a spectral function of A, B, L, R, or G times such; entries count if one side or both
+           are in eigenbases (strips.py)
     ROWS   an entry of dW is a function of that entry of such matrices, of what belongs to its row
            and column, and of numbers of the layer: blocks of rows are made and used up, O(M^2) time
            and O(M) memory
@@ -13,9 +14,8 @@ that is a multiple of them, dW = U + beta*W. Both follow from products of W, exa
 (implicit.py, weight.py); `parts` takes a rule apart accordingly.
 
 What none covers: W elsewhere, as in specnorm(W), sign(W), W*G; functions of the whole of a matrix
-that has no small core, as orth(sign(G)), A @ sign(G); blocks that no tile can hold; sums over
-layers; entries of matrices with one side in an eigenbasis. Such rules are measured on dense
-networks.
+that has no small core, as orth(sign(G)), A @ sign(G), and sums of such over layers; blocks that no
+tile can hold; per-sample squares with one side in an eigenbasis. They are measured densely.
 
 >>> from scaling.parser import parse
 >>> path_of(parse("orth(G @ (A + rho*I)**(-1))")), path_of(parse("sign(G)"))
@@ -229,7 +229,7 @@ def _has_weights(node: Node) -> bool:
 
 
 def spans(node: Node) -> bool:
-    """Whether a value follows from the Gram matrices of the data and the norm of the weights."""
+    """Whether a value follows from Gram matrices (those of strips.py too) and norms of weights."""
     if is_weight_size(node):
         return True
     return not _sees_entries(node) and all(map(spans, node.children))
@@ -305,12 +305,13 @@ def _operands_first(node: Node) -> list[Node]:
 def _sees_entries(node: Node) -> bool:
     if node.shape.is_corner:
         return False
+    if node.shape.is_sided:
+        return isinstance(node, Call) and node.function not in _ENTRYWISE
     match node:
         case Matrix(name):
             return name == "W"
         case Call(function, argument):
-            joint = function == "over_layers"  # one layer does not know the others
-            return joint or (function not in _SPECTRAL and not argument.shape.is_scalar)
+            return function not in _SPECTRAL and not argument.shape.is_scalar
         case Multiply(left, right) | Divide(left, right):
             return not left.shape.is_scalar and not right.shape.is_scalar
         case Add(left, right) | Subtract(left, right):

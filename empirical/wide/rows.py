@@ -34,7 +34,7 @@ from empirical.wide.tiles import (
     number_on_tile,
     precision,
 )
-from empirical.wide.update import Source
+from empirical.wide.update import ALONE, Joint, Source
 from empirical.wide.weight import Change, Decayed, Weight
 from scaling.language import Node
 from scaling.shapes import Dim
@@ -114,12 +114,13 @@ class RowLearner:
         fisher: Columns | None,
         weight: Weight,
         watched: frozenset[Node] = frozenset(),
+        joint: Joint = ALONE,
     ) -> Change:
         """The update, without learning rate and sign, from cotangents and inputs of a batch."""
         found = parts(self.source.rule.expression)
         assert found.update is not None, "the path refuses a rule without an update"
-        sizes: dict[Node, float] = {}
-        spectral = forms_of(self.source, d, h, fisher, weight, watched, sizes)
+        sizes = dict(joint.sizes)
+        spectral = forms_of(self.source, d, h, fisher, weight, watched, sizes, joint)
         for x in (d, h):
             x.axis.take(x.axis.side * (x.count + _held(spectral, x.axis)))
         sides = d.axis.side, h.axis.side
