@@ -72,6 +72,9 @@ TRIALS = {
     "lamb": trial("lamb"),
     "adafactor, relative": trial("adafactor_relative", activation=Activation.RELU),
     "shampoo, blocked": trial("shampoo_blocked", activation=Activation.RELU),
+    "kfac, clipped": trial("kfac_clipped", settings=["bound=1/100"], biases=True),
+    "soap, one side": trial("soap_one_sided", activation=Activation.RELU),
+    "a sum over layers beside entries": ruled("sign(G) / over_layers(norm(G))"),
     "decay": ruled("G + shrink*W"),
     "decay of a sign": ruled("sign(G) + rms(W)*shrink*W"),
 }
@@ -136,6 +139,9 @@ TWO_STEPS = {
     "momentum": trial("momentum", activation=Activation.RELU, biases=True),
     "shampoo": trial("shampoo", activation=Activation.RELU),
     "lars": trial("lars", activation=Activation.RELU),
+    "kfac, clipped": trial("kfac_clipped", settings=["bound=1/100"]),
+    "soap, one side": trial("soap_one_sided", activation=Activation.RELU),
+    "averages in a sum over layers": ruled("G / over_layers(norm(ema(G, beta)))"),
     "decay of the weights": ruled("norm(W) / norm(G) * G + shrink*W"),
     "decay beside entries": ruled("sign(ema(G, beta)) + shrink*W"),
 }

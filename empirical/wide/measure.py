@@ -23,7 +23,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +50,7 @@ from empirical.wide.paths import Path, path_of, refuse_unless_wide
 from empirical.wide.rows import RowLearner
 from empirical.wide.sample import sampled
 from empirical.wide.streaming import Streaming
-from empirical.wide.update import Coordinates, Learner, Source, sums_over_layers
+from empirical.wide.update import Coordinates, Learner, Lesson, Source, sums_over_layers
 from empirical.wide.weight import Change
 from scaling.errors import InvalidInput
 from scaling.language import Node
@@ -196,7 +195,7 @@ class _Run:
             seen = self._seen(now, ahead, step)
             joint = sums_over_layers({name: x.source for name, x in learners.items()}, seen)
             updates: dict[str, Change] = {
-                name: -self.scales[name].lr * learners[name].update(*seen[name], joint=joint[name])
+                name: -self.scales[name].lr * learners[name].update(*seen[name], joint[name])
                 for name in learners
             }
             if not (last and self.own_only):
@@ -215,7 +214,7 @@ class _Run:
         sources = {name: self._source(start, name) for name in seen}
         joint = sums_over_layers(sources, seen)
         for name, source in sources.items():
-            update = -self.scales[name].lr * sampled(source, *seen[name], joint=joint[name])
+            update = -self.scales[name].lr * sampled(source, *seen[name], joint[name])
             own[name] = update.size(start.source(start.parameters[name], self.probe))
             self._note_sums(name, update.sizes)
         return own
@@ -227,13 +226,13 @@ class _Run:
             rule, values, Coordinates(Span(weight.rows), Span(weight.columns), self.steps)
         )
 
-    def _seen(self, now: Network, then: int, step: int) -> dict[str, tuple[Any, ...]]:
+    def _seen(self, now: Network, then: int, step: int) -> dict[str, Lesson]:
         """What a learner of every parameter sees: D, H, F, W and the nodes to watch."""
         sampled = self.trial.problem.sampled_fisher
         n = self.trial.data.samples
         samples = [*self.train, *self.train] if sampled else list(self.train)
         deltas = now.backward(self._cotangents(now.output[:, :n], step), samples, then)
-        seen = {}
+        seen: dict[str, Lesson] = {}
         for name, parameter in now.parameters.items():
             delta = deltas[parameter.layer.position - 1]
             fisher = delta.pick(range(n, 2 * n)) if sampled else None

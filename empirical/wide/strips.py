@@ -71,6 +71,13 @@ def strips_of(nodes: Sequence[Node]) -> list[Node]:
     return list(found)
 
 
+def _above(node: Node, parts: Sequence[Node]) -> set[Node]:
+    """A node and what is below it, but nothing of these parts."""
+    if node in parts:
+        return set()
+    return {node}.union(*(_above(child, parts) for child in node.children))
+
+
 def long_side(node: Node) -> Dim:
     """The side of a strip that is not in an eigenbasis."""
     shape = node.shape
@@ -185,10 +192,10 @@ class Strips:
         def columns_of(part: Node) -> Columns:
             return axis.entrywise(partial(_on_chunk, part, self.values, sides, steps), *leaves)
 
-        for part in node.walk():
-            if part in self.watched and part.shape.is_scalar:
+        for part in self.watched.intersection(_above(node, spectral_nodes([node]))) - {node}:
+            if part.shape.is_scalar:
                 read(part)
-            elif part in self.watched and is_strip(part) and part != node:
+            else:
                 self.sizes[part] = columns_of(part).rms()
         core = span.extend(columns_of(node)).T
         rows = self.rows[side]

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ from scaling.shapes import Dim
 
 Batch: TypeAlias = tuple[Columns, Columns, Columns | None, Weight]
 """D, H, the cotangents of sampled targets if any, and W."""
+Lesson: TypeAlias = tuple[Columns, Columns, Columns | None, Weight, frozenset[Node]]
+"""The same, and the nodes to watch: what `Learner.update` is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,9 +178,7 @@ class Learner:
         return Decayed(low, float(found[1].x), weight)
 
 
-def sums_over_layers(
-    sources: Mapping[str, Source], seen: Mapping[str, tuple[Any, ...]]
-) -> dict[str, Joint]:
+def sums_over_layers(sources: Mapping[str, Source], seen: Mapping[str, Lesson]) -> dict[str, Joint]:
     """What every layer is told of all layers, from what learners will see: see `Learner.update`.
 
     Raises:
