@@ -37,7 +37,8 @@ from empirical.measure import Constants, Trial
 from empirical.numbers import Sight, State, Update, evaluate_sums
 from empirical.parametrize import LayerScales
 from empirical.values import Rectangular, Value
-from empirical.wide.paths import Path, parts, path_of
+from empirical.wide.parts import parts
+from empirical.wide.paths import Path, path_of
 from empirical.wide.update import sizes_of_weights
 from scaling.errors import NotCovered
 from scaling.language import Call, Node, Power

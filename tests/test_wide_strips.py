@@ -152,12 +152,18 @@ def test_entries_that_belong_to_other_neurons_are_rejected(monkeypatch: pytest.M
 
 # --- the catalogue ------------------------------------------------------------------------------
 
-ONLY_DENSE = {
-    "momentum_penalised": "averages weights with gradients; path_of takes W beside them alone",
+FIRST_STEP_ALONE = {
+    "momentum_penalised": "later steps average weights of several steps (parts.py)",
 }
 
 
 def test_every_rule_of_the_catalogue_is_measured_at_any_width() -> None:
-    for own_only in (False, True):
-        refused = {n for n, x in catalogue().items() if path_of(x.rule, own_only) is None}
-        assert refused == ONLY_DENSE.keys()
+    assert all(path_of(x.rule, own_only=True) is not None for x in catalogue().values())
+    coordinates = Coordinates(Span(axis(4)), Span(axis(3)), 2)
+    refused = {name for name, x in catalogue().items() if path_of(x.rule) is None}
+    assert refused == FIRST_STEP_ALONE.keys()
+    for name in refused:
+        with pytest.raises(InvalidInput, match="with --quantity own"):
+            refuse_unless_wide(find(name).rule)
+        with pytest.raises(InvalidInput, match="an average of weights, in 2 steps"):
+            _ = Source(find(name).rule, VALUES, coordinates).parts

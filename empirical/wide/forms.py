@@ -22,7 +22,7 @@ from empirical.basis import Basis
 from empirical.spectral import Square
 from empirical.values import Entries, Rectangular, Value
 from empirical.wide.columns import Columns
-from empirical.wide.paths import block_size, has_matrix, is_cut, parts, spans, spectral_nodes
+from empirical.wide.paths import block_size, has_matrix, is_cut, spans, spectral_nodes
 from empirical.wide.update import ALONE, Joint, Source
 from empirical.wide.weight import Weight
 from scaling.language import Node
@@ -112,7 +112,7 @@ def forms_of(
     joint: Joint = ALONE,
 ) -> dict[Node, Form]:
     """Values that follow from Gram matrices and the weights; sizes of watched ones too."""
-    nodes = spectral_nodes(parts(source.rule.expression).terms)
+    nodes = spectral_nodes(source.parts.terms)
     asked = [node.argument if is_cut(node) else node for node in nodes]
     sized = [n for n in watched if spans(n) and has_matrix(n) and not n.shape.is_sided]
     asked += [n for n in sized if n not in asked]

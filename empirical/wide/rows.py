@@ -21,7 +21,7 @@ from torch import Tensor
 from empirical.wide.columns import Atom, Axis, Columns
 from empirical.wide.forms import Form, forms_of
 from empirical.wide.passes import added, mapped
-from empirical.wide.paths import Path, block_unit, parts, sum_levels
+from empirical.wide.paths import Path, block_unit, sum_levels
 from empirical.wide.streaming import Streaming
 from empirical.wide.tiles import (
     TASK,
@@ -117,7 +117,7 @@ class RowLearner:
         joint: Joint = ALONE,
     ) -> Change:
         """The update, without learning rate and sign, from cotangents and inputs of a batch."""
-        found = parts(self.source.rule.expression)
+        found = self.source.parts
         assert found.update is not None, "the path refuses a rule without an update"
         sizes = dict(joint.sizes)
         spectral = forms_of(self.source, d, h, fisher, weight, watched, sizes, joint)
@@ -146,7 +146,7 @@ class RowLearner:
 
     def tiles(self, sides: tuple[int, int]) -> Tiles:
         """The rule on what was seen so far."""
-        terms = parts(self.source.rule.expression).terms
+        terms = self.source.parts.terms
         return Tiles(
             terms, self.source.values, tuple(self.history), sides, block_unit(self.source.rule)
         )

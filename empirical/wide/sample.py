@@ -30,7 +30,7 @@ from empirical.wide.columns import Axis, Columns
 from empirical.wide.forms import Form, Plain, Whole, forms_of
 from empirical.wide.noise import ROWS
 from empirical.wide.passes import Chunk, added, chunks
-from empirical.wide.paths import SAMPLED_ROWS, block_unit, parts, sum_levels
+from empirical.wide.paths import SAMPLED_ROWS, block_unit, sum_levels
 from empirical.wide.tiles import (
     Seen,
     Tally,
@@ -152,7 +152,7 @@ def sampled(
     joint: Joint = ALONE,
 ) -> Sample:
     """Some rows of the first update of a rule, without learning rate and sign."""
-    found, sizes = parts(source.rule.expression), dict(joint.sizes)
+    found, sizes = source.parts, dict(joint.sizes)
     assert found.update is not None, "the path refuses a rule without an update"
     spectral = forms_of(source, d, h, fisher, weight, watched, sizes, joint)
     left: dict[Node, dict[Dim, Tensor]] = {

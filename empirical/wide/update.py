@@ -31,9 +31,10 @@ from empirical.values import Entries, Outer, Value
 from empirical.values import LowRank as Core
 from empirical.wide.columns import Columns
 from empirical.wide.implicit import Span
-from empirical.wide.paths import is_weight_size, parts
+from empirical.wide.parts import Parts, is_weight_size, parts
 from empirical.wide.strips import Moment, Strips, long_side, strips_of
 from empirical.wide.weight import Change, Decayed, LowRank, Weight
+from scaling.errors import InvalidInput
 from scaling.language import Node
 from scaling.rule import Rule
 from scaling.shapes import Dim
@@ -115,6 +116,22 @@ class Source:
     memory: Memory = field(default_factory=Memory)
     summed: Memory = field(default_factory=Memory)
 
+    @property
+    def parts(self) -> Parts:
+        """The rule taken apart.
+
+        Raises:
+            InvalidInput: for an average of weights, if there is more than a first step.
+        """
+        found = parts(self.rule.expression)
+        if found.first is not None and self.coordinates.steps > 1:
+            raise InvalidInput(
+                f"'{found.first}', an average of weights, in {self.coordinates.steps} steps",
+                "a single step: later ones average weights of several steps",
+                "take one step, or measure with --mode dense",
+            )
+        return found
+
     def sight(
         self,
         nodes: Sequence[Node],
@@ -130,7 +147,7 @@ class Source:
         """
         d, h, fisher, weight = batch
         spans = {Dim.FAN_OUT: self.coordinates.left, Dim.FAN_IN: self.coordinates.right}
-        along = [long_side(node) for node in strips_of(parts(self.rule.expression).terms)]
+        along = [long_side(node) for node in strips_of(self.parts.terms)]
         layer = self.coordinates.of(d, h, fisher, along)
         rows = {Dim.FAN_OUT: len(layer.D), Dim.FAN_IN: len(layer.H)}
         known = {**sizes_of_weights(nodes, weight.norm, (d.axis.side, h.axis.side)), **joint.sums}
@@ -163,8 +180,7 @@ class Learner:
         Of nodes that are ``watched`` the sizes come with it: RMS entry, spectral norm if square.
         """
         sizes = dict(joint.sizes)
-        terms = parts(self.source.rule.expression).terms
-        source = self.source
+        source, terms = self.source, self.source.parts.terms
         sight = source.sight(terms, (d, h, fisher, weight), joint, watched, sizes)
         found = sight.read(terms)
         assert isinstance(found[0], Entries | Outer | Core), "the path refuses other updates"
