@@ -38,6 +38,7 @@ RULES = [
     f"ema(eig(L) @ sign({LEAF}), beta) @ (A + rho*I)**(-1)",
     "(((G.T @ eig(L)) * abs(G.T @ eig(L))**e / fan_in) @ eig(L).T).T",
     f"eig(L) @ ({LEAF} / (norm(({LEAF}) / (abs({LEAF}) + eps)) + abs({LEAF})))",
+    f"eig(L) @ ({LEAF} / (sqrt(debiased(({LEAF})**2, beta)) + eps))",
     f"atan(eig(L) @ ({LEAF})**3) / (norm(({MIRROR})**3) + eps)",
 ]
 

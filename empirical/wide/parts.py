@@ -20,7 +20,18 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeGuard
 
-from scaling.language import Add, Call, Divide, Matrix, Multiply, Negate, Node, Number, Subtract
+from scaling.language import (
+    Add,
+    Call,
+    Divide,
+    Matrix,
+    Multiply,
+    Negate,
+    Node,
+    Number,
+    Subtract,
+    is_average,
+)
 
 _ONE = Number(Fraction(1))
 
@@ -66,8 +77,8 @@ def parts(node: Node) -> Parts:
             return parts(x).map(lambda part: y if part == _ONE else Multiply(part, y))
         case Divide(x, y) if y.shape.is_scalar:
             return parts(x).map(lambda part: Divide(part, y))
-        case Call("ema", x, beta):
-            return replace(parts(x).map(lambda part: Call("ema", part, beta)), first=node)
+        case Call(function, x, beta) if is_average(node):
+            return replace(parts(x).map(lambda part: Call(function, part, beta)), first=node)
     return Parts(node, None)
 
 
