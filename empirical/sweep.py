@@ -35,7 +35,7 @@ from derivations.declaration import Optimizer
 from empirical.measure import damped_sums, dampings_in, size_of
 from empirical.networks import MLP
 from empirical.optimizers import RuleOptimizer
-from empirical.parametrize import LayerScales, draw_, for_model, infer_roles
+from empirical.parametrize import LayerScales, for_model, infer_roles, initialise_
 from empirical.stacked import Stack, covers
 from empirical.transfer import Losses
 from empirical.values import Value
@@ -145,17 +145,8 @@ def initialised(
     sweep: Sweep, scales: Mapping[str, LayerScales], width: int, seed: int
 ) -> nn.Module:
     """The network of a width and seed at the start; ``scales`` are the `factors` of that width."""
-    base = dict(sweep.family.build(sweep.widths[0]).named_parameters())
     model = sweep.family.build(width).to(device=sweep.device, dtype=sweep.dtype)
-    embeddings = {
-        f"{name}.weight".lstrip(".")
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding)
-    }
-    for index, (name, tensor) in enumerate(model.named_parameters()):
-        fan_in = 1 if name in embeddings else base[name][0].numel()
-        std = 0.0 if tensor.dim() == 1 else scales[name].std * fan_in**-0.5
-        draw_(tensor, std, seed, width, index)
+    initialise_(model, sweep.family.build(sweep.widths[0]), scales, seed, width)
     return model
 
 

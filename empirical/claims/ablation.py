@@ -9,8 +9,7 @@ parametrization (e = 1/2) is left out alone here, put back to what does not scal
 For each, the calculus says which sizes are no longer Theta(1), and the measurement must find those
 and no others. An ingredient whose absence breaks nothing would be no part of the parametrization.
 
-Not covered: convolutions, which need networks other than MLPs; a row of group 9's table of families
-brings them in.
+Convolutions, which the paper has by experiment alone, are claim 12b, in convolution.py.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from sympy import S
 
 from empirical.claims.claim import PAPER, Claim, Curve, Evidence, Figure, Finding, Group
 from empirical.claims.context import Context
+from empirical.claims.convolution import CLAIM as CONVOLUTION
 from empirical.claims.damping import MARGIN
 from empirical.claims.exponents import LAYERS, Measured, literal, measured
 from empirical.verdict import Verdict
@@ -33,6 +33,8 @@ INGREDIENTS: Mapping[str, tuple[str, ...]] = {
     "damping of the output layer": ("d_rho_L_output=0", "d_rho_R_output=0"),
 }
 _E = "e=1/2"
+_JUDGED = (*((layer, "own") for layer in LAYERS), ("output", "feature"))
+"""Where the breaks are looked for, by layer and quantity."""
 
 
 def _run(context: Context, name: str) -> Measured:
@@ -66,7 +68,7 @@ def _evidence(context: Context, control: bool) -> Evidence:
             verdict = Verdict.agree if broken else Verdict.contradict
             shown = "; ".join(broken) or "nothing"
             found.append(Finding(f"{run.label}: breaks", "something", shown, "", verdict))
-        for layer, quantity in (*((layer, "own") for layer in LAYERS), ("output", "feature")):
+        for layer, quantity in _JUDGED:
             x = run.predicted(layer, quantity)
             if not control or (x is not None and x != 0):
                 shift = -x if control and x is not None else S.Zero
@@ -75,9 +77,14 @@ def _evidence(context: Context, control: bool) -> Evidence:
             x = damped.ratio[0]
             if x != 0 and name != "b_output":  # there lambda_max has the noise of few classes
                 found.append(damped.finding("ratio", -x if control else S.Zero, MARGIN))
-        curves += [run.curve(f"{run.label}: {layer}", layer, "own") for layer in LAYERS]
-    figure = Figure("12_ablation", "Shampoo with one ingredient left out", "width M",
-                    "RMS of dW h", tuple(curves))  # fmt: skip
+        curves += [
+            run.curve(f"{run.label}: {'dW h' if quantity == 'own' else 'df'} of {layer}", *place)
+            for place in _JUDGED
+            for layer, quantity in (place,)
+            if run.predicted(layer, quantity) not in (None, S.Zero)
+        ]
+    figure = Figure("12_ablation", "Shampoo with one ingredient left out: what moves", "width M",
+                    "RMS", tuple(curves))  # fmt: skip
     return Evidence(tuple(found), figures=() if control else (figure,))
 
 
@@ -94,5 +101,6 @@ GROUP = Group(
             lambda context: _evidence(context, control=False),
             lambda context: _evidence(context, control=True),
         ),
+        CONVOLUTION,
     ),
 )

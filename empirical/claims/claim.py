@@ -57,7 +57,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Figure:
-    """What a figure shows, as numbers: drawn, stored and drawn again by figures.py."""
+    """What a figure shows, as numbers: drawn, stored and drawn again by figures.py.
+
+    ``turn`` curves in a row differ by their colour; the next ones have these colours again, and
+    another kind of line. 0 is as many as there are colours.
+    """
 
     name: str
     title: str
@@ -65,6 +69,7 @@ class Figure:
     y_label: str
     curves: tuple[Curve, ...]
     log_y: bool = True
+    turn: int = 0
 
     def _repr_png_(self) -> bytes:
         from empirical.claims.figures import draw  # draws what is declared here

@@ -33,7 +33,7 @@ def _evidence(context: Context, rule: str, control: bool) -> Evidence:
             found.append(x.finding("eigenvalue", planted, SQUARED[rule] * MARGIN))
             curves.append(x.eigenvalue_curve(f"{x.term} of {x.layer}, step {t}"))
     title = f"{rule}: largest eigenvalues during training"
-    figure = Figure(f"8_{rule}", title, "width M", "lambda_max", tuple(curves))
+    figure = Figure(f"8_{rule}", title, "width M", "lambda_max", tuple(curves), turn=6)
     return Evidence(tuple(found), figures=() if control else (figure,))
 
 

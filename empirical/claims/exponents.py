@@ -166,9 +166,9 @@ class Measured:
 
     def figure(self, name: str, title: str, quantity: str = "feature") -> Figure:
         """Sizes against width: geometric means over seeds, bars over all seeds."""
-        label = self.label
-        curves = [self.curve(f"{label}: {layer}", layer, quantity) for layer in LAYERS]
-        return Figure(name, title, "width M", f"RMS of {quantity}", tuple(curves))
+        curves = [self.curve(layer, layer, quantity) for layer in LAYERS]
+        shown = "dh (df of the output)" if quantity == "feature" else quantity
+        return Figure(name, title, "width M", f"RMS of {shown}", tuple(curves))
 
     def curve(self, label: str, layer: str, quantity: str) -> Curve:
         """One layer's sizes against width."""

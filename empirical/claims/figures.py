@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FIGURES = "figures.json"
+LINES = ("-", "--", ":", "-.")
+NARROWEST = 4.0
+"""A logarithmic axis spans this factor at least: what does not move looks as if it did not."""
+INSIDE = 4
+"""More curves than these have their legend beside the panel."""
 
 
 def draw(figure: Figure) -> bytes:
@@ -29,28 +34,49 @@ def draw(figure: Figure) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    canvas = Canvas(figsize=(6.4, 4.2), layout="constrained")
+    beside = len(figure.curves) > INSIDE
+    canvas = Canvas(figsize=(8.4 if beside else 6.4, 4.2), layout="constrained")
     FigureCanvasAgg(canvas)
     panel = canvas.subplots()
     for i, curve in enumerate(figure.curves):
-        _curve(panel, curve, i)
+        _curve(panel, curve, i, figure.turn or len(COLOURS))
     panel.set_xscale("log", base=2)
     if figure.log_y and all(y > 0 for curve in figure.curves for y in curve.y):
-        panel.set_yscale("log")
+        _logarithmic(panel)
     panel.set_xlabel(figure.x_label)
     panel.set_ylabel(figure.y_label)
     panel.set_title(figure.title, fontsize=10)
     panel.grid(alpha=0.25)
-    panel.legend(fontsize=7)
+    if beside:
+        panel.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    else:
+        panel.legend(fontsize=8)
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
 
 
-def _curve(panel: Axes, curve: Curve, i: int) -> None:
+def _logarithmic(panel: Axes) -> None:
+    """A logarithmic y axis, with plain numbers on it where it spans less than two decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    panel.set_yscale("log")
+    low, high = panel.get_ylim()
+    if high < NARROWEST * low:
+        middle, reach = (low * high) ** 0.5, NARROWEST**0.5
+        low, high = middle / reach, middle * reach
+        panel.set_ylim(low, high)
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    if high < 100 * low:
+        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+
+
+def _curve(panel: Axes, curve: Curve, i: int, turn: int) -> None:
+    colour, line = i % turn, i // turn
     style: dict[str, Any] = {
-        "color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "ms": 4, "lw": 1,
-        "ls": "-" if i < len(COLOURS) else "--", "label": curve.label,
+        "color": COLOURS[colour % len(COLOURS)], "marker": MARKERS[colour % len(MARKERS)],
+        "ls": LINES[line % len(LINES)], "ms": 4, "lw": 1, "label": curve.label,
     }  # fmt: skip
     if curve.low and curve.high:
         y = np.array(curve.y)
@@ -76,6 +102,7 @@ def as_json(figure: Figure) -> dict[str, Any]:
         "x_label": figure.x_label,
         "y_label": figure.y_label,
         "log_y": figure.log_y,
+        "turn": figure.turn,
         "curves": curves,
     }
 
@@ -87,7 +114,7 @@ def from_json(record: dict[str, Any]) -> Figure:
         for c in record["curves"]
     )
     name, title, x_label, y_label = (record[k] for k in ("name", "title", "x_label", "y_label"))
-    return Figure(name, title, x_label, y_label, curves, record["log_y"])
+    return Figure(name, title, x_label, y_label, curves, record["log_y"], record["turn"])
 
 
 def write(figures: list[Figure], folder: Path) -> None:

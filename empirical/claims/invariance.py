@@ -68,6 +68,8 @@ VARIANTS: Mapping[str, tuple[Variant, ...]] = {
     ),
 }  # fmt: skip
 
+SUBJECTS = {"a": "activation", "b": "moving average", "c": "loss", "d": "Fisher", "e": "step"}
+
 
 def _variants(context: Context, letter: str) -> list[Variant]:
     here = list(Tier).index(context.tier)
@@ -92,8 +94,9 @@ def _check(context: Context, letter: str) -> Evidence:
         run = _run(context, v)
         found += [_symbols(v), *run.findings()]
         curves += [run.curve(f"{v.label}: {x}", x, "feature") for x in LAYERS]
-    title = "dh against width under muP"
-    figure = Figure(f"7{letter}", title, "width M", "RMS of dh", tuple(curves))
+    title = f"dh against width under muP, by {SUBJECTS[letter]}"
+    label = "RMS of dh (df of the output)"
+    figure = Figure(f"7{letter}", title, "width M", label, tuple(curves), turn=len(LAYERS))
     return Evidence(tuple(found), figures=(figure,))
 
 

@@ -26,6 +26,10 @@ from scaling.render import Table
 
 MARGIN = 0.25
 MUP, SP = Parametrization.mup, Parametrization.sp
+AXES = {
+    Axis.rate: "learning rate at the narrowest width",
+    Axis.damping: "damping at the narrowest width, over the factor's largest eigenvalue",
+}
 
 
 def interval_finding(
@@ -107,7 +111,8 @@ def evidence(context: Context, rule: str, axis: Axis, p: Parametrization) -> Evi
         else:
             found.append(moves(subject, shown.drift, shown.at_edge))
         label = f"{row.name}, {rule}, {p}"
-        figures.append(loss_figure(f"{axis}_{row.name}_{rule}_{p}", label, losses[p], str(axis)))
+        name = f"{axis}_{row.name}_{rule}_{p}"
+        figures.append(loss_figure(name, label, losses[p], AXES[axis]))
         at_widest = parametrization_penalty(losses[MUP], losses[SP], context.seed)
         limit = parametrization_penalty(losses[MUP], losses[SP], context.seed, limit=True)
         penalties.append(

@@ -59,7 +59,7 @@ def _figure(name: str, title: str, runs: list[Measured]) -> Figure:
         for run in runs
         for layer in ("input", "hidden")
     ]
-    return Figure(name, title, "width M", "RMS of dh", tuple(curves))
+    return Figure(name, title, "width M", "RMS of dh", tuple(curves), turn=2)
 
 
 def _check_standard(context: Context) -> Evidence:
