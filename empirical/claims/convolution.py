@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from sympy import Expr, S, sympify
 from torch import Tensor, nn
 
@@ -34,7 +33,7 @@ from empirical.coordinates import MARGIN, check_model, standard
 from empirical.data import images
 from empirical.fit import estimate
 from empirical.measure import blas_threads
-from empirical.verdict import overall
+from empirical.verdict import Verdict, overall
 
 IMAGES = 2
 WIDTHS = {Tier.ci: (64, 128, 256, 512), Tier.desk: (64, 128, 256, 512, 1024)}
@@ -130,7 +129,24 @@ def _check(context: Context) -> Evidence:
     figure = Figure("12b_convolution", "dh of a convolutional network against width", "width M",
                     "RMS of dh (df of the output)", tuple(curves), turn=3)  # fmt: skip
     found = [finding for run in runs for finding in run.findings()]
+    found += [_moves(run) for run in usual]
     return Evidence(tuple(found), figures=(figure,))
+
+
+def _moving(usual: Sizes) -> tuple[Verdict, str]:
+    """The gravest verdict on the sizes of the standard parametrization, and whose it is."""
+    verdicts = {f.subject: f.verdict for f in usual.findings()}
+    gravest = overall(verdicts.values())
+    names = [name.removeprefix(f"{usual.label}: ") for name, v in verdicts.items() if v is gravest]
+    return gravest, ", ".join(names)
+
+
+def _moves(usual: Sizes) -> Finding:
+    """That some size depends on the width: agreed to if one contradicts the exponent 0."""
+    gravest, names = _moving(usual)
+    verdict = Verdict.agree if gravest is Verdict.contradict else Verdict.inconclusive
+    verdict = Verdict.contradict if gravest is Verdict.agree else verdict
+    return Finding(f"{usual.label}: some own or feature", "not 0", names, "", verdict)
 
 
 def _control(context: Context) -> Evidence:
@@ -138,11 +154,9 @@ def _control(context: Context) -> Evidence:
     found = [f for rule in RULES for f in _measured(context, rule).findings(planted=PLANTED)]
     for rule in RULES:
         usual = _measured(context, rule, usual=True)
-        verdicts = {f.subject: f.verdict for f in usual.findings()}
-        moving = [name for name, v in verdicts.items() if v == overall(verdicts.values())]
-        shown = ", ".join(name.removeprefix(f"{usual.label}: ") for name in moving)
+        gravest, names = _moving(usual)
         label = f"{usual.label}: every own and feature"
-        found.append(Finding(label, "0", f"not so: {shown}", "", overall(verdicts.values())))
+        found.append(Finding(label, "0", f"{gravest}: {names}", "", gravest))
     return Evidence(tuple(found))
 
 

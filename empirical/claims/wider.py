@@ -77,8 +77,8 @@ def _evidence(context: Context, p: Parametrization, planted: float = 0.0) -> Evi
     """``planted`` is added to log loss at every doubling: what the control does."""
     found: list[Finding] = []
     curves: list[Curve] = []
-    for row in families(context):
-        for rule in RULES:
+    for rule in RULES:
+        for row in families(context, rule):
             losses = swept(context, row, rule, p)
             logs = at_narrow_best(losses)
             tilt = planted * np.arange(len(logs))[:, None]
