@@ -15,7 +15,6 @@ Not covered: what the paper argues by citation, and its accuracies on data sets 
 
 from __future__ import annotations
 
-import base64
 import html
 import time
 from collections.abc import Callable
@@ -209,20 +208,27 @@ class Result:
             + f"<details><summary>control: {self.control_text}</summary>"
             + render(control, Format.HTML)
             + "</details>"
-            + "".join(_image(figure) for figure in self.evidence.figures)
         )
+
+    def _ipython_display_(self) -> None:
+        """Tables as HTML, figures as pictures of their own: pages that show a notebook keep both."""
+        from IPython.display import display
+
+        shown = {
+            "text/html": self._repr_html_(),
+            "text/markdown": self._repr_markdown_(),
+            "text/plain": f"{self.claim.id}: {self.verdict}\n\n{self.evidence}",
+        }
+        display(shown, raw=True)
+        for figure in self.evidence.figures:
+            picture = {"image/png": figure._repr_png_(), "text/plain": figure.title}
+            display(picture, raw=True)
 
     def _repr_markdown_(self) -> str:
         title = f"{self.claim.id}: {self.verdict}; control: {self.control_text}"
         shown = (self.evidence.table_titled(title), *self.evidence.tables)
         tables = "\n\n".join(render(table, Format.MARKDOWN) for table in shown)
         return f"{self.claim._repr_markdown_()}\n\n{tables}"
-
-
-def _image(figure: Figure) -> str:
-    text = base64.b64encode(figure._repr_png_()).decode()
-    name = html.escape(figure.title)
-    return f'<img alt="{name}" src="data:image/png;base64,{text}">'
 
 
 @dataclass(frozen=True)

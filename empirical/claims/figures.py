@@ -20,9 +20,11 @@ from scaling.errors import InvalidInput
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 FIGURES = "figures.json"
 LINES = ("-", "--", ":", "-.")
+PALETTE = 256
 NARROWEST = 4.0
 """A logarithmic axis spans this factor at least: what does not move looks as if it did not."""
 INSIDE = 4
@@ -51,8 +53,17 @@ def draw(figure: Figure) -> bytes:
         panel.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     else:
         panel.legend(fontsize=8)
+    return _png(canvas)
+
+
+def _png(canvas: Canvas) -> bytes:
+    """With a palette: lines and letters need few colours, and a notebook holds many figures."""
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    canvas.savefig(drawn, format="png", dpi=110)
     buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png", dpi=110)
+    Image.open(drawn).convert("RGB").quantize(PALETTE).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 

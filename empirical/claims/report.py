@@ -1,8 +1,8 @@
 """What was found, as text, Markdown, LaTeX, HTML, JSON, and as files.
 
 `summary` has one row a claim, in twelve groups; `details` shows the evidence of each. `write`
-leaves claims.json (the interface), claims.md (everything), figures.json and the figures in a
-folder, beside the records and cells that the next run takes up.
+leaves claims.json (the interface), claims.md (everything), summary.md (what docs/claims.md shows),
+figures.json and the figures in a folder, beside the records and cells that the next run takes up.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def listing(chosen: Sequence[Claim]) -> Table:
     return Table("claims of arXiv 2312.12226", ("id", "group", "claim", "reference"), rows)
 
 
-def summary(results: Sequence[Result], about: str) -> Table:
-    """One row a claim; the reasons of all that do not agree below."""
+def summary(results: Sequence[Result], about: str, timed: bool = True) -> Table:
+    """One row a claim; the reasons of all that do not agree below, and the time if ``timed``."""
     titles = {group.number: group.title for group in groups()}
     rows, notes = [], [about]
     for r in results:
@@ -39,8 +39,8 @@ def summary(results: Sequence[Result], about: str) -> Table:
             notes.append(f"{r.claim.id}, {r.verdict}: {r.reason}")
     verdicts = [r.verdict for r in results]
     count = ", ".join(f"{verdicts.count(v)} {v}" for v in Verdict if v in verdicts)
-    seconds = sum(r.seconds for r in results)
-    notes.insert(0, f"verdict: {overall(verdicts)} ({count}); {seconds:.0f} s")
+    seconds = f"; {sum(r.seconds for r in results):.0f} s" if timed else ""
+    notes.insert(0, f"verdict: {overall(verdicts)} ({count}){seconds}")
     columns = ("id", "group", "claim", "verdict", "control")
     return Table("claims of arXiv 2312.12226", columns, tuple(rows), tuple(notes))
 
@@ -114,9 +114,11 @@ def _evidence(evidence: Evidence) -> dict[str, Any]:
 
 
 def write(results: Sequence[Result], about: str, folder: Path) -> None:
-    """Write claims.json, claims.md, figures.json and the figures into a folder."""
+    """Write claims.json, claims.md, summary.md, figures.json and the figures into a folder."""
     prepare_folder(folder)
     write_atomically(folder / "claims.json", (to_json(as_json(results, about)) + "\n").encode())
     text = render(results, about, Format.MARKDOWN, full=True) + "\n"
     write_atomically(folder / "claims.md", text.encode())
+    short = render_table(summary(results, about, timed=False), Format.MARKDOWN) + "\n"
+    write_atomically(folder / "summary.md", short.encode())
     figures.write([figure for r in results for figure in r.evidence.figures], folder)
