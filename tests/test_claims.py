@@ -1,7 +1,8 @@
-"""The paper's statements at tier ci: each holds or is reported, and each control is refused."""
+"""Claims as objects: what makes a verdict, what is shown, what is kept, what is trained."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,23 +10,21 @@ from typing import Any
 
 import pytest
 
+from derivations.catalogue import find
 from empirical.claims import context as sizes_of
 from empirical.claims import figures, registry, report
 from empirical.claims.claim import Claim, Curve, Evidence, Figure, Finding, Result
 from empirical.claims.context import Context, Tier
-from empirical.claims.damping_transfer import GROUP as DAMPING_TRANSFER
-from empirical.claims.rate_transfer import GROUP as RATE_TRANSFER
-from empirical.claims.wider import GROUP as WIDER
+from empirical.claims.families import FAMILIES, RATES, Row, families
+from empirical.claims.rate_transfer import one_step
 from empirical.measure import blas_threads
 from empirical.store import VERSION
+from empirical.sweep import Axis, Parametrization, Sweep, train
 from empirical.verdict import Verdict
 from scaling.errors import InvalidInput
 from scaling.render import Format, render
 
 CLAIMS = registry.claims()
-TRAINED = {c.id for g in (RATE_TRANSFER, DAMPING_TRANSFER, WIDER) for c in g.claims}
-TRAINED |= {"6b", "6c"}
-"""Claims about training, where the paper gives no exponent: their verdict is a finding."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,25 +34,7 @@ def one_thread() -> Iterator[None]:
 
 
 # --- the claims ---------------------------------------------------------------------------------
-
-TOGETHER = [*([str(n)] for n in range(1, 7)), ["7", "8"], ["9", "10", "11"], ["12"]]
-"""Groups that share measurements are run in one process."""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("numbers", TOGETHER, ids=" ".join)
-def test_claims_hold_or_say_why_not_and_their_controls_are_refused(
-    numbers: list[str], tmp_path: Path
-) -> None:
-    context = Context(folder=tmp_path)
-    for claim in registry.find(numbers):
-        result = claim.run(context)
-        shown = f"{claim.id}\n{result.evidence}\n\n{result.control}"
-        assert result.control.findings and result.control.refutes_all, shown
-        assert (result.verdict is Verdict.agree) is (result.reason == ""), shown
-        if claim.id not in TRAINED:
-            assert result.verdict is Verdict.agree, shown
-            assert result.control.verdict is Verdict.contradict, shown  # and not only left open
+# paper_checks.ipynb runs all of them at tier ci and asserts their verdicts: test_notebook.py.
 
 
 def test_there_are_twelve_groups_and_every_claim_has_a_statement_and_a_reference() -> None:
@@ -123,14 +104,53 @@ def test_every_format_shows_every_claim_and_the_reasons(style: Format) -> None:
     assert "contradict" in shown and "1a" in shown and "tier ci" in shown
 
 
-def test_notebooks_show_statement_evidence_and_control() -> None:
+def test_notebooks_show_statement_evidence_and_control(monkeypatch: pytest.MonkeyPatch) -> None:
     found = run([Verdict.agree], [Verdict.contradict])
     html, markdown = found._repr_html_(), found._repr_markdown_()
     assert "a &lt;title&gt;" in html and html.count("<table>") == 2
-    assert "data:image/png;base64,iVBOR" in html
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    found._ipython_display_()
+    assert [sorted(x)[0] for x in shown] == ["text/html", "image/png"]
+    assert shown[1]["image/png"].startswith(b"\x89PNG")
     assert "A statement." in markdown and "| x |" in markdown
     assert "<table>" in found.evidence._repr_html_() and "| x |" in found.evidence._repr_markdown_()
     assert "1a" in found.claim._repr_html_() and "**1a." in found.claim._repr_markdown_()
+
+
+# --- families -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.name)
+def test_every_family_is_trained_from_weights_that_are_drawn(row: Row) -> None:
+    family = row.make(Context(tier=Tier.desk))
+    first = float(row.rates["kfac"][0])
+    values = (first, first + 1, first + 2)
+    small = Sweep(family, find("kfac"), Parametrization.mup, (8, 16, 32), values, 2, 3)
+    found = train(small, 16, 0)
+    assert all(loss < found["start"][0] for loss in found["losses"]), found
+
+
+def test_tiers_train_what_they_can_afford() -> None:
+    def names(tier: Tier, rule: str, axis: Axis = Axis.rate) -> list[str]:
+        return [row.name.split(",")[0] for row in families(Context(tier=tier), rule, axis)]
+
+    assert names(Tier.ci, "kfac") == ["MLP"]
+    assert names(Tier.desk, "kfac") == ["MLP", "MLP", "CBOW", "CNN", "ResNet"]
+    assert names(Tier.desk, "shampoo") == ["MLP", "MLP", "CBOW"]
+    assert names(Tier.desk, "kfac", Axis.damping) == ["MLP", "MLP"]
+    for rule in RATES:
+        assert names(Tier.paper, rule) == ["MLP", "MLP", "CBOW", "CNN", "ResNet"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("kfac", " ~ M^(0), no drift"), ("shampoo", " ~ M^(1/2), a drift"), ("sgd", " not predicted")],
+)
+def test_a_step_of_sp_moves_the_output_by_the_inverse_of_its_lazy_rate(
+    rule: str, expected: str
+) -> None:
+    assert f"df{expected}" in one_step(rule)
 
 
 # --- cells and files ----------------------------------------------------------------------------
@@ -196,7 +216,10 @@ def test_figures_are_drawn_again_from_what_is_stored(tmp_path: Path) -> None:
         path.unlink()
     assert [p.name for p in figures.redraw(tmp_path)] == ["a_b.png", "other.png"]
     assert (tmp_path / "a_b.png").stat().st_size > 5000
-    assert figures.from_json(json.loads(json.dumps(figures.as_json(one)))) == one
+    turned = dataclasses.replace(one, turn=1)
+    assert figures.draw(turned) != figures.draw(one)  # the second curve in the first one's colour
+    for figure in (one, turned):
+        assert figures.from_json(json.loads(json.dumps(figures.as_json(figure)))) == figure
 
 
 @pytest.mark.parametrize("damage", ["", "[{}]", "null"])

@@ -1,5 +1,12 @@
-"""paper_checks.ipynb runs from top to bottom, and its assertions can fail."""
+"""paper_checks.ipynb runs from top to bottom, and its assertions can fail.
 
+It runs every claim at tier ci, and asserts the verdict of each and that its control is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -7,7 +14,10 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from empirical.claims import registry
+
 ROOT = Path(__file__).resolve().parent.parent
+TABLE = "assert same(row(kfac.exponents.c), (e_B - 1, e_B - e_A, 1 - e_A))"
 
 
 def run(notebook: nbformat.NotebookNode) -> None:
@@ -20,16 +30,58 @@ def load() -> nbformat.NotebookNode:
     return nbformat.read(ROOT / "paper_checks.ipynb", as_version=4)
 
 
-def test_notebook_runs_and_every_assertion_holds():
+def keep(notebook: nbformat.NotebookNode, wanted: Callable[[str], bool]) -> None:
+    """Leave those code cells alone."""
+    notebook.cells = [c for c in notebook.cells if c.cell_type == "code" and wanted(c.source)]
+
+
+def preparing(source: str) -> bool:
+    return source.startswith("import sympy") or "context = Context()" in source
+
+
+@pytest.mark.slow
+def test_notebook_runs_and_every_assertion_holds() -> None:
     run(load())
 
 
-def test_notebook_fails_on_a_wrong_published_table():
+def test_every_claim_is_run_and_then_asserted() -> None:
+    cells = [c.source for c in load().cells if c.cell_type == "code"]
+    for name in registry.claims():
+        place = cells.index(f'run("{name}")')
+        asserting = [s for s in cells[place:] if "assert" in s and f'"{name}"' in s]
+        assert any("holds(" in s or ".verdict is Verdict." in s for s in asserting), name
+
+
+def test_published_exponents_stand_in_asserting_cells_alone() -> None:
+    for cell in load().cells:
+        if cell.cell_type == "code" and re.search(r"\(e_B - 1|\(e - 1|\(0, -1, -1\)", cell.source):
+            assert cell.source.count("assert ") >= 1, cell.source
+
+
+def test_notebook_fails_on_a_wrong_published_table() -> None:
     notebook = load()
-    asserting = "assert same(row(kfac.exponents.c), (e_B - 1, e_B - e_A, 1 - e_A))"
-    place = next(i for i, c in enumerate(notebook.cells) if asserting in c.source)
-    cell = notebook.cells[place]
+    keep(notebook, lambda s: preparing(s) or s.startswith("kfac = ") or TABLE in s)
+    cell = notebook.cells[-1]
+    assert TABLE in cell.source
     cell.source = cell.source.replace("(e_B - 1, e_B - e_A, 1 - e_A)", "(e_B, e_B - e_A, 1 - e_A)")
-    notebook.cells = notebook.cells[: place + 1]
+    with pytest.raises(CellExecutionError, match="AssertionError"):
+        run(notebook)
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "fails"),
+    [("pass", False), ("module._power = lambda matrix, p: matrix", True)],
+    ids=["as it is", "a wrong matrix power"],
+)
+def test_notebook_fails_where_a_claim_does_not_hold(sabotage: str, fails: bool) -> None:
+    notebook = load()
+    keep(notebook, lambda s: preparing(s) or "3a" in s or s == 'run("3b")')
+    last = notebook.cells[-1]
+    assert last.source == 'assert holds("3a") and holds("3b")'
+    planted = f"import empirical.claims.push_through as module\n{sabotage}"
+    notebook.cells.insert(2, nbformat.v4.new_code_cell(planted))
+    if not fails:
+        run(notebook)
+        return
     with pytest.raises(CellExecutionError, match="AssertionError"):
         run(notebook)

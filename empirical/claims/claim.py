@@ -211,7 +211,7 @@ class Result:
         )
 
     def _ipython_display_(self) -> None:
-        """Tables as HTML, figures as pictures of their own: pages that show a notebook keep both."""
+        """Tables as HTML, figures as pictures of their own, which all pages of notebooks show."""
         from IPython.display import display
 
         shown = {

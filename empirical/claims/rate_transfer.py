@@ -140,10 +140,11 @@ def one_step(rule: str) -> str:
     settings += ["c=0", *(f"d_{k}=0" for k in declared.rule.dampings)]
     problem, exponents, bounds, _ = literal(rule, *settings, init="standard")
     x = predict(problem, exponents, bounds).layers["output"].feature
-    drift = (
-        "a drift of the largest stable rate" if x != 0 else "no drift of the largest stable rate"
-    )
-    return f"one step of {rule} under SP, by theory: df ~ M^({x}), {drift}"
+    start = f"one step of {rule} under SP, by theory: df"
+    if x is None:
+        return f"{start} not predicted, since features grow"
+    drift = "no drift" if x == 0 else "a drift"
+    return f"{start} ~ M^({x}), {drift} of the largest stable rate"
 
 
 def control(context: Context, rule: str, axis: Axis, p: Parametrization) -> Evidence:
