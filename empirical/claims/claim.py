@@ -219,10 +219,10 @@ class Result:
             "text/markdown": self._repr_markdown_(),
             "text/plain": f"{self.claim.id}: {self.verdict}\n\n{self.evidence}",
         }
-        display(shown, raw=True)
+        display(shown, raw=True)  # type: ignore[no-untyped-call]
         for figure in self.evidence.figures:
             picture = {"image/png": figure._repr_png_(), "text/plain": figure.title}
-            display(picture, raw=True)
+            display(picture, raw=True)  # type: ignore[no-untyped-call]
 
     def _repr_markdown_(self) -> str:
         title = f"{self.claim.id}: {self.verdict}; control: {self.control_text}"
