@@ -177,7 +177,10 @@ def claim(id: str, rule: str, axis: Axis, p: Parametrization, texts: tuple[str, 
     )
 
 
-_WHERE = f"{PAPER}, figures of learning-rate transfer (captions read); no interval is given there"
+_WHERE = (
+    f"{PAPER}, figures of learning-rate transfer, of K-FAC alone (captions read), no interval "
+    "given; asked of FOOF and Shampoo here"
+)
 _NAMES = {"kfac": "K-FAC", "foof": "FOOF", "shampoo": "Shampoo"}
 _STAYS = tuple(
     claim(
