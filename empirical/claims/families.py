@@ -125,7 +125,7 @@ FAMILIES = (
         "CBOW",
         _cbow,
         {
-            Tier.desk: Plan((64, 128, 256), 1, 3, 24),
+            Tier.desk: Plan((64, 128, 256), 1, 5, 24),
             Tier.paper: Plan((128, 256, 512, 1024, 2048), 2, 8, 400),
         },
         {"kfac": (-4, 4), "foof": (-2, 6), "shampoo": (-2, 6)},
