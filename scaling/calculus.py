@@ -39,6 +39,7 @@ from scaling import common as common_parts
 from scaling.context import Context
 from scaling.derivation import (
     ALIGNED_UPDATE,
+    ASCENT,
     CLT,
     ENTRYWISE,
     GIVEN,
@@ -442,6 +443,8 @@ def _call(context: Context, node: Call) -> Reading:
             return rotation.function(
                 context, node, value, lambda c, x: entrywise.function(c, node, x, step), power
             )
+        case "ascended":
+            return _ascended(context, node, step)
         case "eig":
             return rotation.eigenbasis(context, node, value, step)
         case "sample_square":
@@ -465,6 +468,21 @@ def _call(context: Context, node: Call) -> Reading:
     norm = rotation.norm if isinstance(value, Rotated) else spectral.norm
     size = norm(context, node, value)  # type: ignore[arg-type]
     return Scalar(size), Step(NORMS, str(node), size, "", (step,), node=node)
+
+
+def _ascended(context: Context, node: Call, step: Step) -> Reading:
+    """G at W + X, with the sizes that ascent.py found there."""
+    if node.argument not in context.ascended:
+        raise context.not_covered(
+            node, "a gradient at moved weights, of which one layer is read alone", "them all"
+        )
+    moved = replace(context.alone(), sizes=context.ascended[node.argument])
+    value, line = read(moved, Matrix("G"))
+    assert isinstance(value, Aligned), "a gradient is aligned with the data"
+    value = replace(value, left_exact=False, right_exact=False, mixes=True)
+    line = replace(line, subject="G at W + X", node=None)
+    numbers = f"G at W + X with X = {node.argument}"
+    return value, Step(ASCENT, str(node), line.result, numbers, (step, line), node=node)
 
 
 def _is_positive(context: Context, node: Node) -> bool:
