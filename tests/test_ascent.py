@@ -212,8 +212,8 @@ def one_thread() -> Iterator[None]:
 
 
 EXPERIMENT: dict[str, Any] = {
-    "widths": (64, 128, 256, 512), "seeds": 8, "margin": 0.25, "threads": 1, "mode": Mode.DENSE,
-    "data": load("digits", samples=8, probe=6),
+    "widths": (64, 128, 256, 512, 1024), "seeds": 6, "margin": 0.25, "threads": 1, "mode": Mode.DENSE,
+    "data": load("digits", samples=16, probe=16),
 }  # fmt: skip
 
 
