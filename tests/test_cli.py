@@ -430,9 +430,13 @@ def interrupted(tmp_path: Path) -> Result:
         str(tmp_path),
     )
     command = [sys.executable, "-m", "scaling.cli", *words]
+    ours = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's "&" leaves it ignored
     running = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    signal.signal(signal.SIGINT, ours)
     try:
         for _ in range(600):
             if (tmp_path / "records.jsonl").exists() or running.poll() is not None:

@@ -60,13 +60,15 @@ def test_readme_python_example_runs():
     def build(width):
         return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 2))
 
-    code = next(c for c in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
     names = {"build": build}
-    exec(code, names)  # our own README
+    for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
+        exec(code, names)  # our own README
     scales = names["scales"]
     assert set(scales) == {"0.weight", "0.bias", "2.weight", "2.bias"}
     assert scales["0.weight"].lr == pytest.approx(0.1)  # K-FAC: c = 0 in every layer
     assert scales["2.weight"].dampings["rho_A"] == pytest.approx(1e-2 * 32)  # d_A = -1
+    assert {check.layer for check in names["result"].checks} == {"0", "2"}
+    assert not [c for c in names["result"].checks if str(c.verdict) == "contradict"]
 
 
 def test_license_and_changelog_are_there():
