@@ -34,12 +34,11 @@ from functools import partial
 
 from sympy import Expr, Rational, S
 
-from scaling import averages, entrywise, rotation, samples, spectral, sums
+from scaling import averages, entrywise, rotation, samples, spectral, sums, uphill
 from scaling import common as common_parts
 from scaling.context import Context
 from scaling.derivation import (
     ALIGNED_UPDATE,
-    ASCENT,
     CLT,
     ENTRYWISE,
     GIVEN,
@@ -286,6 +285,7 @@ def _transposed(value: Value) -> Value:
 def _sum(context: Context, node: Node) -> Reading:
     terms = sums.collect(node, averages.simplification(context))
     averages.refuse_unless_moved(context, node)
+    uphill.refuse_difference(context, node)
     if not terms:
         like = next((c for c in node.children if c.shape == node.shape), node.children[0])
         value, step = read(context, like)
@@ -444,7 +444,7 @@ def _call(context: Context, node: Call) -> Reading:
                 context, node, value, lambda c, x: entrywise.function(c, node, x, step), power
             )
         case "ascended":
-            return _ascended(context, node, step)
+            return uphill.gradient(context, node, step, read)
         case "eig":
             return rotation.eigenbasis(context, node, value, step)
         case "sample_square":
@@ -452,6 +452,7 @@ def _call(context: Context, node: Call) -> Reading:
         case "sign" | "abs" | "sqrt":
             return entrywise.function(context, node, value, step)
         case "row_mean" | "col_mean":
+            uphill.refuse_mean(context, node, value)
             return entrywise.mean(context, node, value, step)
         case "orth":
             return spectral.orth(context, node, value, step)
@@ -468,21 +469,6 @@ def _call(context: Context, node: Call) -> Reading:
     norm = rotation.norm if isinstance(value, Rotated) else spectral.norm
     size = norm(context, node, value)  # type: ignore[arg-type]
     return Scalar(size), Step(NORMS, str(node), size, "", (step,), node=node)
-
-
-def _ascended(context: Context, node: Call, step: Step) -> Reading:
-    """G at W + X, with the sizes that ascent.py found there."""
-    if node.argument not in context.ascended:
-        raise context.not_covered(
-            node, "a gradient at moved weights, of which one layer is read alone", "them all"
-        )
-    moved = replace(context.alone(), sizes=context.ascended[node.argument])
-    value, line = read(moved, Matrix("G"))
-    assert isinstance(value, Aligned), "a gradient is aligned with the data"
-    value = replace(value, left_exact=False, right_exact=False, mixes=True)
-    line = replace(line, subject="G at W + X", node=None)
-    numbers = f"G at W + X with X = {node.argument}"
-    return value, Step(ASCENT, str(node), line.result, numbers, (step, line), node=node)
 
 
 def _is_positive(context: Context, node: Node) -> bool:

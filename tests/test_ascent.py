@@ -102,6 +102,9 @@ REFUSED = [
     (SAM, ("d_radius_hidden=-1/2",), "step 2 after|moves h_2 by"),
     (SAM, ("b_output=oo",), "cotangents in the input layer follow the perturbation"),
     (SAM, ("b_output=2",), "cotangents in the input layer follow the perturbation"),
+    (f"{SAM} - G", (), "may be smaller than either"),
+    (f"G + norm(G)*sign({SAM}) - norm(G)*sign(G)", (), "may be smaller than either"),
+    (f"{SAM} + col_mean({SAM})", (), "a mean of a gradient at moved weights"),
     ("ascended(radius*G/sqrt(over_layers(norm(radius*G)**2)))", (), "the radii of others"),
     ("ascended(radius*sign(G)*abs(G)*abs(G)*sign(G))", (), "even in the gradient"),
     (f"(B + rho*I)**(-1/2) @ ({SAM}/abs({SAM})**(1/2))", (), "division by a sum over samples"),
@@ -212,8 +215,8 @@ def one_thread() -> Iterator[None]:
 
 
 EXPERIMENT: dict[str, Any] = {
-    "widths": (64, 128, 256, 512, 1024), "seeds": 6, "margin": 0.25, "threads": 1, "mode": Mode.DENSE,
-    "data": load("digits", samples=16, probe=16),
+    "widths": (64, 128, 256, 512, 1024), "seeds": 6, "margin": 0.25, "threads": 1,
+    "mode": Mode.DENSE, "data": load("digits", samples=16, probe=16),
 }  # fmt: skip
 
 
