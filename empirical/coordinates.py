@@ -68,6 +68,7 @@ from empirical.verify import QUANTITIES, Check, Series, Verification
 from scaling.errors import InvalidInput
 from scaling.language import Matrix
 from scaling.ledger import Role, Setting, mlp
+from scaling.parser import as_rule
 from scaling.prediction import LayerPrediction, predict
 from scaling.rule import Rule
 from scaling.scale import exponent
@@ -92,7 +93,7 @@ MARGIN = 0.2
 
 def check_model(
     build: Build,
-    rule: Rule,
+    rule: Rule | str,
     inputs: Tensor,
     targets: Tensor,
     loss: LossFunction,
@@ -123,6 +124,12 @@ def check_model(
             a value, fewer than 2 widths, 1 seed or 1 step, and sizes that are not finite.
         NotCovered: if the calculus does not cover the rule.
     """
+    rule = as_rule(rule)
+    for what, x in (("inputs", inputs), ("targets", targets)):
+        if not isinstance(x, Tensor):
+            raise InvalidInput(
+                f"{what} of type {type(x).__name__}", "a tensor", f"pass torch.as_tensor({what})"
+            )
     for what, count in (("steps", steps), ("seeds", seeds)):
         if count < 1:
             raise InvalidInput(f"{what}={count}", "at least 1", f"pass {what}=1")

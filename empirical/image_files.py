@@ -65,7 +65,8 @@ class Folder:
         return InvalidInput(
             found,
             f"a folder with {first}{last} in it",
-            f"get {self.name} from {self.home}, unpack it there, and pass the folder as root",
+            f"get {self.name} from {self.home}, unpack it there, and pass the folder as root "
+            "(--data-root on the command line)",
         )
 
     def _bytes(self, path: Path) -> bytes:

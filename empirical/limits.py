@@ -8,9 +8,9 @@ At infinite width h_l and delta_l have deterministic second moments over neurons
 
 (s_l: the standard deviation of W_l times its multiplier, v_l that of the bias; * entry by entry;
 T_l is D_l^T D_l, and M K_l is H_l^T H_l). The rule's n x n core follows from these Gram matrices
-alone (the numeric interpreter, told the sides' true lengths), and with it the size of dW_l h_{l-1}
-on the probe. The norm of the weights tends to s_l sqrt(fan_out fan_in). A bias is a layer whose
-input is the constant 1.
+alone (the numeric interpreter, told the sides' true lengths, and sums over layers once all layers
+are known), and with it the size of dW_l h_{l-1} on the probe. The norm of the weights tends to
+s_l sqrt(fan_out fan_in). A bias is a layer whose input is the constant 1.
 
 Closed forms: ReLU (Cho and Saul 2009, arc-cosine kernels of order 1 and 0), erf (Williams 1997),
 linear; Gauss-Hermite quadrature for the others.
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,13 +34,14 @@ from torch import Tensor
 
 from empirical.layer import LayerTensors
 from empirical.measure import Constants, Trial
-from empirical.numbers import State, Update, evaluate_nodes
+from empirical.numbers import Sight, State, Update, evaluate_sums
 from empirical.parametrize import LayerScales
-from empirical.values import Rectangular
-from empirical.wide.paths import Path, parts, path_of
+from empirical.values import Rectangular, Value
+from empirical.wide.parts import parts
+from empirical.wide.paths import Path, path_of
 from empirical.wide.update import sizes_of_weights
 from scaling.errors import NotCovered
-from scaling.language import Call, Power
+from scaling.language import Call, Node, Power
 from scaling.ledger import Loss
 from scaling.rule import Rule
 from scaling.scale import HALF
@@ -188,13 +189,21 @@ def limits(trial: Trial, constants: Constants, width: int) -> dict[str, Limit]:
     for position in range(depth, 1, -1):
         backs.insert(0, width * slopes[position - 2] * std[position] ** 2 * backs[0])
     sides = [data.features, *[width] * (depth - 1), data.classes]
-    found = {}
+    inputs, sights = dict[str, Matrix](), dict[str, Sight]()
     for layer in setting.layers:
-        i, own = layer.position, scales[layer.name]
-        inputs = np.ones_like(grams[0]) if layer.is_bias else own.multiplier**2 * grams[i - 1]
+        i, own, name = layer.position, scales[layer.name], layer.name
+        inputs[name] = np.ones_like(grams[0]) if layer.is_bias else own.multiplier**2 * grams[i - 1]
         shape = sides[i], 1 if layer.is_bias else sides[i - 1]
-        found[layer.name] = _layer(trial, layer.name, inputs, backs[i - 1], shape, own)
-    return found
+        sights[name] = _sight(trial, name, inputs[name][:n, :n], backs[i - 1], shape, own)
+    sums = evaluate_sums(rule.sums_over_layers, sights)
+    return {
+        layer.name: Limit(
+            inputs[layer.name],
+            backs[layer.position - 1],
+            scales[layer.name].lr * _own(rule, sights[layer.name], sums, inputs[layer.name]),
+        )
+        for layer in setting.layers
+    }
 
 
 def _refuse_random_output(trial: Trial) -> None:
@@ -217,16 +226,16 @@ def _output_cotangents(trial: Trial) -> Matrix:
     return np.asarray(1 / y.shape[1] - y)
 
 
-def _layer(
+def _sight(
     trial: Trial,
     name: str,
     inputs: Matrix,
     cotangents: Matrix,
     sides: tuple[int, int],
     scales: LayerScales,
-) -> Limit:
+) -> Sight:
     n = len(cotangents)
-    h, d = _root(inputs[:n, :n], sides[1]), _root(cotangents, sides[0])
+    h, d = _root(inputs, sides[1]), _root(cotangents, sides[0])
     rule = trial.problem.rule
     if _discontinuous(rule) and int((d.abs().sum(dim=1) > 0).sum()) < min(n, sides[0]):
         raise NotCovered(
@@ -239,13 +248,21 @@ def _layer(
     layer = LayerTensors(H=h, D=d, W=torch.zeros(len(d), len(h), dtype=torch.float64), sides=sides)
     known = sizes_of_weights([rule.expression], lambda: _norm(name, scales.std, sides), sides)
     values = {**trial.values, **exponents, **scales.scaled}
-    (update,) = evaluate_nodes([rule.expression], layer, values, State(), known=known)
-    # D = Q S_D with S_D = d, so dW h_p = Q (update) Q_H^T h_p and Q_H^T h_p = pinv(h)^T H^T h_p
-    probe = torch.linalg.pinv(h, rtol=1e-9).T @ torch.from_numpy(inputs[:n, n:])
+    return Sight(layer, values, State(), known=known)
+
+
+def _own(rule: Rule, sight: Sight, sums: Mapping[Node, Value], inputs: Matrix) -> float:
+    """RMS of dW h on the probe samples, for a learning rate of one."""
+    told = replace(sight, state=State(), known={**sight.known, **sums})
+    (update,) = told.read([rule.expression])
+    h, sides = sight.layer.H, sight.layer.sides
     assert isinstance(update, Rectangular), "Rule refuses an expression that is no update"
+    assert sides is not None, "roots of Gram matrices are coordinates"
+    # D = Q S_D with S_D = d, so dW h_p = Q (update) Q_H^T h_p and Q_H^T h_p = pinv(h)^T H^T h_p
+    n = h.shape[1]
+    probe = torch.linalg.pinv(h, rtol=1e-9).T @ torch.from_numpy(inputs[:n, n:])
     moved = Update(update) @ probe
-    own = scales.lr * float(moved.square().sum() / (sides[0] * probe.shape[1])) ** 0.5
-    return Limit(inputs, cotangents, own)
+    return math.sqrt(float(moved.square().sum()) / (sides[0] * probe.shape[1]))
 
 
 def _norm(name: str, std: float, sides: tuple[int, int]) -> float:

@@ -169,7 +169,14 @@ class ModelTrial:
         """A model as the user builds it, whatever it draws from torch's generator."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return self.build(width).double().to(self.device)
+            model = self.build(width)
+        if not isinstance(model, nn.Module):
+            raise InvalidInput(
+                f"a {type(model).__name__} from build({width})",
+                "a torch.nn.Module",
+                "pass a function that builds the model of a given width",
+            )
+        return model.double().to(self.device)
 
     def calibrated(self, lr: float | None) -> Constants:
         """Constants from the narrowest width; see coordinates.py."""

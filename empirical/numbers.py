@@ -23,18 +23,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from empirical import algebra
 from empirical.layer import LayerTensors, LayerValues
 from empirical.sample_moments import sample_square
 from empirical.state import State
-from empirical.values import Entries, LowRank, Outer, Rectangular, Value
+from empirical.update import Update
+from empirical.values import Entries, Rectangular, Value
 from scaling.errors import InvalidInput
 from scaling.language import (
     Add,
@@ -56,64 +56,21 @@ from scaling.shapes import Dim
 
 __all__ = [
     "LayerTensors",
+    "Maker",
     "Record",
+    "Sight",
     "State",
     "Update",
     "evaluate",
     "evaluate_network",
     "evaluate_nodes",
+    "evaluate_sums",
     "in_layer",
 ]
 
 Record = Callable[[Node, Value], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Update:
-    """The value of a rule: a matrix (fan_out, fan_in), of low rank where it can be."""
-
-    value: Rectangular
-
-    @cached_property
-    def factors(self) -> tuple[Tensor, Tensor] | None:
-        """(U, V) with the update = U V^T, or None if it is dense."""
-        match self.value:
-            case Outer(u, v):
-                return u, v
-            case LowRank(left, _, right) if not (left.is_whole and right.is_whole):
-                return self.value.factors()
-        return None
-
-    def dense(self) -> Tensor:
-        """The (fan_out, fan_in) matrix."""
-        return self.value.dense()
-
-    def __matmul__(self, x: Tensor) -> Tensor:
-        """The update applied to (fan_in, k), without forming it if it is of low rank."""
-        if self.factors is None:
-            return self.dense() @ x
-        u, v = self.factors
-        return u @ (v.T @ x)
-
-    @torch.no_grad()
-    def add_to_(self, weight: Tensor, alpha: float) -> Tensor:
-        """Weight += alpha * update, in place."""
-        if self.factors is None:
-            return weight.add_(self.dense(), alpha=alpha)
-        u, v = self.factors
-        return weight.addmm_(u, v.T, alpha=alpha)
-
-    def spectral_norm(self) -> Tensor:
-        """The largest singular value."""
-        return self.value.spectral_norm()
-
-    def frobenius_norm(self) -> Tensor:
-        """The Frobenius norm."""
-        return self.value.frobenius_norm()
-
-    def rms(self) -> Tensor:
-        """The root mean square entry."""
-        return self.value.rms()
+Maker = Callable[[Callable[[Node], Value]], Value]
+"""Makes the value of a node in its own way, told how to read others."""
 
 
 @torch.no_grad()
@@ -138,7 +95,7 @@ def evaluate(
     """
     _check_values(rule, values)
     state = State() if state is None else state
-    (result,) = evaluate_nodes([rule.expression], layer, values, state, record, dense=dense)
+    (result,) = Sight(layer, values, state, record).read([rule.expression], dense)
     assert isinstance(result, Rectangular), "Rule refuses an expression that is no update"
     return Update(result)
 
@@ -169,12 +126,23 @@ def evaluate_network(
             _check_values(rule, values[name])
             told = None if record is None else partial(record, name)
             state = State() if states is None else states[name]
-            readings[name] = _Reading(LayerValues(layer, dense), values[name], state, told)
+            readings[name] = Sight(layer, values[name], state, told).reading(dense)
             readings[name].ascended = {
                 node: LayerValues(seen[name], dense).matrix("G")
                 for node, seen in (ascended or {}).items()
             }
-    for node in rule.sums_over_layers:
+    _sum_over_layers(rule.sums_over_layers, readings)
+    updates = {
+        name: Update(_value(name, reading, rule.expression)) for name, reading in readings.items()
+    }
+    for reading in readings.values():
+        reading.advance()
+    return updates
+
+
+def _sum_over_layers(sums: Sequence[Call], readings: Mapping[str, _Reading]) -> None:
+    """Make sums, operands first, known to every layer."""
+    for node in sums:
         terms = [_value(name, reading, node.argument).x for name, reading in readings.items()]
         total = torch.stack([term.to(terms[0].device) for term in terms]).sum() if terms else None
         for reading in readings.values():
@@ -182,12 +150,6 @@ def evaluate_network(
             reading.known[node] = Entries(total.to(reading.layer.h.device))
             if reading.record is not None:
                 reading.record(node, reading.known[node])
-    updates = {
-        name: Update(_value(name, reading, rule.expression)) for name, reading in readings.items()
-    }
-    for reading in readings.values():
-        reading.advance()
-    return updates
 
 
 @contextmanager
@@ -215,7 +177,37 @@ def _check_values(rule: Rule, values: Mapping[str, float]) -> None:
             )
 
 
-@torch.no_grad()
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """A layer as parts of a rule see it; see `evaluate`.
+
+    ``known`` gives the values of some nodes, which are not read then; ``made`` says how to make
+    those of others, if and when they are asked for.
+    """
+
+    layer: LayerTensors
+    values: Mapping[str, float]
+    state: State
+    record: Record | None = None
+    known: Mapping[Node, Value] = field(default_factory=dict)
+    made: Mapping[Node, Maker] = field(default_factory=dict)
+
+    def reading(self, dense: bool = False) -> _Reading:
+        """One evaluation: one step of the state."""
+        layer = LayerValues(self.layer, dense)
+        reading = _Reading(layer, self.values, self.state, self.record, self.made)
+        reading.known.update(self.known)
+        return reading
+
+    @torch.no_grad()
+    def read(self, nodes: Sequence[Node], dense: bool = False) -> list[Value]:
+        """The values of several parts of a rule, read together: one step of the state."""
+        reading = self.reading(dense)
+        found = [reading.value(node) for node in nodes]
+        reading.advance()
+        return found
+
+
 def evaluate_nodes(
     nodes: Sequence[Node],
     layer: LayerTensors,
@@ -223,26 +215,41 @@ def evaluate_nodes(
     state: State,
     record: Record | None = None,
     known: Mapping[Node, Value] | None = None,
-    dense: bool = False,
 ) -> list[Value]:
-    """The values of several parts of a rule, read together: one step of ``state``.
+    """The values of several parts of a rule, read together; see `Sight`."""
+    return Sight(layer, values, state, record, known or {}).read(nodes)
 
-    ``known`` gives the values of some nodes, which are not read then. See `evaluate`.
+
+@torch.no_grad()
+def evaluate_sums(sums: Sequence[Call], layers: Mapping[str, Sight]) -> dict[Node, Value]:
+    """The sums over layers in a rule, operands first, from what every layer sees.
+
+    One step of each layer's state, which is to be one that nothing else moves: averages below a
+    sum are not read again by who is told the sum.
+
+    Raises:
+        InvalidInput: as `evaluate` does, naming the layer.
     """
-    reading = _Reading(LayerValues(layer, dense), values, state, record)
-    reading.known.update(known or {})
-    found = [reading.value(node) for node in nodes]
-    reading.advance()
-    return found
+    readings = {name: sight.reading() for name, sight in layers.items()}
+    _sum_over_layers(sums, readings)
+    for reading in readings.values():
+        reading.advance()
+    return {node: reading.known[node] for reading in readings.values() for node in sums}
 
 
 class _Reading:
     """One evaluation of a tree: equal subtrees are read once, so each average moves once a step."""
 
     def __init__(
-        self, layer: LayerValues, values: Mapping[str, float], state: State, record: Record | None
+        self,
+        layer: LayerValues,
+        values: Mapping[str, float],
+        state: State,
+        record: Record | None,
+        made: Mapping[Node, Maker] | None = None,
     ) -> None:
         self.layer, self.values, self.state, self.record = layer, values, state, record
+        self.made = made or {}
         self.known: dict[Node, Value] = {}
         self.ascended: Mapping[Node, Value] = {}
         self.averages: dict[str, Value] = {}
@@ -270,6 +277,8 @@ class _Reading:
         self.state.step += 1
 
     def _read(self, node: Node, within_factor: bool) -> Value:
+        if node in self.made:
+            return self.made[node](partial(self.value, within_factor=within_factor))
         operands = [self.value(child, within_factor) for child in node.children]
         match node, operands:
             case Matrix(name), []:

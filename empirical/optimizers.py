@@ -30,8 +30,9 @@ from empirical.layer import LayerTensors
 from empirical.numbers import Update, evaluate_network, in_layer
 from empirical.state import State
 from empirical.values import Value
-from scaling.errors import InvalidInput, unknown
+from scaling.errors import InvalidInput, is_finite, unknown
 from scaling.language import Matrix, Node, ema
+from scaling.parser import as_rule
 from scaling.rule import Rule
 
 __all__ = ["Fisher", "Loss", "PerLayer", "RuleOptimizer", "substitute", "with_factor_ema"]
@@ -99,7 +100,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def __init__(
         self,
         model: nn.Module,
-        rule: Rule,
+        rule: Rule | str,
         lr: PerLayer,
         values: Mapping[str, PerLayer] | None = None,
         fisher: Fisher = Fisher.EMPIRICAL,
@@ -113,6 +114,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 "a whole number of steps, at least 1",
                 "pass 1 to compute the curvature at every step",
             )
+        rule = as_rule(rule)
         self.rule = rule if factor_ema is None else with_factor_ema(rule, factor_ema)
         self.fisher = fisher
         self._record = record
@@ -121,7 +123,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._moves: dict[str, Update] = {}
         layers = self._capture.parameters
         self._states = {name: State(curvature_interval) for name in layers}
-        rates = _per_layer("lr", lr, layers)
+        rates = _rates(lr, layers)
         numbers = _numbers(self.rule, values or {}, layers)
         groups = [
             {"params": [parameter], "name": name, "lr": rates[name], "values": numbers[name]}
@@ -245,6 +247,18 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._states = {name: State.unpack(packed) for name, packed in layers.items()}
 
 
+def _rates(lr: PerLayer, layers: Iterable[str]) -> dict[str, float]:
+    rates = _per_layer("lr", lr, layers)
+    for name, rate in rates.items():
+        if rate < 0:
+            raise InvalidInput(
+                f"lr = {rate:g} for layer '{name}'",
+                "a learning rate of at least 0",
+                "turn its sign: a step is W <- W - lr * update",
+            )
+    return rates
+
+
 def _numbers(
     rule: Rule, values: Mapping[str, PerLayer], layers: Iterable[str]
 ) -> dict[str, dict[str, float]]:
@@ -272,7 +286,7 @@ def _per_layer(what: str, x: PerLayer, layers: Iterable[str]) -> dict[str, float
         if name not in layers:
             raise unknown("layer", name, layers)
     for name in layers:
-        if not math.isfinite(x.get(name, math.nan)):
+        if not is_finite(x.get(name, math.nan)):
             raise InvalidInput(
                 f"{what} = {x.get(name, 'nothing')} for layer '{name}'",
                 "a finite number for every layer",

@@ -32,9 +32,10 @@ import torch
 from sympy import Expr, S
 from torch import Tensor, nn
 
-from scaling.errors import InvalidInput, unknown
+from scaling.errors import InvalidInput, is_finite, unknown
 from scaling.language import Symbol, SymbolKind
 from scaling.ledger import Layer, Role, Setting, mlp, role_of
+from scaling.parser import as_rule
 from scaling.rule import Rule
 from scaling.scale import exponent
 from scaling.settings import Settings
@@ -234,7 +235,7 @@ def _names(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[str]:
 
 
 def for_model(
-    rule: Rule,
+    rule: Rule | str,
     narrow: nn.Module,
     wide: nn.Module,
     base: int,
@@ -255,9 +256,12 @@ def for_model(
         InvalidInput: for models that do not fit, widths below 1, unknown dampings or decays, and
             exponents without a value.
     """
+    rule = as_rule(rule)
     for name, size in (("base", base), ("width", width)):
-        if not size >= 1:
+        if not is_finite(size) or size < 1:
             raise InvalidInput(f"{name}={size}", "a width of at least 1", f"pass {name}=64")
+    if not is_finite(lr) or lr < 0:
+        raise InvalidInput(f"lr={lr}", "a finite number of at least 0", "pass for example lr=0.1")
     asked = (("damping", dampings, rule.dampings), ("decay", decays, rule.decays))
     for kind, given, names in asked:
         for symbol in given or {}:

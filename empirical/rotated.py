@@ -103,9 +103,11 @@ class Corner:
         return torch.where(size <= noise, 0, core)
 
     def rms_inside(self) -> Tensor:
-        """The root mean square entry of the corner."""
+        """The root mean square entry of the corner, whose sides are as long as the data's."""
         x = self.entries()
-        return frobenius_norm(x) / math.sqrt(max(1, x.numel()))
+        bases = zip((self.left, self.right), x.shape, strict=True)
+        entries = math.prod(k if basis is None else basis.side for basis, k in bases)
+        return frobenius_norm(x) / math.sqrt(max(1, entries))
 
     def _compressed(self) -> Tensor:
         """A small matrix with the same singular values, but for zeros."""

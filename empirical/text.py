@@ -178,7 +178,7 @@ def _wikitext(root: str | Path | None, file: str) -> list[str]:
     wanted = f"a folder with {' and '.join(WIKITEXT2)} in it, one paragraph a line"
     fetch = (
         "get wikitext-2-v1 (Salesforce, https://huggingface.co/datasets/Salesforce/wikitext), "
-        "unpack it, and pass the folder as root"
+        "unpack it, and pass the folder as root (--data-root on the command line)"
     )
     if root is None:
         raise InvalidInput("wikitext2 without a root", wanted, fetch)

@@ -49,7 +49,8 @@ EXIT_CODE = {
     Verdict.crossover: 3,
     Verdict.inconclusive: 3,
 }
-WIDEST_DENSE = 32768
+WIDEST = {Mode.DENSE: 32768, Mode.WIDE: 10**8}
+"""The widest network that advice names, by mode."""
 QUANTITIES = ("init", "own", "feature")
 """What is measured in every layer; rules with a decay have `SHRINK` beside them,
 those that perturb the weights `ASCENT`."""
@@ -385,7 +386,8 @@ def _ratio(other: float, damping: float) -> float:
 
 def _advice(measured: Estimate, target: float, experiment: Experiment) -> str:
     cure = remedy(measured, target, experiment.margin)
-    if cure is None or cure.width > WIDEST_DENSE:
+    reach = max(WIDEST[experiment.mode], experiment.widths[-1])
+    if cure is None or cure.width > reach:
         return "no number of seeds and no width within reach settles it: widen --margin"
     if cure.seeds > experiment.seeds:
         return f"--seeds {cure.seeds} would settle it"

@@ -10,21 +10,26 @@ import math
 
 from scaling.errors import InvalidInput
 
+WIDEST = 10**10
+"""Beyond it a step takes hours, whatever the rule."""
+
 
 def parse_width(text: str) -> int:
     """A width from text: 256 or 1e3.
 
     Raises:
-        InvalidInput: if it is no whole number of at least 1.
+        InvalidInput: if it is no whole number, below 1 or above `WIDEST`.
     """
     try:
         number = float(text)
         width = int(number)
     except (ValueError, OverflowError):
         number, width = math.nan, 0
-    if width != number or width < 1:
+    if width != number or not 1 <= width <= WIDEST:
         raise InvalidInput(
-            f"the width '{text}'", "a whole number of at least 1", "pass for example 256"
+            f"the width '{text}'",
+            f"a whole number of at least 1, and of at most {WIDEST:,}",
+            "pass for example 256 or 1e7",
         )
     return width
 

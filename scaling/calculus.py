@@ -37,6 +37,7 @@ from sympy import Expr, Rational, S
 from scaling import averages, entrywise, rotation, samples, spectral, sums, uphill
 from scaling import common as common_parts
 from scaling.context import Context
+from scaling.cuts import inward
 from scaling.derivation import (
     ALIGNED_UPDATE,
     CLT,
@@ -419,6 +420,9 @@ def _matmul(context: Context, node: MatMul) -> Reading:
 
 
 def _call(context: Context, node: Call) -> Reading:
+    if node.function in ("diag", "block") and (moved := inward(node)) != node:
+        value, step = read(context, moved)
+        return value, replace(step, subject=str(node), node=node)
     value, step = read(context, node.argument)
     match node.function:
         case "ema" | "debiased" if context.before is not None:
@@ -468,7 +472,10 @@ def _call(context: Context, node: Call) -> Reading:
             return spectral.blocks(context, node, value, step)
     norm = rotation.norm if isinstance(value, Rotated) else spectral.norm
     size = norm(context, node, value)  # type: ignore[arg-type]
-    return Scalar(size), Step(NORMS, str(node), size, "", (step,), node=node)
+    line = Step(NORMS, str(node), size, "", (step,), node=node)
+    if node.function == "specnorm" and isinstance(value, Spectral) and value.blocks:
+        line = line.because(f"{node}, the largest of many numbers, up to logarithms of the width")
+    return Scalar(size), line
 
 
 def _is_positive(context: Context, node: Node) -> bool:

@@ -298,9 +298,11 @@ def main() -> None:
         if kind == "NoArgsIsHelpError":
             typer.echo(usage())
             raise SystemExit(0) from None
-        refusal = InvalidInput(
-            usage(), "the options that `scaling --help` lists", "run `scaling COMMAND --help`"
-        )
+        advice = "run `scaling COMMAND --help`"
+        if kind == "NoSuchOption":
+            advice += "; a rule that begins with '-' goes in brackets: '(-G)'"
+        needed = "the options that `scaling --help` lists"
+        refusal = InvalidInput(usage(), needed, advice)
         typer.echo(str(refusal), err=True)
         raise SystemExit(2) from None
     if code == INTERRUPTED:

@@ -6,6 +6,7 @@ The command line prints them and exits with code 2; a traceback is reserved for 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -58,3 +59,12 @@ def unknown(
     if not names:
         return error(f"{kind} '{name}'", f"no {kind} at all: there is none here", "leave it out")
     return error(f"{kind} '{name}'", f"one of {', '.join(names)}", hint)
+
+
+def is_finite(x: object) -> bool:
+    """Whether something that a user passed is a finite number.
+
+    >>> is_finite(0.1), is_finite(math.nan), is_finite("x")
+    (True, False, False)
+    """
+    return isinstance(x, (int, float)) and math.isfinite(x)

@@ -64,6 +64,24 @@ def parse(text: str, name: str = "") -> Rule:
     return _Parser(text).rule(name)
 
 
+def as_rule(rule: Rule | str) -> Rule:
+    """A rule as it is, or parsed from text: what functions for users of Python take.
+
+    Raises:
+        InvalidInput: for anything else; `RuleError` for text that is no rule.
+
+    >>> as_rule("G") == as_rule(parse("G"))
+    True
+    """
+    if isinstance(rule, Rule):
+        return rule
+    if not isinstance(rule, str):
+        raise InvalidInput(
+            f"a {type(rule).__name__} as a rule", "a Rule or its text", "pass for example 'orth(G)'"
+        )
+    return parse(rule)
+
+
 def parse_scalar(text: str) -> Node:
     """Read an exponent: numbers and lower-case names joined by + - * /.
 

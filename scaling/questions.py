@@ -94,6 +94,10 @@ def table_of(text: str, depth: int) -> tuple[Problem, Exponents]:
     derived; they are no changes.
     """
     rule, *changes = (part.strip() for part in text.split(";"))
+    keys = [change.partition("=")[0].strip() for change in changes]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise InvalidInput(f"'{key}' twice in '{text}'", "one value", "leave one of them out")
     init, alignment, settings = None, [], []
     for change in changes:
         key, equals, value = (part.strip() for part in change.partition("="))

@@ -153,6 +153,12 @@ def _place(key: str, rule: Rule, layers: list[Layer]) -> tuple[str, str, list[st
             return head[0], heads[head], named[key[len(head) + 1 :]]
     known = [*heads, *rule.exponents, *rule.scaled, *rule.constants]
     known += [f"{head}_{place}" for head in heads for place in named]
+    if rule.scaled and (key == "d" or key.removeprefix("d_") in named):
+        raise InvalidInput(
+            f"the setting '{key}', which names no damping or decay of the rule",
+            ", ".join(f"d_{name}" for name in rule.scaled) + ", perhaps with _hidden and the like",
+            f"write for example --set d_{rule.scaled[0]}=1",
+        )
     if re.fullmatch(r"[a-z]\w*", key) is None:
         raise InvalidInput(f"the key '{key}'", "a, b, c, d_<name> or a symbol", "see --help")
     raise unknown("setting", key, known)

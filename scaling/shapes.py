@@ -79,6 +79,11 @@ class Shape:
         return self.rows is Dim.ONE and self.cols is Dim.ONE
 
     @property
+    def is_sided(self) -> bool:
+        """A gradient-like matrix with one side in a frame, and entries along the other."""
+        return self.is_rotated and len(self.frames) == 1
+
+    @property
     def is_square(self) -> bool:
         """Curvature-like: powers are matrix powers."""
         return self.rows == self.cols and not self.is_scalar

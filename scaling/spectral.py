@@ -224,6 +224,10 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
     """diag(X) and block(X, size): pieces of fixed size, so each sees O(1) entries of the span."""
     if not isinstance(value, Spectral) or not value.symmetric:
         raise context.not_covered(node, f"{node.function} of {describe(value)}", "A, B, L or R")
+    if value.blocks and value.on_span != value.off_span:
+        raise context.not_covered(
+            node, "pieces of what is in blocks already", "sizes of which one divides the other"
+        )
     fan = context.fan(value.side)
     size = context.plus(value.on_span / fan, value.off_span)
     numbers = f"{value.on_span} spread over {value.side} {fan}"
@@ -241,6 +245,18 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
     return whole, Step(GRAM, str(node), size, numbers, (step,), node=node)
 
 
+def _need_moments(context: Context, node: Call, vanishing: Expr) -> None:
+    """Refuse sums and maxima of diagonal entries that blow up where the data are small."""
+    largest = node.function == "specnorm"
+    if not context.exceeds(vanishing, -HALF) or (largest and not vanishing.is_nonnegative):
+        raise context.not_covered(
+            node,
+            f"diagonal entries that blow up like |x|^({vanishing}) where an entry x of the data is "
+            "small, so that a few of them set the size",
+            "a damping beside the diagonal",
+        )
+
+
 def norm(context: Context, node: Call, value: Value) -> Scale:
     """trace, norm (Frobenius), specnorm and rms."""
     name = node.function
@@ -251,6 +267,7 @@ def norm(context: Context, node: Call, value: Value) -> Scale:
                 raise context.not_covered(node, "the size of a product", "one factor")
             fan = context.fan(side)
             if value.blocks:
+                _need_moments(context, node, value.vanishing)
                 on_span = off_span = context.plus(on_span, off_span)
             if fan == one and context.plus(on_span, off_span) != on_span:
                 raise context.not_covered(

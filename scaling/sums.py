@@ -110,7 +110,7 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 all(v.contains_data for v in anisotropic),
                 x.symmetric and y.symmetric,
                 x.blocks or y.blocks,
-                _vanishing(context, x.vanishing, y.vanishing, order),
+                _off_span_vanishing(context, x, y, order),
                 max(x.steps, y.steps),
             )
         case Vector(), Vector() if x.side is y.side:
@@ -152,6 +152,13 @@ def _vanishing(context: Context, x: Expr, y: Expr, order: Order) -> Expr:
     if order in (Order.LESS, Order.GREATER):
         return y if order is Order.LESS else x
     return -context.bounds.larger(-x, -y)
+
+
+def _off_span_vanishing(context: Context, x: Spectral, y: Spectral, order: Order) -> Expr:
+    """What is zero off the data's span shields nothing there from a small diagonal entry."""
+    if x.off_span.is_zero is not y.off_span.is_zero:
+        return y.vanishing if x.off_span.is_zero else x.vanishing
+    return _vanishing(context, x.vanishing, y.vanishing, order)
 
 
 def _mix(context: Context, node: Node, x: Value, y: Value) -> Value:

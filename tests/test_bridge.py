@@ -374,6 +374,7 @@ CASES = (
     Case("orth(sign(G))", **NARROW), Case("G / specnorm(sign(G))", **NARROW),
     Case("G @ (A + diag(A) + R)", widths=(128, 256, 512), seeds=16),
     Case("G**3", seeds=16), Case("G @ block(A, 3)", seeds=16),
+    Case("G @ block(block(A, 4) + rho*I, 2)**(-1)", seeds=16),
     Case("G @ (A + rho*I)**(-1)", ("d_rho=0", "rho=0.001")),
     Case("G @ (A + rho*I)**(-1)", ("d_rho=-2", "rho=100")),
     Case("adam", ("d_eps=-1", "eps=100")),

@@ -325,6 +325,27 @@ def test_a_moving_average_keeps_the_line_of_what_it_averages() -> None:
     assert "ema(G, beta)" in subjects
 
 
+@pytest.mark.parametrize(
+    ("outside", "inside"),
+    [
+        ("G @ diag(A + rho*I)**(-1)", "G @ (diag(A) + rho*I)**(-1)"),
+        ("G @ block(A + rho*I, 4)**(-1)", "G @ (block(A, 4) + rho*I)**(-1)"),
+        ("(diag(2*(B + rho*trace(B)*I).T) )**(-1/2) @ G", "(diag(B) + rho*trace(B)*I)**(-1/2) @ G"),
+        ("G @ block(ema(block(A, 8), beta) + rho*I, 4)**(-1)", "G @ (block(A, 4) + rho*I)**(-1)"),
+    ],
+)
+def test_a_damping_balances_what_it_meets_inside_a_cut(outside: str, inside: str) -> None:
+    one, other = solve(outside).exponents, solve(inside).exponents
+    assert (one.c, one.d) == (other.c, other.d)
+    assert one.d != solve("G @ (A + rho*I)**(-1)").exponents.d  # the whole matrix is another matter
+
+
+def test_the_largest_entry_of_a_diagonal_is_known_up_to_logarithms() -> None:
+    (text,) = [x for x in solve("specnorm(diag(A))*G").assumptions if "logarithms" in x]
+    assert text.startswith("specnorm(diag(A))")
+    assert not [x for x in solve("specnorm(A)*G").assumptions if "logarithms" in x]
+
+
 def test_what_is_assumed_of_a_given_b_is_reachable_from_a_step() -> None:
     found = solve("kfac", "b_output=beta")
     reachable = {text for step in found.steps.values() for text in step.assumptions()}
@@ -385,6 +406,14 @@ HARD: list[tuple[str, Where, Any, str]] = [
     ("sign(G)*abs(G)**(-1/2 - e)", {}, None, "<= with equality at e = 0 is taken for open"),
     ("sign(G)*abs(G)**(-e)", {}, None, "holds for e < 1/2 only, and does not say so"),
     ("(B + L + rho*I)**-1 @ G", {"d": 1, "sampled": True}, 0, "L contains what B does not"),
+    ("G @ block(block(A, 4), 2)", {}, 0, "blocks of blocks are spread over the fan once"),
+    ("block(block(L, 8), 4) @ G", {}, -1, "blocks of blocks are spread over the fan once"),
+    ("G @ diag(block(A, 4))", {}, 0, "a diagonal of blocks is spread over the fan once"),
+    ("G @ block(block(A, 4), 6)", {}, 0, "blocks of uneven blocks"),
+    ("(B + diag(B))**-1 @ G", {}, None, "B shields no small entry of diag(B) off its span"),
+    ("G @ (A + diag(A))**-1", {}, None, "A shields no small entry of diag(A) off its span"),
+    ("G*specnorm(diag(A)**-1)", {}, None, "the largest of M heavy-tailed numbers"),
+    ("G*trace(diag(A)**-1)", {}, None, "a sum of heavy-tailed numbers"),
     ("G*fan_in**(1/0)", {}, None, "a power of infinity"),
     ("G @ A**(0/0)", {}, None, "a power that is no number"),
 ]  # fmt: skip

@@ -294,6 +294,11 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("measure", "sgd", "--set", "b=-300"), "b of input = -300|beyond floating point"),
     (("verify", "sgd", *TINY, "--set", "c=-300"), "c of input = -300|beyond floating point"),
     (("verify", "sgd", *TINY, "--out", "/dev/null"), "the output folder /dev/null"),
+    (("measure", "sgd", "--width", "1e20"), "the width '1e20'|at most 10,000,000,000"),
+    (("derive", "-G"), "No such option: -G|in brackets: '(-G)'"),
+    (("derive", "kfac", "--set", "d=1"), "the setting 'd'|d_rho_B, d_rho_A|--set d_rho_B=1"),
+    (("compare", "sgd; c=1; c=2", "sgd"), "'c' twice"),
+    (("verify", "sgd", "--data", "mnist"), "mnist without a root|--data-root"),
     (("verify", "sgd", *TINY, "--out", "/proc/nowhere"), "the output folder /proc/nowhere"),
 ]  # fmt: skip
 

@@ -164,7 +164,7 @@ def test_a_layer_read_alone_has_no_sum_over_layers() -> None:
         read(context, problem.rule.expression)
     with pytest.raises(InvalidInput, match="a sum over layers, evaluated on one layer alone"):
         evaluate(problem.rule, layer_of(), {})
-    assert path_of(problem.rule) is None
+    assert path_of(problem.rule) is Path.CORE
     assert path_of(parse("inner(G, G)*newton_schulz(G, 5)")) is Path.CORE
 
 

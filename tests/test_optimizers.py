@@ -100,6 +100,12 @@ def dense_kfac(
             weight -= lr * torch.from_numpy(step).reshape(weight.shape)
 
 
+@pytest.mark.parametrize("lr", [-0.1, float("nan"), "fast"])
+def test_a_learning_rate_that_is_none_is_refused(lr: object) -> None:
+    with pytest.raises(InvalidInput, match=r"lr = .* for layer '0'"):
+        RuleOptimizer(nn.Sequential(nn.Linear(2, 3)), "G", lr=lr)
+
+
 def test_the_rule_G_is_torchs_sgd() -> None:
     ours, theirs = mlp(), mlp()
     train(ours, RuleOptimizer(ours, parse("G"), lr=0.3), batches())

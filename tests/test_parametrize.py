@@ -166,6 +166,17 @@ def test_a_symbolic_exponent_is_refused_by_name() -> None:
         for_model(find("kfac").rule, dense(4), dense(8), 64, 128)
 
 
+@pytest.mark.parametrize("lr", [-1, float("nan"), float("inf"), "fast"])
+def test_a_learning_rate_that_is_none_is_refused(lr: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"lr={lr}"):
+        for_model("G", dense(4), dense(8), base=64, width=128, lr=lr)
+
+
+def test_a_rule_may_be_its_text() -> None:
+    models = dense(4), dense(8)
+    assert for_model("sign(G)", *models, 64, 128) == for_model(parse("sign(G)"), *models, 64, 128)
+
+
 def test_an_unknown_damping_is_refused() -> None:
     with pytest.raises(InvalidInput):
         for_model(parse(KFAC), dense(4), dense(8), 64, 128, dampings={"rho": 1e-3})

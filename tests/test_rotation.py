@@ -311,8 +311,7 @@ def test_numbers_refuse_what_eigenvectors_do_not_determine(text: str, message: s
 
 
 def test_what_stays_in_the_corner_is_measured_at_any_width_and_what_does_not_is_refused() -> None:
-    assert path_of(SOAP) is path_of(EKFAC) is Path.CORE
-    assert path_of(ONE_SIDED) is None
+    assert path_of(SOAP) is path_of(EKFAC) is path_of(ONE_SIDED) is Path.CORE
     assert path_of(parse("G / (sample_square(G) + eps)")) is Path.ROWS
     assert path_of(parse("G / (sample_square(L @ G) + eps)")) is None
     assert path_of(parse("sign(eig(L) @ (eig(L).T @ G))")) is Path.ROWS

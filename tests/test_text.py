@@ -81,7 +81,7 @@ def test_a_truncated_file_is_named_with_what_it_should_hold(tmp_path: Path) -> N
     message = (
         r"found: .*wiki\.train\.tokens with \d+ tokens, a part of the 2,088,628 of WikiText-2\n"
         r"needed: a folder with wiki\.train\.tokens and wiki\.valid\.tokens.*\n"
-        r"do this: get wikitext-2-v1 .*huggingface.*root; for a text of your own"
+        r"do this: get wikitext-2-v1 .*huggingface.*root .*; for a text of your own"
     )
     with pytest.raises(InvalidInput, match=message):
         load("wikitext2", tmp_path)

@@ -123,6 +123,8 @@ TRIALS = {
     "shampoo_blocked": trial("shampoo_blocked"),
     "decay": ruled("sign(G) + norm(W)*shrink*W"),
     "lamb": trial("lamb", activation=Activation.RELU),
+    "an average of weights in the span": ruled("ema(G + shrink*W, beta)"),
+    "an average of weights": ruled("ema(sign(G) + norm(W)*shrink*W, beta) - shrink*G"),
 }
 
 

@@ -19,13 +19,11 @@ from typing import Protocol
 from torch import Tensor
 
 from empirical.basis import Basis
-from empirical.measure import size_of
-from empirical.numbers import evaluate_nodes
 from empirical.spectral import Square
 from empirical.values import Entries, Rectangular, Value
 from empirical.wide.columns import Columns
-from empirical.wide.paths import block_size, has_matrix, is_cut, parts, spans, spectral_nodes
-from empirical.wide.update import Source, sizes_of_weights
+from empirical.wide.paths import block_size, has_matrix, is_cut, spans, spectral_nodes
+from empirical.wide.update import ALONE, Joint, Source
 from empirical.wide.weight import Weight
 from scaling.language import Node
 from scaling.shapes import Dim, Shape
@@ -111,19 +109,16 @@ def forms_of(
     weight: Weight,
     watched: frozenset[Node],
     sizes: dict[Node, float],
+    joint: Joint = ALONE,
 ) -> dict[Node, Form]:
     """Values that follow from Gram matrices and the weights; sizes of watched ones too."""
-    nodes = spectral_nodes(parts(source.rule.expression).terms)
+    nodes = spectral_nodes(source.parts.terms)
     asked = [node.argument if is_cut(node) else node for node in nodes]
-    asked += [n for n in watched if n not in asked and spans(n) and has_matrix(n)]
+    sized = [n for n in watched if spans(n) and has_matrix(n) and not n.shape.is_sided]
+    asked += [n for n in sized if n not in asked]
     if not asked:
         return {}
-    known = sizes_of_weights(asked, weight.norm, (d.axis.side, h.axis.side))
-    layer = source.coordinates.of(d, h, fisher)
-    found = evaluate_nodes(asked, layer, source.values, source.state, known=known)
-    for node, value in zip(asked, found, strict=True):
-        if node in watched:
-            sizes[node] = size_of(node, value)
+    found = source.sight(asked, (d, h, fisher, weight), joint, watched, sizes).read(asked)
     return {node: _form(source, node, value) for node, value in zip(nodes, found, strict=False)}
 
 

@@ -23,7 +23,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +50,7 @@ from empirical.wide.paths import Path, path_of, refuse_unless_wide
 from empirical.wide.rows import RowLearner
 from empirical.wide.sample import sampled
 from empirical.wide.streaming import Streaming
-from empirical.wide.update import Coordinates, Learner, Source
+from empirical.wide.update import Coordinates, Learner, Lesson, Source, sums_over_layers
 from empirical.wide.weight import Change
 from scaling.errors import InvalidInput
 from scaling.language import Node
@@ -193,9 +192,11 @@ class _Run:
             last = step == self.steps
             followed = self.probe if last else range(self.probe.stop)
             ahead = 0 if last and self.own_only else len(followed)
+            seen = self._seen(now, ahead, step)
+            joint = sums_over_layers({name: x.source for name, x in learners.items()}, seen)
             updates: dict[str, Change] = {
-                name: -self.scales[name].lr * learners[name].update(*seen)
-                for name, seen in self._seen(now, ahead, step).items()
+                name: -self.scales[name].lr * learners[name].update(*seen[name], joint[name])
+                for name in learners
             }
             if not (last and self.own_only):
                 now = now.stepped(updates, followed, then=0 if last else self.sent_back)
@@ -209,9 +210,11 @@ class _Run:
 
     def _sampled_own(self, start: Network) -> dict[str, float]:
         """Own sizes from some rows of every layer."""
-        own = {}
-        for name, seen in self._seen(start, 0, 1).items():
-            update = -self.scales[name].lr * sampled(self._source(start, name), *seen)
+        own, seen = {}, self._seen(start, 0, 1)
+        sources = {name: self._source(start, name) for name in seen}
+        joint = sums_over_layers(sources, seen)
+        for name, source in sources.items():
+            update = -self.scales[name].lr * sampled(source, *seen[name], joint[name])
             own[name] = update.size(start.source(start.parameters[name], self.probe))
             self._note_sums(name, update.sizes)
         return own
@@ -223,13 +226,13 @@ class _Run:
             rule, values, Coordinates(Span(weight.rows), Span(weight.columns), self.steps)
         )
 
-    def _seen(self, now: Network, then: int, step: int) -> dict[str, tuple[Any, ...]]:
+    def _seen(self, now: Network, then: int, step: int) -> dict[str, Lesson]:
         """What a learner of every parameter sees: D, H, F, W and the nodes to watch."""
         sampled = self.trial.problem.sampled_fisher
         n = self.trial.data.samples
         samples = [*self.train, *self.train] if sampled else list(self.train)
         deltas = now.backward(self._cotangents(now.output[:, :n], step), samples, then)
-        seen = {}
+        seen: dict[str, Lesson] = {}
         for name, parameter in now.parameters.items():
             delta = deltas[parameter.layer.position - 1]
             fisher = delta.pick(range(n, 2 * n)) if sampled else None

@@ -1,7 +1,8 @@
 """Which way a rule is measured at any width, decided from its tree.
 
-    CORE   dW = D C H^T with a small C that follows from Gram matrices: every matrix is a spectral
-           function of A, B, L, R, or G times such; entries count if both sides are in eigenbases
+    CORE   dW = U V^T of few columns that follow from Gram matrices, as in D C H^T: every matrix is
+           a spectral function of A, B, L, R, or G times such; entries count if one side or both
+           are in eigenbases (strips.py)
     ROWS   an entry of dW is a function of that entry of such matrices, of what belongs to its row
            and column, and of numbers of the layer: blocks of rows are made and used up, O(M^2) time
            and O(M) memory
@@ -10,12 +11,12 @@
 
 Any of them may also see the weights in two ways: by the numbers norm(W) and rms(W), and in a term
 that is a multiple of them, dW = U + beta*W. Both follow from products of W, exactly in law
-(implicit.py, weight.py); `parts` takes a rule apart accordingly.
+(implicit.py, weight.py); parts.py takes a rule apart accordingly. Averages of weights do so in the
+first step, and are measured there if own updates of it are all that is asked.
 
 What none covers: W elsewhere, as in specnorm(W), sign(W), W*G; functions of the whole of a matrix
-that has no small core, as orth(sign(G)), A @ sign(G); blocks that no tile can hold; sums over
-layers; entries of matrices with one side in an eigenbasis. Such rules are measured on dense
-networks.
+that has no small core, as orth(sign(G)), A @ sign(G), and sums of such over layers; blocks that no
+tile can hold; per-sample squares with one side in an eigenbasis. They are measured densely.
 
 >>> from scaling.parser import parse
 >>> path_of(parse("orth(G @ (A + rho*I)**(-1))")), path_of(parse("sign(G)"))
@@ -23,19 +24,16 @@ networks.
 >>> path_of(parse("sign(G)"), own_only=True)
 <Path.SAMPLE: 'sample'>
 >>> path_of(parse("orth(sign(G))"))
->>> parts(parse("norm(W) * (sign(G) + 1/2*W)").expression)
-Parts(update=<rule norm(W)*sign(G)>, multiple=<rule norm(W)*(1/2)>)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from enum import StrEnum
-from fractions import Fraction
 from typing import TypeGuard
 
+from empirical.wide.parts import is_weight_size, parts
 from scaling.errors import InvalidInput
 from scaling.language import (
     Add,
@@ -72,8 +70,6 @@ _ENTRYWISE = ("sign", "abs", "sqrt", "atan", "clip", "ema", "debiased")
 SUMS = ("row_mean", "col_mean", "norm", "rms")
 """Functions that add up entries of a matrix."""
 
-_ONE = Number(Fraction(1))
-
 
 class Path(StrEnum):
     """How an update is made at any width."""
@@ -89,7 +85,7 @@ class Path(StrEnum):
 def path_of(rule: Rule, own_only: bool = False) -> Path | None:
     """The cheapest way that covers a rule, or None. ``own_only``: own updates of a single step."""
     found = parts(rule.expression)
-    if found.update is None or found.update.shape != UPDATE:
+    if found.update is None or found.update.shape != UPDATE or (found.first and not own_only):
         return None
     if all(map(spans, found.terms)):
         return Path.CORE
@@ -105,12 +101,14 @@ def refuse_unless_wide(rule: Rule, width: int = 1, own_only: bool = False) -> No
         return
     name = rule.name or rule
     if path is None:
+        alone = path_of(rule, own_only=True) is not None
+        first = ", or own updates of the first step alone with --quantity own" if alone else ""
         raise InvalidInput(
             f"'{_culprit(rule)}' in {name}, which neither follows from the span of the data nor "
             "entry by entry",
             "an update D C H^T, or one whose entries follow from those of G, plus a multiple of W; "
             f"blocks of at most {LARGEST_BLOCK} rows",
-            "measure it with --mode dense, at widths up to some thousands",
+            f"measure it with --mode dense, at widths up to some thousands{first}",
         )
     widest = WIDEST_SAMPLE if path is Path.SAMPLE else WIDEST_ROWS
     if width > widest:
@@ -134,6 +132,8 @@ def _culprit(rule: Rule) -> Node:
         for node in _operands_first(term):
             if node.children and not _is_covered(node):
                 return node
+    if found.first is not None:
+        return found.first
     blocks = [node for node in rule.expression.walk() if _is_block(node)]
     too_large = found.update is not None and block_unit(rule) > LARGEST_BLOCK
     return blocks[-1] if too_large else rule.expression
@@ -163,73 +163,11 @@ def _needs_all_rows(rule: Rule) -> Node | None:
     return None
 
 
-# --- parts of a rule ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A rule taken apart: dW = update + multiple * W, the multiple a number; None: no such term."""
-
-    update: Node | None
-    multiple: Node | None
-
-    @property
-    def terms(self) -> tuple[Node, ...]:
-        """What there is."""
-        return tuple(x for x in (self.update, self.multiple) if x is not None)
-
-    def map(self, function: Callable[[Node], Node]) -> Parts:
-        """A linear function of both."""
-        update, multiple = (x and function(x) for x in (self.update, self.multiple))
-        return Parts(update, multiple)
-
-
-def parts(node: Node) -> Parts:
-    """A rule as a multiple of the weights and all the rest."""
-    if not _has_weights(node):
-        return Parts(node, None)
-    match node:
-        case Matrix("W"):
-            return Parts(None, _ONE)
-        case Add(x, y):
-            return _sum(parts(x), parts(y))
-        case Subtract(x, y):
-            return _sum(parts(x), parts(y).map(Negate))
-        case Negate(x):
-            return parts(x).map(Negate)
-        case Multiply(x, y) if x.shape.is_scalar:
-            return parts(y).map(lambda part: x if part == _ONE else Multiply(x, part))
-        case Multiply(x, y) if y.shape.is_scalar:
-            return parts(x).map(lambda part: y if part == _ONE else Multiply(part, y))
-        case Divide(x, y) if y.shape.is_scalar:
-            return parts(x).map(lambda part: Divide(part, y))
-    return Parts(node, None)
-
-
-def _sum(x: Parts, y: Parts) -> Parts:
-    def both(a: Node | None, b: Node | None) -> Node | None:
-        return Add(a, b) if a is not None and b is not None else a or b
-
-    return Parts(both(x.update, y.update), both(x.multiple, y.multiple))
-
-
-def is_weight_size(node: Node) -> TypeGuard[Call]:
-    """Whether a number is the norm of the weights or their root mean square."""
-    match node:
-        case Call("norm" | "rms", Matrix("W")):
-            return True
-    return False
-
-
-def _has_weights(node: Node) -> bool:
-    """Whether the weights stand in a part of a rule other than in their norm."""
-    if is_weight_size(node):
-        return False
-    return node == Matrix("W") or any(map(_has_weights, node.children))
+# --- what a value follows from ------------------------------------------------------------------
 
 
 def spans(node: Node) -> bool:
-    """Whether a value follows from the Gram matrices of the data and the norm of the weights."""
+    """Whether a value follows from Gram matrices (those of strips.py too) and norms of weights."""
     if is_weight_size(node):
         return True
     return not _sees_entries(node) and all(map(spans, node.children))
@@ -305,12 +243,13 @@ def _operands_first(node: Node) -> list[Node]:
 def _sees_entries(node: Node) -> bool:
     if node.shape.is_corner:
         return False
+    if node.shape.is_sided:
+        return isinstance(node, Call) and node.function not in _ENTRYWISE
     match node:
         case Matrix(name):
             return name == "W"
         case Call(function, argument):
-            joint = function == "over_layers"  # one layer does not know the others
-            return joint or (function not in _SPECTRAL and not argument.shape.is_scalar)
+            return function not in _SPECTRAL and not argument.shape.is_scalar
         case Multiply(left, right) | Divide(left, right):
             return not left.shape.is_scalar and not right.shape.is_scalar
         case Add(left, right) | Subtract(left, right):

@@ -21,7 +21,7 @@ from torch import Tensor
 from empirical.wide.columns import Atom, Axis, Columns
 from empirical.wide.forms import Form, forms_of
 from empirical.wide.passes import added, mapped
-from empirical.wide.paths import Path, block_unit, parts, sum_levels
+from empirical.wide.paths import Path, block_unit, sum_levels
 from empirical.wide.streaming import Streaming
 from empirical.wide.tiles import (
     TASK,
@@ -34,7 +34,7 @@ from empirical.wide.tiles import (
     number_on_tile,
     precision,
 )
-from empirical.wide.update import Source
+from empirical.wide.update import ALONE, Joint, Source
 from empirical.wide.weight import Change, Decayed, Weight
 from scaling.language import Node
 from scaling.shapes import Dim
@@ -114,12 +114,13 @@ class RowLearner:
         fisher: Columns | None,
         weight: Weight,
         watched: frozenset[Node] = frozenset(),
+        joint: Joint = ALONE,
     ) -> Change:
         """The update, without learning rate and sign, from cotangents and inputs of a batch."""
-        found = parts(self.source.rule.expression)
+        found = self.source.parts
         assert found.update is not None, "the path refuses a rule without an update"
-        sizes: dict[Node, float] = {}
-        spectral = forms_of(self.source, d, h, fisher, weight, watched, sizes)
+        sizes = dict(joint.sizes)
+        spectral = forms_of(self.source, d, h, fisher, weight, watched, sizes, joint)
         for x in (d, h):
             x.axis.take(x.axis.side * (x.count + _held(spectral, x.axis)))
         sides = d.axis.side, h.axis.side
@@ -145,7 +146,7 @@ class RowLearner:
 
     def tiles(self, sides: tuple[int, int]) -> Tiles:
         """The rule on what was seen so far."""
-        terms = parts(self.source.rule.expression).terms
+        terms = self.source.parts.terms
         return Tiles(
             terms, self.source.values, tuple(self.history), sides, block_unit(self.source.rule)
         )

@@ -30,7 +30,7 @@ from empirical.wide.columns import Axis, Columns
 from empirical.wide.forms import Form, Plain, Whole, forms_of
 from empirical.wide.noise import ROWS
 from empirical.wide.passes import Chunk, added, chunks
-from empirical.wide.paths import SAMPLED_ROWS, block_unit, parts, sum_levels
+from empirical.wide.paths import SAMPLED_ROWS, block_unit, sum_levels
 from empirical.wide.tiles import (
     Seen,
     Tally,
@@ -41,7 +41,7 @@ from empirical.wide.tiles import (
     number_on_tile,
     precision,
 )
-from empirical.wide.update import Source
+from empirical.wide.update import ALONE, Joint, Source
 from empirical.wide.weight import Weight
 from scaling.language import Call, Node
 from scaling.shapes import Dim
@@ -149,11 +149,12 @@ def sampled(
     fisher: Columns | None,
     weight: Weight,
     watched: frozenset[Node] = frozenset(),
+    joint: Joint = ALONE,
 ) -> Sample:
     """Some rows of the first update of a rule, without learning rate and sign."""
-    found, sizes = parts(source.rule.expression), dict[Node, float]()
+    found, sizes = source.parts, dict(joint.sizes)
     assert found.update is not None, "the path refuses a rule without an update"
-    spectral = forms_of(source, d, h, fisher, weight, watched, sizes)
+    spectral = forms_of(source, d, h, fisher, weight, watched, sizes, joint)
     left: dict[Node, dict[Dim, Tensor]] = {
         node: {k: head(x, SAMPLED_ROWS) for k, x in form.columns.items() if k is Dim.FAN_OUT}
         for node, form in spectral.items()

@@ -9,9 +9,10 @@ fan_in and fan_out depend. The core X is dW.
 
 Bases grow from step to step and old coordinates stay valid, so moving averages need nothing more.
 Of the weights a rule may ask the norm and the root mean square, and add a multiple of them to the
-update (weight.py).
+update (weight.py). Entries with one side in an eigenbasis are more columns, which the span takes in
+(strips.py). Sums over layers are evaluated first, on all layers, and told to each of them.
 
-Not covered: rules that look at entries (rows.py).
+Not covered: other rules that look at entries (rows.py).
 """
 
 from __future__ import annotations
@@ -19,20 +20,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from empirical.measure import sizes_recorder
-from empirical.numbers import LayerTensors, State, Update, evaluate_nodes
+from empirical.numbers import LayerTensors, Sight, State, Update, evaluate_sums
 from empirical.values import Entries, Outer, Value
 from empirical.values import LowRank as Core
 from empirical.wide.columns import Columns
 from empirical.wide.implicit import Span
-from empirical.wide.paths import is_weight_size, parts
+from empirical.wide.parts import Parts, is_weight_size, parts
+from empirical.wide.strips import Moment, Strips, long_side, strips_of
 from empirical.wide.weight import Change, Decayed, LowRank, Weight
+from scaling.errors import InvalidInput
 from scaling.language import Node
 from scaling.rule import Rule
+from scaling.shapes import Dim
+
+Batch: TypeAlias = tuple[Columns, Columns, Columns | None, Weight]
+"""D, H, the cotangents of sampled targets if any, and W."""
+Lesson: TypeAlias = tuple[Columns, Columns, Columns | None, Weight, frozenset[Node]]
+"""The same, and the nodes to watch: what `Learner.update` is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +56,19 @@ class Coordinates:
     right: Span
     steps: int
 
-    def of(self, d: Columns, h: Columns, fisher: Columns | None) -> LayerTensors:
-        """The layer in coordinates, told the true lengths of its sides."""
+    def of(
+        self, d: Columns, h: Columns, fisher: Columns | None, strips: Sequence[Dim] = ()
+    ) -> LayerTensors:
+        """The layer in coordinates, told the true lengths of its sides.
+
+        ``strips``: sides along which columns will be made in every step; see strips.py.
+        """
         cotangents = d if fisher is None else d.beside(fisher)
-        s_d = self._along(self.left, cotangents)
-        s_h = self._along(self.right, h)
+        most = self.steps * max(cotangents.count, h.count)  # directions of one strip
+        above = min(most, self.right.axis.side) * strips.count(Dim.FAN_OUT)
+        below = min(most, self.left.axis.side) * strips.count(Dim.FAN_IN)
+        s_d = self._along(self.left, cotangents, above)
+        s_h = self._along(self.right, h, below)
         return LayerTensors(
             H=s_h,
             D=s_d[:, : d.count],
@@ -59,21 +77,87 @@ class Coordinates:
             sides=(self.left.axis.side, self.right.axis.side),
         )
 
-    def _along(self, span: Span, x: Columns) -> Tensor:
+    def _along(self, span: Span, x: Columns, more: int) -> Tensor:
         """Coordinates of x, filled up with zeros to as many rows as all steps may need."""
         s, side = span.extend(x), span.axis.side
-        rows = min(side, self.steps * x.count)
+        rows = min(side, self.steps * (x.count + more))
         return torch.cat([s, s.new_zeros(rows - len(s), x.count)])
 
 
 @dataclass(frozen=True, eq=False)
+class Memory:
+    """What a rule remembers of one layer: averages, and the leaves of strips."""
+
+    state: State = field(default_factory=State)
+    strips: dict[Node, list[Moment]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """What a layer is told of all layers: sums over them, and sizes that were seen on the way."""
+
+    sums: Mapping[Node, Value] = field(default_factory=dict)
+    sizes: Mapping[Node, float] = field(default_factory=dict)
+
+
+ALONE = Joint()
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
-    """A rule on one layer: its numbers, its memory, and the spans of the data so far."""
+    """A rule on one layer: its numbers, its memory, and the spans of the data so far.
+
+    ``summed`` remembers what stands in sums over layers, which are read apart.
+    """
 
     rule: Rule
     values: Mapping[str, float]
     coordinates: Coordinates
-    state: State = field(default_factory=State)
+    memory: Memory = field(default_factory=Memory)
+    summed: Memory = field(default_factory=Memory)
+
+    @property
+    def parts(self) -> Parts:
+        """The rule taken apart.
+
+        Raises:
+            InvalidInput: for an average of weights, if there is more than a first step.
+        """
+        found = parts(self.rule.expression)
+        if found.first is not None and self.coordinates.steps > 1:
+            raise InvalidInput(
+                f"'{found.first}', an average of weights, in {self.coordinates.steps} steps",
+                "a single step: later ones average weights of several steps",
+                "take one step, or measure with --mode dense",
+            )
+        return found
+
+    def sight(
+        self,
+        nodes: Sequence[Node],
+        batch: Batch,
+        joint: Joint,
+        watched: frozenset[Node],
+        sizes: dict[Node, float],
+        memory: Memory | None = None,
+    ) -> Sight:
+        """The layer in coordinates, for these parts of the rule to be read on.
+
+        Of nodes that are ``watched`` and met there, sizes are noted in ``sizes``.
+        """
+        d, h, fisher, weight = batch
+        spans = {Dim.FAN_OUT: self.coordinates.left, Dim.FAN_IN: self.coordinates.right}
+        along = [long_side(node) for node in strips_of(self.parts.terms)]
+        layer = self.coordinates.of(d, h, fisher, along)
+        rows = {Dim.FAN_OUT: len(layer.D), Dim.FAN_IN: len(layer.H)}
+        known = {**sizes_of_weights(nodes, weight.norm, (d.axis.side, h.axis.side)), **joint.sums}
+        record = sizes_recorder(sizes, watched)
+        for node, value in known.items():
+            record(node, value)
+        memory = memory or self.memory
+        strips = Strips(self.values, spans, rows, memory.strips, watched, sizes)
+        made = strips.makers(nodes)
+        return Sight(layer, self.values, memory.state, record, known, made)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,29 +173,44 @@ class Learner:
         fisher: Columns | None,
         weight: Weight,
         watched: frozenset[Node] = frozenset(),
+        joint: Joint = ALONE,
     ) -> Change:
         """The update, without learning rate and sign, from cotangents and inputs of a batch.
 
         Of nodes that are ``watched`` the sizes come with it: RMS entry, spectral norm if square.
         """
-        sizes: dict[Node, float] = {}
-        terms = parts(self.source.rule.expression).terms
-        known = sizes_of_weights(terms, weight.norm, (d.axis.side, h.axis.side))
-        source = self.source
-        layer = source.coordinates.of(d, h, fisher)
-        record = sizes_recorder(sizes, watched)
-        found = evaluate_nodes(terms, layer, source.values, source.state, record, known)
-        for node, value in known.items():
-            record(node, value)
+        sizes = dict(joint.sizes)
+        source, terms = self.source, self.source.parts.terms
+        sight = source.sight(terms, (d, h, fisher, weight), joint, watched, sizes)
+        found = sight.read(terms)
         assert isinstance(found[0], Entries | Outer | Core), "the path refuses other updates"
-        update = Update(found[0])
-        x, y = update.factors or (update.dense(), torch.eye(len(layer.H), dtype=torch.float64))
+        update, rows = Update(found[0]), len(sight.layer.H)
+        x, y = update.factors or (update.dense(), torch.eye(rows, dtype=torch.float64))
         left, right = source.coordinates.left.basis, source.coordinates.right.basis
         low = LowRank(left @ x[: left.count], right @ y[: right.count], sizes)
         if len(found) == 1:
             return low
         assert isinstance(found[1], Entries), "a number times the weights"
         return Decayed(low, float(found[1].x), weight)
+
+
+def sums_over_layers(sources: Mapping[str, Source], seen: Mapping[str, Lesson]) -> dict[str, Joint]:
+    """What every layer is told of all layers, from what learners will see: see `Learner.update`.
+
+    Raises:
+        InvalidInput: as the numeric interpreter does, naming the layer.
+    """
+    (sums,) = {source.rule.sums_over_layers for source in sources.values()}
+    if not sums:
+        return dict.fromkeys(sources, ALONE)
+    terms, sights = [node.argument for node in sums], dict[str, Sight]()
+    sizes = {name: dict[Node, float]() for name in sources}
+    for name, source in sources.items():
+        d, h, fisher, weight, watched = seen[name]
+        batch = d, h, fisher, weight
+        sights[name] = source.sight(terms, batch, ALONE, watched, sizes[name], source.summed)
+    found = evaluate_sums(sums, sights)
+    return {name: Joint(found, sizes[name]) for name in sources}
 
 
 def sizes_of_weights(

@@ -1,0 +1,170 @@
+"""One side in an eigenbasis, the other entry by entry, at any width: as with whole matrices."""
+
+import numpy as np
+import pytest
+import torch
+from test_wide import numbers, runs
+from test_wide_rows import axis, normal
+from wide_trials import least_p_value, trial
+
+from derivations.catalogue import catalogue, find
+from empirical.measure import calibrate, measure, size_of
+from empirical.numbers import LayerTensors, State, evaluate
+from empirical.values import Value
+from empirical.wide import Streaming, measure_wide, strips
+from empirical.wide.implicit import ImplicitGaussian, Span
+from empirical.wide.noise import ROWS, Stream
+from empirical.wide.paths import Path, path_of, refuse_unless_wide
+from empirical.wide.rows import RowLearner
+from empirical.wide.strips import strips_of
+from empirical.wide.update import Coordinates, Learner, Source
+from empirical.wide.weight import Weight
+from scaling.errors import InvalidInput
+from scaling.language import Node
+from scaling.parser import parse
+
+ALPHA = 1e-3
+VALUES = {
+    "rho": 0.3, "eps": 0.01, "beta": 0.6, "beta1": 0.9, "beta2": 0.8, "shampoo_beta": 0.7, "e": 0.5,
+}  # fmt: skip
+SOAP = str(find("soap_one_sided").rule)
+LEAF, MIRROR = "eig(L).T @ G", "G @ eig(A)"
+RULES = [
+    SOAP,
+    f"eig(L) @ ({LEAF} / (sqrt(ema(({LEAF})**2, beta)) + eps))",
+    f"({MIRROR} / (sqrt(ema(({MIRROR})**2, beta)) + eps) * rms({MIRROR})) @ eig(A).T",
+    "eig(B) @ (atan(eig(B).T @ (2*G) / rms(G)) + clip(eig(B).T @ G, rms(G)) * trace(A)) + G",
+    f"orth(eig(L) @ ({LEAF})**3) * norm(({LEAF})**2)",
+    f"ema(eig(L) @ sign({LEAF}), beta) @ (A + rho*I)**(-1)",
+    "(((G.T @ eig(L)) * abs(G.T @ eig(L))**e / fan_in) @ eig(L).T).T",
+    f"eig(L) @ ({LEAF} / (norm(({LEAF}) / (abs({LEAF}) + eps)) + abs({LEAF})))",
+    f"eig(L) @ ({LEAF} / (sqrt(debiased(({LEAF})**2, beta)) + eps))",
+    f"atan(eig(L) @ ({LEAF})**3) / (norm(({MIRROR})**3) + eps)",
+]
+
+
+class Layer:
+    """Some steps of one layer, in coordinates and with whole matrices."""
+
+    def __init__(self, text: str, fan_out: int, fan_in: int, steps: int, fisher: bool) -> None:
+        rule = parse(text)
+        kind = {Path.CORE: Learner, Path.ROWS: RowLearner}[path_of(rule) or Path.SAMPLE]
+        self.above, self.below = axis(fan_out), axis(fan_in)
+        coordinates = Coordinates(Span(self.above), Span(self.below), steps)
+        learner = kind(Source(rule, VALUES, coordinates))
+        weight = Weight(ImplicitGaussian.between(self.above, self.below, 1.0, Stream(0, ())))
+        watched = frozenset(rule.expression.walk())
+        state, self.sizes = State(), dict[Node, float]()
+        for step in range(steps):
+            d, h = normal(3 * step, fan_out, 4), normal(3 * step + 1, fan_in, 4)
+            d[::5], h[1::7] = 0, 0  # dead units
+            if step == 1:
+                d[:, 3] = d[:, 2]  # a step with fewer directions than the one before
+            f = normal(3 * step + 2, fan_out, 4) if fisher else None
+            self.update = learner.update(
+                self.above.given(d),
+                self.below.given(h),
+                None if f is None else self.above.given(f),
+                weight,
+                watched,
+            )
+            layer = LayerTensors(h, d, torch.zeros(fan_out, fan_in, dtype=torch.float64), f)
+            self.whole = evaluate(rule, layer, VALUES, state, self._record, dense=True).dense()
+        self.last = evaluate(rule, layer, VALUES, dense=True).dense()
+
+    def _record(self, node: Node, value: Value) -> None:
+        self.sizes[node] = size_of(node, value)
+
+    def columns(self) -> torch.Tensor:
+        """The update, one column after another."""
+        return self.above.values(self.update @ self.below.given(torch.eye(self.below.side)))
+
+
+@pytest.mark.parametrize("sides", [(40, 30), (3, 30), (40, 1), (12, 40)])
+@pytest.mark.parametrize("text", RULES)
+def test_updates_are_those_of_whole_matrices(text: str, sides: tuple[int, int]) -> None:
+    for steps, fisher in ((1, False), (3, False), (2, "eig(B)" not in text)):
+        layer = Layer(text, *sides, steps, fisher)
+        scale = float(layer.whole.abs().max())
+        np.testing.assert_allclose(layer.columns(), layer.whole, rtol=1e-7, atol=1e-8 * scale)
+
+
+def test_what_earlier_steps_saw_is_felt() -> None:
+    for text in RULES[:3]:
+        layer = Layer(text, 40, 30, 3, fisher=False)
+        assert float((layer.columns() - layer.last).abs().max()) > 0.1 * float(
+            layer.last.abs().max()
+        )
+
+
+@pytest.mark.parametrize("text", [RULES[1], RULES[2], RULES[7]])
+def test_sizes_of_watched_nodes_are_those_of_whole_matrices(text: str) -> None:
+    layer = Layer(text, 12, 30, 1, fisher=False)
+    _ = layer.columns()
+    seen = [node for node in layer.update.sizes if strips_of([node])]
+    assert len(seen) >= 3
+    for node in seen:
+        assert layer.update.sizes[node] == pytest.approx(layer.sizes[node], rel=1e-8), node
+
+
+def test_a_number_outside_of_the_data_is_refused_when_rotated_back() -> None:
+    with pytest.raises(InvalidInput, match="not zero outside the corner"):
+        Layer(f"eig(L) @ ({LEAF} + 1)", 40, 30, 1, fisher=False)
+
+
+def test_strips_beyond_what_is_set_aside_are_refused_by_name() -> None:
+    y = f"(eig(L) @ ({LEAF})**3)"
+    wide = f"G @ eig({y}.T @ {y} + R)"
+    with pytest.raises(InvalidInput, match=r"beyond \d+ directions"):
+        Layer(f"(({wide})**3) @ eig({y}.T @ {y} + R).T", 40, 30, 1, fisher=False)
+
+
+def test_per_sample_squares_are_refused_by_name() -> None:
+    rule = parse(f"eig(L) @ ({LEAF} / (sample_square({LEAF}) + eps))")
+    with pytest.raises(InvalidInput, match=r"found: 'sample_square\(eig\(L\).T @ G\)' in"):
+        refuse_unless_wide(rule)
+
+
+# --- networks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", [{}, {"memory_limit": 2**25}, {"chunk": 3 * ROWS}, {"workers": 2}])
+def test_the_machine_changes_nothing(task: dict[str, int]) -> None:
+    t, width = trial("soap_one_sided", biases=True), 3 * ROWS + 17
+    constants = calibrate(t, 48)
+    found = []
+    for options in ({}, task):
+        machine = Streaming(torch.float64, **{"task": ROWS, **options})
+        found.append(numbers(measure_wide(t, constants, width, 5, 2, machine)))
+    for what, x in found[0].items():
+        assert found[1][what] == pytest.approx(x, rel=1e-8), what
+
+
+def test_entries_that_belong_to_other_neurons_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    t = trial("soap_one_sided")
+    constants = calibrate(t, 48)
+    theirs = runs(lambda seed: numbers(measure(t, constants, 48, seed)), 40)
+    exact = strips._on_chunk
+    shifted = lambda *x: exact(*x[:4], *(leaf.roll(1, 0) for leaf in x[4:]))  # noqa: E731
+    monkeypatch.setattr(strips, "_on_chunk", shifted)
+    wrong = runs(lambda seed: numbers(measure_wide(t, constants, 48, seed)), 40)
+    assert least_p_value(wrong, theirs) < ALPHA
+
+
+# --- the catalogue ------------------------------------------------------------------------------
+
+FIRST_STEP_ALONE = {
+    "momentum_penalised": "later steps average weights of several steps (parts.py)",
+}
+
+
+def test_every_rule_of_the_catalogue_is_measured_at_any_width() -> None:
+    assert all(path_of(x.rule, own_only=True) is not None for x in catalogue().values())
+    coordinates = Coordinates(Span(axis(4)), Span(axis(3)), 2)
+    refused = {name for name, x in catalogue().items() if path_of(x.rule) is None}
+    assert refused == FIRST_STEP_ALONE.keys()
+    for name in refused:
+        with pytest.raises(InvalidInput, match="with --quantity own"):
+            refuse_unless_wide(find(name).rule)
+        with pytest.raises(InvalidInput, match="an average of weights, in 2 steps"):
+            _ = Source(find(name).rule, VALUES, coordinates).parts
