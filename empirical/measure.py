@@ -6,6 +6,7 @@
              leaves it out where own updates are all that is asked
     shrink   <W_l - W_l after the steps, W_l> / <W_l, W_l>: the part of its weights that a layer
              loses, for rules with a decay
+    ascent   RMS of X_l h_{l-1} for the perturbation X in ascended(X), of a single step
 
 Where the problem asks for the second step, the start is the network after the first one: own is
 dW_2 h with h after the first step, and feature what the second step alone changes. There shrink is
@@ -18,7 +19,8 @@ init is the RMS of the bias itself.
 The output at the start is a sum over few classes and hence noisy: its RMS is taken over
 `READOUTS` independent draws of the readout weights, the first of which is the network's own.
 
-Constants that no exponent fixes are set once, at the narrowest width (`calibrate`): each damping
+Constants that no exponent fixes are set once, at the narrowest width (`calibrate`): each radius so
+that the layer's own perturbation has RMS 0.1, each damping
 to a tenth of what it is added to, then each learning rate so that the layer's own update without
 decay has RMS 0.1, then each decay so that the step takes a tenth of the weights away; at the second
 step, where the first does not move the layer. They are the same at every width, so they move
@@ -142,6 +144,7 @@ class Sizes:
     own: float
     feature: float | None = None
     shrink: float | None = None
+    ascent: float | None = None
 
     def known(self) -> dict[str, float]:
         """What was measured, by name."""
@@ -206,7 +209,8 @@ def measure(
     first = {name: p.detach().clone() for name, p in model.named_parameters() if keep}
     for _ in range(steps):
         sums = training.step()
-    updates = training.optimizer.updates()
+    updates, moves = training.optimizer.updates(), training.optimizer.moves()
+    moves = moves if steps == 1 else {}
     with torch.no_grad():
         after = model.hidden(probe) if quantity is Quantity.ALL else None
         sizes = {}
@@ -226,7 +230,8 @@ def measure(
             feature = None if after is None else _rms(after[l] - before[l])
             measured = bool(decays) and at_start
             shrink = _shrink(first[tensor], model.get_parameter(tensor)) if measured else None
-            sizes[layer.name] = Sizes(size, _rms(moved), feature, shrink)
+            ascent = _rms(moves[name] @ own.T) if moves else None
+            sizes[layer.name] = Sizes(size, _rms(moved), feature, shrink, ascent)
     seconds = time.perf_counter() - start
     check_finite(sizes, width, seed)
     rule = trial.problem.rule
@@ -282,6 +287,7 @@ def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
     places = {(name, symbol) for name, rho in constants.rho.items() for symbol in rho}
     unset = {place for place in places if place[1] not in trial.values}
     idle = set(constants.eta)
+    constants = _with_radii(trial, constants, width, seed)
     for step in range(1, trial.problem.step + 1):
         at = replace(trial, problem=replace(trial.problem, step=step))
         constants, balanced = _with_dampings(at, constants, unset, width, seed)
@@ -289,6 +295,20 @@ def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
         constants = _with_decays(at, constants, idle, width, seed)
         unset, idle = unset - balanced, idle - moved
     return constants
+
+
+def _with_radii(trial: Trial, constants: Constants, width: int, seed: int) -> Constants:
+    """Each radius such that what it perturbs moves the layer's output by a tenth."""
+    asked = [symbol for symbol in trial.problem.rule.radii if symbol not in trial.values]
+    if not asked:
+        return constants
+    first = replace(trial, problem=replace(trial.problem, step=1))
+    measured = measure(first, _undecayed(trial, constants), width, seed).sizes
+    rho = {name: dict(values) for name, values in constants.rho.items()}
+    for name, sizes in measured.items():
+        for symbol in asked if sizes.ascent else ():
+            rho[name][symbol] *= OWN_AT_BASE / (sizes.ascent or 1.0)
+    return Constants(constants.eta, rho)
 
 
 def _with_dampings(
@@ -420,8 +440,8 @@ class Training:
             record=record,
         )
 
-    def step(self) -> Sums:
-        """One step, and the sizes of both terms of damped sums in it."""
+    def _loss(self) -> float:
+        """The loss of the whole batch, and its gradients."""
         problem, data = self._trial.problem, self._trial.data
         self.optimizer.zero_grad()
         output = self._model(data.inputs.to(self._trial.device))
@@ -429,8 +449,17 @@ class Training:
         if problem.sampled_fisher:
             kind = sampled_loss(problem.setting.loss)
             self.optimizer.sample_fisher(output, kind, self._generator)
-        torch.autograd.backward(loss_of(problem.setting.loss, output, targets))
-        self.optimizer.step()
+        loss = loss_of(problem.setting.loss, output, targets)
+        torch.autograd.backward(loss)
+        return float(loss.detach())
+
+    def step(self) -> Sums:
+        """One step, and the sizes of both terms of damped sums in it."""
+        if self._trial.problem.rule.ascents:
+            self.optimizer.step(self._loss)
+        else:
+            self._loss()
+            self.optimizer.step()
         return {
             (layer.name, total): (self._sizes[n][other], self._sizes[n][damping])
             for total, (other, damping) in self._damped.items()

@@ -313,11 +313,19 @@ class ModelTrial:
                 model, self.rule, {n: x.lr for n, x in own.items()},
                 {**symbols, **numbers, **powers}, record=record,
             )  # fmt: skip
-        for _ in range(steps):
+
+        def closure() -> float:
             optimizer.zero_grad()
-            output = model(_on(self.inputs, self.device))
-            torch.autograd.backward(self.loss(output, _on(self.targets, self.device)))
-            optimizer.step()
+            loss = self.loss(model(_on(self.inputs, self.device)), _on(self.targets, self.device))
+            torch.autograd.backward(loss)
+            return float(loss.detach())
+
+        for _ in range(steps):
+            if isinstance(optimizer, RuleOptimizer) and optimizer.rule.ascents:
+                optimizer.step(closure)
+            else:
+                closure()
+                optimizer.step()
 
     def _damped(self, constants: Constants) -> dict[tuple[str, Node], tuple[float, float]]:
         """(tensor, damped sum) -> sizes of the term without and of the term with the damping."""

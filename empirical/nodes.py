@@ -20,7 +20,8 @@ to measure.
 Lines at step 2 are measured on the network after the rule's own first step, with the moving
 averages that it left.
 
-Not covered: the size off the span of the data, or outside of a corner, beside the one on it.
+Not covered: lines at moved weights (ascended(X)); the size off the span of the data, or outside of
+a corner, beside the one on it.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ from empirical.spectral import Blocks, Square
 from empirical.values import Rectangular, Value
 from empirical.verdict import Verdict, judge
 from scaling.derivation import SUM, Step
+from scaling.errors import InvalidInput
 from scaling.language import Node
 from scaling.ledger import Layer
 from scaling.scale import Size
@@ -95,8 +97,15 @@ def measured_lines(
     """The lines of each layer's derivation, measured and judged.
 
     Raises:
-        InvalidInput: for a rule whose symbols lack numbers, and for what `measure` refuses.
+        InvalidInput: for a rule whose symbols lack numbers or that takes gradients at moved
+            weights, and for what `measure` refuses.
     """
+    for call in trial.problem.rule.ascents:
+        raise InvalidInput(
+            f"lines of a derivation that speak of '{call}', at other weights",
+            "a rule of what one pass sees",
+            "measure what the rule does as a whole: scaling verify RULE",
+        )
     constants = calibrate(trial, widths[0])
     lines = {layer: step.lines() for layer, step in steps.items()}
     runs = [

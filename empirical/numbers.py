@@ -108,8 +108,11 @@ def evaluate_network(
     states: Mapping[str, State] | None = None,
     record: Callable[[str, Node, Value], None] | None = None,
     dense: bool = False,
+    ascended: Mapping[Node, Mapping[str, LayerTensors]] | None = None,
 ) -> dict[str, Update]:
     """The updates of all layers of a network, by name; sums over layers run over these.
+
+    ``ascended``: by ascended(X), what the layers see at the weights W + X; see ascent.py.
 
     What is summed is evaluated in every layer first, the innermost sum before those around it.
     ``values``, ``states`` and what ``record`` is told are by layer; see `evaluate`, of which
@@ -124,6 +127,10 @@ def evaluate_network(
             told = None if record is None else partial(record, name)
             state = State() if states is None else states[name]
             readings[name] = Sight(layer, values[name], state, told).reading(dense)
+            readings[name].ascended = {
+                node: LayerValues(seen[name], dense).matrix("G")
+                for node, seen in (ascended or {}).items()
+            }
     _sum_over_layers(rule.sums_over_layers, readings)
     updates = {
         name: Update(_value(name, reading, rule.expression)) for name, reading in readings.items()
@@ -244,6 +251,7 @@ class _Reading:
         self.layer, self.values, self.state, self.record = layer, values, state, record
         self.made = made or {}
         self.known: dict[Node, Value] = {}
+        self.ascended: Mapping[Node, Value] = {}
         self.averages: dict[str, Value] = {}
         self.counts: dict[str, int] = {}
         self.factors: dict[str, Value] = {}
@@ -314,6 +322,14 @@ class _Reading:
                 return algebra.newton_schulz(x, int(steps))
             case Call("inner"), [x, y]:
                 return algebra.inner(x, y)
+            case Call("ascended"), _:
+                if node in self.ascended:
+                    return self.ascended[node]
+                raise InvalidInput(
+                    f"'{node}', a gradient at other weights, evaluated on one batch alone",
+                    "a second forward and backward pass",
+                    "use RuleOptimizer and pass step a closure",
+                )
             case Call("over_layers"), _:
                 raise InvalidInput(
                     f"'{node}', a sum over layers, evaluated on one layer alone",

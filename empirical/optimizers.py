@@ -15,14 +15,16 @@ Not covered: what capture.py does not cover; half-precision training with scaled
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
+from empirical.ascent import ascend
 from empirical.capture import Capture, Loss
 from empirical.layer import LayerTensors
 from empirical.numbers import Update, evaluate_network, in_layer
@@ -118,6 +120,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._record = record
         self._capture = Capture(model, outputs=fisher is Fisher.TRUE)
         self._updates: dict[str, Update] = {}
+        self._moves: dict[str, Update] = {}
         layers = self._capture.parameters
         self._states = {name: State(curvature_interval) for name in layers}
         rates = _rates(lr, layers)
@@ -131,6 +134,10 @@ class RuleOptimizer(torch.optim.Optimizer):
     def updates(self) -> Mapping[str, Update]:
         """The last step's update of each layer, before the learning rate was applied."""
         return dict(self._updates)
+
+    def moves(self) -> Mapping[str, Update]:
+        """The last step's X of each layer, for a rule with ascended(X); the last one of several."""
+        return dict(self._moves)
 
     def sample_fisher(self, output: Tensor, loss: Loss, generator: torch.Generator) -> None:
         """Draw targets from the model's output and collect their cotangents for B.
@@ -153,7 +160,17 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every layer that took part in a backward pass since the last step."""
+        """Update every layer that took part in a backward pass since the last step.
+
+        A rule with ascended(X) needs the closure, which zeroes the gradients, computes the loss and
+        calls ``backward``: it is called again at the moved weights, for every different X.
+        """
+        if self.rule.ascents and closure is None:
+            raise InvalidInput(
+                f"a step of {self.rule} without a closure",
+                "a closure, to take a gradient at moved weights",
+                "pass step a function that zeroes gradients, computes the loss, calls backward",
+            )
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -162,13 +179,35 @@ class RuleOptimizer(torch.optim.Optimizer):
         seen = {group["name"]: self._tensors(group["name"]) for group in self.param_groups}
         layers = {name: layer for name, layer in seen.items() if layer is not None}
         values = {group["name"]: group["values"] for group in self.param_groups}
-        self._updates = evaluate_network(self.rule, layers, values, self._states, self._record)
+        ascended: Mapping[Node, Mapping[str, LayerTensors]] = {}
+        if closure is not None and self.rule.ascents:
+            matrices = {name: self._capture.matrix(name) for name in layers}
+            look = partial(self._look, closure, list(layers))
+            ascended, self._moves = ascend(self.rule, layers, values, self._states, matrices, look)
+        self._updates = evaluate_network(
+            self.rule, layers, values, self._states, self._record, ascended=ascended
+        )
         for group in self.param_groups:  # after all of them: a refusal leaves the model as it was
             if group["name"] in self._updates:
                 weight = self._capture.matrix(group["name"])
                 self._updates[group["name"]].add_to_(weight, -group["lr"])
         self._capture.clear()
         return loss
+
+    def _look(self, closure: Callable[[], float], names: Sequence[str]) -> dict[str, LayerTensors]:
+        """What some layers see of one more pass."""
+        self._capture.clear()
+        with torch.enable_grad():
+            closure()
+        seen = {name: self._tensors(name) for name in names}
+        for name, layer in seen.items():
+            if layer is None:
+                raise InvalidInput(
+                    f"no gradient of layer '{name}' in the second pass of a step",
+                    "a closure whose passes use the same layers",
+                    "make it do the same at every call",
+                )
+        return {name: layer for name, layer in seen.items() if layer is not None}
 
     def _tensors(self, name: str) -> LayerTensors | None:
         """What the rule sees of a layer; None of one that took no part."""

@@ -24,6 +24,7 @@ TITLES = {
     "own": r"own: RMS of $\Delta W\,h$",
     "feature": r"feature: RMS of $\Delta h$ ($\Delta f$ for the output)",
     "shrink": "shrink: part of $W$ that a step takes away",
+    "ascent": "ascent: RMS of $X h$ of the perturbation",
 }
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^DvP*"

@@ -22,7 +22,7 @@ from empirical.fit import Estimate
 from empirical.measure import Measurement
 from empirical.nodes import Line
 from empirical.store import prepare_folder, write_atomically
-from empirical.verify import SHRINK, Verification
+from empirical.verify import ASCENT, SHRINK, Verification
 from scaling.render import Format, Table, timed, to_json
 from scaling.render import render as render_table
 
@@ -57,6 +57,8 @@ def as_table(result: Verification) -> Table:
     ]
     if any(c.quantity == SHRINK for c in result.checks):
         notes[-1] += "; shrink: the part of the weights that a step takes away"
+    if any(c.quantity == ASCENT for c in result.checks):
+        notes[-1] += "; ascent: X h of the perturbation X"
     reasons: dict[tuple[str, str, str], list[str]] = {}
     for c in result.checks:
         if c.note:

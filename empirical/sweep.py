@@ -269,14 +269,18 @@ class _Run:
 
     def step(self, batch: Tensor) -> bool:
         """One step; whether everything stayed finite."""
-        self.optimizer.zero_grad()
-        loss = self.loss(self.model(self.x[batch]), self.y[batch])
-        if not bool(torch.isfinite(loss)):
-            return False
-        loss.backward()  # type: ignore[no-untyped-call]
+
+        def closure() -> float:
+            self.optimizer.zero_grad()
+            loss = self.loss(self.model(self.x[batch]), self.y[batch])
+            if not bool(torch.isfinite(loss)):
+                raise InvalidInput(f"a loss of {float(loss)}", "a finite one", "train at less")
+            loss.backward()  # type: ignore[no-untyped-call]
+            return float(loss.detach())
+
         try:
-            self.optimizer.step()
-        except InvalidInput:  # refuses cotangents and inputs that are not finite
+            self.optimizer.step(closure)
+        except InvalidInput:  # so are cotangents and inputs that are not finite
             return False
         return True
 

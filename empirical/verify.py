@@ -52,8 +52,9 @@ EXIT_CODE = {
 WIDEST = {Mode.DENSE: 32768, Mode.WIDE: 10**8}
 """The widest network that advice names, by mode."""
 QUANTITIES = ("init", "own", "feature")
-"""What is measured in every layer; rules with a decay have `SHRINK` beside them."""
-SHRINK = "shrink"
+"""What is measured in every layer; rules with a decay have `SHRINK` beside them,
+those that perturb the weights `ASCENT`."""
+SHRINK, ASCENT = "shrink", "ascent"
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:
@@ -125,7 +126,9 @@ class Verification:
 def parse_expectations(texts: Sequence[str], layers: Sequence[str]) -> dict[tuple[str, str], Expr]:
     """``quantity_layer=exponent`` -> {(quantity, layer): exponent}; df: the output's feature."""
     expected = {}
-    known = [f"{quantity}_{layer}" for layer in layers for quantity in (*QUANTITIES, SHRINK)]
+    known = [
+        f"{quantity}_{layer}" for layer in layers for quantity in (*QUANTITIES, SHRINK, ASCENT)
+    ]
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
@@ -222,7 +225,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 def _need_numbers(trial: Trial, prediction: Prediction) -> None:
     trial.scales(64, trial.unit_constants())
     for name, layer in prediction.layers.items():
-        for quantity in (*QUANTITIES, SHRINK):
+        for quantity in (*QUANTITIES, SHRINK, ASCENT):
             x = getattr(layer, quantity)
             if x is not None and not x.is_number:
                 raise InvalidInput(
@@ -325,7 +328,7 @@ def _judge(
     for layer, predicted in prediction.layers.items():
         for quantity in sizes[layer]:
             x = expected.get((quantity, layer), getattr(predicted, quantity))
-            if x is None and quantity == SHRINK:
+            if x is None and quantity in (SHRINK, ASCENT):
                 continue
             if x is None:
                 notes.append(

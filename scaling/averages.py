@@ -41,17 +41,18 @@ def at_first(node: Node) -> Node:
         return node
     if isinstance(node, Call) and node.function == "debiased":
         return at_first(node.argument)
-    return _with_parts(node, at_first)
+    return with_parts(node, at_first)
 
 
 def without_row_means(node: Node) -> Node:
     """The tree with every row mean replaced by what it averages: a bias has one input."""
     if isinstance(node, Call) and node.function == "row_mean":
         return without_row_means(node.argument)
-    return _with_parts(node, without_row_means)
+    return with_parts(node, without_row_means)
 
 
-def _with_parts(node: Node, change: Any) -> Node:
+def with_parts(node: Node, change: Any) -> Node:
+    """A node with its operands changed, where they still fit."""
     assert is_dataclass(node), "every node of the language is a dataclass"
     parts = {f.name: getattr(node, f.name) for f in fields(node)}
     changed = {name: change(x) for name, x in parts.items() if isinstance(x, Node)}

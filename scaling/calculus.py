@@ -34,7 +34,7 @@ from functools import partial
 
 from sympy import Expr, Rational, S
 
-from scaling import averages, entrywise, rotation, samples, spectral, sums
+from scaling import averages, entrywise, rotation, samples, spectral, sums, uphill
 from scaling import common as common_parts
 from scaling.context import Context
 from scaling.cuts import inward
@@ -286,6 +286,7 @@ def _transposed(value: Value) -> Value:
 def _sum(context: Context, node: Node) -> Reading:
     terms = sums.collect(node, averages.simplification(context))
     averages.refuse_unless_moved(context, node)
+    uphill.refuse_difference(context, node)
     if not terms:
         like = next((c for c in node.children if c.shape == node.shape), node.children[0])
         value, step = read(context, like)
@@ -446,6 +447,8 @@ def _call(context: Context, node: Call) -> Reading:
             return rotation.function(
                 context, node, value, lambda c, x: entrywise.function(c, node, x, step), power
             )
+        case "ascended":
+            return uphill.gradient(context, node, step, read)
         case "eig":
             return rotation.eigenbasis(context, node, value, step)
         case "sample_square":
@@ -453,6 +456,7 @@ def _call(context: Context, node: Call) -> Reading:
         case "sign" | "abs" | "sqrt":
             return entrywise.function(context, node, value, step)
         case "row_mean" | "col_mean":
+            uphill.refuse_mean(context, node, value)
             return entrywise.mean(context, node, value, step)
         case "orth":
             return spectral.orth(context, node, value, step)

@@ -3,7 +3,7 @@
 >>> [condition.name for condition in STANDARD][:4]
 ['stable start', 'stable step', 'maximal update', 'maximal readback']
 >>> {condition.name: str(condition.fixes) for condition in STANDARD if condition.fixes}
-{'balanced damping': 'damping', 'balanced decay': 'decay'}
+{'balanced damping': 'damping', 'balanced decay': 'decay', 'maximal perturbation': 'radius'}
 """
 
 from __future__ import annotations
@@ -65,6 +65,12 @@ BALANCED_DECAY = Condition(
     "arXiv 2405.13698",
     SymbolKind.DECAY,
 )
+MAXIMAL_PERTURBATION = Condition(
+    "maximal perturbation",
+    "the perturbation moves every layer's output by as much as is stable: X_l h_{l-1} = Theta(1)",
+    "arXiv 2411.00075",
+    SymbolKind.RADIUS,
+)
 STANDARD = (
     STABLE_START,
     STABLE_STEP,
@@ -73,6 +79,7 @@ STANDARD = (
     BALANCED_DAMPING,
     BOUNDED_DAMPING,
     BALANCED_DECAY,
+    MAXIMAL_PERTURBATION,
 )
 
 

@@ -73,7 +73,7 @@ class Context:
 
     Args:
         sizes: the layer's entry in the ledger.
-        scaled: exponent d of each damping and decay, rho = rho' M^(-d); may be an unknown symbol.
+        scaled: exponent d of each damping, decay and radius, rho' M^(-d); may be an unknown symbol.
         exponents: value of each exponent symbol of the rule; missing ones stay symbolic.
         bounds: what is known of the symbols.
         unknown: symbols to be solved for by balance.
@@ -82,6 +82,7 @@ class Context:
         alignment: how updates meet their inputs in this layer, if that is not derived.
         before: the first step, if this is the second.
         network: the contexts of all layers by name, for sums over layers.
+        ascended: the layer's sizes at W + X, by X.
     """
 
     sizes: Sizes
@@ -94,6 +95,7 @@ class Context:
     alignment: Alignment | None = None
     before: Before | None = None
     network: Mapping[str, Context] = field(default_factory=dict)
+    ascended: Mapping[Node, Sizes] = field(default_factory=dict)
     balances: list[Balance] = field(default_factory=list)
     regimes: list[Regime] = field(default_factory=list)
 

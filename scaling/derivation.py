@@ -107,6 +107,11 @@ INNER = Inference(
     "inner product",
     "<f(B) G g(A), G> = |f(B)^(1/2) G g(A)^(1/2)|^2 for positive f and g: nothing cancels",
 )
+ASCENT = Inference(
+    "ascent",
+    "the gradient at W + X is D' H'^T, with the sizes of h and delta after a step dW = X",
+    "arXiv 2411.00075",
+)
 OVER_LAYERS = Inference("sum over layers", "the largest layer sets the size of a positive sum")
 READBACK = Inference(
     "readback", "W_L dh with dh along W_L^T delta: LLN over fan_in, M^(1-b_L) |dh|"

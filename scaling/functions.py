@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scaling.shapes import SCALAR, Dim, Shape
+from scaling.shapes import SCALAR, UPDATE, Dim, Shape
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,13 @@ FUNCTIONS: dict[str, Function] = {
             "over_layers(x): the sum of a scalar over all layers of the network",
             lambda shape: shape.is_scalar,
             "a scalar",
+            _same,
+        ),
+        Function(
+            "ascended",
+            "ascended(X): the gradient after the weights of every layer have moved by X",
+            lambda shape: shape == UPDATE,
+            "a change of the weights, fan_out x fan_in",
             _same,
         ),
         Function("atan", "the arctangent of each entry of X", _entries, _ENTRIES, _same),

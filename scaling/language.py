@@ -7,9 +7,10 @@
                trace norm specnorm rms inner(X, Y) (scalars) . over_layers(x) (their sum)
                diag row_mean col_mean . block(X, size) . ema(X, beta) debiased(X, beta)
                eig (eigenvectors) . sample_square(X) (per-sample second moment)
+               ascended(X) (the gradient at W + X)
     scalars    fan_in fan_out, numbers, and any other lower-case name: a hyper-parameter;
-               rho*, eps* are damping, decay* a decay of the weights, e, e_*, e1.. are exponents,
-               all others are Theta(1)
+               rho*, eps* are damping, decay* a decay of the weights, radius* the size of a
+               perturbation, e, e_*, e1.. are exponents, all others are Theta(1)
 
 A rule is a tree of frozen nodes. Python operators build it; `parse` (parser.py) builds the same
 tree from text:
@@ -61,18 +62,20 @@ class SymbolKind(StrEnum):
 
     DAMPING = "damping"
     DECAY = "decay"
+    RADIUS = "radius"
     EXPONENT = "exponent"
     CONSTANT = "constant"
 
     @property
     def is_scaled(self) -> bool:
         """Whether it scales with the width, as M^(-d); see conditions.py for what fixes d."""
-        return self in (SymbolKind.DAMPING, SymbolKind.DECAY)
+        return self in (SymbolKind.DAMPING, SymbolKind.DECAY, SymbolKind.RADIUS)
 
 
 _KINDS = {
     SymbolKind.DAMPING: re.compile(r"(rho|eps)\w*"),
     SymbolKind.DECAY: re.compile(r"decay\w*"),
+    SymbolKind.RADIUS: re.compile(r"radius\w*"),
     SymbolKind.EXPONENT: re.compile(r"e(_\w+|\d+)?"),
 }
 _NAME = re.compile(r"[a-z]\w*")
@@ -198,7 +201,7 @@ class Matrix(Node):
 
 @dataclass(frozen=True, repr=False)
 class Symbol(Node):
-    """A hyper-parameter: a damping, a decay, an exponent, or a number of order one."""
+    """A hyper-parameter: a damping, a decay, a radius, an exponent, or a number of order one."""
 
     name: str
 
@@ -217,7 +220,7 @@ class Symbol(Node):
 
     @property
     def kind(self) -> SymbolKind:
-        """Damping (rho*, eps*), decay (decay*), exponent (e, e_*, e1..), or else of order one."""
+        """Read off the name: rho*, eps*, decay*, radius*, e, e_*, e1..; else of order one."""
         kinds = (kind for kind, names in _KINDS.items() if names.fullmatch(self.name))
         return next(kinds, SymbolKind.CONSTANT)
 
@@ -681,6 +684,11 @@ def debiased(x: Node, beta: Operand) -> Node:
 def eig(x: Node) -> Node:
     """The orthogonal matrix of eigenvectors, by falling eigenvalue."""
     return call("eig", x)
+
+
+def ascended(x: Node) -> Node:
+    """The gradient after the weights of every layer have moved by x."""
+    return call("ascended", x)
 
 
 def sample_square(x: Node) -> Node:

@@ -28,6 +28,7 @@ from sympy import Expr, S
 from scaling.alignment import Alignment
 from scaling.derivation import BACKPROP, CLT, DATA, MEANS, Step
 from scaling.errors import NotCovered
+from scaling.language import Node
 from scaling.scale import HALF, Bounds, Order, Scale, Size
 
 
@@ -163,6 +164,8 @@ class Ledger:
 
     sizes: Mapping[str, Sizes]
     features: tuple[Scale, ...]
+    ascended: Mapping[Node, Mapping[str, Sizes]] = field(default_factory=dict)
+    """X -> sizes of all layers at the weights W + X; see ascent.py."""
 
 
 def ledger(

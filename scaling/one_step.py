@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import sympy
 from sympy import Expr
 
+from scaling.ascent import with_ascents
 from scaling.calculus import Update, read_update
 from scaling.ledger import Layer, ledger
 from scaling.problem import Exponents, Problem, rate
@@ -59,6 +60,7 @@ def one_step(
     free = replace(problem, setting=replace(problem.setting, alignments={}))
     setting = free.setting
     books = ledger(setting, exponents.a, exponents.b, bounds)
+    books = with_ascents(free, exponents.a, exponents.b, exponents.d, books, bounds)
     coherent = random = Scale.zero(Size.ENTRY)
     contexts = free.contexts(books, exponents.d, bounds)
     found: dict[str, OneStep] = {}

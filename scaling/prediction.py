@@ -2,6 +2,7 @@
 
     own      dW_l h_{l-1}
     shrink   the fraction of its weights that a decay takes away
+    ascent   X_l h_{l-1}, of the perturbation in ascended(X)
     feature  dh_l = own + W_l dh_{l-1}; df at the output
 
     unstable     something grows with the width
@@ -26,6 +27,7 @@ from functools import partial
 
 from sympy import Expr, S
 
+from scaling.ascent import perturbations, with_ascents
 from scaling.calculus import read_update
 from scaling.context import Regime
 from scaling.ledger import ledger
@@ -51,7 +53,7 @@ class LayerPrediction:
     """Exponents of what is measured in a layer; ``feature`` of the output layer is df.
 
     ``feature`` is None above an unstable layer, where the calculus is silent; ``shrink`` where no
-    decay acts on weights that are not zero.
+    decay acts on weights that are not zero; ``ascent`` for rules that perturb no weights.
     """
 
     init: Expr
@@ -59,6 +61,7 @@ class LayerPrediction:
     feature: Expr | None
     regime: LayerRegime
     shrink: Expr | None = None
+    ascent: Expr | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
     setting, bounds = problem.setting, bounds or problem.bounds()
     x, rule = exponents, problem.rule.expression
     books = ledger(setting, x.a, x.b, bounds)
+    books = with_ascents(problem, x.a, x.b, x.d, books, bounds)
+    ascents = perturbations(problem, books, x, bounds)
     contexts = problem.contexts(books, x.d, bounds)
     updates = {name: read_update(context, rule) for name, context in contexts.items()}
     carry: Carry = partial(through, setting, a=x.a, b=x.b)
@@ -112,7 +117,8 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
             regime = LayerRegime.UNSTABLE  # a step overshoots zero
         shown = None if feature is None else feature.width
         shrink = None if lost is None or lost.is_zero else lost.width
-        layers[layer.name] = LayerPrediction(start.width, own.width, shown, regime, shrink)
+        ascent = ascents[layer.name].width if ascents else None
+        layers[layer.name] = LayerPrediction(start.width, own.width, shown, regime, shrink, ascent)
     return Prediction(problem, exponents, layers, regimes, tuple(dict.fromkeys(assumptions)))
 
 

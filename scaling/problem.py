@@ -109,6 +109,7 @@ class Problem:
             self.sampled_fisher,
             self.setting.activation,
             self.setting.alignments.get(layer.name),
+            ascended={node: sizes[layer.name] for node, sizes in books.ascended.items()},
         )
 
 

@@ -112,9 +112,10 @@ def _alternatives(result: Derived) -> list[str]:
 def predicted_table(result: Prediction) -> Table:
     """Exponents of what one step does, by layer."""
     decays = any(x.shrink is not None for x in result.layers.values())
+    ascends = any(x.ascent is not None for x in result.layers.values())
     rows = tuple(
         (
-            name, x.init, x.own, *([x.shrink] if decays else []),
+            name, x.init, x.own, *([x.shrink] if decays else []), *([x.ascent] if ascends else []),
             "not covered" if x.feature is None else x.feature, str(x.regime),
         )
         for name, x in result.layers.items()
@@ -123,10 +124,19 @@ def predicted_table(result: Prediction) -> Table:
     notes = (
         f"sizes ~ M^(exponent). init: {start} (f in the output layer); own: dW h; "
         "feature: dh (df in the output layer)"
-        + (", shrink: the fraction of the weights that a step takes away" if decays else ""),
+        + (", shrink: the fraction of the weights that a step takes away" if decays else "")
+        + (", ascent: X h of the perturbation X" if ascends else ""),
         *(f"assumed: {text}" for text in result.assumptions),
     )
-    columns = ("layer", "init", "own", *(["shrink"] if decays else []), "feature", "regime")
+    columns = (
+        "layer",
+        "init",
+        "own",
+        *(["shrink"] if decays else []),
+        *(["ascent"] if ascends else []),
+        "feature",
+        "regime",
+    )
     return Table(_title(result.problem), columns, rows, notes)
 
 
@@ -342,6 +352,7 @@ def predicted_json(result: Prediction) -> dict[str, Any]:
                 "own": str(x.own),
                 "feature": None if x.feature is None else str(x.feature),
                 **({} if x.shrink is None else {"shrink": str(x.shrink)}),
+                **({} if x.ascent is None else {"ascent": str(x.ascent)}),
                 "regime": str(x.regime),
             }
             for name, x in result.layers.items()

@@ -55,6 +55,8 @@ class Rule:
                 else "multiply the gradient G from the left and from the right; .T transposes",
             )
         check_frames(self.expression)
+        for call in self.ascents:
+            _check_ascent(call)
 
     def _names(self, *kinds: SymbolKind) -> tuple[str, ...]:
         nodes = list(self.expression.walk())
@@ -95,6 +97,16 @@ class Rule:
         return tuple(dict.fromkeys(x.name for x in options if isinstance(x, Symbol)))
 
     @cached_property
+    def radii(self) -> tuple[str, ...]:
+        """Names of the radii of perturbations, in order of appearance."""
+        return self._names(SymbolKind.RADIUS)
+
+    @cached_property
+    def ascents(self) -> tuple[Call, ...]:
+        """Every ascended(X): with one, a step takes a second gradient."""
+        return tuple(dict.fromkeys(self._calls("ascended")))
+
+    @cached_property
     def sums_over_layers(self) -> tuple[Call, ...]:
         """Every over_layers(x), operands first: with one, layers are not updated each by itself."""
         return tuple(dict.fromkeys(self._calls("over_layers")))
@@ -113,6 +125,16 @@ class Rule:
 
 
 Value = TypeVar("Value")
+
+
+def _check_ascent(call: Call) -> None:
+    inside = [x for x in call.argument.walk() if isinstance(x, Call) and x.function == "ascended"]
+    if inside:
+        raise RuleError(
+            f"{short(inside[0])} inside {short(call)}",
+            "a perturbation made of what is known at W",
+            "perturb once: ascended(radius*G/norm(G))",
+        )
 
 
 def evaluate_power(

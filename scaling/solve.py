@@ -4,6 +4,7 @@ In triangular stages, each exact linear algebra over the rationals:
 
     b   from stable start (h_l = Theta(1)) forward through the network, and from maximal readback
         (b_L = 1) at the output (start.py);
+    d   of radii from maximal perturbation: a perturbation is the largest stable step (ascent.py);
     d   of dampings from balanced damping: each damping equals what it is added to; where one
         damping meets sizes that differ, from bounded damping: it equals the smallest (balance.py);
     c   from maximal update: the learning rate is the largest that keeps a step stable;
@@ -26,6 +27,7 @@ from functools import partial
 
 from sympy import Expr, S, Symbol
 
+from scaling.ascent import with_ascents
 from scaling.calculus import Update, read_update
 from scaling.conditions import STANDARD, Condition
 from scaling.context import Context, Regime
@@ -45,6 +47,7 @@ from scaling.stages import (
     descent,
     following,
     learning_rate,
+    radii,
     unsolved,
     with_decays,
 )
@@ -111,7 +114,12 @@ def derive(
     books = ledger(problem.setting, a, b, bounds)
     carry: Carry = partial(through, problem.setting, a=a, b=b)
     c: dict[str, Expr] = {}
-    d: dict[str, dict[str, Expr]] = {}
+    d = {layer.name: unsolved(problem, layer) for layer in layers}
+    radius_lines: list[dict[str, Step]] = []
+    for call in rule.ascents:
+        d, lines = radii(problem, call, d, books, carry, bounds, imposed)
+        radius_lines.append(lines)
+    books = with_ascents(problem, a, b, d, books, bounds)
     steps: dict[str, Step] = {}
     updates: dict[str, Update] = {}
     weaker: dict[str, str] = {}
@@ -121,8 +129,8 @@ def derive(
         def read(unknown: list[Symbol], d: Mapping[str, Expr], layer: Layer = layer) -> Context:
             return problem.context(books, layer, d, bounds, unknown)
 
-        start = unsolved(problem, layer)
-        d[layer.name], weaker[layer.name] = dampings(problem, layer, start, read, imposed)
+        name = layer.name
+        d[name], weaker[name] = dampings(problem, layer, d[name], read, imposed)
     contexts = problem.contexts(books, d, bounds)
     for layer in layers:
         if solved[layer.name]:  # decays follow from c, and c from the descent alone
@@ -135,6 +143,8 @@ def derive(
         update = read_update(context, rule.expression)
         moved = descent(update) if solved[name] else update
         c[name], line = learning_rate(problem, layer, moved, carry, bounds, imposed)
+        radius = tuple(lines[name] for lines in radius_lines if name in lines)
+        line = replace(line, inputs=(*line.inputs, *radius))
         if solved[name]:
             line = with_decays(rule, layer, line, update, c[name], d[name])
         line = line.because(weaker[name]) if weaker[name] else line

@@ -1,5 +1,6 @@
 """The stages of `derive` after b, in one layer: dampings, the learning rate, decays.
 
+    d   of radii: the largest for which the perturbation is a stable step (ascent.py)
     d   of dampings: from the balances that reading the rule records
     c   the smallest for which the layer's update keeps the step stable
     d   of decays: lr m = Theta(1) for the multiple m of W in the update, once c is known
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import sympy
-from sympy import Expr, Symbol
+from sympy import Expr, S, Symbol
 
 from scaling import balance
 from scaling.alignment import Alignment, as_assumption
@@ -21,17 +22,18 @@ from scaling.calculus import Update, read_update
 from scaling.conditions import (
     BALANCED_DECAY,
     BOUNDED_DAMPING,
+    MAXIMAL_PERTURBATION,
     MAXIMAL_UPDATE,
     STABLE_STEP,
     Condition,
     fixes,
 )
-from scaling.context import Context
+from scaling.context import Balance, Context
 from scaling.decay import balanced, decays_alone
 from scaling.derivation import ALIGNMENT, CONDITION, READBACK, Step
-from scaling.errors import Conflict
-from scaling.language import SymbolKind
-from scaling.ledger import Layer
+from scaling.errors import Conflict, NotCovered
+from scaling.language import Call, SymbolKind
+from scaling.ledger import Layer, Ledger
 from scaling.problem import Problem, rate
 from scaling.readback import Carry, reach
 from scaling.rule import Rule
@@ -39,7 +41,7 @@ from scaling.scale import Bounds, Scale, Size
 
 
 def unsolved(problem: Problem, layer: Layer) -> dict[str, Expr]:
-    """The exponent of every damping and decay: given, or a symbol of its own."""
+    """The exponent of every damping, decay and radius: given, or a symbol of its own."""
     given = {k: v for (k, name), v in problem.settings.d.items() if name == layer.name}
     return {k: given.get(k, Symbol(f"d_{k}_{layer.name}")) for k in problem.rule.scaled}
 
@@ -71,6 +73,67 @@ def dampings(
             raise
         solution, weaker = balance.bounded(context.balances, unknown, layer, context.bounds)
     return {name: sympy.expand(x.subs(solution)) for name, x in start.items()}, weaker
+
+
+def radii(
+    problem: Problem,
+    call: Call,
+    start: Mapping[str, Mapping[str, Expr]],
+    books: Ledger,
+    carry: Carry,
+    bounds: Bounds,
+    conditions: tuple[Condition, ...],
+) -> tuple[dict[str, dict[str, Expr]], dict[str, Step]]:
+    """All of d by layer, with the radii and dampings in a perturbation X; and what said so.
+
+    The radius is the largest for which X is stable as a step: as c in `learning_rate`, at a rate
+    of one.
+
+    Raises:
+        NotCovered: if what X does in one layer depends on the radius of another.
+    """
+    layers, d = problem.setting.layers, {name: dict(x) for name, x in start.items()}
+    settings = replace(problem.settings, c={})
+    alone = replace(problem, rule=Rule(call.argument), settings=settings)
+    for layer in layers:
+
+        def read(unknown: list[Symbol], d: Mapping[str, Expr], layer: Layer = layer) -> Context:
+            return alone.context(books, layer, d, bounds, unknown)
+
+        d[layer.name], _ = dampings(alone, layer, d[layer.name], read, conditions)
+    lines: dict[str, Step] = {}
+    if not fixes(SymbolKind.RADIUS, conditions):
+        return d, lines
+    contexts, solved = alone.contexts(books, d, bounds), dict(d)
+    for layer in layers:
+        name = layer.name
+        unknown = [Symbol(f"d_{k}_{name}") for k in alone.rule.radii]
+        unknown = [symbol for symbol in unknown if symbol in d[name].values()]
+        if not unknown:
+            continue
+        update = read_update(contexts[name], call.argument)
+        stable = (MAXIMAL_UPDATE, STABLE_STEP)
+        c, line = learning_rate(alone, layer, update, carry, bounds, stable)
+        others = {s for x in layers if x is not layer for s in _radii_of(alone, x)}
+        if c.free_symbols & others:
+            raise NotCovered(
+                f"'{call}', in which the perturbation of {name} depends on the radii of others",
+                "a radius beside the norm, not inside a sum over layers",
+                "write radius * G / sqrt(over_layers(norm(G)**2))",
+            )
+        if c == Symbol(f"c_{name}"):  # nothing moves: the radius stays open
+            continue
+        solution = balance.solve([Balance(call, c, S.Zero)], unknown, layer)
+        solved[name] = {k: sympy.expand(x.subs(solution)) for k, x in d[name].items()}
+        for k in alone.rule.radii:
+            size = rate(solved[name][k])
+            text = f"{MAXIMAL_PERTURBATION.name}: X h = 1 with the radius {size}"
+            lines[name] = Step(CONDITION, f"{k} of {name}", size, text, line.inputs)
+    return solved, lines
+
+
+def _radii_of(problem: Problem, layer: Layer) -> list[Symbol]:
+    return [Symbol(f"d_{k}_{layer.name}") for k in problem.rule.radii]
 
 
 def decays(problem: Problem, layer: Layer, conditions: tuple[Condition, ...]) -> list[Symbol]:

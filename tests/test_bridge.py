@@ -27,17 +27,28 @@ from sympy import Expr, Rational, S
 from torch import Tensor
 
 from derivations.catalogue import catalogue
+from empirical.ascent import ascend
 from empirical.capture import Capture
 from empirical.capture import Loss as SampledLoss
 from empirical.data import given
 from empirical.layer import LayerTensors
-from empirical.measure import Constants, Trial, blas_threads, calibrate, dense_network, loss_of
-from empirical.numbers import evaluate_network
+from empirical.measure import (
+    Constants,
+    Trial,
+    blas_threads,
+    calibrate,
+    dense_network,
+    loss_of,
+    parameter_of,
+)
+from empirical.networks import MLP
+from empirical.numbers import State, evaluate_network
 from empirical.parametrize import LayerScales
 from empirical.rotated import Corner
 from empirical.rotated import Rotation as Eigenvectors
 from empirical.spectral import Blocks, Square
 from empirical.values import Entries, Rectangular, Value
+from scaling.ascent import with_ascents
 from scaling.calculus import read
 from scaling.context import Context
 from scaling.errors import NotCovered
@@ -200,12 +211,38 @@ class Start:
         return Trial(problem, table, {}, DATA)
 
 
+def network(start: Start, width: int, seed: int) -> MLP:
+    trial = start.trial()
+    blank = Constants(dict.fromkeys(trial.exponents.c, 1.0), {x: {} for x in trial.exponents.c})
+    return dense_network(trial, trial.scales(width, blank), width, seed)
+
+
+def uphill(
+    trial: Trial, start: Start, width: int, seed: int, values: Mapping[str, Mapping[str, float]]
+) -> Mapping[Node, Mapping[str, LayerTensors]]:
+    """What all layers see at the moved weights of every ascended(X)."""
+    model, rule = network(start, width, seed), trial.problem.rule
+
+    def look() -> dict[str, LayerTensors]:
+        capture = Capture(model)
+        model.zero_grad()
+        loss = loss_of(start.setting.loss, model(DATA.inputs), DATA.targets)
+        torch.autograd.backward(loss)
+        seen = {layer.name: capture.tensors(name) for name, layer in trial.layers()}
+        return {name: x for name, x in seen.items() if x is not None}
+
+    weights = {
+        layer.name: model.get_parameter(parameter_of(name)).detach()
+        for name, layer in trial.layers()
+    }
+    weights = {name: w.reshape(len(w), -1) for name, w in weights.items()}
+    return ascend(rule, look(), values, {k: State() for k in values}, weights, look)[0]
+
+
 @lru_cache(maxsize=72)
 def tensors(start: Start, width: int, seed: int) -> dict[str, tuple[LayerTensors, Tensor]]:
     """What a rule sees of each layer, and that layer's inputs on the probe samples."""
-    trial = start.trial()
-    blank = Constants(dict.fromkeys(trial.exponents.c, 1.0), {x: {} for x in trial.exponents.c})
-    model = dense_network(trial, trial.scales(width, blank), width, seed)
+    trial, model = start.trial(), network(start, width, seed)
     capture = Capture(model, outputs=start.sampled)
     output = model(DATA.inputs)
     if start.sampled:
@@ -248,9 +285,11 @@ def measured(
 
     rule = trial.problem.rule
     powers = {k: float(e) for k, e in trial.problem.settings.exponents.items()}
-    layers = {k: y for k, (y, _) in seen.items() if k == layer or rule.sums_over_layers}
+    joint = rule.sums_over_layers or rule.ascents
+    layers = {k: y for k, (y, _) in seen.items() if k == layer or joint}
     values = {k: {**trial.values, **powers, **scales[k].scaled} for k in layers}
-    evaluate_network(rule, layers, values, record=record)
+    ascended = uphill(trial, start, width, seed, values) if rule.ascents else {}
+    evaluate_network(rule, layers, values, record=record, ascended=ascended)
     return found
 
 
@@ -259,6 +298,7 @@ def readings(case: Case) -> Iterator[Reading]:
     trial, start = prepare(case)
     problem, table = trial.problem, trial.exponents
     books = ledger(problem.setting, table.a, table.b)
+    books = with_ascents(problem, table.a, table.b, table.d, books, problem.bounds())
     constants = calibrate(trial, case.widths[0])
     scales = {width: trial.scales(width, constants) for width in case.widths}
     contexts = problem.contexts(books, table.d, problem.bounds())

@@ -293,6 +293,7 @@ def test_a_numpy_number_is_a_number() -> None:
 KINDS = [
     *((name, SymbolKind.DAMPING) for name in ("rho", "rho_A", "rho2", "eps", "eps_1", "epsilon")),
     *((name, SymbolKind.DECAY) for name in ("decay", "decay_1", "decays")),
+    *((name, SymbolKind.RADIUS) for name in ("radius", "radius_1")),
     *((name, SymbolKind.EXPONENT) for name in ("e", "e_A", "e1", "e_out", "e12")),
     *((name, SymbolKind.CONSTANT) for name in ("beta", "eta", "lam", "er", "e1a", "r")),
 ]
@@ -305,6 +306,7 @@ def test_the_kind_of_a_hyper_parameter_is_read_off_its_name(name: str, kind: Sym
     groups = {
         SymbolKind.DAMPING: rule.dampings,
         SymbolKind.DECAY: rule.decays,
+        SymbolKind.RADIUS: rule.radii,
         SymbolKind.EXPONENT: rule.exponents,
         SymbolKind.CONSTANT: rule.constants,
     }

@@ -315,7 +315,9 @@ def test_predict_as_json_has_the_keys_and_values_of_the_interface(name: str) -> 
     assert {"rule", "layers"} <= set(payload) <= INTERFACE - {"free"}
     for layer, row in payload["layers"].items():
         decays = {"shrink"} if found.problem.rule.decays else set()
-        assert set(row) == {"init", "own", "feature", "regime", *decays}
+        decays |= {"ascent"} if found.problem.rule.ascents else set()
+        ascents = ["ascent"] if found.problem.rule.ascents else []
+        assert set(row) == {"init", "own", "feature", "regime", *decays, *ascents}
         for key in ("init", "own", "feature", *decays):
             assert same(row[key], getattr(found.layers[layer], key)), (layer, key)
         assert row["regime"] == str(found.layers[layer].regime)

@@ -33,6 +33,7 @@ DEGREES: list[tuple[str, Expr, dict[str, Expr]]] = [
     ("adam", ZERO, {"eps": ONE}),
     ("adam_debiased", ZERO, {"eps": ONE}),
     ("h_fac", ZERO, {"eps": S(2)}),
+    ("sam", ONE, {"radius": -ONE}),  # as the rate of normalised descent
     ("muon", ZERO, {}),
     ("normalized_sgd", ZERO, {}),
     ("kfac", 1 - 2 * e_A, {"rho_A": S(2), "rho_B": ZERO}),
