@@ -23,7 +23,7 @@ from empirical.measure import Measurement
 from empirical.nodes import Line
 from empirical.store import prepare_folder, write_atomically
 from empirical.verify import ASCENT, SHRINK, Verification
-from scaling.render import Format, Table, timed, to_json
+from scaling.render import SIZE_OF, Format, Table, timed, to_json
 from scaling.render import render as render_table
 
 
@@ -134,14 +134,15 @@ def lines_table(title: str, lines: Sequence[Line]) -> Table:
         fit = line.measured
         rows.append(
             (
-                str(where[line.step]), timed(line.step), line.predicted,
+                str(where[line.step]), timed(line.step), SIZE_OF[line.step.result.of],
+                line.predicted,
                 "" if fit is None else _signed(fit.slope),
                 "" if fit is None else _interval(fit),
                 "" if line.verdict is None else str(line.verdict), why, line.step.assumption,
             )
         )  # fmt: skip
     columns = (
-        "", "quantity", "predicted", "measured", "interval", "verdict", "because", "assuming",
+        "", "quantity", "of", "predicted", "measured", "interval", "verdict", "because", "assuming",
     )  # fmt: skip
     fits = [line.measured for line in lines if line.measured is not None]
     notes = ["sizes ~ M^(exponent); lines without a measurement state a condition or a mean"]

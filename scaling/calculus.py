@@ -327,7 +327,7 @@ def _entrywise(context: Context, node: Multiply | Divide) -> Reading:
         value = _signed(times(other, x.size), x.positive)
     else:
         return entrywise.product(context, node, x, y, steps, invert)
-    numbers = f"{step_x.result} {'/' if invert else 'x'} {step_y.result}"
+    numbers = f"{x.main} {'/' if invert else 'x'} {y.main}"
     return value, Step(PRODUCT, str(node), value.main, numbers, steps, node=node)
 
 

@@ -20,6 +20,7 @@ from sympy import Expr, S
 from scaling.derivation import Step
 from scaling.prediction import Prediction
 from scaling.problem import CONVENTION, Exponents, Problem
+from scaling.scale import Size
 from scaling.solve import Derived
 from scaling.symmetry import Comparison
 
@@ -264,6 +265,16 @@ def _html(table: Table) -> str:
 # --- derivations --------------------------------------------------------------------------------
 
 
+SIZE_OF = {
+    Size.ENTRY: "entry",
+    Size.SPECTRAL: "spectral",
+    Size.FROBENIUS: "Frobenius",
+    Size.SCALAR: "",
+}
+"""What a line of a derivation is the size of, in a column of its own."""
+OF = "entry: a typical entry; spectral: the spectral norm, on the span of the data if it acts there"
+
+
 def render_steps(title: str, step: Step, style: Format) -> str:
     """A derivation, one numbered line per step, premises first."""
     steps = step.lines()
@@ -272,29 +283,33 @@ def render_steps(title: str, step: Step, style: Format) -> str:
     for i, s in enumerate(steps):
         inputs = ", ".join(str(where[x]) for x in s.inputs)
         why = s.inference.name + (f" of {inputs}" if inputs else "")
-        rows.append((str(i + 1), timed(s), str(s.result), s.numbers, why, s.assumption))
+        of = SIZE_OF[s.result.of]
+        rows.append((str(i + 1), timed(s), str(s.result), of, s.numbers, why, s.assumption))
     if style is Format.TEXT:
         return _steps_text(title, rows)
     if style is Format.LATEX:
         return _steps_latex(title, steps)
-    columns = ("", "quantity", "size", "numbers", "because", "assuming")
-    notes = tuple(
-        f"{i.name}: {i.statement}" + (f" [{i.reference}]" if i.reference else "")
-        for i in dict.fromkeys(s.inference for s in steps)
+    columns = ("", "quantity", "size", "of", "numbers", "because", "assuming")
+    inferences = dict.fromkeys(s.inference for s in steps)
+    whys = (
+        f"{i.name}: {i.statement}" + f" [{i.reference}]" * bool(i.reference) for i in inferences
     )
+    notes = (*whys, OF)
     return render(Table(title, columns, tuple(rows), notes), style)
 
 
 def _steps_text(title: str, rows: Sequence[tuple[str, ...]]) -> str:
     lines = [title, ""]
     subject = max(len(row[1]) for row in rows)
-    size = max(len(row[2]) for row in rows)
-    for number, what, result, numbers, why, assumption in rows:
-        lines.append(f"{number:>3}  {what:<{subject}}  ~ {result:<{size}}  [{why}]")
+    size, kind = (max(len(row[i]) for row in rows) for i in (2, 3))
+    for number, what, result, of, numbers, why, assumption in rows:
+        lines.append(f"{number:>3}  {what:<{subject}}  ~ {result:<{size}}  {of:<{kind}}  [{why}]")
         if numbers:
             lines.append(f"     {'':<{subject}}    = {numbers}")
         if assumption:
             lines.append(f"     {'':<{subject}}    assuming {assumption}")
+    if kind:
+        lines += ["", OF]
     return "\n".join(lines)
 
 

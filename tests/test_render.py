@@ -18,6 +18,7 @@ from scaling.parser import parse
 from scaling.prediction import Prediction, predict
 from scaling.problem import CONVENTION, Exponents, Problem
 from scaling.render import (
+    SIZE_OF,
     Format,
     Table,
     compared_json,
@@ -232,10 +233,12 @@ def test_a_derivation_prints_every_step_once_premises_first(name: str) -> None:
         lines = step.lines()
         text = render_steps(f"{name}, {layer}", step, Format.TEXT)
         assert text.split("\n")[0] == f"{name}, {layer}"
-        printed = re.findall(r"^ *(\d+)  (.*?) +~ (.*?) +\[(.*)\]$", text, re.MULTILINE)
+        line = r"^ *(\d+)  (.*?) +~ (\S.*?) +(entry|spectral|Frobenius|) *\[(.*)\]$"
+        printed = re.findall(line, text, re.MULTILINE)
         assert [int(number) for number, *_ in printed] == list(range(1, len(lines) + 1))
-        for (number, what, size, why), line in zip(printed, lines, strict=True):
+        for (number, what, size, of, why), line in zip(printed, lines, strict=True):
             assert (what, size) == (line.subject, str(line.result)), number
+            assert of == SIZE_OF[line.result.of], number
             inference, _, inputs = why.partition(" of ")
             assert inference == line.inference.name
             cited = [int(x) for x in inputs.split(", ")] if inputs else []
@@ -263,10 +266,10 @@ def test_a_derivation_is_well_formed_in_every_format(name: str) -> None:
         seen = _Tags()
         seen.feed(render_steps(layer, step, Format.HTML))
         assert seen.open == []
-        assert seen.count["td"] == 6 * count
+        assert seen.count["td"] == 7 * count
         markdown = render_steps(layer, step, Format.MARKDOWN).split("\n")
         rows = [line for line in markdown if line.startswith("|")]
-        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {7}
+        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
         assert len(rows) == count + 2
 
 
