@@ -1,15 +1,16 @@
 """From sizes at growing widths to an exponent with an honest interval.
 
-Claim.  Where ``log size = x log M + c + k M**(-p) + noise`` with ``p >= 1/2``, the interval
+Claim.  Where ``log size = x log M + c + k M**(-p) + noise`` with ``p >= decay``, the interval
 ``[low, high]`` holds the asymptotic exponent x at least about as often as the confidence says,
-whatever k is.
+whatever k is. ``decay`` is 1/2, that of a mean over neurons, unless theory knows of a slower one:
+a term of a sum that is smaller than another by less (`scaling.scale.Scale.gap`).
 
 Formula.  The correction ``k M**(-p)`` is not seen apart from the slope, so the exponent is
 estimated under both extremes, and the interval holds both with their noise:
 
     slope   least squares of log size on (1, log M) over the upper half of the log-range:
             what the exponent is if the slopes stop drifting here
-    limit   least squares of log size on (1, log M, M**(-1/2)) over all widths, weights sqrt(M):
+    limit   least squares of log size on (1, log M, M**-decay) over all widths, weights sqrt(M):
             what it is if they drift on, decaying as slowly as is allowed
     low     min(slope - t * se(slope), limit - t1 * se(limit)), and high likewise
 
@@ -52,6 +53,10 @@ ROUNDING = 1e-9
 """The relative accuracy to which a float64 size is trusted; no noise is taken to be smaller."""
 
 
+DECAY = 0.5
+"""How slowly slopes may drift if nothing else is known: as M**-DECAY."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A measured exponent: ``size ~ M**slope``, with all that its interval was made from."""
@@ -65,7 +70,7 @@ class Estimate:
     drift: float
     """Half-width that is due to drifting slopes; ``inf`` where two widths cannot show it."""
     limit: float
-    """The exponent if the slopes drift on as slowly as ``M**(-1/2)`` decays."""
+    """The exponent if the slopes drift on as slowly as ``M**-decay`` decays."""
     drifting: bool
     """Slope and limit differ beyond what the noise explains."""
     settling: bool
@@ -78,19 +83,24 @@ class Estimate:
     degrees: int
     """Student's degrees of freedom behind the noise; 0 where nothing was left to estimate it."""
     confidence: float
+    decay: float = DECAY
 
     def __str__(self) -> str:
         return f"{self.slope:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
-def estimate(widths: Sequence[int], sizes: ArrayLike, confidence: float = 0.95) -> Estimate:
+def estimate(
+    widths: Sequence[int], sizes: ArrayLike, confidence: float = 0.95, decay: float = DECAY
+) -> Estimate:
     """The exponent of ``sizes``, an array (seeds, widths) measured in float64 at rising ``widths``.
+
+    ``decay``: slopes may drift as slowly as ``M**-decay``.
 
     Two widths show no drift, and one seed at two widths no noise: that part of the interval is
     infinite then, never zero. A size that is zero at every width and seed has exponent ``-inf``.
 
-    InvalidInput is raised on widths that do not rise, on shapes that do not match, and on sizes
-    that are negative, not finite, or zero in some places only.
+    InvalidInput is raised on widths that do not rise, on shapes that do not match, on sizes
+    that are negative, not finite, or zero in some places only, and on a decay that is none.
 
     >>> widths = [64, 128, 256, 512, 1024]
     >>> found = estimate(widths, [[width**-0.5 for width in widths]] * 3)
@@ -107,20 +117,26 @@ def estimate(widths: Sequence[int], sizes: ArrayLike, confidence: float = 0.95) 
             needed="a confidence strictly between 0 and 1",
             do_this="pass for instance confidence=0.95",
         )
+    if not (math.isfinite(decay) and decay > 0):
+        raise InvalidInput(
+            found=f"decay={decay!r}",
+            needed="a finite number larger than 0",
+            do_this=f"pass for instance decay={DECAY}",
+        )
     if not table.any():
         return _zero(across, len(table), confidence)
 
     log_size, log_width = np.log(table), np.log(np.array(across, dtype=np.float64))
     start = _window_start(log_width)
     to_slope = _slope_weights(log_width, start, len(across))
-    slope, slope_error, degrees = _contrast(to_slope, log_size, log_width)
+    slope, slope_error, degrees = _contrast(to_slope, log_size, log_width, decay)
     two_sided = quantile((1 + confidence) / 2, degrees)
     noise = two_sided * slope_error
     limit, low, high, drifting = slope, -math.inf, math.inf, False
     if len(across) > 2:
-        to_limit = _limit_weights(log_width)
-        limit, limit_error, _ = _contrast(to_limit, log_size, log_width)
-        shift, shift_error, _ = _contrast(to_limit - to_slope, log_size, log_width)
+        to_limit = _limit_weights(log_width, decay)
+        limit, limit_error, _ = _contrast(to_limit, log_size, log_width, decay)
+        shift, shift_error, _ = _contrast(to_limit - to_slope, log_size, log_width, decay)
         beyond = quantile(confidence, degrees) * limit_error
         low, high = min(slope - noise, limit - beyond), max(slope + noise, limit + beyond)
         drifting = abs(shift) > two_sided * shift_error
@@ -133,12 +149,13 @@ def estimate(widths: Sequence[int], sizes: ArrayLike, confidence: float = 0.95) 
         drift=(high - low) / 2 - noise if len(across) > 2 else math.inf,
         limit=limit,
         drifting=drifting,
-        settling=_settling(log_width, log_size),
+        settling=_settling(log_width, log_size, decay),
         widths=across[start:],
         local_slopes=_local_slopes(log_width, mean),
         seeds=len(table),
         degrees=degrees,
         confidence=confidence,
+        decay=decay,
     )
 
 
@@ -177,25 +194,27 @@ def _slope_weights(log_width: Floats, start: int, stop: int) -> Floats:
     return weights
 
 
-def _limit_weights(log_width: Floats) -> Floats:
-    """The weights w such that ``w @ log_size`` is the slope beside a correction ``k M**(-1/2)``.
+def _limit_weights(log_width: Floats, decay: float) -> Floats:
+    """The weights w such that ``w @ log_size`` is the slope beside a correction ``k M**-decay``.
 
     The noise of most sizes shrinks as M**(-1/2), that of a few stays. Weights sqrt(M) lie between
     the best ones for either, and lose little to both.
     """
-    columns = _design(log_width)
+    columns = _design(log_width, decay)
     root_weight = np.exp((log_width - log_width[0]) / 4)
     solution: list[Floats] = list(np.linalg.pinv(columns * root_weight[:, None]) * root_weight)
     return solution[1]
 
 
-def _design(log_width: Floats) -> Floats:
+def _design(log_width: Floats, decay: float) -> Floats:
     from_narrowest = log_width - log_width[0]
-    correction = np.exp(-from_narrowest / 2)
+    correction = np.exp(-from_narrowest * decay)
     return np.stack([np.ones_like(log_width), from_narrowest, correction], axis=1)
 
 
-def _contrast(weights: Floats, log_size: Floats, log_width: Floats) -> tuple[float, float, int]:
+def _contrast(
+    weights: Floats, log_size: Floats, log_width: Floats, decay: float
+) -> tuple[float, float, int]:
     """``weights @ log_size`` averaged over seeds, its standard error, and the degrees behind that.
 
     The error of a single seed comes from what the regression behind the limit leaves over, so that
@@ -207,7 +226,7 @@ def _contrast(weights: Floats, log_size: Floats, log_width: Floats) -> tuple[flo
     if seeds > 1:
         error, degrees = float(values.std(ddof=1)) / math.sqrt(seeds), seeds - 1
     else:
-        columns = _design(log_width)[:, : 3 if widths > 3 else 2]
+        columns = _design(log_width, decay)[:, : 3 if widths > 3 else 2]
         degrees = widths - columns.shape[1]
         if degrees == 0:
             return float(values[0]), math.inf, 0
@@ -216,7 +235,7 @@ def _contrast(weights: Floats, log_size: Floats, log_width: Floats) -> tuple[flo
     return float(values.mean()), max(error, ROUNDING * float(np.abs(weights).sum())), degrees
 
 
-def _settling(log_width: Floats, log_size: Floats) -> bool:
+def _settling(log_width: Floats, log_size: Floats, decay: float) -> bool:
     """Whether the slope changes faster before the middle third of the widths than after it.
 
     By more than the standard error, so that noise alone seldom passes for a bend that flattens.
@@ -234,7 +253,7 @@ def _settling(log_width: Floats, log_size: Floats) -> bool:
     after = (slopes[2] - slopes[1]) / (mids[2] - mids[1])
     mean = log_size.mean(axis=0)
     flattening = np.sign(before @ mean) * before - np.sign(after @ mean) * after
-    value, error, _ = _contrast(flattening, log_size, log_width)
+    value, error, _ = _contrast(flattening, log_size, log_width, decay)
     return value > error
 
 

@@ -274,7 +274,7 @@ class _Run:
             self.optimizer.zero_grad()
             loss = self.loss(self.model(self.x[batch]), self.y[batch])
             if not bool(torch.isfinite(loss)):
-                raise InvalidInput(f"a loss of {float(loss)}", "a finite one", "train at less")
+                raise InvalidInput(f"a loss of {loss.item()}", "a finite one", "train at less")
             loss.backward()  # type: ignore[no-untyped-call]
             return float(loss.detach())
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from empirical.fit import Estimate, quantile
+from empirical.fit import DECAY, Estimate, quantile
 from scaling.errors import InvalidInput
 
 START_SEEDS = 4
@@ -47,7 +47,9 @@ def judge(estimate: Estimate, predicted: float, margin: float) -> Verdict:
     * agree: the whole interval lies within ``predicted -+ margin``.
     * contradict: it lies outside, and the slopes are settling, move by less than the margin, or
       show no drift but a hint of one away from the prediction.
-    * crossover: neither, and a drift beyond the noise is the larger part of the interval.
+    * crossover: neither, and a drift beyond the noise is the larger part of the interval; or on the
+      way up to the prediction from a term that theory knows to be smaller by ``M**-decay`` alone,
+      which was the larger one in narrow networks.
     * inconclusive: neither, because of the noise.
 
     A size is either exactly zero or not, so ``-inf`` is agreed to or contradicted.
@@ -65,7 +67,8 @@ def judge(estimate: Estimate, predicted: float, margin: float) -> Verdict:
         return Verdict.agree
     outside = estimate.high < predicted - margin or predicted + margin < estimate.low
     if outside and _trusted(estimate, predicted, margin):
-        return Verdict.contradict
+        under_way = _under_way(estimate, predicted, margin)
+        return Verdict.crossover if under_way else Verdict.contradict
     if estimate.drifting and estimate.drift >= estimate.noise:
         return Verdict.crossover
     return Verdict.inconclusive
@@ -109,8 +112,8 @@ def overall(verdicts: Iterable[Verdict]) -> Verdict:
 def remedy(estimate: Estimate, predicted: float, margin: float) -> Remedy | None:
     """The seeds, or else the widest width, that would settle ``estimate`` if it stays where it is.
 
-    Seeds narrow the noise, but never the span from slope to limit. That shrinks as ``M**(-1/2)`` of
-    the window's first width, hence as the fourth root of the widest one while the narrowest is
+    Seeds narrow the noise, but never the span from slope to limit. That shrinks as ``M**-decay`` of
+    the window's first width, hence with half that power of the widest one while the narrowest is
     kept. While the slopes are not settling, the width is only a next step. None means that nothing
     affordable helps: the exponent lies on the edge of the margin.
 
@@ -138,10 +141,10 @@ def remedy(estimate: Estimate, predicted: float, margin: float) -> Remedy | None
     if _trusted(estimate, predicted, margin) and above < bottom:
         return _more_seeds(estimate, (bottom - above) / spare_above)
     room = abs(abs(estimate.limit - predicted) - margin)
-    span = above - below
-    if span**4 > MOST_WIDENING * room**4:
+    span, power = above - below, 2 / estimate.decay
+    if span > room * MOST_WIDENING ** (1 / power):
         return None
-    return Remedy(seeds, math.ceil(widest * max(2.0, (span / room) ** 4)))
+    return Remedy(seeds, math.ceil(widest * max(2.0, (span / room) ** power)))
 
 
 def _trusted(estimate: Estimate, predicted: float, margin: float) -> bool:
@@ -149,6 +152,15 @@ def _trusted(estimate: Estimate, predicted: float, margin: float) -> bool:
     shift = estimate.limit - estimate.slope
     away = not estimate.drifting and (predicted - estimate.slope) * shift < 0
     return estimate.settling or abs(shift) <= margin or away
+
+
+def _under_way(estimate: Estimate, predicted: float, margin: float) -> bool:
+    """Whether slopes rise from the exponent of a lesser term, ``predicted - decay``, as they may.
+
+    Terms of either size add up to slopes between the two, and those to nothing that extrapolates.
+    """
+    between = predicted - estimate.decay - margin <= estimate.slope <= predicted + margin
+    return estimate.decay < DECAY and between and estimate.limit > estimate.slope
 
 
 def _more_seeds(estimate: Estimate, *shares: float) -> Remedy | None:

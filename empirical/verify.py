@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 from sympy import Expr, S
 
 from empirical.campaign import Experiment, Mode, Row, Tick, run, trial_of
-from empirical.fit import Estimate, estimate
+from empirical.fit import DECAY, Estimate, estimate
 from empirical.limits import limits
 from empirical.measure import (
     Constants,
@@ -336,11 +337,12 @@ def _judge(
                 )
                 continue
             target = -math.inf if x is S.NegativeInfinity else float(x)
-            measured = estimate(experiment.widths, sizes[layer][quantity])
+            slow = min(DECAY, float(predicted.gaps.get(quantity, S.Infinity)))
+            measured = estimate(experiment.widths, sizes[layer][quantity], decay=slow)
             verdict = judge(measured, target, experiment.margin)
             note = ""
             if verdict is Verdict.crossover:
-                note = culprit(runs, layer) or "slopes still drift, and no damped sum explains it: "
+                note = culprit(runs, layer) or f"{_drift(measured)}: "
                 note += _advice(measured, target, experiment) if note.endswith(": ") else ""
             elif verdict is Verdict.inconclusive:
                 note = _advice(measured, target, experiment)
@@ -377,6 +379,13 @@ def culprit(runs: list[list[Measurement]], layer: str, close: float = 30.0) -> s
             found.append((place == layer, drift, text))
     found.sort(key=lambda x: (not x[0], -x[1]))
     return "; ".join(text for _, _, text in found[:2])
+
+
+def _drift(measured: Estimate) -> str:
+    if measured.decay < DECAY:
+        gap = Fraction(measured.decay).limit_denominator(100)
+        return f"slopes drift as M^(-{gap}), since terms that differ by M^({gap}) are added"
+    return "slopes still drift, and no damped sum explains it"
 
 
 def _ratio(other: float, damping: float) -> float:

@@ -21,7 +21,7 @@ dW_2 h with h after the first step, feature is h after the second minus h after 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 
@@ -53,7 +53,8 @@ class LayerPrediction:
     """Exponents of what is measured in a layer; ``feature`` of the output layer is df.
 
     ``feature`` is None above an unstable layer, where the calculus is silent; ``shrink`` where no
-    decay acts on weights that are not zero; ``ascent`` for rules that perturb no weights.
+    decay acts on weights that are not zero; ``ascent`` for rules that perturb no weights. ``gaps``
+    holds how soon a size has its exponent, up to M^-gap, where terms were dropped (`Scale.gap`).
     """
 
     init: Expr
@@ -62,6 +63,7 @@ class LayerPrediction:
     regime: LayerRegime
     shrink: Expr | None = None
     ascent: Expr | None = None
+    gaps: Mapping[str, Expr] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,10 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
         shown = None if feature is None else feature.width
         shrink = None if lost is None or lost.is_zero else lost.width
         ascent = ascents[layer.name].width if ascents else None
-        layers[layer.name] = LayerPrediction(start.width, own.width, shown, regime, shrink, ascent)
+        gaps = {"own": own.gap} if feature is None else {"own": own.gap, "feature": feature.gap}
+        layers[layer.name] = LayerPrediction(
+            start.width, own.width, shown, regime, shrink, ascent, gaps
+        )
     return Prediction(problem, exponents, layers, regimes, tuple(dict.fromkeys(assumptions)))
 
 

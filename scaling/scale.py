@@ -169,11 +169,18 @@ def _max(x: Expr, y: Expr) -> Expr:
 class Scale:
     """The size Theta(prod_axis axis^x_axis) of something named by ``of``.
 
-    ``exponents`` holds (axis, exponent) pairs, sorted, without zeros.
+    ``exponents`` holds (axis, exponent) pairs, sorted, without zeros. ``gap`` says how soon that
+    holds: the size is Theta(M^x) (1 + O(M^-gap)), by the terms that sums have dropped on the way.
+    It is no part of the size, and oo while nothing is dropped.
+
+    >>> one, less = Scale.one(Size.ENTRY), Scale.of_width("-1/4", Size.ENTRY)
+    >>> (one + less).gap, (one + less) == one
+    (1/4, True)
     """
 
     exponents: tuple[tuple[str, Expr], ...]
     of: Size
+    gap: Expr = field(default=S.Infinity, compare=False)
 
     @classmethod
     def over(cls, exponents: Mapping[str, ExponentLike], of: Size) -> Scale:
@@ -208,7 +215,11 @@ class Scale:
 
     def as_size_of(self, of: Size) -> Scale:
         """The same exponent as another kind of size. The caller states the inference."""
-        return Scale(self.exponents, of)
+        return Scale(self.exponents, of, self.gap)
+
+    def _after(self, gap: Expr) -> Scale:
+        """The same size, which holds no sooner than ``gap`` says."""
+        return Scale(self.exponents, self.of, sympy.Min(self.gap, gap)) if gap.is_number else self
 
     def __mul__(self, other: Scale) -> Scale:
         if self.is_zero or other.is_zero:
@@ -216,7 +227,8 @@ class Scale:
         total = dict(self.exponents)
         for axis, x in other.exponents:
             total[axis] = total.get(axis, S.Zero) + x
-        return Scale.over(total, self._product_tag(other))
+        product = Scale.over(total, self._product_tag(other))
+        return product._after(self.gap)._after(other.gap)
 
     def __truediv__(self, other: Scale) -> Scale:
         return self * other**-1
@@ -233,7 +245,8 @@ class Scale:
                 "a size that is not zero, or a positive power",
                 "add a damping, or give b a finite value",
             )
-        return Scale.over({axis: sympy.expand(p * x) for axis, x in self.exponents}, self.of)
+        powers = {axis: sympy.expand(p * x) for axis, x in self.exponents}
+        return Scale.over(powers, self.of)._after(self.gap)
 
     def root(self) -> Scale:
         """The square root."""
@@ -252,7 +265,11 @@ class Scale:
         if len(axes) <= 1:
             axis = next(iter(axes), WIDTH)
             mine, theirs = (dict(s.exponents).get(axis, S.Zero) for s in (self, other))
-            return Scale.over({axis: (bounds or Bounds()).larger(mine, theirs)}, self.of)
+            total = Scale.over({axis: (bounds or Bounds()).larger(mine, theirs)}, self.of)
+            if mine == theirs:
+                return total._after(self.gap)._after(other.gap)
+            kept = next((s for s in (self, other) if s == total), total)
+            return kept._after(abs(mine - theirs)) if (mine - theirs).is_number else total
         orders = {
             (bounds or Bounds()).order(
                 dict(self.exponents).get(axis, S.Zero), dict(other.exponents).get(axis, S.Zero)

@@ -371,3 +371,44 @@ def test_a_question_without_an_answer_is_refused(
     for ask in (judge, remedy):
         with pytest.raises(InvalidInput, match=message):
             ask(exactly(power()), predicted, margin)
+
+
+# --- corrections that theory knows to be slower -------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1.0, -2.0])
+@pytest.mark.parametrize("widths", [GRIDS["finer"], GRIDS["far"]], ids=["finer", "far"])
+def test_a_slow_correction_is_covered_where_its_decay_is_given(widths: list[int], k: float) -> None:
+    sizes = np.tile(power(k, p=0.25)(np.array(widths, dtype=np.float64)), (4, 1))
+    blind, told = estimate(widths, sizes), estimate(widths, sizes, decay=0.25)
+    assert told.low <= EXPONENT <= told.high
+    assert told.limit == pytest.approx(EXPONENT, abs=1e-6)
+    assert not blind.low <= EXPONENT <= blind.high, "the control: M**(-1/2) does not cover it"
+
+
+def test_between_two_terms_that_differ_by_little_nothing_is_contradicted() -> None:
+    """1 + r M**(-1/4): the second term is the larger one up to M = r**4."""
+    sizes = [[1 + 6 * width**-0.25 for width in WIDTHS]] * 4
+    blind, told = estimate(WIDTHS, sizes), estimate(WIDTHS, sizes, decay=0.25)
+    assert judge(blind, 0, margin=0.05) is Verdict.contradict, "the control"
+    assert judge(told, 0, margin=0.05) is Verdict.crossover
+    assert judge(told, -0.5, margin=0.05) is Verdict.contradict
+    assert judge(told, 0.25, margin=0.05) is Verdict.contradict
+    falling = estimate(WIDTHS, [[1 / size for size in row] for row in sizes], decay=0.25)
+    assert judge(falling, 0.3, margin=0.05) is Verdict.contradict, "slopes that fall lead elsewhere"
+
+
+def test_the_width_that_settles_a_slow_correction_is_further_off() -> None:
+    sizes = [[1 + 6 * width**-0.25 for width in WIDTHS]] * 4
+    told = estimate(WIDTHS, sizes, decay=0.25)
+    slope, limit = abs(told.slope), abs(told.limit)
+    cure = remedy(told, 0, margin=(2 * slope + limit) / 3)
+    assert cure is not None
+    span_over_room = 3 / 2
+    assert cure.width == pytest.approx(WIDTHS[-1] * span_over_room**8, rel=1e-3)
+
+
+@pytest.mark.parametrize("decay", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_decay_is_a_positive_number(decay: float) -> None:
+    with pytest.raises(InvalidInput, match="larger than 0"):
+        estimate(WIDTHS, [[1.0] * len(WIDTHS)], decay=decay)

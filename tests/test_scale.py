@@ -296,3 +296,28 @@ def test_a_name_given_as_an_exponent_is_a_symbol(name: str) -> None:
 def test_the_order_of_terms_does_not_show_in_the_exponent() -> None:
     u, v = e_A + x, e_A + 1
     assert KNOWN.larger(u, v) == KNOWN.larger(v, u)
+
+
+# --- how soon a size holds ----------------------------------------------------------------------
+
+
+def sized(x: str, of: Size = Size.ENTRY) -> Scale:
+    return Scale.of_width(x, of)
+
+
+@law
+@given(st.lists(rationals, min_size=1, max_size=4))
+def test_the_gap_of_a_sum_is_the_distance_to_the_next_smaller_term(parts: list[Expr]) -> None:
+    total = sum((Scale.of_width(x, Size.ENTRY) for x in parts), Scale.zero(Size.ENTRY))
+    below = [max(parts) - x for x in parts if x != max(parts)]
+    assert total.gap == min(below, default=S.Infinity)
+
+
+def test_the_gap_of_a_product_is_the_least_of_its_factors_and_no_part_of_the_size() -> None:
+    quarter = sized("1") + sized("3/4")
+    third = sized("0", Size.SCALAR) + sized("-1/3", Size.SCALAR)
+    assert (quarter * third).gap == (third / quarter.as_size_of(Size.SCALAR)).gap == Rational(1, 4)
+    assert (quarter**-2).gap == quarter.root().gap == Rational(1, 4)
+    assert (quarter**0).gap == S.Infinity
+    assert quarter == sized("1") and hash(quarter) == hash(sized("1"))
+    assert (quarter + sized("2")).gap == 1, "what is dropped takes its own gap with it"

@@ -53,6 +53,19 @@ def test_own_exponents_are_exact_to_two_decimals_and_errors_are_not(rule: str) -
     assert {c.verdict for c in own(rule, WIDE, *planted).values()} == {Verdict.contradict}
 
 
+def test_a_term_that_is_smaller_by_little_is_no_contradiction() -> None:
+    """Own hidden ~ M^(-1/4) beside what comes from below: dh ~ 1 + M^(-1/4)."""
+    row = table("sgd", "c_hidden=1/4")
+    how = {**WIDE, "widths": (256, 1024, 4096, 16384), "seeds": 6}
+    found = {(c.layer, c.quantity): c for c in verify([row], Experiment(**how)).checks}
+    check = found["hidden", "feature"]
+    assert check.measured.decay == 0.25 and found["hidden", "own"].measured.decay == 0.5
+    assert check.verdict is Verdict.crossover and "M^(-1/4)" in check.note
+    planted = verify([row], Experiment(**how), ["feature_hidden=1/4"])
+    verdicts = {(c.layer, c.quantity): c.verdict for c in planted.checks}
+    assert verdicts["hidden", "feature"] is Verdict.contradict
+
+
 def test_entrywise_rules_agree_and_errors_do_not() -> None:
     found = own("sign", ROWS)
     assert {c.verdict for c in found.values()} == {Verdict.agree}, found
