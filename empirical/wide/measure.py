@@ -11,8 +11,8 @@ O(M^2 n) for rules that look at single entries, which reach smaller widths; memo
 
 Where init and own are all that is asked (`Quantity.OWN`), nothing is sent through the network after
 the step, and rules that look at single entries are measured on a sample of rows (sample.py), in
-O(M n) time for a fixed number of rows; unless they add up entries over all rows, or the step that
-is measured is not the first.
+O(M n) time for a fixed number of rows; unless a sample does not tell what they add up or cut, or
+the step that is measured is not the first.
 
 Not covered: what `paths.py` refuses; CUDA.
 """

@@ -7,7 +7,8 @@
            and column, and of numbers of the layer: blocks of rows are made and used up, O(M^2) time
            and O(M) memory
     SAMPLE the same for some rows alone, O(M) time: enough where own updates are all that is asked,
-           since neurons are exchangeable (sample.py); sums over all rows rule it out
+           since neurons are exchangeable (sample.py); sums over all rows of what has either sign
+           rule it out (estimable.py)
 
 Any of them may also see the weights in two ways: by the numbers norm(W) and rms(W), and in a term
 that is a multiple of them, dW = U + beta*W. Both follow from products of W, exactly in law
@@ -33,6 +34,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import TypeGuard
 
+from empirical.wide.estimable import needs_all_rows
 from empirical.wide.parts import is_weight_size, parts
 from scaling.errors import InvalidInput
 from scaling.language import (
@@ -153,14 +155,12 @@ def block_size(node: Node) -> int:
 
 
 def _needs_all_rows(rule: Rule) -> Node | None:
-    """What a sample of rows does not tell: sums over all of them, and blocks of uneven sizes."""
-    for total in (x for level in sum_levels(parts(rule.expression).terms) for x in level):
-        if Dim.FAN_OUT not in (total.shape.rows, total.shape.cols):
+    """What a sample of rows does not tell: sums of either sign over all, and blocks it cuts."""
+    for term in parts(rule.expression).terms:
+        if (total := needs_all_rows(term)) is not None:
             return total
-    for node in rule.expression.walk():
-        if LARGEST_BLOCK % block_size(node):
-            return node
-    return None
+    blocks = (node for node in rule.expression.walk() if LARGEST_BLOCK % block_size(node))
+    return next(blocks, None)
 
 
 # --- what a value follows from ------------------------------------------------------------------

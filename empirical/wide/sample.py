@@ -8,13 +8,17 @@ mean of all, with noise that does not grow with the width; a layer with no more 
 The other side is summed over whole: it streams by in chunks, a tile (tiles.py) at a time, and
 nothing of it is held. That costs rows * M * n in place of M^2 n.
 
+Sums over all rows of what has one sign (col_mean(G*G), rms(sign(G)); estimable.py) are those of the
+sample, for as many rows as there are: means of what is exchangeable again, off by rows^(-1/2) in a
+layer with more rows, at every width alike. All else is exact in law.
+
 The rows are also the same at every width: a network of a sample draws neuron i from a stream that
 its width does not name, so what the choice of rows adds to a size, it adds at all widths alike, and
 a slope over widths is as good as one of whole layers. (Every width has its own law; only draws at
 different widths are dependent, which whoever judges by whole seeds, as fit.py does, may ignore.)
 
-Not covered: sums over all rows (col_mean, norm, rms of what has entries), which take a whole sweep
-and are rows.py's; feature changes, which need every row; the second step.
+Not covered: sums over all rows of what has either sign, which take a whole sweep and are rows.py's;
+feature changes, which need every row; the second step.
 """
 
 from __future__ import annotations
@@ -57,7 +61,8 @@ def head(x: Columns, count: int) -> Tensor:
 class Strip:
     """Some rows of a layer, by chunks of its columns.
 
-    ``d`` (rows, n); ``forms`` with their part on the rows in ``left``; ``sums`` known so far.
+    ``d`` (rows, n); ``forms`` with their part on the rows in ``left``; ``sums`` known so far, and
+    those that are a number a column in ``across``, which every chunk makes of its own columns.
     """
 
     terms: tuple[Node, ...]
@@ -69,6 +74,7 @@ class Strip:
     forms: Mapping[Node, Form]
     left: Mapping[Node, Mapping[Dim, Tensor]]
     sums: Mapping[Node, Plain]
+    across: Sequence[Sequence[Call]] = ()
 
     def tiles(self, chunk: Chunk) -> Tiles:
         """The tiles of a chunk of columns."""
@@ -79,7 +85,22 @@ class Strip:
                 sides[Dim.FAN_IN] = chunk.columns(form.columns[Dim.FAN_IN])
             whole[node] = form.make(sides)
         seen = Seen(self.d, chunk.columns(self.h).to(self.d.dtype), whole)
-        return Tiles(self.terms, self.values, (seen,), self.sides, self.unit)
+        tiles = Tiles(self.terms, self.values, (seen,), self.sides, self.unit)
+        for level in self.across:
+            for node, total in zip(level, added_up(tiles, level, self.rows), strict=True):
+                whole[node] = self.finished(node, total)
+        return tiles
+
+    @property
+    def rows(self) -> slice:
+        """All rows that there are."""
+        return slice(0, len(self.d))
+
+    def finished(self, node: Call, total: Tensor) -> Plain:
+        """The value of a sum, for as many rows as the layer has."""
+        over_rows = Dim.FAN_OUT in node.argument.shape.dims and Dim.FAN_OUT not in node.shape.dims
+        unseen = self.sides[0] / len(self.d) if over_rows else 1.0
+        return finished(node, total * unseen, self.sides, self.d.dtype)
 
     @property
     def reads(self) -> list[Columns]:
@@ -96,21 +117,29 @@ def _moved(
     strip: Strip, node: Node, x: Columns, watched: frozenset[Node], columns: slice
 ) -> tuple[Tensor, Tally]:
     """What some columns of dW contribute to dW x, on the rows of a strip."""
-    tally, everything = Tally(watched), slice(0, len(strip.d))
+    tally = Tally(watched)
     total = torch.zeros(len(strip.d), x.count, dtype=torch.float64)
     for chunk in chunks(strip.axis, columns):
-        part, seen = moved(strip.tiles(chunk), node, chunk.columns(x), False, watched, everything)
+        part, seen = moved(strip.tiles(chunk), node, chunk.columns(x), False, watched, strip.rows)
         total += part
         tally.add(seen)
     return total, tally
 
 
 def _sums(strip: Strip, nodes: Sequence[Call], columns: slice) -> list[Tensor]:
-    """What some columns contribute to sums along rows."""
-    everything = slice(0, len(strip.d))
-    return added(
-        added_up(strip.tiles(chunk), nodes, everything) for chunk in chunks(strip.axis, columns)
-    )
+    """What some columns contribute to sums along rows and to numbers of the layer."""
+
+    def of(chunk: Chunk) -> list[Tensor]:
+        totals = added_up(strip.tiles(chunk), nodes, strip.rows)
+        again = chunk.rows.start > 0  # what is no matter of columns is met in every chunk
+        return [
+            torch.zeros_like(total)
+            if again and Dim.FAN_IN not in node.argument.shape.dims
+            else total
+            for node, total in zip(nodes, totals, strict=True)
+        ]
+
+    return added(map(of, chunks(strip.axis, columns)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +193,12 @@ def sampled(
     unit, sums = block_unit(source.rule), dict[Node, Plain]()
     strip = Strip(found.terms, source.values, sides, unit, rows, h, spectral, left, sums)
     for level in sum_levels(found.terms):
-        totals = added(strip.axis.streamed(partial(_sums, strip, level), strip.reads))
-        for node, total in zip(level, totals, strict=True):
-            sums[node] = finished(node, total, sides, rows.dtype)
+        here = [node for node in level if Dim.FAN_IN not in node.shape.dims]
+        if here:
+            totals = added(strip.axis.streamed(partial(_sums, strip, here), strip.reads))
+            sums.update((n, strip.finished(n, x)) for n, x in zip(here, totals, strict=True))
+        there = [node for node in level if node not in here]
+        strip = replace(strip, across=[*strip.across, there] if there else strip.across)
     rate = 0.0
     if found.multiple is not None:
         rate = number_on_tile(strip.tiles(_first_chunk(h.axis)), found.multiple)
