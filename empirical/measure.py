@@ -56,11 +56,12 @@ from empirical.parametrize import LayerScales, at_width, draw_
 from empirical.rotated import Corner
 from empirical.values import Value
 from scaling.errors import InvalidInput
-from scaling.language import Add, Node, Subtract, Symbol, SymbolKind
 from scaling.ledger import Layer, Loss, Role
+from scaling.names import SymbolKind
 from scaling.problem import Exponents, Problem
 from scaling.rule import Rule
 from scaling.sums import is_damping
+from scaling.tree import Add, Node, Subtract, Symbol
 
 Sums: TypeAlias = Mapping[tuple[str, Node], tuple[float, float]]
 """(layer, damped sum) -> sizes of the term without and of the term with the damping."""

@@ -50,9 +50,9 @@ from empirical.samples import KINDS, Layered, as_matrix
 from empirical.values import Value
 from empirical.verify import QUANTITIES
 from scaling.errors import InvalidInput, unknown
-from scaling.language import Node
 from scaling.ledger import Role
 from scaling.rule import Rule
+from scaling.tree import Node
 
 READOUTS = 32
 FIRST_READOUT = 1_000_000

@@ -63,10 +63,10 @@ from empirical.values import Rectangular, Value
 from empirical.verdict import Verdict, judge
 from scaling.derivation import SUM, Step
 from scaling.errors import InvalidInput
-from scaling.language import Node
 from scaling.ledger import Layer
 from scaling.scale import Size
 from scaling.shapes import Dim
+from scaling.tree import Node
 
 WIDTHS = (64, 128, 256, 512, 1024, 2048)
 SEEDS = 16

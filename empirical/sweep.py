@@ -40,8 +40,8 @@ from empirical.stacked import Stack, covers
 from empirical.transfer import Losses
 from empirical.values import Value
 from scaling.errors import InvalidInput
-from scaling.language import Node
 from scaling.presets import PARAMETRIZATIONS
+from scaling.tree import Node
 
 STACK_BYTES = 2**32
 """What the weights of networks that are trained side by side may fill."""

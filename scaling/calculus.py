@@ -53,7 +53,11 @@ from scaling.derivation import (
 from scaling.entrywise import Reading
 from scaling.errors import RuleError
 from scaling.inner import inner
-from scaling.language import (
+from scaling.network import over_layers
+from scaling.rule import evaluate_power
+from scaling.scale import HALF, Order, Scale, Size
+from scaling.shapes import Dim
+from scaling.tree import (
     Add,
     Call,
     Divide,
@@ -68,10 +72,6 @@ from scaling.language import (
     Symbol,
     Transpose,
 )
-from scaling.network import over_layers
-from scaling.rule import evaluate_power
-from scaling.scale import HALF, Order, Scale, Size
-from scaling.shapes import Dim
 from scaling.values import (
     Aligned,
     Behaviour,

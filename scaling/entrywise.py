@@ -18,10 +18,10 @@ from sympy import Expr, S
 
 from scaling.context import Context
 from scaling.derivation import ENTRYWISE, LLN, Step
-from scaling.language import Call, Multiply, Node, Power
 from scaling.ledger import mean_step
 from scaling.scale import HALF, Scale, Size
 from scaling.shapes import Dim
+from scaling.tree import Call, Multiply, Node, Power
 from scaling.values import (
     CONSTANT,
     Aligned,

@@ -28,8 +28,8 @@ from sympy import Expr, S
 from scaling.alignment import Alignment
 from scaling.derivation import BACKPROP, CLT, DATA, MEANS, Step
 from scaling.errors import NotCovered
-from scaling.language import Node
 from scaling.scale import HALF, Bounds, Order, Scale, Size
+from scaling.tree import Node
 
 
 class Role(StrEnum):

@@ -36,7 +36,9 @@ from scaling import entrywise, sums
 from scaling.context import Context
 from scaling.derivation import ROTATION, Step
 from scaling.entrywise import Reading, check_tails
-from scaling.language import (
+from scaling.scale import Order, Scale, Size
+from scaling.shapes import Dim
+from scaling.tree import (
     Add,
     Call,
     Divide,
@@ -50,8 +52,6 @@ from scaling.language import (
     Transpose,
     is_average,
 )
-from scaling.scale import Order, Scale, Size
-from scaling.shapes import Dim
 from scaling.values import (
     CONSTANT,
     LINEAR,

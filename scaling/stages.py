@@ -32,12 +32,13 @@ from scaling.context import Balance, Context
 from scaling.decay import balanced, decays_alone
 from scaling.derivation import ALIGNMENT, CONDITION, READBACK, Step
 from scaling.errors import Conflict, NotCovered
-from scaling.language import Call, SymbolKind
 from scaling.ledger import Layer, Ledger
+from scaling.names import SymbolKind
 from scaling.problem import Problem, rate
 from scaling.readback import Carry, reach
 from scaling.rule import Rule
 from scaling.scale import Bounds, Scale, Size
+from scaling.tree import Call
 
 
 def unsolved(problem: Problem, layer: Layer) -> dict[str, Expr]:

@@ -53,7 +53,6 @@ from scaling.calculus import read
 from scaling.context import Context
 from scaling.errors import NotCovered
 from scaling.functions import FUNCTIONS
-from scaling.language import Add, Call, Node, Subtract
 from scaling.ledger import Activation, Loss, Setting, ledger, mlp
 from scaling.parser import parse
 from scaling.problem import Exponents, Problem
@@ -61,6 +60,7 @@ from scaling.scale import HALF, Scale, Size
 from scaling.settings import Settings, read_settings
 from scaling.shapes import Dim
 from scaling.solve import derive
+from scaling.tree import Add, Call, Node, Subtract
 from scaling.values import (
     Aligned,
     Gaussian,

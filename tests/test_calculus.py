@@ -16,12 +16,12 @@ from scaling.calculus import Update, read, read_update
 from scaling.context import Context
 from scaling.derivation import Inference
 from scaling.errors import NotCovered, RuleError
-from scaling.language import Matrix, Node
 from scaling.ledger import Activation, Loss, Setting, ledger, mlp
 from scaling.parser import parse
 from scaling.scale import Bounds
 from scaling.settings import read_settings
 from scaling.solve import Derived, derive
+from scaling.tree import Matrix, Node
 from scaling.values import Aligned, Gaussian, Mixture, Parity, Scalar, Spectral, Vector
 
 RELU, TANH, HALF, oo = Activation.RELU, Activation.TANH, S.Half, S.Infinity

@@ -20,8 +20,8 @@ from empirical.wide.strips import strips_of
 from empirical.wide.update import Coordinates, Learner, Source
 from empirical.wide.weight import Weight
 from scaling.errors import InvalidInput
-from scaling.language import Node
 from scaling.parser import parse
+from scaling.tree import Node
 
 ALPHA = 1e-3
 VALUES = {

@@ -27,11 +27,11 @@ from empirical.claims.context import Context
 from empirical.fit import Estimate, estimate
 from empirical.measure import Measurement, blas_threads, calibrate, damped_sums
 from empirical.verdict import Verdict, judge
-from scaling.language import Node
 from scaling.prediction import Prediction, predict
 from scaling.questions import literal_of, problem_of, resolve, solution_of
 from scaling.settings import exact
 from scaling.solve import Derived, derive
+from scaling.tree import Node
 
 LAYERS = ("input", "hidden", "output")
 QUARTER = Rational(1, 4)
