@@ -18,7 +18,7 @@ from sympy import Expr, S, Symbol
 
 from scaling import balance
 from scaling.alignment import Alignment, as_assumption
-from scaling.calculus import Update, read_update
+from scaling.calculus import read_update
 from scaling.conditions import (
     BALANCED_DECAY,
     BOUNDED_DAMPING,
@@ -39,6 +39,7 @@ from scaling.readback import Carry, reach
 from scaling.rule import Rule
 from scaling.scale import Bounds, Scale, Size
 from scaling.tree import Call
+from scaling.update import Update
 
 
 def unsolved(problem: Problem, layer: Layer) -> dict[str, Expr]:

@@ -12,7 +12,7 @@ from sympy import Expr, Rational, S, Symbol
 
 from derivations.catalogue import catalogue
 from scaling import derivation
-from scaling.calculus import Update, read, read_update
+from scaling.calculus import read, read_update
 from scaling.context import Context
 from scaling.derivation import Inference
 from scaling.errors import NotCovered, RuleError
@@ -22,6 +22,7 @@ from scaling.scale import Bounds
 from scaling.settings import read_settings
 from scaling.solve import Derived, derive
 from scaling.tree import Matrix, Node
+from scaling.update import Update
 from scaling.values import Aligned, Gaussian, Mixture, Parity, Scalar, Spectral, Vector
 
 RELU, TANH, HALF, oo = Activation.RELU, Activation.TANH, S.Half, S.Infinity
