@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from empirical.layer import LayerTensors
-from empirical.measure import Constants, Trial
 from empirical.numbers import Sight, State, Update, evaluate_sums
 from empirical.parametrize import LayerScales
+from empirical.trial import Constants, Trial
 from empirical.values import Rectangular, Value
 from empirical.wide.parts import parts
 from empirical.wide.paths import Path, path_of

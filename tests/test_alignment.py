@@ -11,7 +11,8 @@ from torch import Tensor
 from derivations.catalogue import find
 from empirical.campaign import Experiment
 from empirical.data import load
-from empirical.measure import Training, Trial, dense_network
+from empirical.training import Training, dense_network
+from empirical.trial import Trial
 from empirical.verdict import Verdict
 from empirical.verify import verify
 from scaling.alignment import Alignment

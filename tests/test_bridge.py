@@ -28,25 +28,20 @@ from torch import Tensor
 
 from derivations.catalogue import catalogue
 from empirical.ascent import ascend
+from empirical.calibration import calibrate
 from empirical.capture import Capture
 from empirical.capture import Loss as SampledLoss
 from empirical.data import given
 from empirical.layer import LayerTensors
-from empirical.measure import (
-    Constants,
-    Trial,
-    blas_threads,
-    calibrate,
-    dense_network,
-    loss_of,
-    parameter_of,
-)
+from empirical.machine import blas_threads
 from empirical.networks import MLP
 from empirical.numbers import State, evaluate_network
 from empirical.parametrize import LayerScales
 from empirical.rotated import Corner
 from empirical.rotated import Rotation as Eigenvectors
 from empirical.spectral import Blocks, Square
+from empirical.training import dense_network, loss_of
+from empirical.trial import Constants, Trial, parameter_of
 from empirical.values import Entries, Rectangular, Value
 from scaling.ascent import with_ascents
 from scaling.calculus import read

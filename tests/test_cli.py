@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from derivations.catalogue import catalogue
-from empirical.measure import blas_threads
+from empirical.machine import blas_threads
 from scaling.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,11 +21,14 @@ import sympy
 from numpy.typing import NDArray
 from sympy import Expr, Rational, S
 
+from empirical.calibration import calibrate
 from empirical.campaign import Experiment, Row, run, trial_of
 from empirical.claims.claim import Curve, Figure, Finding
 from empirical.claims.context import Context
 from empirical.fit import Estimate, estimate
-from empirical.measure import Measurement, blas_threads, calibrate, damped_sums
+from empirical.machine import blas_threads
+from empirical.sizes import Measurement
+from empirical.training import damped_sums
 from empirical.verdict import Verdict, judge
 from scaling.prediction import Prediction, predict
 from scaling.questions import literal_of, problem_of, resolve, solution_of

@@ -29,6 +29,7 @@ from sympy import Rational, S
 from torch import Tensor
 
 from derivations.catalogue import find
+from empirical.calibration import calibrate
 from empirical.campaign import Experiment, trial_of
 from empirical.claims.claim import PAPER, Claim, Curve, Evidence, Figure, Finding, Group
 from empirical.claims.context import Context, Tier
@@ -36,11 +37,12 @@ from empirical.claims.exponents import curve, judged, literal
 from empirical.claims.families import half_square
 from empirical.fit import estimate
 from empirical.limits import limits
-from empirical.measure import Constants, Trial, blas_threads, calibrate
+from empirical.machine import blas_threads
 from empirical.networks import MLP
 from empirical.parametrize import draw_, power_of_width
 from empirical.stacked import Stack
 from empirical.transfer import Interval, bootstrapped
+from empirical.trial import Constants, Trial
 from empirical.verdict import Verdict
 from empirical.wide import outputs_wide
 from scaling.render import Table
