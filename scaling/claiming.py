@@ -82,7 +82,8 @@ def claims(
 
 
 def _list(report, chosen, style: Style) -> None:  # type: ignore[no-untyped-def]
-    from scaling.render import Format, render, to_json
+    from scaling.interface import to_json
+    from scaling.render import Format, render
 
     if style is Style.json:
         typer.echo(to_json({"claims": [report.claim_json(claim) for claim in chosen]}))
