@@ -1,4 +1,4 @@
-"""Rules of inference for entries: broadcasting, products, powers, sign, abs, sqrt and means.
+"""Rules of inference for entries: broadcast, products, powers, sign, abs, sqrt, bounds and means.
 
 An entrywise function of G = D H^T is known by the size of its entries and by how it behaves in
 delta and in h. Odd in h: its rows stay aligned with h, so dW h adds up over fan_in (LLN). Even in

@@ -3,8 +3,9 @@
     matrices   G A B L R W I, .T
     operators  @  **  +  -  *  /       ** on square matrices is a matrix power;
                                        *, /, ** on gradient-like matrices act entrywise
-    functions  sign abs sqrt (entrywise) . orth newton_schulz(X, steps) (polar factor)
-               trace norm specnorm rms inner(X, Y) (scalars) . over_layers(x) (their sum)
+    functions  sign abs sqrt atan clip(X, bound) (entrywise)
+               orth newton_schulz(X, steps) (polar factor)
+               trace norm specnorm rms inner(X, Y) (scalars) . max(x, y) . over_layers(x) (a sum)
                diag row_mean col_mean . block(X, size) . ema(X, beta) debiased(X, beta)
                eig (eigenvectors) . sample_square(X) (per-sample second moment)
                ascended(X) (the gradient at W + X)

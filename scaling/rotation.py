@@ -22,7 +22,8 @@ Signs of eigenvectors are arbitrary: an even function may divide but not be rota
 one may not be averaged over steps.
 
 References: arXiv 2409.11321 (SOAP), arXiv 1806.03884 (EKFAC). Not covered: W, and means of rotated
-matrices; entries off the corner rotated back.
+matrices; entries off the corner rotated back; eigenvectors at the second step, where averages hold
+the directions of both.
 """
 
 from __future__ import annotations

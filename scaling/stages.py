@@ -1,4 +1,4 @@
-"""The stages of `derive` after b, in one layer: dampings, the learning rate, decays.
+"""The stages of `derive` after b, layer by layer: radii, dampings, the learning rate, decays.
 
     d   of radii: the largest for which the perturbation is a stable step (ascent.py)
     d   of dampings: from the balances that reading the rule records
