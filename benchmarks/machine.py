@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from empirical.measure import cores
+from empirical.machine import cores
 
 
 def processor() -> str:

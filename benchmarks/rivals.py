@@ -47,9 +47,10 @@ from torch.nn import functional
 from wide_speed import trial
 
 from derivations.catalogue import find
+from empirical.calibration import calibrate
 from empirical.capture import Capture
 from empirical.layer import LayerTensors
-from empirical.measure import calibrate, pick_device
+from empirical.machine import pick_device
 from empirical.optimizers import PerLayer, RuleOptimizer
 from empirical.wide import Streaming, measure_wide
 

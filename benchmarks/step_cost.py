@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from derivations.catalogue import find
-from empirical.measure import pick_device
+from empirical.machine import pick_device
 from empirical.networks import MLP
 from empirical.optimizers import RuleOptimizer
 

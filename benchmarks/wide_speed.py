@@ -25,8 +25,10 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 
 from derivations.catalogue import find
+from empirical.calibration import calibrate
 from empirical.data import load
-from empirical.measure import Trial, blas_threads, calibrate, cores
+from empirical.machine import blas_threads, cores
+from empirical.trial import Trial
 from empirical.wide import Streaming, measure_wide
 from scaling.ledger import Activation, Loss, Setting, mlp
 from scaling.settings import read_settings

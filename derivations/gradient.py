@@ -6,9 +6,9 @@
     SGDW        dW = m + decay W               decoupled
 
 The spectral size of G is sqrt(fan_out fan_in) |delta| |h|, with |delta| = M^(-b_L) below the
-output. Momentum is a moving average of G, and Nesterov's looks one step ahead along it: the same
-size at every step, so the same exponents. A decay has lr decay = Theta(1), whether the weights are
-added before the average or after it.
+output. Momentum is a moving average of G, and Nesterov's looks one step ahead along it: of the size
+of G at the first step and at the second (averages.py), so the same exponents. A decay has
+lr decay = Theta(1), whether the weights are added before the average or after it.
 
 Reproduces the SGD columns of arXiv 2011.14522 (Table 2) and arXiv 2312.12226 (Table 1).
 """

@@ -18,8 +18,9 @@ KL-Shampoo estimates each factor from gradients that the other one has whitened.
 sweep of that alternation, from S_R = I: the gradient's size cancels, and what remains is
 sqrt(fan_out). A damping of S_R is then a number in units of fan_in / fan_out.
 
-Reproduces the Shampoo row of Prop. 4.1 and Table 1 of arXiv 2312.12226. One step: accumulated
-factors are sums of terms of the same size.
+Reproduces the Shampoo row of Prop. 4.1 and Table 1 of arXiv 2312.12226. L and R are those of
+one step; accumulated ones are sums of terms of the same size, and ema(L, beta) in their place is
+read at the second step too.
 """
 
 from fractions import Fraction

@@ -39,22 +39,14 @@ import torch
 from sympy import Expr, Rational, S
 from torch import Tensor
 
+from empirical.calibration import calibrate
 from empirical.campaign import Experiment, Row, Tick, trial_of
 from empirical.data import Data
 from empirical.fit import Estimate, estimate
-from empirical.measure import (
-    MOST_NETWORKS,
-    Constants,
-    Training,
-    Trial,
-    blas_threads,
-    calibrate,
-    check_memory,
-    dense_network,
-    input_of,
-    mean_size,
-    parameter_of,
-)
+from empirical.machine import blas_threads, check_memory
+from empirical.sizes import MOST_NETWORKS, mean_size
+from empirical.training import Training, dense_network
+from empirical.trial import Constants, Trial, input_of, parameter_of
 from empirical.verdict import Verdict, judge, overall
 from scaling.alignment import NAMES, Alignment
 from scaling.errors import InvalidInput

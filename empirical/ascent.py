@@ -20,8 +20,8 @@ from torch import Tensor
 from empirical.layer import LayerTensors
 from empirical.numbers import Update, evaluate_network
 from empirical.state import State
-from scaling.language import Node
 from scaling.rule import Rule
+from scaling.tree import Node
 
 
 def ascend(

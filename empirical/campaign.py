@@ -19,19 +19,11 @@ from joblib import Parallel, delayed
 from derivations.declaration import Optimizer
 from empirical import nodes
 from empirical.data import Data
-from empirical.measure import (
-    MOST_NETWORKS,
-    Constants,
-    Measure,
-    Measurement,
-    Quantity,
-    Sizes,
-    Trial,
-    cores,
-    measure,
-    measure_mean,
-)
+from empirical.dense import measure
+from empirical.machine import cores
+from empirical.sizes import MOST_NETWORKS, Measure, Measurement, Quantity, Sizes, measure_mean
 from empirical.store import Store, fingerprint
+from empirical.trial import Constants, Trial
 from empirical.wide import MEMORY_LIMIT, WIDE_PROBE, Streaming, measure_wide
 from empirical.wide.paths import Path, path_of, refuse_unless_wide
 from empirical.wide.rows import is_one_task

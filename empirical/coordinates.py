@@ -66,7 +66,6 @@ from empirical.parametrize import LayerScales, fans_in
 from empirical.verdict import Verdict, judge, remedy
 from empirical.verify import QUANTITIES, Check, Series, Verification
 from scaling.errors import InvalidInput
-from scaling.language import Matrix
 from scaling.ledger import Role, Setting, mlp
 from scaling.parser import as_rule
 from scaling.prediction import LayerPrediction, predict
@@ -74,6 +73,7 @@ from scaling.rule import Rule
 from scaling.scale import exponent
 from scaling.settings import Settings
 from scaling.solve import derive
+from scaling.tree import Matrix
 
 __all__ = [
     "Build",

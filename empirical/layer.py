@@ -26,7 +26,7 @@ from empirical.basis import Basis, product
 from empirical.spectral import Square
 from empirical.values import Entries, LowRank, Outer, Value
 from scaling.errors import InvalidInput
-from scaling.language import FANS, MATRICES
+from scaling.names import FANS, MATRICES
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,19 +33,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from empirical.layer import LayerTensors
-from empirical.measure import Constants, Trial
 from empirical.numbers import Sight, State, Update, evaluate_sums
 from empirical.parametrize import LayerScales
+from empirical.trial import Constants, Trial
 from empirical.values import Rectangular, Value
 from empirical.wide.parts import parts
 from empirical.wide.paths import Path, path_of
 from empirical.wide.update import sizes_of_weights
 from scaling.errors import NotCovered
-from scaling.language import Call, Node, Power
 from scaling.ledger import Loss
 from scaling.rule import Rule
 from scaling.scale import HALF
 from scaling.sums import contains_damping
+from scaling.tree import Call, Node, Power
 
 Matrix = NDArray[np.float64]
 NODES = 64

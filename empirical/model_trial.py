@@ -26,17 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from empirical.measure import (
-    DAMPING_AT_BASE,
-    MOST_NETWORKS,
-    OWN_AT_BASE,
-    Constants,
-    Sizes,
-    damped_sums,
-    dampings_in,
-    mean_size,
-    sizes_recorder,
-)
+from empirical.calibration import DAMPING_AT_BASE, OWN_AT_BASE
 from empirical.optimizers import RuleOptimizer
 from empirical.parametrize import (
     LayerScales,
@@ -47,12 +37,15 @@ from empirical.parametrize import (
     start_stds,
 )
 from empirical.samples import KINDS, Layered, as_matrix
+from empirical.sizes import MOST_NETWORKS, Sizes, mean_size
+from empirical.training import damped_sums, dampings_in, sizes_recorder
+from empirical.trial import Constants
 from empirical.values import Value
 from empirical.verify import QUANTITIES
 from scaling.errors import InvalidInput, unknown
-from scaling.language import Node
 from scaling.ledger import Role
 from scaling.rule import Rule
+from scaling.tree import Node
 
 READOUTS = 32
 FIRST_READOUT = 1_000_000

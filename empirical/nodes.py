@@ -38,35 +38,26 @@ from torch import Tensor
 from torch.autograd.functional import jvp
 from torch.func import functional_call
 
+from empirical.calibration import calibrate
 from empirical.capture import Capture
 from empirical.fit import Estimate, estimate
 from empirical.layer import LayerTensors
-from empirical.measure import (
-    MOST_NETWORKS,
-    Constants,
-    Trial,
-    calibrate,
-    dense_network,
-    input_of,
-    loss_of,
-    mean_size,
-    numbers_of,
-    parameter_of,
-    sampled_loss,
-)
 from empirical.networks import MLP
 from empirical.numbers import State, Update, evaluate_network
 from empirical.parametrize import LayerScales
 from empirical.rotated import Corner, Rotation
+from empirical.sizes import MOST_NETWORKS, mean_size
 from empirical.spectral import Blocks, Square
+from empirical.training import dense_network, loss_of, sampled_loss
+from empirical.trial import Constants, Trial, input_of, numbers_of, parameter_of
 from empirical.values import Rectangular, Value
 from empirical.verdict import Verdict, judge
 from scaling.derivation import SUM, Step
 from scaling.errors import InvalidInput
-from scaling.language import Node
 from scaling.ledger import Layer
 from scaling.scale import Size
 from scaling.shapes import Dim
+from scaling.tree import Node
 
 WIDTHS = (64, 128, 256, 512, 1024, 2048)
 SEEDS = 16

@@ -36,7 +36,9 @@ from empirical.state import State
 from empirical.update import Update
 from empirical.values import Entries, Rectangular, Value
 from scaling.errors import InvalidInput
-from scaling.language import (
+from scaling.rule import Rule, evaluate_power
+from scaling.shapes import Dim
+from scaling.tree import (
     Add,
     Call,
     Divide,
@@ -51,8 +53,6 @@ from scaling.language import (
     Symbol,
     Transpose,
 )
-from scaling.rule import Rule, evaluate_power
-from scaling.shapes import Dim
 
 __all__ = [
     "LayerTensors",

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from empirical.calibration import calibrate
 from empirical.data import Data
-from empirical.measure import (
-    Measurement,
-    Quantity,
-    Trial,
-    blas_threads,
-    calibrate,
-    check_memory,
-    cores,
-    measure,
-)
+from empirical.dense import measure
+from empirical.machine import blas_threads, check_memory, cores
+from empirical.sizes import Measurement, Quantity
+from empirical.trial import Trial
 from empirical.wide import MEMORY_LIMIT, WIDE_PROBE, Streaming, measure_wide
 from empirical.wide.paths import Path, path_of, refuse_unless_wide
 from scaling.problem import Exponents, Problem

@@ -31,9 +31,10 @@ from empirical.numbers import Update, evaluate_network, in_layer
 from empirical.state import State
 from empirical.values import Value
 from scaling.errors import InvalidInput, is_finite, unknown
-from scaling.language import Matrix, Node, ema
+from scaling.language import ema
 from scaling.parser import as_rule
 from scaling.rule import Rule
+from scaling.tree import Matrix, Node
 
 __all__ = ["Fisher", "Loss", "PerLayer", "RuleOptimizer", "substitute", "with_factor_ema"]
 

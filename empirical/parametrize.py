@@ -33,13 +33,14 @@ from sympy import Expr, S
 from torch import Tensor, nn
 
 from scaling.errors import InvalidInput, is_finite, unknown
-from scaling.language import Symbol, SymbolKind
 from scaling.ledger import Layer, Role, Setting, mlp, role_of
+from scaling.names import SymbolKind
 from scaling.parser import as_rule
 from scaling.rule import Rule
 from scaling.scale import exponent
 from scaling.settings import Settings
 from scaling.solve import derive
+from scaling.tree import Symbol
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ import pandas as pd
 from empirical.alignments import Alignments
 from empirical.campaign import Tick
 from empirical.fit import Estimate
-from empirical.measure import Measurement
 from empirical.nodes import Line
+from empirical.sizes import Measurement
 from empirical.store import prepare_folder, write_atomically
 from empirical.verify import ASCENT, SHRINK, Verification
-from scaling.render import SIZE_OF, Format, Table, timed, to_json
+from scaling.interface import to_json
+from scaling.render import SIZE_OF, Format, Table, timed
 from scaling.render import render as render_table
 
 

@@ -24,8 +24,8 @@ from empirical.layer import LayerValues
 from empirical.rotated import Corner
 from empirical.values import Entries, Outer, Rectangular, Value
 from scaling.frames import Action, linear_path
-from scaling.language import Node
 from scaling.shapes import SCALAR
+from scaling.tree import Node
 
 
 def sample_square(node: Node, layer: LayerValues, value: Callable[[Node], Value]) -> Value:

@@ -29,7 +29,9 @@ from torch import Tensor, nn
 from empirical.basis import EIGENVALUE_ZERO
 from empirical.networks import MLP
 from empirical.wide.paths import spans
-from scaling.language import (
+from scaling.rule import Rule, evaluate_power
+from scaling.shapes import Dim
+from scaling.tree import (
     Add,
     Call,
     Divide,
@@ -44,8 +46,6 @@ from scaling.language import (
     Symbol,
     Transpose,
 )
-from scaling.rule import Rule, evaluate_power
-from scaling.shapes import Dim
 
 _SCALARS = ("trace", "norm", "specnorm", "rms")
 

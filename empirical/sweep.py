@@ -32,16 +32,16 @@ import torch
 from torch import Tensor, nn
 
 from derivations.declaration import Optimizer
-from empirical.measure import damped_sums, dampings_in, size_of
 from empirical.networks import MLP
 from empirical.optimizers import RuleOptimizer
 from empirical.parametrize import LayerScales, for_model, infer_roles, initialise_
 from empirical.stacked import Stack, covers
+from empirical.training import damped_sums, dampings_in, size_of
 from empirical.transfer import Losses
 from empirical.values import Value
 from scaling.errors import InvalidInput
-from scaling.language import Node
 from scaling.presets import PARAMETRIZATIONS
+from scaling.tree import Node
 
 STACK_BYTES = 2**32
 """What the weights of networks that are trained side by side may fill."""

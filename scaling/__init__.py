@@ -5,7 +5,19 @@
 >>> scaling.derive(kfac).exponents.c["hidden"]
 -e_A + e_B
 
-The idea is in scale.py (the algebra of sizes) and calculus.py (how a rule is read as sizes).
+The idea is in scale.py (the algebra of sizes) and calculus.py (how a rule is read as sizes). Around
+them, in the order of reading:
+
+    a rule         language parser rule; underneath tree names operators functions shapes frames
+    a network      ledger (sizes at the start) second (after one step) ascent (at moved weights)
+    a question     problem settings presets alignment conditions
+    reading        context values calculus update; the rules of inference leaves scalars entrywise
+                   bounded means sums common averages spectral cuts inner network rotation samples
+                   uphill readback; what they return as lines: derivation
+    an answer      solve (derive) start balance stages decay; prediction (predict) one_step;
+                   symmetry classes (compare)
+    on paper       render interface errors; the command: cli questions options measuring claiming
+
 Names are imported on first use, so that ``import scaling`` costs nothing.
 """
 

@@ -8,6 +8,9 @@ there. It exists only where the fan_in grows with the width: over a fixed length
 biases) aligned and independent sums have the same exponent.
 
 What the calculus itself derives for one step, and what u is to it, is in one_step.py.
+
+Not covered, and refused: the second step and gradients at moved weights, since what is assumed of
+updates says nothing of how dW^T meets delta.
 """
 
 from __future__ import annotations

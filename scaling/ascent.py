@@ -31,11 +31,11 @@ from sympy import Expr, S
 from scaling.calculus import read_update
 from scaling.derivation import Step
 from scaling.errors import NotCovered
-from scaling.language import Node
 from scaling.ledger import Ledger, Sizes
 from scaling.problem import Exponents, Problem
 from scaling.scale import Bounds, Order, Scale
 from scaling.second import CANCEL, Second, after_first
+from scaling.tree import Node
 
 
 def with_ascents(

@@ -25,8 +25,8 @@ from scaling.context import Context
 from scaling.derivation import AVERAGE, GIVEN, PRODUCT, Step
 from scaling.entrywise import Reading
 from scaling.errors import RuleError
-from scaling.language import Call, Matrix, Node
 from scaling.sums import merged, size_of, totals
+from scaling.tree import Call, Matrix, Node
 from scaling.values import Aligned, Gaussian, Mixture, Scalar, Spectral, Value, Vector, describe
 
 

@@ -6,9 +6,25 @@ numeric twin that reads the same tree is empirical/numbers.py.
 
 Why a few numbers suffice. With n = Theta(1) samples G = D H^T / n, and every matrix that a rule
 builds from A, B, L, R acts on the spans of D and H only through n x n matrices whose entries are
-all of one order. So a spectral function is one number on the span and one off it (spectral.py),
-an entrywise function of G is the size of an entry and its parity (entrywise.py), and a sum is its
-larger term (sums.py). The sizes of h, delta and W come from the ledger.
+all of one order. So a spectral function is one number on the span and one off it, an entrywise
+function of G is the size of an entry and its parity, and a sum is its larger term. The sizes of h,
+delta and W come from the ledger, those of the second step from second.py.
+
+This file is the whole recursion. It reads the operands and hands them to a rule of inference:
+
+    G A B L R W I, symbols, numbers                                      leaves.py
+    X + Y, X - Y                                                         sums.py
+    X * Y, X / Y, X**p, sign, abs, sqrt, means of rows and columns       entrywise.py
+    the same of scalars, max                                             scalars.py
+    X @ Y, X**p of square matrices, orth, blocks, norms                  spectral.py, cuts.py
+    X @ Y of row and column means                                        means.py
+    clip, atan                                                           bounded.py
+    ema, debiased                                                        averages.py
+    eig, and what is done in eigenbases                                  rotation.py
+    inner(X, Y), over_layers(x)                                          inner.py, network.py
+    sample_square(X), ascended(X)                                        samples.py, uphill.py
+
+`read_update` goes on from what is known of dW to what a step does, dW h (update.py).
 
 >>> from scaling.ledger import Setting, ledger
 >>> from scaling.language import G, orth, sign
@@ -28,32 +44,37 @@ orth(G): entry M^(-1), gain 1
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
 from sympy import Expr, Rational, S
 
-from scaling import averages, entrywise, rotation, samples, spectral, sums, uphill
-from scaling import common as common_parts
+from scaling import (
+    averages,
+    bounded,
+    entrywise,
+    leaves,
+    means,
+    rotation,
+    samples,
+    scalars,
+    spectral,
+    sums,
+    update,
+    uphill,
+)
 from scaling.context import Context
 from scaling.cuts import inward
-from scaling.derivation import (
-    ALIGNED_UPDATE,
-    CLT,
-    ENTRYWISE,
-    GIVEN,
-    GRAM,
-    LLN,
-    NORMS,
-    PRODUCT,
-    SUM,
-    Step,
-)
+from scaling.derivation import NORMS, PRODUCT, SUM, Step
 from scaling.entrywise import Reading
 from scaling.errors import RuleError
 from scaling.inner import inner
-from scaling.language import (
+from scaling.network import over_layers
+from scaling.rule import evaluate_power
+from scaling.scale import HALF, Scale, Size
+from scaling.shapes import Dim
+from scaling.tree import (
     Add,
     Call,
     Divide,
@@ -68,16 +89,8 @@ from scaling.language import (
     Symbol,
     Transpose,
 )
-from scaling.network import over_layers
-from scaling.rule import evaluate_power
-from scaling.scale import HALF, Order, Scale, Size
-from scaling.shapes import Dim
 from scaling.values import (
     Aligned,
-    Behaviour,
-    Gaussian,
-    Mixture,
-    Parity,
     Rotated,
     Rotation,
     Scalar,
@@ -85,35 +98,45 @@ from scaling.values import (
     Value,
     Vector,
     describe,
+    signed,
     times,
+    transposed,
 )
 
 
 def read(context: Context, node: Node) -> Reading:
-    """What is known of a node, and the step that says why."""
+    """What is known of a node, and the step that says why.
+
+    Raises:
+        NotCovered: where no rule of inference applies, naming the node.
+    """
     value, step = _read(context, node)
     return value, step if step.time == context.step else replace(step, time=context.step)
+
+
+def read_update(context: Context, node: Node) -> update.Update:
+    """The sizes of dW h for an update dW = node, with learning rate 1.
+
+    Raises:
+        NotCovered: for an update that is even in the gradient (it has no descent direction).
+    """
+    return update.effect(context, node, read)
 
 
 def _read(context: Context, node: Node) -> Reading:
     match node:
         case Matrix():
-            return _matrix(context, node)
-        case Number(number):
-            size = Scale.zero(Size.SCALAR) if number == 0 else Scale.one(Size.SCALAR)
-            return Scalar(size), Step(GIVEN, str(node), size, node=node)
+            return leaves.matrix(context, node)
+        case Number():
+            return leaves.number(node)
         case Symbol():
-            return _symbol(context, node)
+            return leaves.symbol(context, node)
         case Negate(operand):
             value, step = read(context, operand)
-            if isinstance(value, Scalar | Aligned | Vector):
-                value = replace(value, positive=False)
-            elif isinstance(value, Rotated):
-                value = _signed(value, False)
-            return value, step
+            return signed(value, False), step
         case Transpose(operand):
             value, step = read(context, operand)
-            return _transposed(value), step
+            return transposed(value), step
         case Add() | Subtract():
             return _sum(context, node)
         case Multiply() | Divide():
@@ -127,160 +150,7 @@ def _read(context: Context, node: Node) -> Reading:
     raise context.not_covered(node, "an unknown kind of node", "a node of the rule language")
 
 
-NOTHING = Scale.zero(Size.SCALAR)
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one step does to a layer's output, per unit of learning rate.
-
-    ``coherent``: entry size of the part of dW h that follows the gradient; ``random``: of the part
-    in random directions (a multiple of W, ``common`` to all outputs). Only the first adds up in
-    the layers above. ``entry``: the typical entry of dW itself, ``value`` all that is known of it.
-    ``multiple``: the size of that multiple of W; zero if there is none.
-    """
-
-    coherent: Scale
-    random: Scale
-    step: Step
-    entry: Scale
-    multiple: Scale = NOTHING
-    value: Value | None = None
-    common: Scale | None = None
-
-    def times(self, rate: Scale) -> Update:
-        """What the step does at a learning rate of that size."""
-        return replace(
-            self,
-            coherent=self.coherent * rate,
-            random=self.random * rate,
-            entry=self.entry * rate,
-            multiple=self.multiple * rate,
-            value=None if self.value is None else times(self.value, rate),
-            common=None if self.common is None else self.common * rate,
-        )
-
-
-def read_update(context: Context, node: Node) -> Update:
-    """The sizes of dW h for an update dW = node, with learning rate 1.
-
-    Raises:
-        NotCovered: for an update that is even in the gradient (it has no descent direction).
-    """
-    value, step = read(context, node)
-    sizes = context.sizes
-    signal = value.aligned if isinstance(value, Mixture) else value
-    noise = value.gaussian if isinstance(value, Mixture) else value
-    coherent = entry = Scale.zero(Size.ENTRY)
-    multiple = NOTHING
-    numbers = []
-    inference = ALIGNED_UPDATE
-    common = None
-    if isinstance(signal, Aligned) and signal.left.parity is Parity.MIXED:
-        signal, common = common_parts.apart(context, node, signal, read)
-    if isinstance(signal, Aligned):
-        if signal.left.parity is not Parity.ODD and not signal.entry.is_zero:
-            raise context.not_covered(
-                node,
-                f"an update that is {signal.left.parity} in the gradient",
-                "an odd one: it must change sign with G to descend",
-            )
-        entrywise.check_tails(context, node, signal)
-        stretch = (context.fan(Dim.FAN_IN) / context.fan(Dim.FAN_OUT)) ** HALF
-        coherent = signal.gain.as_size_of(Size.SCALAR) * sizes.h * stretch
-        entry = signal.entry
-        numbers.append(f"gain {signal.gain} x |h| {sizes.h} x sqrt(fan_in/fan_out) {stretch}")
-        if context.alignment is not None:  # fan_in^1 is what the gain and the stretch amount to
-            assumed = context.fan(Dim.FAN_IN) ** (context.alignment.of_update - 1)
-            coherent = coherent * assumed
-            numbers.append(f"fan_in^(alignment - 1) {assumed}")
-        if not signal.low_rank:
-            inference = LLN
-    random = common or Scale.zero(Size.ENTRY)
-    if common is not None:
-        numbers.append(f"what is common to all outputs {common}")
-    if isinstance(noise, Gaussian):
-        random = context.plus(random, noise.entry * sizes.h * context.fan(Dim.FAN_IN) ** HALF)
-        entry = context.plus(entry, noise.entry)
-        multiple = noise.multiple
-        numbers.append(f"std {noise.entry} x |h| {sizes.h} x sqrt(fan_in)")
-        inference = CLT if signal is noise else inference
-    if not isinstance(value, Aligned | Gaussian | Mixture):
-        raise context.not_covered(node, f"{describe(value)} as an update", "a function of G")
-    total = context.plus(coherent, random)
-    line = Step(inference, "dW h per learning rate", total, " + ".join(numbers), (step,))
-    if context.alignment is not None:
-        line = line.because(context.alignment.assumption)
-    line = replace(line, time=context.step)
-    return Update(coherent, random, line, entry, multiple, value, common)
-
-
-# --- leaves -------------------------------------------------------------------------------------
-
-
-def _symbol(context: Context, node: Symbol) -> Reading:
-    if node.is_fan:
-        size = context.fan(Dim(node.name))
-    elif node.kind.is_scaled:
-        size = Scale.of_width(-context.scaled[node.name], Size.SCALAR)
-    else:
-        size = Scale.one(Size.SCALAR)
-    return Scalar(size), Step(GIVEN, str(node), size, node=node)
-
-
-def _matrix(context: Context, node: Matrix) -> Reading:
-    sizes, nothing, one = context.sizes, Scale.zero(Size.SPECTRAL), Scale.one(Size.SPECTRAL)
-    h, delta, spread = sizes.h, sizes.delta, context.spread
-    entry = delta * h
-    gain = (entry * spread).as_size_of(Size.SPECTRAL)
-    numbers = f"sqrt(fan_out fan_in) {spread} x |delta| {delta} x |h| {h}"
-    gradient = Step(GRAM, "G", gain, numbers, (sizes.h_step, sizes.delta_step), node=node)
-    match node.name:
-        case "I":
-            return Spectral(Dim.ANY, one, one), Step(GIVEN, "I", one, node=node)
-        case "W":
-            return averages.weights_now(context, node)
-        case "G":
-            return Aligned(gain, entry), gradient
-        case "A":
-            return _second_moment(context, node, Dim.FAN_IN, "h", h, sizes.h_step)
-        case "B":
-            return _second_moment(context, node, Dim.FAN_OUT, "delta", delta, sizes.delta_step)
-    side, text = (Dim.FAN_OUT, "G G^T") if node.name == "L" else (Dim.FAN_IN, "G^T G")
-    size = gain**2
-    value = Spectral(side, size, nothing)
-    premise = replace(gradient, node=None, time=context.step)
-    return value, Step(GRAM, node.name, size, f"{text}: ({gain})^2", (premise,), node=node)
-
-
-def _second_moment(
-    context: Context, node: Matrix, side: Dim, factor: str, entry: Scale, premise: Step
-) -> Reading:
-    fan = context.fan(side)
-    size = (fan * entry**2).as_size_of(Size.SPECTRAL)
-    contains_data = node.name == "A" or not context.sampled_fisher
-    value = Spectral(side, size, Scale.zero(Size.SPECTRAL), contains_data)
-    numbers = f"{side} {fan} x |{factor}|^2 {entry**2}"
-    return value, Step(GRAM, node.name, size, numbers, (premise,), node=node)
-
-
 # --- operators ----------------------------------------------------------------------------------
-
-
-def _transposed(value: Value) -> Value:
-    match value:
-        case Aligned() | Gaussian():
-            return replace(value, transposed=not value.transposed)
-        case Mixture(aligned, gaussian):
-            flip = not aligned.transposed
-            return Mixture(replace(aligned, transposed=flip), replace(gaussian, transposed=flip))
-        case Vector():
-            return replace(value, is_row=not value.is_row)
-        case Rotation():
-            return replace(value, transposed=not value.transposed)
-        case Rotated(inner):
-            return replace(value, inner=replace(inner, transposed=not inner.transposed))
-    return value
 
 
 def _sum(context: Context, node: Node) -> Reading:
@@ -321,25 +191,14 @@ def _entrywise(context: Context, node: Multiply | Divide) -> Reading:
         return rotation.product(context, node, (x, step_x), (y, step_y))
     if isinstance(y, Scalar):
         factor = entrywise.reciprocal(context, node, y, x) if invert else y
-        value = _signed(times(x, factor.main), y.positive)
+        value = signed(times(x, factor.main), y.positive)
     elif isinstance(x, Scalar):
         other = entrywise.reciprocal(context, node, y, x) if invert else y
-        value = _signed(times(other, x.size), x.positive)
+        value = signed(times(other, x.size), x.positive)
     else:
         return entrywise.product(context, node, x, y, steps, invert)
     numbers = f"{x.main} {'/' if invert else 'x'} {y.main}"
     return value, Step(PRODUCT, str(node), value.main, numbers, steps, node=node)
-
-
-def _signed(value: Value, positive: bool) -> Value:
-    """A value times a scalar: it stays positive if the scalar is."""
-    if isinstance(value, Scalar | Aligned | Vector):
-        return replace(value, positive=value.positive and positive)
-    if isinstance(value, Rotated):
-        inner = replace(value.inner, positive=value.inner.positive and positive)
-        off = replace(value.off, positive=value.off.positive and positive)
-        return replace(value, inner=inner, off=off)
-    return value
 
 
 def _power(context: Context, node: Power, base: Node, p: Expr) -> Reading:
@@ -347,13 +206,8 @@ def _power(context: Context, node: Power, base: Node, p: Expr) -> Reading:
     if not p.is_Symbol and p.has(S.ComplexInfinity, S.NaN, S.Infinity, S.NegativeInfinity):
         raise RuleError(f"the power of {node}, which is {p}", "a finite number", "fix it")
     match value:
-        case Scalar(size, positive):
-            if not (positive or p.is_Integer) or (p.is_negative and not positive):
-                raise context.not_covered(
-                    node, "a root or an inverse of a difference", "a sum of positive terms"
-                )
-            result = size**p
-            return Scalar(result), Step(PRODUCT, str(node), result, f"({size})^({p})", (step,))
+        case Scalar():
+            return scalars.power(context, node, value, p, step)
         case Spectral():
             return spectral.power(context, node, value, p, step)
         case Aligned() | Vector():
@@ -380,34 +234,8 @@ def _matmul(context: Context, node: MatMul) -> Reading:
             return spectral.push_through(context, node, y, x, steps)
         case Aligned(), Aligned() if x.transposed is not y.transposed:
             return spectral.gram_product(context, node, x, y, steps)
-        case Vector(), Vector() if not x.is_row and y.is_row and x.side is not y.side:
-            left, right = (x, y) if x.side is Dim.FAN_OUT else (y, x)
-            first = left.behaviour
-            if right.averaged is not Parity.EVEN:  # a mean over delta changes sign with G too
-                first = Behaviour(Parity.MIXED, first.vanishing)
-            outer = entrywise.coherent(
-                context,
-                x.entry * y.entry,
-                first,
-                right.behaviour,
-                x.side is not Dim.FAN_OUT,
-                x.positive and y.positive,
-                x.monomial and y.monomial,
-                x.mixes or y.mixes,
-                max(x.steps, y.steps),
-            )
-            outer = replace(outer, low_rank=True)
-            return outer, Step(PRODUCT, str(node), outer.entry, "outer product", steps, node=node)
-        case Vector(), Vector() if (
-            x.is_row
-            and not y.is_row
-            and (
-                spectral.is_square_of_one(node)
-                or x.behaviour.parity is y.behaviour.parity is Parity.EVEN
-            )
-        ):
-            size = (x.entry * y.entry * context.fan(x.side)).as_size_of(Size.SCALAR)
-            return Scalar(size), Step(LLN, str(node), size, "inner product", steps, node=node)
+        case Vector(), Vector():
+            return means.product(context, node, x, y, steps)
     for one, other in ((x, y), (y, x)):
         if isinstance(one, Spectral) and one.side is Dim.ANY:
             value = times(other, one.on_span.as_size_of(Size.SCALAR))
@@ -419,42 +247,24 @@ def _matmul(context: Context, node: MatMul) -> Reading:
     )
 
 
+# --- functions ----------------------------------------------------------------------------------
+
+
 def _call(context: Context, node: Call) -> Reading:
     if node.function in ("diag", "block") and (moved := inward(node)) != node:
         value, step = read(context, moved)
         return value, replace(step, subject=str(node), node=node)
     value, step = read(context, node.argument)
     match node.function:
-        case "ema" | "debiased" if context.before is not None:
-            first = read(context.before.context, node.argument)
-            return averages.average(context, node, first, (value, step))
-        case "ema" | "debiased":
-            if isinstance(value, Rotated):
-                rotation.average(context, node, value)
-            return averages.first_average(node, (value, step))
-        case "max":
-            return _max(context, node, value, step)
-        case "clip" | "atan":
-            return _bounded(context, node, value, step)
-        case "sign" | "abs" | "sqrt" if isinstance(value, Scalar):
-            p = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
-            if node.function == "sqrt" and not value.positive:
-                raise context.not_covered(node, "the root of a difference", "a positive scalar")
-            size = value.size if value.size.is_zero else value.size**p
-            return Scalar(size), Step(PRODUCT, str(node), size, "", (step,), node=node)
-        case "sign" | "abs" | "sqrt" if isinstance(value, Rotated):
-            power = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
-            return rotation.function(
-                context, node, value, lambda c, x: entrywise.function(c, node, x, step), power
-            )
-        case "ascended":
-            return uphill.gradient(context, node, step, read)
-        case "eig":
-            return rotation.eigenbasis(context, node, value, step)
-        case "sample_square":
-            return samples.sample_square(context, node, value, step)
         case "sign" | "abs" | "sqrt":
-            return entrywise.function(context, node, value, step)
+            return _function(context, node, value, step)
+        case "clip":
+            limit = _option(node)
+            return bounded.bounded(context, node, (value, step), limit, read(context, limit))
+        case "atan":
+            return bounded.bounded(context, node, (value, step), ONE, read(context, ONE))
+        case "max":
+            return scalars.larger(context, node, (value, step), read(context, _option(node)))
         case "row_mean" | "col_mean":
             uphill.refuse_mean(context, node, value)
             return entrywise.mean(context, node, value, step)
@@ -462,14 +272,56 @@ def _call(context: Context, node: Call) -> Reading:
             return spectral.orth(context, node, value, step)
         case "newton_schulz":
             return spectral.newton_schulz(context, node, value, step)
+        case "diag" | "block":
+            return spectral.blocks(context, node, value, step)
+        case "trace" | "norm" | "specnorm" | "rms":
+            return _norm(context, node, value, step)
         case "inner":
-            assert node.option is not None, "an inner product has two operands"
-            second = read(context, node.option)
+            second = read(context, _option(node))
             return inner(context, node, (value, step), second, partial(_is_positive, context))
         case "over_layers":
             return over_layers(context, node, (value, step), read)
-        case "diag" | "block":
-            return spectral.blocks(context, node, value, step)
+        case "ema" | "debiased":
+            return _average(context, node, value, step)
+        case "eig":
+            return rotation.eigenbasis(context, node, value, step)
+        case "sample_square":
+            return samples.sample_square(context, node, value, step)
+        case "ascended":
+            return uphill.gradient(context, node, step, read)
+    raise context.not_covered(node, f"the function {node.function}", "a rule of inference for it")
+
+
+ONE = Number(Fraction(1))
+
+
+def _option(node: Call) -> Node:
+    assert node.option is not None, f"{node.function} has two operands"
+    return node.option
+
+
+def _function(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    match value:
+        case Scalar():
+            return scalars.function(context, node, value, step)
+        case Rotated():
+            power = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
+            return rotation.function(
+                context, node, value, lambda c, x: entrywise.function(c, node, x, step), power
+            )
+    return entrywise.function(context, node, value, step)
+
+
+def _average(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    if context.before is not None:
+        first = read(context.before.context, node.argument)
+        return averages.average(context, node, first, (value, step))
+    if isinstance(value, Rotated):
+        rotation.average(context, node, value)
+    return averages.first_average(node, (value, step))
+
+
+def _norm(context: Context, node: Call, value: Value, step: Step) -> Reading:
     norm = rotation.norm if isinstance(value, Rotated) else spectral.norm
     size = norm(context, node, value)  # type: ignore[arg-type]
     line = Step(NORMS, str(node), size, "", (step,), node=node)
@@ -481,46 +333,6 @@ def _call(context: Context, node: Call) -> Reading:
 def _is_positive(context: Context, node: Node) -> bool:
     value, _ = read(context.alone(), node)
     return isinstance(value, Scalar) and value.positive
-
-
-def _max(context: Context, node: Call, x: Value, step: Step) -> Reading:
-    """The larger of two scalars sets the size, as in a sum."""
-    assert node.option is not None, "max has two operands"
-    y, other = read(context, node.option)
-    if not isinstance(x, Scalar) or not isinstance(y, Scalar):
-        raise context.not_covered(node, "max of matrices", "scalars")
-    context.decide(node, node.argument, node.option, x.size, y.size)
-    larger = Scalar(context.plus(x.size, y.size), x.positive or y.positive)
-    return larger, Step(SUM, str(node), larger.size, "the larger", (step, other), node=node)
-
-
-def _bounded(context: Context, node: Call, value: Value, step: Step) -> Reading:
-    """Entries cut off at a bound, smoothly (atan, at a number of order one) or not (clip)."""
-    limit: Node = Number(Fraction(1)) if node.option is None else node.option
-    bound, other = read(context, limit)
-    if not isinstance(bound, Scalar) or not bound.positive:
-        raise context.not_covered(node, "a bound that is no positive scalar", "a positive one")
-    steps = (step,) if node.option is None else (step, other)
-    if isinstance(value, Rotated):
-        rotation.need_nothing_outside(context, node, value)
-    if value.main.is_zero:
-        return value, Step(ENTRYWISE, str(node), value.main, "of zero", steps, node=node)
-    order = context.decide(node, node.argument, limit, value.main, bound.size)
-    if order is Order.OPEN:
-        raise context.not_covered(
-            node, "a bound that is above or below the entries depending on symbols", "their values"
-        )
-    if order is Order.LESS:
-        return value, Step(ENTRYWISE, str(node), value.main, "below the bound", steps, node=node)
-    if isinstance(value, Scalar):
-        return bound, Step(ENTRYWISE, str(node), bound.size, "at the bound", steps, node=node)
-    near = order is Order.EQUAL
-    if isinstance(value, Rotated):
-        return rotation.function(
-            context, node, value,
-            lambda c, x: entrywise.bounded(c, node, x, bound.size, near, steps), S.One,
-        )  # fmt: skip
-    return entrywise.bounded(context, node, value, bound.size, near, steps)
 
 
 def _rational(value: Fraction) -> Expr:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from scaling.errors import InvalidInput
-from scaling.options import DeviceName, DeviceOption, Style, StyleOption, ThreadsOption
+from scaling.options import DeviceName, DeviceOption, Style, StyleOption, ThreadsOption, folder
 from scaling.questions import lazily
 
 
@@ -38,7 +38,9 @@ def claims(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder for cells, report and figures; a run is taken up there."
+            "--out",
+            parser=folder,
+            help="Folder for cells, report and figures; a run is taken up there.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the data.")] = 0,
@@ -60,12 +62,12 @@ def claims(
         return
     if out is not None:
         lazily("plots").require()
-    module, measuring = lazily("claims.context"), lazily("measure")
+    module, machine = lazily("claims.context"), lazily("machine")
     with lazily("report").progress(sys.stderr.isatty()) as tick:
         context = module.Context(
             module.Tier(tier),
-            measuring.pick_device(device),
-            threads or measuring.cores(),
+            machine.pick_device(device),
+            threads or machine.cores(),
             out,
             seed,
             tick,
@@ -80,7 +82,8 @@ def claims(
 
 
 def _list(report, chosen, style: Style) -> None:  # type: ignore[no-untyped-def]
-    from scaling.render import Format, render, to_json
+    from scaling.interface import to_json
+    from scaling.render import Format, render
 
     if style is Style.json:
         typer.echo(to_json({"claims": [report.claim_json(claim) for claim in chosen]}))

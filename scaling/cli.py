@@ -81,8 +81,9 @@ app = typer.Typer(
 def list_command(style: StyleOption = Style.text) -> None:
     """List the catalogue, with the derived learning-rate exponents."""
     from derivations.catalogue import catalogue
+    from scaling.interface import derived_json, to_json
     from scaling.problem import CONVENTION
-    from scaling.render import Table, derived_json, to_json
+    from scaling.render import Table
     from scaling.solve import derive
 
     solutions = {name: derive(o.rule) for name, o in catalogue().items()}
@@ -109,7 +110,8 @@ def table(
     step: StepOption = 1,
 ) -> None:
     """Print the exponents of every optimizer of the catalogue, layer by layer."""
-    from scaling.render import catalogue_table, derived_json, to_json
+    from scaling.interface import derived_json, to_json
+    from scaling.render import catalogue_table
 
     setting = (depth, biases, activation, loss, FisherName.empirical, init, alignment)
     solutions, refused = [], dict[str, str]()
@@ -153,7 +155,8 @@ def derive(
 
     Nothing is measured, unless --alignment measured asks for it; see `scaling align`.
     """
-    from scaling.render import derived_json, derived_table, to_json
+    from scaling.interface import derived_json, to_json
+    from scaling.render import derived_table
 
     setting = (depth, biases, activation, loss, fisher, init)
     where = (data, data_root, samples, device, threads)
@@ -184,8 +187,9 @@ def predict(
 
     Exponents that are not set are the derived ones; those that are set are taken literally.
     """
+    from scaling.interface import predicted_json, to_json
     from scaling.prediction import predict as evaluate
-    from scaling.render import predicted_json, predicted_table, to_json
+    from scaling.render import predicted_table
 
     setting = (depth, biases, activation, loss, fisher, init, alignment)
     problem = problem_of(rule, settings, *setting, step=step)
@@ -223,7 +227,8 @@ def explain(
     threads: ThreadsOption = 0,
 ) -> None:
     """Print the derivation of one layer's exponents, step by step."""
-    from scaling.render import Format, render_steps, steps_json, to_json
+    from scaling.interface import steps_json, to_json
+    from scaling.render import Format, render_steps
 
     setting = (depth, biases, activation, loss, fisher, init, alignment)
     problem = problem_of(rule, settings, *setting, practice=measured, step=step)
@@ -254,7 +259,8 @@ def compare(
     'sgd; a_output=1; b_output=0; c_output=-1'. It is derived for 'adam; init=ntk' and
     'adam; init=ntk; alignment=full; alignment_output=none'.
     """
-    from scaling.render import compared_json, compared_table, to_json
+    from scaling.interface import compared_json, to_json
+    from scaling.render import compared_table
     from scaling.symmetry import compare as compare_tables
 
     result = compare_tables(*table_of(left, depth), *table_of(right, depth))

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from scaling import averages, sums
 from scaling.context import Context
 from scaling.entrywise import Reading, spread_vector
-from scaling.language import Add, Node
 from scaling.scale import HALF, Order, Scale, Size
 from scaling.shapes import Dim
+from scaling.tree import Add, Node
 from scaling.values import Aligned, Parity, Vector
 
 Read = Callable[[Context, Node], Reading]

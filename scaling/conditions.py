@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scaling.derivation import PAPER
-from scaling.language import SymbolKind
+from scaling.names import SymbolKind
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from sympy import Expr, Rational, S
 
 from scaling.alignment import Alignment
 from scaling.errors import NotCovered
-from scaling.language import Node
 from scaling.ledger import Activation, Sizes
 from scaling.scale import Bounds, Order, Scale, Size
 from scaling.shapes import Dim
+from scaling.tree import Node
 from scaling.values import Value
 
 

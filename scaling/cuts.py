@@ -21,18 +21,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from scaling.language import (
-    Add,
-    Call,
-    Divide,
-    Multiply,
-    Negate,
-    Node,
-    Number,
-    Subtract,
-    Transpose,
-)
 from scaling.shapes import Dim
+from scaling.tree import Add, Call, Divide, Multiply, Negate, Node, Number, Subtract, Transpose
 
 
 def inward(node: Call) -> Node:

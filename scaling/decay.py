@@ -24,12 +24,12 @@ from dataclasses import dataclass
 
 from sympy import Symbol
 
-from scaling.calculus import Update
 from scaling.context import Balance
 from scaling.errors import NotCovered
-from scaling.language import Node
-from scaling.language import Symbol as Name
 from scaling.scale import Bounds, Order, Scale, Size
+from scaling.tree import Node
+from scaling.tree import Symbol as Name
+from scaling.update import Update
 
 
 @dataclass(frozen=True)

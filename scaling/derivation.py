@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from scaling.language import Node
 from scaling.scale import Scale
+from scaling.tree import Node
 
 PAPER = "arXiv 2312.12226"
 

@@ -1,4 +1,4 @@
-"""Rules of inference for entries: broadcasting, products, powers, sign, abs, sqrt and means.
+"""Rules of inference for entries: broadcast, products, powers, sign, abs, sqrt, bounds and means.
 
 An entrywise function of G = D H^T is known by the size of its entries and by how it behaves in
 delta and in h. Odd in h: its rows stay aligned with h, so dW h adds up over fan_in (LLN). Even in
@@ -18,10 +18,10 @@ from sympy import Expr, S
 
 from scaling.context import Context
 from scaling.derivation import ENTRYWISE, LLN, Step
-from scaling.language import Call, Multiply, Node, Power
 from scaling.ledger import mean_step
 from scaling.scale import HALF, Scale, Size
 from scaling.shapes import Dim
+from scaling.tree import Call, Multiply, Node, Power
 from scaling.values import (
     CONSTANT,
     Aligned,

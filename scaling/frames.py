@@ -16,7 +16,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from scaling.errors import RuleError
-from scaling.language import (
+from scaling.tree import (
     Add,
     Call,
     Divide,

@@ -1,7 +1,8 @@
 """The functions of the rule language: names, what they accept, what shape they return.
 
-A new function is a row here, a numeric meaning in empirical/numbers.py, and a rule of inference
-in the calculus (until it has one, the calculus refuses it by name).
+A new function is a row here, a builder in language.py, a rule of inference that calculus.py names,
+a numeric meaning in empirical/numbers.py, and a path in empirical/wide/paths.py. Until it has a
+rule of inference, the calculus refuses it by name.
 """
 
 from __future__ import annotations

@@ -14,7 +14,10 @@ from collections.abc import Callable
 from scaling.context import Context
 from scaling.derivation import INNER, Step
 from scaling.entrywise import Reading, check_tails, need_entries
-from scaling.language import (
+from scaling.scale import Size
+from scaling.shapes import Side
+from scaling.spectral import is_square_of_one
+from scaling.tree import (
     Add,
     Call,
     Divide,
@@ -26,9 +29,6 @@ from scaling.language import (
     Transpose,
     is_average,
 )
-from scaling.scale import Size
-from scaling.shapes import Side
-from scaling.spectral import is_square_of_one
 from scaling.values import Aligned, Scalar, describe
 
 PositiveScalar = Callable[[Node], bool]

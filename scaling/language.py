@@ -3,8 +3,9 @@
     matrices   G A B L R W I, .T
     operators  @  **  +  -  *  /       ** on square matrices is a matrix power;
                                        *, /, ** on gradient-like matrices act entrywise
-    functions  sign abs sqrt (entrywise) . orth newton_schulz(X, steps) (polar factor)
-               trace norm specnorm rms inner(X, Y) (scalars) . over_layers(x) (their sum)
+    functions  sign abs sqrt atan clip(X, bound) (entrywise)
+               orth newton_schulz(X, steps) (polar factor)
+               trace norm specnorm rms inner(X, Y) (scalars) . max(x, y) . over_layers(x) (a sum)
                diag row_mean col_mean . block(X, size) . ema(X, beta) debiased(X, beta)
                eig (eigenvectors) . sample_square(X) (per-sample second moment)
                ascended(X) (the gradient at W + X)
@@ -12,8 +13,8 @@
                rho*, eps* are damping, decay* a decay of the weights, radius* the size of a
                perturbation, e, e_*, e1.. are exponents, all others are Theta(1)
 
-A rule is a tree of frozen nodes. Python operators build it; `parse` (parser.py) builds the same
-tree from text:
+A rule is a tree of frozen nodes (tree.py). Python operators build it from the names of this file;
+`parse` (parser.py) builds the same tree from text:
 
 >>> rho_B, e_B = symbol("rho_B"), symbol("e_B")
 >>> print((B + rho_B * I) ** (-e_B) @ G)
@@ -30,511 +31,45 @@ do this: transpose one side with .T, or put a square matrix of the right side be
 
 Two interpreters read the tree: the order calculus (calculus.py) and the numeric one
 (empirical/numbers.py). Neither knows the name of an optimizer.
+
+What names stand for is in names.py, what operators and functions accept in operators.py and
+functions.py. Nodes are at hand here too, for those who walk a rule.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
-from fractions import Fraction
-from functools import cached_property
-
 from scaling.errors import RuleError, unknown
 from scaling.functions import FUNCTIONS
-from scaling.shapes import SCALAR, UPDATE, Dim, Frame, Shape, broadcast
-
-MATRICES: dict[str, tuple[Shape, str]] = {
-    "G": (UPDATE, "gradient, D H^T / n"),
-    "A": (Shape(Dim.FAN_IN, Dim.FAN_IN), "input second moment, H H^T / n"),
-    "B": (Shape(Dim.FAN_OUT, Dim.FAN_OUT), "cotangent second moment, D D^T / n"),
-    "L": (Shape(Dim.FAN_OUT, Dim.FAN_OUT), "G G^T"),
-    "R": (Shape(Dim.FAN_IN, Dim.FAN_IN), "G^T G"),
-    "W": (UPDATE, "the weights"),
-    "I": (Shape(Dim.ANY, Dim.ANY), "the identity"),
-}
-FANS = ("fan_in", "fan_out")
-
-
-class SymbolKind(StrEnum):
-    """What a hyper-parameter is, read off its name."""
-
-    DAMPING = "damping"
-    DECAY = "decay"
-    RADIUS = "radius"
-    EXPONENT = "exponent"
-    CONSTANT = "constant"
-
-    @property
-    def is_scaled(self) -> bool:
-        """Whether it scales with the width, as M^(-d); see conditions.py for what fixes d."""
-        return self in (SymbolKind.DAMPING, SymbolKind.DECAY, SymbolKind.RADIUS)
-
-
-_KINDS = {
-    SymbolKind.DAMPING: re.compile(r"(rho|eps)\w*"),
-    SymbolKind.DECAY: re.compile(r"decay\w*"),
-    SymbolKind.RADIUS: re.compile(r"radius\w*"),
-    SymbolKind.EXPONENT: re.compile(r"e(_\w+|\d+)?"),
-}
-_NAME = re.compile(r"[a-z]\w*")
-
-
-# --- nodes --------------------------------------------------------------------------------------
-
-
-class Node:
-    """A node of a rule. Nodes compare by structure and never change."""
-
-    @property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        raise NotImplementedError
-
-    @property
-    def children(self) -> tuple[Node, ...]:
-        """Operands, left to right."""
-        return ()
-
-    def walk(self) -> Iterator[Node]:
-        """This node and all below it, children first."""
-        for child in self.children:
-            yield from child.walk()
-        yield self
-
-    @property
-    def T(self) -> Node:
-        """Transpose; a scalar is its own."""
-        return self if self.shape.is_scalar else Transpose(self)
-
-    def __add__(self, other: Operand) -> Node:
-        return Add(self, as_node(other))
-
-    def __radd__(self, other: Operand) -> Node:
-        return Add(as_node(other), self)
-
-    def __sub__(self, other: Operand) -> Node:
-        return Subtract(self, as_node(other))
-
-    def __rsub__(self, other: Operand) -> Node:
-        return Subtract(as_node(other), self)
-
-    def __mul__(self, other: Operand) -> Node:
-        return Multiply(self, as_node(other))
-
-    def __rmul__(self, other: Operand) -> Node:
-        return Multiply(as_node(other), self)
-
-    def __truediv__(self, other: Operand) -> Node:
-        return quotient(self, as_node(other))
-
-    def __rtruediv__(self, other: Operand) -> Node:
-        return quotient(as_node(other), self)
-
-    def __matmul__(self, other: Operand) -> Node:
-        return MatMul(self, as_node(other))
-
-    def __pow__(self, power: Operand) -> Node:
-        return Power(self, as_node(power))
-
-    def __neg__(self) -> Node:
-        return Negate(self)
-
-    def __abs__(self) -> Node:
-        return call("abs", self)
-
-    _precedence = 5
-    __array_ufunc__ = None  # a numpy number on the left leaves the operation to the node
-
-    def __str__(self) -> str:
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        return f"<rule {self}>"
-
-    def _wrap(self, child: Node, strictly: bool = False) -> str:
-        loose = child._precedence < self._precedence
-        tie = strictly and child._precedence == self._precedence
-        return f"({child})" if loose or tie else str(child)
-
-
-Operand = Node | int | float | Fraction
-
-
-def as_node(value: Operand) -> Node:
-    """A node from a node or a number; floats are read as the decimals they print as."""
-    if isinstance(value, Node):
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)):
-        raise RuleError(
-            f"{value!r} ({type(value).__name__}) in a rule",
-            "a matrix, a symbol or a number",
-            "build symbols with symbol('rho')",
-        )
-    if isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise RuleError(f"the number {value}", "a finite number", "write it out")
-        return as_node(Fraction(repr(float(value))))
-    number = Number(abs(Fraction(value)))
-    return Negate(number) if value < 0 else number
-
-
-@dataclass(frozen=True, repr=False)
-class Matrix(Node):
-    """A matrix that every layer has: one of G A B L R W I."""
-
-    name: str
-
-    def __post_init__(self) -> None:
-        if self.name not in MATRICES:
-            raise unknown("matrix", self.name, MATRICES, RuleError)
-
-    @property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        return MATRICES[self.name][0]
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True, repr=False)
-class Symbol(Node):
-    """A hyper-parameter: a damping, a decay, a radius, an exponent, or a number of order one."""
-
-    name: str
-
-    def __post_init__(self) -> None:
-        if self.name in FUNCTIONS or not _NAME.fullmatch(self.name):
-            raise RuleError(
-                f"'{self.name}' as the name of a hyper-parameter",
-                "a name in lower case that is not a function of the language",
-                "rename it, or call the function: " + self.name + "(X)",
-            )
-
-    @property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        return SCALAR
-
-    @property
-    def kind(self) -> SymbolKind:
-        """Read off the name: rho*, eps*, decay*, radius*, e, e_*, e1..; else of order one."""
-        kinds = (kind for kind, names in _KINDS.items() if names.fullmatch(self.name))
-        return next(kinds, SymbolKind.CONSTANT)
-
-    @property
-    def is_fan(self) -> bool:
-        """Whether this is fan_in or fan_out."""
-        return self.name in FANS
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True, repr=False)
-class Number(Node):
-    """An exact number, not negative."""
-
-    value: Fraction
-
-    @property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        return SCALAR
-
-    @property
-    def _precedence(self) -> int:  # type: ignore[override]
-        return 5 if self.value.denominator == 1 else 2
-
-    def __str__(self) -> str:
-        return str(self.value)
-
-
-@dataclass(frozen=True, repr=False)
-class _Binary(Node):
-    left: Node
-    right: Node
-
-    def __post_init__(self) -> None:
-        _ = self.shape  # an ill-shaped node must not exist
-
-    @property
-    def children(self) -> tuple[Node, ...]:
-        """Operands, left to right."""
-        return self.left, self.right
-
-    def _shapes(self) -> tuple[Shape, Shape]:
-        return self.left.shape, self.right.shape
-
-    def _refuse(self, needed: str, do_this: str) -> RuleError:
-        (x, y), op = self._shapes(), self._operator.strip()
-        found = f"{short(self.left)} ({x}) {op} {short(self.right)} ({y})"
-        return RuleError(found, needed, do_this)
-
-    def _broadcast(self) -> Shape:
-        shape = broadcast(*self._shapes())
-        if shape is not None:
-            return shape
-        if any(s.is_rotated for s in self._shapes()):
-            raise self._refuse("two matrices rotated into the same eigenbases", _ROTATE)
-        raise self._refuse("two values of the same shape", "check the sides; .T transposes")
-
-    _operator = "?"
-
-    def __str__(self) -> str:
-        return f"{self._wrap(self.left)}{self._operator}{self._wrap(self.right, strictly=True)}"
-
-
-class _Sum(_Binary):
-    _precedence = 1
-
-    @cached_property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        x, y = self._shapes()
-        if x.is_rotation or y.is_rotation:
-            raise self._refuse("matrices that an eigenbasis was applied to", _ROTATE)
-        if x == y:
-            return x
-        if x.is_square and y.is_square and Dim.ANY in (x.rows, y.rows):
-            return y if x.rows is Dim.ANY else x
-        if (x.is_scalar and y.is_square) or (y.is_scalar and x.is_square):
-            raise self._refuse("two matrices of the same shape", "multiply the scalar by I")
-        return self._broadcast()
-
-
-class Add(_Sum):
-    """Sum; a scalar or a vector broadcasts over a gradient-like matrix."""
-
-    _operator = " + "
-
-
-class Subtract(_Sum):
-    """Difference."""
-
-    _operator = " - "
-
-
-class _Entrywise(_Binary):
-    _precedence = 2
-
-    @cached_property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        x, y = self._shapes()
-        if y.is_scalar:
-            return x
-        inverts = isinstance(self, Divide)
-        if x.is_scalar and not ((y.is_square or y.is_rotation) and inverts):
-            return y
-        if x.is_rotation or y.is_rotation:
-            raise self._refuse("an eigenbasis in matrix products only", _ROTATE)
-        if x.is_square or y.is_square:
-            raise self._refuse(
-                "a scalar, or entries of gradient-like matrices: square matrices have no "
-                "entrywise product here",
-                "use @ for the matrix product and **(-1) for the inverse",
-            )
-        return self._broadcast()
-
-
-class Multiply(_Entrywise):
-    """Product with a scalar, or entry by entry."""
-
-    _operator = "*"
-
-
-class Divide(_Entrywise):
-    """Quotient by a scalar, or entry by entry; 0/0 is 0 (a weight without gradient rests)."""
-
-    _operator = "/"
-
-
-def quotient(left: Node, right: Node) -> Node:
-    """Left / right; a quotient of numbers is a number, so that 1/2 is what 0.5 is."""
-    if isinstance(right, Number) and right.value != 0:
-        if isinstance(left, Number):
-            return Number(left.value / right.value)
-        if isinstance(left, Negate) and isinstance(left.operand, Number):
-            return Negate(Number(left.operand.value / right.value))
-    return Divide(left, right)
-
-
-class MatMul(_Binary):
-    """Matrix product."""
-
-    _operator = " @ "
-    _precedence = 2
-
-    @cached_property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        x, y = self._shapes()
-        if x.is_scalar or y.is_scalar:
-            raise self._refuse("two matrices", "use * with a scalar")
-        if x.is_rotation or y.is_rotation:
-            return self._rotate(x, y)
-        if x.is_rotated or y.is_rotated:
-            raise self._refuse("products before matrices are rotated", _ROTATE)
-        if Dim.ANY in (x.cols, y.rows):
-            return y if x.cols is Dim.ANY else x
-        if x.cols is not y.rows:
-            raise self._refuse(
-                "as many columns on the left as rows on the right",
-                "transpose one side with .T, or put a square matrix of the right side between them",
-            )
-        return Shape(x.rows, y.cols)
-
-    def _rotate(self, x: Shape, y: Shape) -> Shape:
-        turned = y if x.is_rotation else x
-        if not (turned.is_gradient_like or turned.is_rotated):
-            raise self._refuse("an eigenbasis beside a gradient-like matrix", _ROTATE)
-        if x.cols != y.rows:
-            inner = (x.cols, y.rows)
-            own = isinstance(inner[0], Frame) and isinstance(inner[1], Frame)
-            if own or x.dims[1] is not y.dims[0]:
-                raise self._refuse("the eigenbasis that the matrix is in, on its side", _ROTATE)
-            raise self._refuse(
-                "an eigenbasis that is turned the other way",
-                "rotate with eig(X).T @ G @ eig(Y), rotate back with eig(X) @ ... @ eig(Y).T",
-            )
-        return Shape(x.rows, y.cols)
-
-
-_ROTATE = (
-    "rotate last and rotate back before anything else: "
-    "eig(L) @ f(eig(L).T @ (...) @ eig(R)) @ eig(R).T"
+from scaling.names import FANS, MATRICES, SymbolKind
+from scaling.tree import (
+    Add,
+    Call,
+    Divide,
+    MatMul,
+    Matrix,
+    Multiply,
+    Negate,
+    Node,
+    Number,
+    Operand,
+    Power,
+    Subtract,
+    Symbol,
+    Transpose,
+    as_node,
+    is_average,
+    quotient,
+    short,
 )
 
-
-@dataclass(frozen=True, repr=False)
-class Power(Node):
-    """Matrix power of a square matrix; entrywise power of anything else."""
-
-    base: Node
-    power: Node
-
-    _precedence = 4
-
-    def __post_init__(self) -> None:
-        if self.base.shape.is_rotation:
-            raise RuleError(
-                f"a power of the eigenbasis {short(self.base)}",
-                "a power of a square matrix, or of entries",
-                "write powers of the matrix itself: L**(-1/4) @ G",
-            )
-        for node in self.power.walk():
-            if isinstance(node, Divide) and isinstance(node.right, Number) and not node.right.value:
-                raise RuleError(
-                    f"the power {short(self.power)}", "a finite number", "do not divide by 0"
-                )
-            ok = isinstance(node, (Number, Add, Subtract, Multiply, Divide, Negate)) or (
-                isinstance(node, Symbol) and node.kind is SymbolKind.EXPONENT
-            )
-            if not ok:
-                raise RuleError(
-                    f"the power {short(self.power)}",
-                    "a number or a symbol named e, e_*, e1.., with + - * /",
-                    f"rename {short(node)} to e_{str(node)[:8]} if it is an exponent"
-                    if isinstance(node, Symbol) and not node.is_fan
-                    else "write the power as a number or an exponent symbol",
-                )
-
-    @property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        return self.base.shape
-
-    @property
-    def children(self) -> tuple[Node, ...]:
-        """Operands, left to right."""
-        return (self.base,)
-
-    def __str__(self) -> str:
-        return f"{self._wrap(self.base, strictly=True)}**{self._wrap(self.power, strictly=True)}"
-
-
-@dataclass(frozen=True, repr=False)
-class Negate(Node):
-    """Minus."""
-
-    operand: Node
-
-    _precedence = 3
-
-    @property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        return self.operand.shape
-
-    @property
-    def children(self) -> tuple[Node, ...]:
-        """Operands, left to right."""
-        return (self.operand,)
-
-    def __str__(self) -> str:
-        return f"-{self._wrap(self.operand, strictly=True)}"
-
-
-@dataclass(frozen=True, repr=False)
-class Transpose(Node):
-    """Transpose."""
-
-    operand: Node
-
-    @property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        return self.operand.shape.transposed
-
-    @property
-    def children(self) -> tuple[Node, ...]:
-        """Operands, left to right."""
-        return (self.operand,)
-
-    def __str__(self) -> str:
-        return f"{self._wrap(self.operand)}.T"
-
-
-@dataclass(frozen=True, repr=False)
-class Call(Node):
-    """A function of the language applied to a matrix, with scalar options."""
-
-    function: str
-    argument: Node
-    option: Node | None = None
-
-    def __post_init__(self) -> None:
-        _ = self.shape
-
-    @cached_property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        function, shape = FUNCTIONS[self.function], self.argument.shape
-        if not function.accepts(shape):
-            found = f"{self.function}({short(self.argument)}) of a {shape}"
-            raise RuleError(found, function.needs, function.about)
-        if function.basis:
-            return Shape(shape.rows, Frame(shape.dims[0], str(self.argument)))
-        return function.result(shape)
-
-    @property
-    def children(self) -> tuple[Node, ...]:
-        """Operands, left to right."""
-        return (self.argument,) if self.option is None else (self.argument, self.option)
-
-    def __str__(self) -> str:
-        return f"{self.function}({', '.join(map(str, self.children))})"
-
-
-# --- functions --------------------------------------------------------------------------------
-
-
-def is_average(node: Node) -> bool:
-    """Whether a node is a moving average over the steps of training."""
-    return isinstance(node, Call) and FUNCTIONS[node.function].average
+__all__ = [
+    "FANS", "MATRICES", "A", "Add", "B", "Call", "Divide", "G", "I", "L", "MatMul", "Matrix",
+    "Multiply", "Negate", "Node", "Number", "Operand", "Power", "R", "Subtract", "Symbol",
+    "SymbolKind", "Transpose", "W", "as_node", "ascended", "atan", "block", "call", "clip",
+    "col_mean", "debiased", "diag", "eig", "ema", "fan_in", "fan_out", "inner", "is_average",
+    "maximum", "newton_schulz", "norm", "orth", "over_layers", "quotient", "rms", "row_mean",
+    "sample_square", "short", "sign", "specnorm", "sqrt", "symbol", "trace",
+]  # fmt: skip
 
 
 def call(name: str, *arguments: Operand) -> Node:
@@ -699,12 +234,6 @@ def sample_square(x: Node) -> Node:
 def symbol(name: str) -> Symbol:
     """A hyper-parameter; its kind is read off its name (rho*, eps*: damping; e, e_*: exponent)."""
     return Symbol(name)
-
-
-def short(node: Node, limit: int = 40) -> str:
-    """The text of a node, cut to fit a message."""
-    text = str(node)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 G, A, B, L, R, W, I = (Matrix(name) for name in "GABLRWI")

@@ -1,6 +1,6 @@
 """The ledger: the sizes of h, delta and W in every layer at initialisation.
 
-Setting (DESIGN, section 1). Layer l maps h_(l-1) to u_l = M^(-a_l) w_l h_(l-1), h_l = phi(u_l),
+The setting. Layer l maps h_(l-1) to u_l = M^(-a_l) w_l h_(l-1), h_l = phi(u_l),
 f = u_L; the entries of w_l are N(0, sigma^2 M^(-2 b_l)). Width M grows; input dimension, classes,
 batch and depth do not. Three numbers per layer carry everything that follows:
 
@@ -28,8 +28,8 @@ from sympy import Expr, S
 from scaling.alignment import Alignment
 from scaling.derivation import BACKPROP, CLT, DATA, MEANS, Step
 from scaling.errors import NotCovered
-from scaling.language import Node
 from scaling.scale import HALF, Bounds, Order, Scale, Size
+from scaling.tree import Node
 
 
 class Role(StrEnum):

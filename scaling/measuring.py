@@ -42,6 +42,7 @@ from scaling.options import (
     StyleOption,
     ThreadsOption,
     WidthsOption,
+    folder,
 )
 from scaling.questions import (
     catalogue_names,
@@ -92,7 +93,8 @@ def verify(
     mode: ModeOption = ModeName.auto,
     quantity: QuantityOption = QuantityName.all,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for records, report and plot.")
+        Path | None,
+        typer.Option("--out", parser=folder, help="Folder for records, report and plot."),
     ] = None,
     style: StyleOption = Style.text,
     depth: DepthOption = 3,
@@ -134,7 +136,7 @@ def verify(
         with report.progress(sys.stderr.isatty()) as tick:
             result = verifying.verify_deep(tables, steps, experiment, tick)
     else:
-        asked = lazily("measure").Quantity(quantity)
+        asked = lazily("sizes").Quantity(quantity)
         planned = lazily("campaign").plan(tables, mode, *known, _bytes(memory_limit), asked)
         workers = lazily("cluster").workers_of(backend, scheduler)
         with workers, report.progress(sys.stderr.isatty()) as tick:
@@ -171,8 +173,7 @@ def measure(
     scheduler: SchedulerOption = None,
 ) -> None:
     """Measure steps of training at one width: sizes, seconds, peak memory."""
-    measuring, report = lazily("measure"), lazily("report")
-    once = lazily("once")
+    once, report = lazily("once"), lazily("report")
     setting = (depth, biases, activation, loss, fisher, init, alignment)
     problem = problem_of(rule, settings, *setting, practice=True)
     table, _ = literal_of(problem)
@@ -180,12 +181,12 @@ def measure(
         "width": lazily("widths").parse_width(width),
         "seed": seed,
         "data": lazily("data").load(data, data_root, samples=samples),
-        "device": measuring.pick_device(device),
+        "device": lazily("machine").pick_device(device),
         "threads": threads,
         "mode": mode,
         "steps": steps,
         "memory_limit": _bytes(memory_limit),
-        "quantity": measuring.Quantity(quantity),
+        "quantity": lazily("sizes").Quantity(quantity),
     }
     values = {**resolve(rule).values, **problem.settings.values}
     with lazily("cluster").workers_of(backend, scheduler):
@@ -281,7 +282,7 @@ def explain_measured(
     row = (solution.problem, solution.exponents, solution.bounds, declared)
     trial, steps = campaign.trial_of(row, experiment), {layer: solution.steps[layer]}
     shared = experiment.widths, experiment.seeds, experiment.margin
-    with lazily("measure").blas_threads(threads):
+    with lazily("machine").blas_threads(threads):
         lines = lazily("nodes").measured_lines(trial, steps, *shared)[layer]
     typer.echo(report.render_lines(title, lines, style))
     verdicts = [line.verdict for line in lines if line.verdict is not None]
@@ -301,7 +302,7 @@ def _experiment(
     """What `campaign.plan` and `campaign.deep_experiment` take, from what was typed."""
     across = None if widths is None else lazily("widths").parse_widths(widths)
     known = lazily("data").load(data, data_root, samples=samples)
-    return across, seeds, margin, known, lazily("measure").pick_device(device), threads
+    return across, seeds, margin, known, lazily("machine").pick_device(device), threads
 
 
 def _bytes(text: str | None) -> int | None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from scaling.context import Context
 from scaling.derivation import OVER_LAYERS, Step
 from scaling.entrywise import Reading
-from scaling.language import Call, Node
+from scaling.tree import Call, Node
 from scaling.values import Scalar
 
 

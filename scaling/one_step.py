@@ -24,11 +24,12 @@ import sympy
 from sympy import Expr
 
 from scaling.ascent import with_ascents
-from scaling.calculus import Update, read_update
+from scaling.calculus import read_update
 from scaling.ledger import Layer, ledger
 from scaling.problem import Exponents, Problem, rate
 from scaling.readback import through
 from scaling.scale import Bounds, Scale, Size
+from scaling.update import Update
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,17 @@ from typing import Annotated
 
 import typer
 
+from scaling.errors import InvalidInput
+
+
+def folder(name: str) -> Path:
+    """The folder of that name; an empty one, as of an unset variable, is refused."""
+    if not name.strip():
+        raise InvalidInput(
+            "an empty name of a folder", "its name", "write one, or '.' for the folder you are in"
+        )
+    return Path(name)
+
 
 class Style(StrEnum):
     """Output formats."""
@@ -153,7 +164,8 @@ SeedsOption = Annotated[
 StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")]
 DataOption = Annotated[str, typer.Option("--data", help="digits, mnist, fashionmnist, cifar10..")]
 RootOption = Annotated[
-    Path | None, typer.Option("--data-root", help="Folder that holds the data set.")
+    Path | None,
+    typer.Option("--data-root", parser=folder, help="Folder that holds the data set."),
 ]
 SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Training batch size n.")]
 DeviceOption = Annotated[DeviceName, typer.Option("--device", help="Where tensors live.")]

@@ -26,7 +26,9 @@ from typing import TypeVar
 
 from scaling.errors import InvalidInput, RuleError, unknown
 from scaling.functions import FUNCTIONS
-from scaling.language import (
+from scaling.language import call
+from scaling.rule import Rule
+from scaling.tree import (
     Add,
     Divide,
     MatMul,
@@ -38,10 +40,8 @@ from scaling.language import (
     Power,
     Subtract,
     Symbol,
-    call,
     quotient,
 )
-from scaling.rule import Rule
 
 T = TypeVar("T")
 LONGEST = 4000

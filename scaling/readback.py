@@ -15,9 +15,9 @@ from typing import TypeAlias
 
 from sympy import Expr, S
 
-from scaling.calculus import Update
 from scaling.ledger import Layer, Setting
 from scaling.scale import HALF, Bounds, Order, Scale, Size
+from scaling.update import Update
 
 Carry: TypeAlias = Callable[[int, Scale, Scale], tuple[Scale, Scale]]
 """(position, parts of dh_{l-1} along the gradient and not) -> what W_l makes of both."""

@@ -1,25 +1,23 @@
-"""Results as text, Markdown, LaTeX, HTML and JSON.
+"""Results as text, Markdown, LaTeX and HTML; as JSON in interface.py.
 
 A result becomes a `Table` (a heading, columns, rows of exponents, notes) or a list of derivation
-steps; each format is one function of those. JSON has its own builders, because its keys are an
-interface: exponents are strings in sympy's syntax.
+steps; each format is one function of those.
 """
 
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
 import sympy
-from sympy import Expr, S
+from sympy import Expr
 
 from scaling.derivation import Step
 from scaling.prediction import Prediction
-from scaling.problem import CONVENTION, Exponents, Problem
+from scaling.problem import CONVENTION, Problem
 from scaling.scale import Size
 from scaling.solve import Derived
 from scaling.symmetry import Comparison
@@ -321,93 +319,3 @@ def _steps_latex(title: str, steps: Sequence[Step]) -> str:
         subject, why = _escape(timed(s)), _escape(s.inference.name)
         lines.append(rf"\text{{{subject}}} &= \Theta({size}) && \text{{[{why}]}}{end}")
     return "\n".join([*lines, r"\end{align}"])
-
-
-# --- JSON ---------------------------------------------------------------------------------------
-
-
-def to_json(payload: Mapping[str, Any]) -> str:
-    """JSON text; NaN is refused, exponents must already be strings."""
-    return json.dumps(payload, indent=2, allow_nan=False)
-
-
-def derived_json(result: Derived) -> dict[str, Any]:
-    """The ``derive`` interface."""
-    return {
-        "rule": str(result.problem.rule),
-        "name": result.problem.rule.name,
-        "layers": exponents_json(result.exponents),
-        "free": list(result.free),
-        "assumptions": list(result.assumptions),
-        "convention": CONVENTION,
-    }
-
-
-def exponents_json(x: Exponents) -> dict[str, Any]:
-    """Exponents by layer, as strings."""
-    return {
-        name: {
-            "a": str(x.a[name]),
-            "b": str(x.b[name]),
-            "c": str(x.c[name]),
-            "d": {k: str(v) for k, v in x.d[name].items()},
-        }
-        for name in x.b
-    }
-
-
-def predicted_json(result: Prediction) -> dict[str, Any]:
-    """The ``predict`` interface; null where the calculus is silent."""
-    return {
-        "rule": str(result.problem.rule),
-        "name": result.problem.rule.name,
-        "layers": {
-            name: {
-                "init": str(x.init),
-                "own": str(x.own),
-                "feature": None if x.feature is None else str(x.feature),
-                **({} if x.shrink is None else {"shrink": str(x.shrink)}),
-                **({} if x.ascent is None else {"ascent": str(x.ascent)}),
-                "regime": str(x.regime),
-            }
-            for name, x in result.layers.items()
-        },
-        "assumptions": list(result.assumptions),
-        "convention": CONVENTION,
-    }
-
-
-def steps_json(title: str, step: Step) -> dict[str, Any]:
-    """A derivation as nested steps."""
-
-    def nested(s: Step) -> dict[str, Any]:
-        return {
-            "inference": s.inference.name,
-            "subject": timed(s),
-            "exponent": str(-S.Infinity if s.result.is_zero else s.result.width),
-            "of": str(s.result.of),
-            "numbers": s.numbers,
-            "assumption": s.assumption,
-            "inputs": [nested(x) for x in s.inputs],
-        }
-
-    return {"title": title, "derivation": nested(step)}
-
-
-def compared_json(left: str, right: str, result: Comparison) -> dict[str, Any]:
-    """The ``compare`` interface."""
-    return {
-        "left": {"name": left, "layers": exponents_json(result.left)},
-        "right": {"name": right, "layers": exponents_json(result.right)},
-        "equivalent": result.equivalent,
-        "differences": [
-            {
-                "layer": d.layer,
-                "exponent": d.name,
-                "left": None if d.left is None else str(d.left),
-                "right": None if d.right is None else str(d.right),
-            }
-            for d in result.differences
-        ],
-        "convention": CONVENTION,
-    }

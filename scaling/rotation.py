@@ -22,7 +22,8 @@ Signs of eigenvectors are arbitrary: an even function may divide but not be rota
 one may not be averaged over steps.
 
 References: arXiv 2409.11321 (SOAP), arXiv 1806.03884 (EKFAC). Not covered: W, and means of rotated
-matrices; entries off the corner rotated back.
+matrices; entries off the corner rotated back; eigenvectors at the second step, where averages hold
+the directions of both.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ from scaling import entrywise, sums
 from scaling.context import Context
 from scaling.derivation import ROTATION, Step
 from scaling.entrywise import Reading, check_tails
-from scaling.language import (
+from scaling.scale import Order, Scale, Size
+from scaling.shapes import Dim
+from scaling.tree import (
     Add,
     Call,
     Divide,
@@ -50,8 +53,6 @@ from scaling.language import (
     Transpose,
     is_average,
 )
-from scaling.scale import Order, Scale, Size
-from scaling.shapes import Dim
 from scaling.values import (
     CONSTANT,
     LINEAR,

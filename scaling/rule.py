@@ -16,7 +16,9 @@ from typing import TypeVar
 
 from scaling.errors import RuleError
 from scaling.frames import check_frames
-from scaling.language import (
+from scaling.names import SymbolKind
+from scaling.shapes import UPDATE
+from scaling.tree import (
     Add,
     Call,
     Divide,
@@ -27,11 +29,9 @@ from scaling.language import (
     Power,
     Subtract,
     Symbol,
-    SymbolKind,
     is_average,
     short,
 )
-from scaling.shapes import UPDATE
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from scaling.context import Context
 from scaling.derivation import SAMPLES, Step
 from scaling.entrywise import Reading
 from scaling.frames import linear_path
-from scaling.language import Call, Node
 from scaling.rotation import NOTHING, corner_context, holds_data
 from scaling.shapes import Dim
+from scaling.tree import Call, Node
 from scaling.values import Aligned, Behaviour, Parity, Rotated, Value, describe
 
 

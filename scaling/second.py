@@ -33,7 +33,6 @@ from dataclasses import dataclass, replace
 
 from sympy import Expr, S, Symbol
 
-from scaling.calculus import Update
 from scaling.context import Before, Context
 from scaling.derivation import BACKPROP, DATA, DIFFERENCE, LLN, Step
 from scaling.errors import NotCovered
@@ -41,6 +40,7 @@ from scaling.ledger import Layer, Ledger, Loss, Setting, Sizes, mean_delta
 from scaling.problem import Exponents, Problem, rate
 from scaling.readback import features, through
 from scaling.scale import HALF, Bounds, Order, Scale, Size
+from scaling.update import Update
 from scaling.values import Aligned, Gaussian, Mixture, Value
 
 CANCEL = "the terms of the second step do not cancel"

@@ -1,8 +1,8 @@
 """What a user fixes: ``key=value`` pairs, checked against the rule and the layers.
 
-Keys are ``a``, ``b``, ``c`` and ``d_<name>`` of a damping or a decay, each bare (all layers) or
-with ``_input``, ``_hidden``, ``_output`` (or a layer's full name); or a symbol of the rule: an
-exponent (``e_A=1/2``), or the constant in front of a scaled or another hyper-parameter
+Keys are ``a``, ``b``, ``c`` and ``d_<name>`` of a damping, a decay or a radius, each bare (all
+layers) or with ``_input``, ``_hidden``, ``_output`` (or a layer's full name); or a symbol of the
+rule: an exponent (``e_A=1/2``), or the constant in front of a scaled or another hyper-parameter
 (``rho_A=0.1``, ``decay=0.01``, ``beta=0.9``), which only measurements use.
 
 Exponents are exact: ``1/2``, ``oo`` and symbols such as ``beta - 1`` are accepted; a decimal is

@@ -28,7 +28,7 @@ from functools import partial
 from sympy import Expr, S, Symbol
 
 from scaling.ascent import with_ascents
-from scaling.calculus import Update, read_update
+from scaling.calculus import read_update
 from scaling.conditions import STANDARD, Condition
 from scaling.context import Context, Regime
 from scaling.decay import Shrinkage, shrinkage
@@ -52,6 +52,7 @@ from scaling.stages import (
     with_decays,
 )
 from scaling.start import initialisation
+from scaling.update import Update
 
 
 @dataclass(frozen=True)

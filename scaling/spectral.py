@@ -17,9 +17,9 @@ from sympy import Expr, Rational, S
 from scaling.context import Context
 from scaling.derivation import GRAM, NEWTON_SCHULZ, PRODUCT, PUSH_THROUGH, SPECTRAL_POWER, Step
 from scaling.entrywise import Reading, check_tails, need_entries
-from scaling.language import Call, MatMul, Node, Transpose
 from scaling.scale import HALF, Order, Scale, Size
 from scaling.shapes import Dim
+from scaling.tree import Call, MatMul, Node, Transpose
 from scaling.values import (
     Aligned,
     Behaviour,

@@ -1,4 +1,4 @@
-"""The stages of `derive` after b, in one layer: dampings, the learning rate, decays.
+"""The stages of `derive` after b, layer by layer: radii, dampings, the learning rate, decays.
 
     d   of radii: the largest for which the perturbation is a stable step (ascent.py)
     d   of dampings: from the balances that reading the rule records
@@ -18,7 +18,7 @@ from sympy import Expr, S, Symbol
 
 from scaling import balance
 from scaling.alignment import Alignment, as_assumption
-from scaling.calculus import Update, read_update
+from scaling.calculus import read_update
 from scaling.conditions import (
     BALANCED_DECAY,
     BOUNDED_DAMPING,
@@ -32,12 +32,14 @@ from scaling.context import Balance, Context
 from scaling.decay import balanced, decays_alone
 from scaling.derivation import ALIGNMENT, CONDITION, READBACK, Step
 from scaling.errors import Conflict, NotCovered
-from scaling.language import Call, SymbolKind
 from scaling.ledger import Layer, Ledger
+from scaling.names import SymbolKind
 from scaling.problem import Problem, rate
 from scaling.readback import Carry, reach
 from scaling.rule import Rule
 from scaling.scale import Bounds, Scale, Size
+from scaling.tree import Call
+from scaling.update import Update
 
 
 def unsolved(problem: Problem, layer: Layer) -> dict[str, Expr]:

@@ -17,7 +17,10 @@ from sympy import Expr
 from scaling.context import Context, Regime
 from scaling.derivation import DAMPING, SUM, Step
 from scaling.entrywise import Reading, broadcast
-from scaling.language import (
+from scaling.names import SymbolKind
+from scaling.scale import Order, Scale, Size
+from scaling.shapes import Dim
+from scaling.tree import (
     Add,
     Call,
     Divide,
@@ -29,10 +32,7 @@ from scaling.language import (
     Number,
     Subtract,
     Symbol,
-    SymbolKind,
 )
-from scaling.scale import Order, Scale, Size
-from scaling.shapes import Dim
 from scaling.values import (
     Aligned,
     Behaviour,

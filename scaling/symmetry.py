@@ -28,7 +28,6 @@ from sympy import Expr, S
 
 from scaling.context import Regime
 from scaling.errors import NotCovered
-from scaling.language import Call
 from scaling.ledger import Setting
 from scaling.problem import Exponents, Problem
 from scaling.rule import Rule
@@ -36,6 +35,7 @@ from scaling.scale import ExponentLike, exponent
 from scaling.settings import Settings
 from scaling.solve import Derived, derive
 from scaling.sums import is_damping
+from scaling.tree import Call
 
 
 def shift(

@@ -17,8 +17,8 @@ from scaling.averages import simplification, with_parts
 from scaling.context import Context
 from scaling.derivation import ASCENT, Step
 from scaling.entrywise import Reading
-from scaling.language import Call, Matrix, Node
 from scaling.sums import totals
+from scaling.tree import Call, Matrix, Node
 from scaling.values import Aligned, Parity, Value
 
 G = Matrix("G")

@@ -288,3 +288,31 @@ def describe(value: Value) -> str:
             return f"eigenvectors on the {side} side"
         case Rotated(inner):
             return f"a rotated matrix, {inner.left.parity} in G"
+
+
+def transposed(value: Value) -> Value:
+    """What is known of X.T."""
+    match value:
+        case Aligned() | Gaussian():
+            return replace(value, transposed=not value.transposed)
+        case Mixture(aligned, gaussian):
+            flip = not aligned.transposed
+            return Mixture(replace(aligned, transposed=flip), replace(gaussian, transposed=flip))
+        case Vector():
+            return replace(value, is_row=not value.is_row)
+        case Rotation():
+            return replace(value, transposed=not value.transposed)
+        case Rotated(inner):
+            return replace(value, inner=replace(inner, transposed=not inner.transposed))
+    return value
+
+
+def signed(value: Value, positive: bool) -> Value:
+    """What is known of X times a scalar beside its size: positive only if the scalar is."""
+    if isinstance(value, Scalar | Aligned | Vector):
+        return replace(value, positive=value.positive and positive)
+    if isinstance(value, Rotated):
+        inner = replace(value.inner, positive=value.inner.positive and positive)
+        off = replace(value.off, positive=value.off.positive and positive)
+        return replace(value, inner=inner, off=off)
+    return value

@@ -22,9 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sympy import S
 
+from empirical.calibration import calibrate
 from empirical.data import Data, load
+from empirical.dense import measure
 from empirical.fit import estimate
-from empirical.measure import Trial, blas_threads, calibrate, measure
+from empirical.machine import blas_threads
+from empirical.trial import Trial
 from empirical.verdict import Verdict, judge
 from empirical.wide import Streaming, measure_wide
 from empirical.wide.paths import Path, path_of

@@ -19,10 +19,10 @@ from empirical.alignments import (
     schedule,
     trajectory,
 )
+from empirical.calibration import calibrate
 from empirical.campaign import Row, trial_of
 from empirical.data import load
 from empirical.fit import Estimate, estimate
-from empirical.measure import calibrate
 from empirical.verdict import Verdict, judge
 from scaling.alignment import NAMES, Alignment
 from scaling.errors import InvalidInput

@@ -11,7 +11,8 @@ from torch import Tensor
 from derivations.catalogue import find
 from empirical.campaign import Experiment
 from empirical.data import load
-from empirical.measure import Training, Trial, dense_network
+from empirical.training import Training, dense_network
+from empirical.trial import Trial
 from empirical.verdict import Verdict
 from empirical.verify import verify
 from scaling.alignment import Alignment
@@ -138,7 +139,7 @@ def test_only_the_layers_that_keep_it_are_measured() -> None:
 # --- classes ------------------------------------------------------------------------------------
 
 STABLE = {"input": S.Zero, "hidden": HALF, "output": HALF}
-"""a + b of the class that starts with outputs of order one (FACTS, arXiv 2407.05872)."""
+"""a + b of the class that starts with outputs of order one (arXiv 2407.05872)."""
 
 
 @pytest.mark.parametrize("how", ["full", "none", "derived"])

@@ -9,9 +9,11 @@ import torch
 from sympy import Expr, Rational, S
 from torch import nn
 
+from empirical.calibration import calibrate
 from empirical.campaign import Experiment, Mode
 from empirical.data import load
-from empirical.measure import blas_threads, calibrate, measure
+from empirical.dense import measure
+from empirical.machine import blas_threads
 from empirical.nodes import measured_lines
 from empirical.optimizers import RuleOptimizer
 from empirical.verdict import Verdict

@@ -13,11 +13,15 @@ from golden import LAYERS
 from sympy import S
 
 from derivations.catalogue import catalogue, find
+from empirical.calibration import calibrate
 from empirical.campaign import Experiment
 from empirical.data import load
+from empirical.dense import measure
 from empirical.layer import LayerTensors
-from empirical.measure import Trial, blas_threads, calibrate, damped_sums, measure
+from empirical.machine import blas_threads
 from empirical.numbers import evaluate
+from empirical.training import damped_sums
+from empirical.trial import Trial
 from empirical.verdict import Verdict
 from empirical.verify import verify
 from scaling.conditions import BOUNDED_DAMPING, STANDARD

@@ -28,32 +28,26 @@ from torch import Tensor
 
 from derivations.catalogue import catalogue
 from empirical.ascent import ascend
+from empirical.calibration import calibrate
 from empirical.capture import Capture
 from empirical.capture import Loss as SampledLoss
 from empirical.data import given
 from empirical.layer import LayerTensors
-from empirical.measure import (
-    Constants,
-    Trial,
-    blas_threads,
-    calibrate,
-    dense_network,
-    loss_of,
-    parameter_of,
-)
+from empirical.machine import blas_threads
 from empirical.networks import MLP
 from empirical.numbers import State, evaluate_network
 from empirical.parametrize import LayerScales
 from empirical.rotated import Corner
 from empirical.rotated import Rotation as Eigenvectors
 from empirical.spectral import Blocks, Square
+from empirical.training import dense_network, loss_of
+from empirical.trial import Constants, Trial, parameter_of
 from empirical.values import Entries, Rectangular, Value
 from scaling.ascent import with_ascents
 from scaling.calculus import read
 from scaling.context import Context
 from scaling.errors import NotCovered
 from scaling.functions import FUNCTIONS
-from scaling.language import Add, Call, Node, Subtract
 from scaling.ledger import Activation, Loss, Setting, ledger, mlp
 from scaling.parser import parse
 from scaling.problem import Exponents, Problem
@@ -61,6 +55,7 @@ from scaling.scale import HALF, Scale, Size
 from scaling.settings import Settings, read_settings
 from scaling.shapes import Dim
 from scaling.solve import derive
+from scaling.tree import Add, Call, Node, Subtract
 from scaling.values import (
     Aligned,
     Gaussian,

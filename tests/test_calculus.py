@@ -5,6 +5,7 @@ The last section holds rules whose derived exponent is known to be wrong, with t
 """
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,16 +13,18 @@ from sympy import Expr, Rational, S, Symbol
 
 from derivations.catalogue import catalogue
 from scaling import derivation
-from scaling.calculus import Update, read, read_update
+from scaling.calculus import read, read_update
 from scaling.context import Context
 from scaling.derivation import Inference
 from scaling.errors import NotCovered, RuleError
-from scaling.language import Matrix, Node
+from scaling.functions import FUNCTIONS
 from scaling.ledger import Activation, Loss, Setting, ledger, mlp
 from scaling.parser import parse
 from scaling.scale import Bounds
 from scaling.settings import read_settings
 from scaling.solve import Derived, derive
+from scaling.tree import Matrix, Node
+from scaling.update import Update
 from scaling.values import Aligned, Gaussian, Mixture, Parity, Scalar, Spectral, Vector
 
 RELU, TANH, HALF, oo = Activation.RELU, Activation.TANH, S.Half, S.Infinity
@@ -457,3 +460,11 @@ def test_only_sampled_cotangents_are_said_to_be_sampled() -> None:
     turned = "((G @ diag(A)).T @ (G @ diag(A)) + rho*I)"
     found = solve(f"G @ {turned}**-1", "d_rho=9").assumptions
     assert not [a for a in found if a.startswith(SAMPLED)]
+
+
+def test_a_function_without_a_rule_of_inference_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(FUNCTIONS, "flip", replace(FUNCTIONS["orth"], name="flip"))
+    with pytest.raises(NotCovered, match="the function flip"):
+        update("flip(G)")

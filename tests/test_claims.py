@@ -17,7 +17,7 @@ from empirical.claims.claim import Claim, Curve, Evidence, Figure, Finding, Resu
 from empirical.claims.context import Context, Tier
 from empirical.claims.families import FAMILIES, RATES, Row, families
 from empirical.claims.rate_transfer import one_step
-from empirical.measure import blas_threads
+from empirical.machine import blas_threads
 from empirical.store import VERSION
 from empirical.sweep import Axis, Parametrization, Sweep, train
 from empirical.verdict import Verdict

@@ -13,7 +13,7 @@ import pytest
 
 from empirical.claims import registry
 from empirical.claims.claim import Claim, Curve, Evidence, Figure, Finding
-from empirical.measure import blas_threads
+from empirical.machine import blas_threads
 from empirical.verdict import Verdict
 from scaling.cli import main
 

@@ -13,8 +13,9 @@ import pytest
 from distributed import Client, LocalCluster
 from wide_trials import trial
 
+from empirical.calibration import calibrate
 from empirical.cluster import workers_of
-from empirical.measure import Measurement, calibrate
+from empirical.sizes import Measurement
 from empirical.wide import Streaming, measure_wide, tiles
 from empirical.wide.noise import ROWS
 from empirical.wide.passes import mapped

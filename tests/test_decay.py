@@ -15,11 +15,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from derivations.catalogue import catalogue, find
+from empirical.calibration import calibrate
 from empirical.campaign import Experiment
 from empirical.data import load
-from empirical.measure import Trial, blas_threads, calibrate, measure
+from empirical.dense import measure
+from empirical.machine import blas_threads
 from empirical.optimizers import RuleOptimizer
 from empirical.parametrize import for_model
+from empirical.trial import Trial
 from empirical.verdict import Verdict
 from empirical.verify import Verification, verify
 from scaling.conditions import BALANCED_DECAY, STANDARD

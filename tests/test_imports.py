@@ -5,6 +5,7 @@ The command line is the composition root: it may reach the other two, inside fun
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,6 +82,17 @@ def test_this_test_sees_an_import_that_runs_the_wrong_way(tmp_path: Path) -> Non
 def modules(package: str) -> list[str]:
     names = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in FILES]
     return [n.removesuffix(".__init__") for n in names if n.split(".")[0] == package]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_module_has_its_place_on_the_map_of_its_package(package: str) -> None:
+    words = set(re.findall(r"\w+", ast.get_docstring(ast.parse(about(package))) or ""))
+    own = {name.split(".")[1] for name in modules(package) if "." in name}
+    assert own <= words, f"place {sorted(own - words)} on the map in {package}/__init__.py"
+
+
+def about(package: str) -> str:
+    return (ROOT / package / "__init__.py").read_text()
 
 
 def loaded_after(code: str) -> set[str]:

@@ -15,20 +15,12 @@ from scaling.errors import InvalidInput, RuleError
 from scaling.frames import check_frames
 from scaling.functions import FUNCTIONS
 from scaling.language import (
-    FANS,
-    MATRICES,
     A,
     B,
     G,
     I,
     L,
-    Negate,
-    Node,
-    Number,
     R,
-    Symbol,
-    SymbolKind,
-    Transpose,
     W,
     block,
     call,
@@ -49,9 +41,11 @@ from scaling.language import (
     symbol,
     trace,
 )
+from scaling.names import FANS, MATRICES, SymbolKind
 from scaling.parser import parse, parse_scalar
 from scaling.rule import Rule
 from scaling.settings import exact
+from scaling.tree import Negate, Node, Number, Symbol, Transpose
 
 rho, rho_A, rho_B, eps = (symbol(name) for name in ("rho", "rho_A", "rho_B", "eps"))
 e, e_A, e_B, beta = (symbol(name) for name in ("e", "e_A", "e_B", "beta"))

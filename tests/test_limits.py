@@ -9,9 +9,10 @@ from scipy import stats
 from scipy.special import erf
 
 from derivations.catalogue import find
+from empirical.calibration import calibrate
 from empirical.data import load
 from empirical.limits import KERNELS, by_quadrature, limits
-from empirical.measure import Constants, Trial, calibrate
+from empirical.trial import Constants, Trial
 from empirical.wide import Streaming, measure_wide
 from empirical.wide.columns import gram
 from empirical.wide.network import network

@@ -13,27 +13,19 @@ from dense_layers import Array, power
 from scipy.special import softmax
 
 from derivations.catalogue import catalogue
-from empirical import measure as measuring
+from empirical import dense
 from empirical.basis import EIGENVALUE_ZERO, triangular_root
+from empirical.calibration import calibrate
 from empirical.data import Data, given, load
-from empirical.measure import (
-    READOUTS,
-    Constants,
-    Measurement,
-    Trial,
-    blas_threads,
-    calibrate,
-    check_memory,
-    damped_sums,
-    dampings_in,
-    measure,
-    measure_mean,
-    pick_device,
-)
+from empirical.dense import READOUTS, measure
+from empirical.machine import blas_threads, check_memory, pick_device
 from empirical.networks import MLP
 from empirical.once import measure_once
 from empirical.optimizers import RuleOptimizer
 from empirical.parametrize import draw_
+from empirical.sizes import MOST_NETWORKS, Measurement, measure_mean
+from empirical.training import damped_sums, dampings_in
+from empirical.trial import Constants, Trial
 from scaling.errors import InvalidInput, NotCovered
 from scaling.ledger import Activation, Loss, Setting, mlp
 from scaling.parser import parse
@@ -339,7 +331,7 @@ def test_a_width_beyond_the_memory_is_refused_before_anything_is_allocated(
 ) -> None:
     pages = {"SC_AVPHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", pages.__getitem__)
-    monkeypatch.setattr(measuring, "dense_network", lambda *_: pytest.fail("allocated"))
+    monkeypatch.setattr(dense, "dense_network", lambda *_: pytest.fail("allocated"))
     check_memory(300, depth=3)
     with pytest.raises(
         InvalidInput, match=r"width 4,096(.|\n)*0\.0 GiB that are free(.|\n)*smaller"
@@ -393,7 +385,7 @@ def test_a_mean_over_networks_is_the_geometric_mean_of_its_runs() -> None:
     trial = trial_of("kfac")
     constants = calibrate(trial, 8)
     found = measure_mean(measure, trial, constants, 8, 2, networks=3)
-    runs = [measure(trial, constants, 8, 2 * measuring.MOST_NETWORKS + i) for i in range(3)]
+    runs = [measure(trial, constants, 8, 2 * MOST_NETWORKS + i) for i in range(3)]
     for name, x in found.sizes.items():
         for quantity, size in x.known().items():
             logs = [math.log(getattr(run.sizes[name], quantity)) for run in runs]
@@ -403,7 +395,7 @@ def test_a_mean_over_networks_is_the_geometric_mean_of_its_runs() -> None:
 
 def test_the_mean_over_networks_does_not_move_the_mean_of_the_logs() -> None:
     trial = trial_of("G * norm(col_mean(G))", data=load("digits"))
-    constants, networks = calibrate(trial, 16), measuring.MOST_NETWORKS
+    constants, networks = calibrate(trial, 16), MOST_NETWORKS
     many = [measure_mean(measure, trial, constants, 16, s, networks) for s in range(12)]
     single = [measure(trial, constants, 16, s) for s in range(12 * networks)]
     of_many, of_single = (

@@ -20,12 +20,12 @@ from empirical.state import State
 from empirical.wide.paths import Path, path_of
 from scaling.calculus import read
 from scaling.errors import InvalidInput, NotCovered, RuleError
-from scaling.language import Call
 from scaling.ledger import Setting, ledger, mlp
 from scaling.parser import parse
 from scaling.problem import Problem
 from scaling.settings import read_settings
 from scaling.solve import derive
+from scaling.tree import Call
 
 LAYERS = ("input", "hidden", "output")
 

@@ -11,7 +11,7 @@ from sympy import Rational
 
 from empirical.campaign import Experiment, Row, trial_of
 from empirical.data import load
-from empirical.measure import blas_threads
+from empirical.machine import blas_threads
 from empirical.nodes import OWN, READBACK, Line, measured_lines
 from empirical.report import lines_table, render_lines
 from empirical.verdict import Verdict, judge

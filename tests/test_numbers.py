@@ -23,8 +23,8 @@ from empirical.numbers import Update, evaluate
 from empirical.spectral import Blocks, Square
 from empirical.values import Value
 from scaling.errors import InvalidInput
-from scaling.language import Node
 from scaling.parser import parse
+from scaling.tree import Node
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -13,6 +13,7 @@ from sympy import Max, S, Symbol, sympify
 
 from derivations.catalogue import catalogue
 from scaling.derivation import Step
+from scaling.interface import compared_json, derived_json, predicted_json, steps_json, to_json
 from scaling.ledger import Activation, Setting, mlp
 from scaling.parser import parse
 from scaling.prediction import Prediction, predict
@@ -21,16 +22,11 @@ from scaling.render import (
     SIZE_OF,
     Format,
     Table,
-    compared_json,
     compared_table,
-    derived_json,
     derived_table,
-    predicted_json,
     predicted_table,
     render,
     render_steps,
-    steps_json,
-    to_json,
 )
 from scaling.settings import read_settings
 from scaling.solve import Derived, derive

@@ -8,12 +8,13 @@ import torch
 from dense_layers import LAYERS, Array, Dense, assert_close, layer, polar, tensors
 
 from derivations.catalogue import find
+from empirical.calibration import calibrate
 from empirical.layer import LayerTensors
 from empirical.limits import limits
-from empirical.measure import Trial, calibrate
 from empirical.numbers import evaluate
 from empirical.rotated import Corner
 from empirical.state import State
+from empirical.trial import Trial
 from empirical.wide.paths import Path, path_of
 from scaling.errors import InvalidInput, NotCovered, RuleError
 from scaling.ledger import mlp

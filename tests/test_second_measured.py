@@ -14,11 +14,14 @@ import torch
 from sympy import S
 from wide_trials import least_p_value, trial
 
+from empirical.calibration import calibrate
 from empirical.campaign import Experiment, Mode, Row, trial_of
 from empirical.data import load
-from empirical.measure import Trial, blas_threads, calibrate, measure
+from empirical.dense import measure
+from empirical.machine import blas_threads
 from empirical.nodes import measured_lines
 from empirical.numbers import LayerTensors, evaluate
+from empirical.trial import Trial
 from empirical.verdict import Verdict
 from empirical.verify import verify
 from empirical.wide import Streaming, measure_wide

@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from empirical import campaign, report
 from empirical.campaign import Experiment, Row
 from empirical.data import Data, given, load
-from empirical.measure import blas_threads
+from empirical.machine import blas_threads
 from empirical.store import VERSION
 from empirical.verdict import Verdict
 from empirical.verify import EXIT_CODE, QUANTITIES, Check, Verification, verify

@@ -7,7 +7,7 @@ import pytest
 
 from empirical.campaign import CROSS_WIDTHS, DENSE_WIDTHS, WIDE_WIDTHS, Experiment, Mode, Row, plan
 from empirical.data import Data, load
-from empirical.measure import blas_threads
+from empirical.machine import blas_threads
 from empirical.verdict import Verdict
 from empirical.verify import Verification, verify
 from empirical.wide import Streaming

@@ -10,18 +10,14 @@ import torch
 from sympy import Rational
 from wide_trials import least_p_value, ruled, trial
 
+from empirical.calibration import calibrate
 from empirical.data import Data, given, load
-from empirical.measure import (
-    Constants,
-    Measurement,
-    Trial,
-    calibrate,
-    dense_network,
-    loss_of,
-    measure,
-)
+from empirical.dense import measure
 from empirical.numbers import LayerTensors, State, evaluate
 from empirical.optimizers import RuleOptimizer
+from empirical.sizes import Measurement
+from empirical.training import dense_network, loss_of
+from empirical.trial import Constants, Trial
 from empirical.wide import Streaming, measure_wide
 from empirical.wide.activations import ACTIVATIONS
 from empirical.wide.noise import ROWS

@@ -9,9 +9,12 @@ from test_wide_rows import axis, normal
 from wide_trials import least_p_value, ruled, trial
 
 from derivations.catalogue import find
+from empirical.calibration import calibrate
+from empirical.dense import measure
 from empirical.limits import limits
-from empirical.measure import Quantity, Trial, calibrate, measure
 from empirical.numbers import LayerTensors, State, evaluate_network
+from empirical.sizes import Quantity
+from empirical.trial import Trial
 from empirical.wide import Streaming, measure_wide, update
 from empirical.wide import measure as wide
 from empirical.wide.implicit import ImplicitGaussian, Span

@@ -17,9 +17,9 @@ from empirical.wide.streaming import Streaming
 from empirical.wide.update import Coordinates, Source
 from empirical.wide.weight import Weight
 from scaling.errors import InvalidInput
-from scaling.language import Node
 from scaling.parser import parse
 from scaling.rule import Rule
+from scaling.tree import Node
 
 VALUES = {"rho": 0.3, "eps": 0.01, "beta": 0.6, "beta2": 0.9, "e": 0.5}
 RULES = [

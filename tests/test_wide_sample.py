@@ -14,10 +14,13 @@ from test_wide_rows import RULES, VALUES, axis, normal
 from typer.testing import CliRunner
 from wide_trials import least_p_value, ruled, trial
 
+from empirical.calibration import calibrate
 from empirical.campaign import Experiment, Mode, plan
 from empirical.data import load
-from empirical.measure import Constants, Measurement, Quantity, Trial, calibrate, measure
+from empirical.dense import measure
 from empirical.numbers import LayerTensors, State, evaluate
+from empirical.sizes import Measurement, Quantity
+from empirical.trial import Constants, Trial
 from empirical.verify import verify
 from empirical.wide import Streaming, measure_wide, paths, sample
 from empirical.wide.implicit import ImplicitGaussian, Span

@@ -8,8 +8,10 @@ from test_wide_rows import axis, normal
 from wide_trials import least_p_value, trial
 
 from derivations.catalogue import catalogue, find
-from empirical.measure import calibrate, measure, size_of
+from empirical.calibration import calibrate
+from empirical.dense import measure
 from empirical.numbers import LayerTensors, State, evaluate
+from empirical.training import size_of
 from empirical.values import Value
 from empirical.wide import Streaming, measure_wide, strips
 from empirical.wide.implicit import ImplicitGaussian, Span
@@ -20,8 +22,8 @@ from empirical.wide.strips import strips_of
 from empirical.wide.update import Coordinates, Learner, Source
 from empirical.wide.weight import Weight
 from scaling.errors import InvalidInput
-from scaling.language import Node
 from scaling.parser import parse
+from scaling.tree import Node
 
 ALPHA = 1e-3
 VALUES = {

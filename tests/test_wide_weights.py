@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from wide_trials import least_p_value, ruled
 
-from empirical.measure import calibrate
+from empirical.calibration import calibrate
 from empirical.wide import measure_wide
 from empirical.wide.columns import Axis
 from empirical.wide.implicit import ImplicitGaussian

@@ -9,7 +9,7 @@ from sympy import Expr
 
 from derivations.catalogue import find
 from empirical.data import Data, load
-from empirical.measure import Trial
+from empirical.trial import Trial
 from scaling.ledger import Activation, Loss, Setting, mlp
 from scaling.parser import parse
 from scaling.settings import read_settings

@@ -32,7 +32,7 @@ from empirical.claims.families import half_square
 from empirical.coordinates import MARGIN, check_model, standard
 from empirical.data import images
 from empirical.fit import estimate
-from empirical.measure import blas_threads
+from empirical.machine import blas_threads
 from empirical.verdict import Verdict, overall
 
 IMAGES = 2

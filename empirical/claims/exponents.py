@@ -21,17 +21,20 @@ import sympy
 from numpy.typing import NDArray
 from sympy import Expr, Rational, S
 
+from empirical.calibration import calibrate
 from empirical.campaign import Experiment, Row, run, trial_of
 from empirical.claims.claim import Curve, Figure, Finding
 from empirical.claims.context import Context
 from empirical.fit import Estimate, estimate
-from empirical.measure import Measurement, blas_threads, calibrate, damped_sums
+from empirical.machine import blas_threads
+from empirical.sizes import Measurement
+from empirical.training import damped_sums
 from empirical.verdict import Verdict, judge
-from scaling.language import Node
 from scaling.prediction import Prediction, predict
 from scaling.questions import literal_of, problem_of, resolve, solution_of
 from scaling.settings import exact
 from scaling.solve import Derived, derive
+from scaling.tree import Node
 
 LAYERS = ("input", "hidden", "output")
 QUARTER = Rational(1, 4)

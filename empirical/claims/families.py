@@ -29,7 +29,7 @@ from derivations.catalogue import find
 from empirical import text
 from empirical.claims.context import Context, Tier
 from empirical.data import images
-from empirical.measure import blas_threads
+from empirical.machine import blas_threads
 from empirical.networks import CBOW, CNN, MLP, ResNet
 from empirical.sweep import Axis, Family, Parametrization, Sweep, losses_of, train
 from empirical.transfer import Losses

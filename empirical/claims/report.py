@@ -16,7 +16,8 @@ from empirical.claims.claim import Claim, Evidence, Result
 from empirical.claims.registry import groups
 from empirical.store import prepare_folder, write_atomically
 from empirical.verdict import Verdict, overall
-from scaling.render import Format, Table, to_json
+from scaling.interface import to_json
+from scaling.render import Format, Table
 from scaling.render import render as render_table
 
 
