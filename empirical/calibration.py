@@ -80,7 +80,7 @@ def _with_dampings(
             sums = training.step()
         factors: dict[tuple[str, str], float] = {}
         for (name, total), (other, damping) in sums.items():
-            for symbol in dampings_in(damped[total][1]):
+            for symbol in dampings_in(damped[total][1]) if total in damped else ():
                 if (name, symbol) in unset and other > 0 and damping > 0:
                     factor = DAMPING_AT_BASE * other / damping
                     factors[name, symbol] = min(factor, factors.get((name, symbol), math.inf))

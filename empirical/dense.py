@@ -40,8 +40,8 @@ def measure(
 ) -> Measurement:
     """Take steps at one width and seed, and measure them.
 
-    ``sums`` of the result holds, for every sum with a damping, the sizes of its two terms in the
-    last step. Raises `InvalidInput` for fewer than one step.
+    ``sums`` of the result holds, for every watched sum, the sizes of its two terms in the last
+    step. Raises `InvalidInput` for fewer than one step.
     """
     if steps < 1:
         raise InvalidInput(f"steps={steps}", "at least 1", "pass steps=1")

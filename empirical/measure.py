@@ -45,6 +45,7 @@ from empirical.training import (
     sampled_loss,
     size_of,
     sizes_recorder,
+    watched_sums,
 )
 from empirical.trial import Constants, Trial, number_of, numbers_of
 
@@ -53,5 +54,5 @@ __all__ = [
     "Trial", "blas_threads", "calibrate", "check_finite", "check_memory", "cores",
     "damped_sums", "dampings_in", "dense_network", "loss_of", "mean_size", "measure",
     "measure_mean", "number_of", "numbers_of", "peak_memory", "pick_device", "sampled_loss",
-    "size_of", "sizes_recorder",
+    "size_of", "sizes_recorder", "watched_sums",
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """A rule at work on a dense network: real `torch.nn` weights, whole-batch steps, terms of sums.
 
 Weights are drawn from the trial's scales by seed and width; the data are the same at every width.
-Each step returns, for every sum of some term and a damping in the rule, the sizes of both: that is
-what dampings are calibrated by, and what a regime of the calculus is held against.
+Each step returns, for every sum of some term and a damping in the rule, and for sums of numbers,
+the sizes of both: that is what dampings are calibrated by, and what regimes are held against.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scaling.ledger import Loss
 from scaling.names import SymbolKind
 from scaling.rule import Rule
 from scaling.sums import is_damping
-from scaling.tree import Add, Node, Subtract, Symbol
+from scaling.tree import Add, Call, Node, Subtract, Symbol
 
 
 def dense_network(trial: Trial, scales: Mapping[str, LayerScales], width: int, seed: int) -> MLP:
@@ -63,9 +63,9 @@ class Training:
             values[symbol] = {n: scales[layer.name].scaled[symbol] for n, layer in names.items()}
         for symbol, number in numbers_of(trial).items():
             values[symbol] = dict.fromkeys(names, number)
-        self._damped = damped_sums(rule)
+        self._sums = watched_sums(rule)
         self._sizes: dict[str, dict[Node, float]] = {n: {} for n in names}
-        watched = frozenset(node for terms in self._damped.values() for node in terms)
+        watched = frozenset(node for terms in self._sums.values() for node in terms)
         recorders = {n: sizes_recorder(self._sizes[n], watched) for n in names}
 
         def record(name: str, node: Node, value: Value) -> None:
@@ -95,18 +95,35 @@ class Training:
         return float(loss.detach())
 
     def step(self) -> Sums:
-        """One step, and the sizes of both terms of damped sums in it."""
+        """One step, and the sizes of both terms of watched sums in it."""
         if self._trial.problem.rule.ascents:
             self.optimizer.step(self._loss)
         else:
             self._loss()
             self.optimizer.step()
         return {
-            (layer.name, total): (self._sizes[n][other], self._sizes[n][damping])
-            for total, (other, damping) in self._damped.items()
+            (layer.name, total): (self._sizes[n][one], self._sizes[n][other])
+            for total, (one, other) in self._sums.items()
             for n, layer in self._names.items()
-            if other in self._sizes[n] and damping in self._sizes[n]
+            if one in self._sizes[n] and other in self._sizes[n]
         }
+
+
+def watched_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:
+    """Sums whose terms may trade places as the width grows -> both terms, a damping last.
+
+    Sums with a damping, sums of two numbers, and the larger of two.
+
+    >>> from scaling.parser import parse
+    >>> watched_sums(parse("G / max(1, norm(G))"))
+    {<rule max(1, norm(G))>: (<rule 1>, <rule norm(G)>)}
+    """
+    found = damped_sums(rule)
+    for node in rule.expression.walk():
+        match node:
+            case Add(x, y) | Subtract(x, y) | Call("max", x, Node() as y) if node.shape.is_scalar:
+                found.setdefault(node, (x, y))
+    return found
 
 
 def damped_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:

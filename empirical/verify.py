@@ -16,7 +16,6 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import numpy as np
 from sympy import Expr, S
 
 from empirical.campaign import Experiment, Mode, Row, Tick, run, trial_of
+from empirical.crossover import culprit, drift, too_narrow
 from empirical.fit import DECAY, Estimate, estimate
 from empirical.limits import limits
 from empirical.measure import (
@@ -325,7 +325,7 @@ def _judge(
     runs: list[list[Measurement]],
     limit: Mapping[str, float],
 ) -> tuple[list[Check], list[str]]:
-    checks, notes = [], []
+    checks, notes, layers = [], [], list(prediction.layers)
     for layer, predicted in prediction.layers.items():
         for quantity in sizes[layer]:
             x = expected.get((quantity, layer), getattr(predicted, quantity))
@@ -341,8 +341,12 @@ def _judge(
             measured = estimate(experiment.widths, sizes[layer][quantity], decay=slow)
             verdict = judge(measured, target, experiment.margin)
             note = ""
-            if verdict is Verdict.crossover:
-                note = culprit(runs, layer) or f"{_drift(measured)}: "
+            if verdict is Verdict.contradict and (quantity, layer) not in expected:
+                felt = [layer] if quantity == "own" else layers[: layers.index(layer) + 1]
+                note = too_narrow(runs, prediction, felt)
+                verdict = Verdict.crossover if note else verdict
+            elif verdict is Verdict.crossover:
+                note = culprit(runs, layer) or f"{drift(measured)}: "
                 note += _advice(measured, target, experiment) if note.endswith(": ") else ""
             elif verdict is Verdict.inconclusive:
                 note = _advice(measured, target, experiment)
@@ -355,42 +359,6 @@ def _judge(
                 )
             )  # fmt: skip
     return checks, notes
-
-
-def culprit(runs: list[list[Measurement]], layer: str, close: float = 30.0) -> str:
-    """The damped sums that make a crossover: terms within a factor ``close``, and drifting apart.
-
-    The layer's own sums come first; a crossover in a lower layer is felt above it too.
-    """
-    narrow, wide = [row[0] for row in runs], [row[-1] for row in runs]
-    found: list[tuple[bool, float, str]] = []
-    for place, node in runs[0][0].sums:
-        first, last = (
-            float(np.mean([math.log(_ratio(*m.sums[place, node])) for m in side]))
-            for side in (narrow, wide)
-        )
-        drift = abs(last - first)
-        nearest = min(abs(first), abs(last)) if first * last > 0 else 0.0
-        if drift > math.log(1.5) and nearest < math.log(close):
-            text = (
-                f"{node} in {place}: the damping goes from {math.exp(-first):.2g} to "
-                f"{math.exp(-last):.2g} times the other term"
-            )
-            found.append((place == layer, drift, text))
-    found.sort(key=lambda x: (not x[0], -x[1]))
-    return "; ".join(text for _, _, text in found[:2])
-
-
-def _drift(measured: Estimate) -> str:
-    if measured.decay < DECAY:
-        gap = Fraction(measured.decay).limit_denominator(100)
-        return f"slopes drift as M^(-{gap}), since terms that differ by M^({gap}) are added"
-    return "slopes still drift, and no damped sum explains it"
-
-
-def _ratio(other: float, damping: float) -> float:
-    tiny = 1e-300
-    return max(other, tiny) / max(damping, tiny)
 
 
 def _advice(measured: Estimate, target: float, experiment: Experiment) -> str:

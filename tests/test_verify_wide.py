@@ -66,6 +66,21 @@ def test_a_term_that_is_smaller_by_little_is_no_contradiction() -> None:
     assert verdicts["hidden", "feature"] is Verdict.contradict
 
 
+def test_networks_on_the_near_side_of_a_crossover_contradict_nothing() -> None:
+    """norm(W) ~ M^(1/2) passes 1000 at a width of a million: below that the rule is G / 1000."""
+    row = table("G / max(1000, norm(W))")
+    how = {**WIDE, "widths": (256, 1024, 4096, 16384), "seeds": 6}
+    found = {(c.layer, c.quantity): c for c in verify([row], Experiment(**how)).checks}
+    check = found["hidden", "own"]
+    assert check.measured.slope == pytest.approx(0.5, abs=0.02)
+    assert check.verdict is Verdict.crossover
+    assert "max(1000, norm(W)) in hidden: norm(W) goes from 0.016 to 0.13" in check.note, check.note
+    assert found["output", "own"].verdict is Verdict.agree, "1000 is the larger one, as predicted"
+    planted = verify([row], Experiment(**how), ["own_hidden=1/4", "own_output=1/4"])
+    verdicts = {(c.layer, c.quantity): c.verdict for c in planted.checks}
+    assert verdicts["hidden", "own"] is verdicts["output", "own"] is Verdict.contradict
+
+
 def test_entrywise_rules_agree_and_errors_do_not() -> None:
     found = own("sign", ROWS)
     assert {c.verdict for c in found.values()} == {Verdict.agree}, found

@@ -37,10 +37,10 @@ from empirical.measure import (
     Sizes,
     Trial,
     check_finite,
-    damped_sums,
     numbers_of,
     peak_memory,
     sampled_loss,
+    watched_sums,
 )
 from empirical.wide.columns import gram
 from empirical.wide.implicit import Span
@@ -129,8 +129,8 @@ class _Run:
         self.streaming = replace(streaming, dtype=torch.float32) if single else streaming
         self.scales = trial.scales(width, constants)
         self.sums: dict[tuple[str, Node], tuple[float, float]] = {}
-        self.damped = damped_sums(trial.problem.rule)
-        self.watched = frozenset(x for terms in self.damped.values() for x in terms)
+        self.watched_sums = watched_sums(trial.problem.rule)
+        self.watched = frozenset(x for terms in self.watched_sums.values() for x in terms)
         data = trial.data
         self.train = range(data.samples)
         self.probe = range(data.samples, data.samples + len(data.probe_inputs))
@@ -241,9 +241,10 @@ class _Run:
         return seen
 
     def _note_sums(self, name: str, sizes: Mapping[Node, float]) -> None:
-        """Sizes of both terms of damped sums, known once an update was applied."""
-        for total, (other, damping) in self.damped.items():
-            self.sums[name, total] = sizes[other], sizes[damping]
+        """Sizes of both terms of watched sums, known once an update was applied."""
+        for total, (one, other) in self.watched_sums.items():
+            if one in sizes and other in sizes:
+                self.sums[name, total] = sizes[one], sizes[other]
 
     def _cotangents(self, f: Tensor, step: int) -> Tensor:
         """Of the training samples, (classes, n), beside those of sampled targets if asked for."""
