@@ -17,8 +17,8 @@ linear; Gauss-Hermite quadrature for the others.
 
 Not covered: the second step; an output that stays random in the limit (b_output <= 1/2, or its
 bias), sampled cotangents (so does B), the norm of a bias of the output (so does it), a decay of the
-weights (beta*W beside an update), entrywise rules, eigenbases, and undamped rules where the limit
-loses rank: orth(G) of fewer classes than samples jumps there.
+weights (beta*W beside an update), gradients at moved weights, entrywise rules, eigenbases, and
+undamped rules where the limit loses rank: orth(G) of fewer classes than samples jumps there.
 """
 
 from __future__ import annotations
@@ -156,6 +156,13 @@ def limits(trial: Trial, constants: Constants, width: int) -> dict[str, Limit]:
         raise NotCovered(
             f"the eigenvectors in {rule}, which jump where eigenvalues meet in the limit",
             "a function of eigenvalues",
+            "measure it",
+        )
+    for call in rule.ascents:
+        raise NotCovered(
+            f"the limit of '{call}', where features and cotangents at moved weights depend on "
+            "each other",
+            "a rule of what one pass sees",
             "measure it",
         )
     if path_of(rule) is not Path.CORE:

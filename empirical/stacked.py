@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from empirical.basis import EIGENVALUE_ZERO
 from empirical.networks import MLP
-from empirical.wide.paths import spans
+from empirical.wide.follows import spans
 from scaling.rule import Rule, evaluate_power
 from scaling.shapes import Dim
 from scaling.tree import (

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from empirical.wide.looks import operands
 from scaling.averages import at_first
 from scaling.language import (
     Add,
@@ -49,7 +50,7 @@ def _live(node: Node) -> Iterator[Node]:
     if isinstance(node, Add | Subtract) and not any(totals(node, at_first).values()):
         return
     yield node
-    for child in node.children:
+    for child in operands(node):
         yield from _live(child)
 
 

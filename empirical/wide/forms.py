@@ -22,8 +22,9 @@ from empirical.basis import Basis
 from empirical.spectral import Square
 from empirical.values import Entries, Rectangular, Value
 from empirical.wide.columns import Columns
-from empirical.wide.paths import block_size, has_matrix, is_cut, spans, spectral_nodes
-from empirical.wide.update import ALONE, Joint, Source
+from empirical.wide.follows import block_size, has_matrix, is_cut, spans
+from empirical.wide.places import spectral_nodes
+from empirical.wide.update import ALONE, Joint, Look, Source
 from empirical.wide.weight import Weight
 from scaling.language import Node
 from scaling.shapes import Dim, Shape
@@ -113,13 +114,22 @@ def forms_of(
 ) -> dict[Node, Form]:
     """Values that follow from Gram matrices and the weights; sizes of watched ones too."""
     nodes = spectral_nodes(source.parts.terms)
+    forms = {node: _outer(node, look) for node, look in joint.looks.items() if node in nodes}
+    nodes = [node for node in nodes if node not in forms]
     asked = [node.argument if is_cut(node) else node for node in nodes]
     sized = [n for n in watched if spans(n) and has_matrix(n) and not n.shape.is_sided]
     asked += [n for n in sized if n not in asked]
-    if not asked:
-        return {}
-    found = source.sight(asked, (d, h, fisher, weight), joint, watched, sizes).read(asked)
-    return {node: _form(source, node, value) for node, value in zip(nodes, found, strict=False)}
+    if asked:
+        found = source.sight(asked, (d, h, fisher, weight), joint, watched, sizes).read(asked)
+        forms |= {node: _form(source, node, x) for node, x in zip(nodes, found, strict=False)}
+    return forms
+
+
+def _outer(node: Node, look: Look) -> Form:
+    """D' H'^T / n, entry by entry: in coordinates an entry that is zero would be a rounding."""
+    d, h = look
+    rows, cols = node.shape.dims
+    return Form({rows: (1 / d.count) * d, cols: h}, partial(Product.of, node.shape))
 
 
 def _form(source: Source, node: Node, value: Value) -> Form:

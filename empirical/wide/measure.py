@@ -3,6 +3,7 @@
     init     RMS of h_l at the start (of f in the output layer, over `READOUTS` readouts)
     own      RMS of (W_l - W_l at the start) h_{l-1}, with h_{l-1} as it was at the start
     feature  RMS of h_l after the steps minus h_l before them (df in the output layer)
+    ascent   RMS of X_l h_{l-1} for the perturbation X in ascended(X), of a single step
 
 The start is before the step that the problem asks for, which may be the second. All are taken on
 the probe samples. After one step they are the quantities of `measure`, with the same law over
@@ -23,6 +24,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -42,19 +44,29 @@ from empirical.measure import (
     sampled_loss,
     watched_sums,
 )
+from empirical.wide.ascent import Ascents, Moves
 from empirical.wide.columns import gram
 from empirical.wide.implicit import Span
 from empirical.wide.network import Network, network
 from empirical.wide.noise import Stream
-from empirical.wide.paths import Path, path_of, refuse_unless_wide
+from empirical.wide.paths import Path, path_of, refuse_unless_wide, way_of
 from empirical.wide.rows import RowLearner
 from empirical.wide.sample import sampled
 from empirical.wide.streaming import Streaming
-from empirical.wide.update import Coordinates, Learner, Lesson, Source, sums_over_layers
+from empirical.wide.update import (
+    Coordinates,
+    Joint,
+    Learner,
+    Lesson,
+    Look,
+    Source,
+    sums_over_layers,
+)
 from empirical.wide.weight import Change
 from scaling.errors import InvalidInput
 from scaling.language import Node
 from scaling.ledger import Loss
+from scaling.rule import Rule
 
 WIDE_PROBE = {Path.CORE: 4, Path.ROWS: 16, Path.SAMPLE: 16}
 """Probe samples that are enough: neurons are many, and every sample is a column of theirs."""
@@ -122,13 +134,16 @@ class _Run:
         self.trial, self.width, self.seed = trial, width, seed
         self.first, self.steps = trial.problem.step, steps + trial.problem.step - 1
         self.own_only = quantity is Quantity.OWN
-        self.path = path_of(trial.problem.rule, _is_one_own(trial, steps, quantity))
+        own_only = _is_one_own(trial, steps, quantity)
+        self.path = path_of(trial.problem.rule, own_only)
+        self.way = way_of(trial.problem.rule, own_only)
         sampled = self.path is Path.SAMPLE
         self.stream = Stream(seed, (0 if sampled else width,))
         single = sampled and streaming.dtype is None  # so that all widths share their draws
         self.streaming = replace(streaming, dtype=torch.float32) if single else streaming
         self.scales = trial.scales(width, constants)
         self.sums: dict[tuple[str, Node], tuple[float, float]] = {}
+        self.ascents: dict[str, float] = {}
         self.watched_sums = watched_sums(trial.problem.rule)
         self.watched = frozenset(x for terms in self.watched_sums.values() for x in terms)
         data = trial.data
@@ -175,7 +190,8 @@ class _Run:
             position = parameter.layer.position
             h = before.h[position].pick(self.probe)
             feature = None if after is None else (after.h[position] - h).rms()
-            sizes[name] = Sizes(self._init(before, name), own[name], feature)
+            init, ascent = self._init(before, name), self.ascents.get(name)
+            sizes[name] = Sizes(init, own[name], feature, ascent=ascent)
         start.forget()
         return sizes
 
@@ -184,16 +200,18 @@ class _Run:
 
         The last is followed on the probe samples alone.
         """
-        kind = Learner if self.path is Path.CORE else RowLearner
-        learners = {name: kind(self._source(start, name)) for name in start.parameters}
+        kind = Learner if self.way is Path.CORE else RowLearner
+        sources = self._sources(start, self.trial.problem.rule)
+        learners = {name: kind(source) for name, source in sources.items()}
+        ascents = self._ascents(start)
         now = before = start
         for step in range(1, self.steps + 1):
             before = now if step == self.first else before
             last = step == self.steps
             followed = self.probe if last else range(self.probe.stop)
             ahead = 0 if last and self.own_only else len(followed)
-            seen = self._seen(now, ahead, step)
-            joint = sums_over_layers({name: x.source for name, x in learners.items()}, seen)
+            seen, told = self._looked(ascents, now, ahead, step)
+            joint = sums_over_layers(sources, seen, told)
             updates: dict[str, Change] = {
                 name: -self.scales[name].lr * learners[name].update(*seen[name], joint[name])
                 for name in learners
@@ -210,21 +228,48 @@ class _Run:
 
     def _sampled_own(self, start: Network) -> dict[str, float]:
         """Own sizes from some rows of every layer."""
-        own, seen = {}, self._seen(start, 0, 1)
-        sources = {name: self._source(start, name) for name in seen}
-        joint = sums_over_layers(sources, seen)
+        own, sources = {}, self._sources(start, self.trial.problem.rule)
+        seen, told = self._looked(self._ascents(start), start, 0, 1)
+        joint = sums_over_layers(sources, seen, told)
         for name, source in sources.items():
             update = -self.scales[name].lr * sampled(source, *seen[name], joint[name])
             own[name] = update.size(start.source(start.parameters[name], self.probe))
             self._note_sums(name, update.sizes)
         return own
 
-    def _source(self, start: Network, name: str) -> Source:
-        rule, weight = self.trial.problem.rule, start.parameters[name].weight
-        values = {**numbers_of(self.trial), **self.scales[name].scaled}
-        return Source(
-            rule, values, Coordinates(Span(weight.rows), Span(weight.columns), self.steps)
-        )
+    def _sources(self, start: Network, rule: Rule) -> dict[str, Source]:
+        """A rule on every layer."""
+        numbers, sources = numbers_of(self.trial), dict[str, Source]()
+        for name, parameter in start.parameters.items():
+            left, right = Span(parameter.weight.rows), Span(parameter.weight.columns)
+            values = {**numbers, **self.scales[name].scaled}
+            sources[name] = Source(rule, values, Coordinates(left, right, self.steps))
+        return sources
+
+    def _ascents(self, start: Network) -> Ascents:
+        """What the rule perturbs the weights by."""
+        return Ascents.of(self.trial.problem.rule, partial(self._sources, start))
+
+    def _looked(
+        self, ascents: Ascents, now: Network, then: int, step: int
+    ) -> tuple[dict[str, Lesson], dict[str, Joint]]:
+        """What a step sees of every parameter, and what it is told of moved weights."""
+        seen = self._seen(now, len(self.train) if ascents.learners else then, step)
+        told, moves = ascents.looked(seen, partial(self._look, now, then))
+        if step == self.first == self.steps:
+            for name, move in moves.items():
+                self.ascents[name] = (move @ now.source(now.parameters[name], self.probe)).rms()
+        return seen, told
+
+    def _look(self, now: Network, then: int, moves: Moves) -> dict[str, Look]:
+        """D' and H' of every parameter after these changes."""
+        moved = now.stepped(moves, self.train, then=len(self.train))
+        moved = moved if self.way is Path.CORE else moved.restated()
+        deltas = moved.backward(self._own_cotangents(moved.output), self.train, then)
+        return {
+            name: (deltas[x.layer.position - 1], moved.source(x, self.train))
+            for name, x in moved.parameters.items()
+        }
 
     def _seen(self, now: Network, then: int, step: int) -> dict[str, Lesson]:
         """What a learner of every parameter sees: D, H, F, W and the nodes to watch."""
@@ -246,14 +291,17 @@ class _Run:
             if one in sizes and other in sizes:
                 self.sums[name, total] = sizes[one], sizes[other]
 
+    def _own_cotangents(self, f: Tensor) -> Tensor:
+        """Of the training samples' own losses, (classes, n)."""
+        squares = self.trial.problem.setting.loss is Loss.MSE
+        return (f if squares else f.softmax(dim=0)) - self.trial.data.targets.T
+
     def _cotangents(self, f: Tensor, step: int) -> Tensor:
-        """Of the training samples, (classes, n), beside those of sampled targets if asked for."""
-        problem, targets = self.trial.problem, self.trial.data.targets.T
-        squares = problem.setting.loss is Loss.MSE
-        own = (f if squares else f.softmax(dim=0)) - targets
-        if not problem.sampled_fisher:
+        """The same, beside those of sampled targets if asked for."""
+        own = self._own_cotangents(f)
+        if not self.trial.problem.sampled_fisher:
             return own
-        kind = sampled_loss(problem.setting.loss)
+        kind = sampled_loss(self.trial.problem.setting.loss)
         generator = torch.Generator().manual_seed(self.seed * 2**20 + step)
         return torch.cat([own, sampled_cotangents(f.T, kind, generator).T], dim=1)
 

@@ -15,7 +15,7 @@ probe samples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -87,6 +87,15 @@ class Network:
             back = parameter.multiplier * parameter.weight.T.ask(deltas[0], then)
             deltas.insert(0, below.axis.entrywise(slope, below.pick(samples), back))
         return deltas
+
+    def restated(self) -> Network:
+        """The same network with h = phi(u): a unit without output has exactly none.
+
+        After a step it is h + dh, which a rule that looks at entries would find to be a rounding.
+        """
+        value = ACTIVATIONS[self.setting.activation.label].value
+        hidden = [u.axis.entrywise(value, u) for u in self.u[1:-1]]
+        return replace(self, h=(self.h[0], *hidden, self.h[-1]))
 
     def stepped(
         self, updates: Mapping[str, Change], columns: Sequence[int], then: int = 0

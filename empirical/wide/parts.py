@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeGuard
 
+from empirical.wide.looks import operands
 from scaling.language import (
     Add,
     Call,
@@ -99,7 +100,7 @@ def is_weight_size(node: Node) -> TypeGuard[Call]:
 
 
 def has_weights(node: Node) -> bool:
-    """Whether the weights stand in a part of a rule other than in their norm."""
+    """Whether the weights stand in a part of a rule other than in their norm, or in ascended(X)."""
     if is_weight_size(node):
         return False
-    return node == Matrix("W") or any(map(has_weights, node.children))
+    return node == Matrix("W") or any(map(has_weights, operands(node)))

@@ -15,6 +15,9 @@ that is a multiple of them, dW = U + beta*W. Both follow from products of W, exa
 (implicit.py, weight.py); parts.py takes a rule apart accordingly. Averages of weights do so in the
 first step, and are measured there if own updates of it are all that is asked.
 
+A rule with ascended(X) is several rules, one a look (looks.py): X and the rule itself each go a way
+of their own, and the rule is measured the dearer one.
+
 What none covers: W elsewhere, as in specnorm(W), sign(W), W*G; functions of the whole of a matrix
 that has no small core, as orth(sign(G)), A @ sign(G), and sums of such over layers; blocks that no
 tile can hold; per-sample squares with one side in an eigenbasis. They are measured densely.
@@ -30,31 +33,16 @@ tile can hold; per-sample squares with one side in an eigenbasis. They are measu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from enum import StrEnum
-from typing import TypeGuard
 
 from empirical.wide.estimable import needs_all_rows
-from empirical.wide.parts import is_weight_size, parts
+from empirical.wide.follows import block_size, is_block, is_local, sees_entries, spans
+from empirical.wide.looks import here, perturbations
+from empirical.wide.parts import parts
 from scaling.errors import InvalidInput
-from scaling.language import (
-    Add,
-    Call,
-    Divide,
-    MatMul,
-    Matrix,
-    Multiply,
-    Negate,
-    Node,
-    Number,
-    Power,
-    Subtract,
-    Symbol,
-    Transpose,
-    is_average,
-)
+from scaling.language import Node
 from scaling.rule import Rule
-from scaling.shapes import UPDATE, Dim
+from scaling.shapes import UPDATE
 
 WIDEST_ROWS = 2**18
 """The widest layer whose entries are made one by one: 7e10 of them, some minutes."""
@@ -64,13 +52,6 @@ WIDEST_SAMPLE = WIDEST_ROWS**2 // SAMPLED_ROWS
 """The widest layer of which a sample of rows is made: as many entries."""
 LARGEST_BLOCK = 256
 """Rows of a tile (tiles.py), which has to hold the blocks of block(X, size)."""
-
-_SPECTRAL = (
-    "orth", "newton_schulz", "inner", "trace", "norm", "specnorm", "rms", "ema", "debiased", "eig",
-)  # fmt: skip
-_ENTRYWISE = ("sign", "abs", "sqrt", "atan", "clip", "ema", "debiased")
-SUMS = ("row_mean", "col_mean", "norm", "rms")
-"""Functions that add up entries of a matrix."""
 
 
 class Path(StrEnum):
@@ -85,13 +66,26 @@ class Path(StrEnum):
 
 
 def path_of(rule: Rule, own_only: bool = False) -> Path | None:
-    """The cheapest way that covers a rule, or None. ``own_only``: own updates of a single step."""
+    """The cheapest way that covers a rule, or None. ``own_only``: own updates of a single step.
+
+    With ascended(X) in it that is the way of its dearest look: what X moves goes through the
+    network whole, so a sample of its rows is not enough.
+    """
+    moves = [way_of(x) for x in perturbations(rule).values()]
+    own = way_of(rule, own_only)
+    if own is None or None in moves:
+        return None
+    return Path.ROWS if Path.ROWS in moves else own
+
+
+def way_of(rule: Rule, own_only: bool = False) -> Path | None:
+    """The way of a rule by itself, once every ascended(X) is known; see `path_of`."""
     found = parts(rule.expression)
     if found.update is None or found.update.shape != UPDATE or (found.first and not own_only):
         return None
     if all(map(spans, found.terms)):
         return Path.CORE
-    if not all(map(_is_local, found.terms)) or block_unit(rule) > LARGEST_BLOCK:
+    if not all(map(is_local, found.terms)) or block_unit(rule) > LARGEST_BLOCK:
         return None
     return Path.SAMPLE if own_only and _needs_all_rows(rule) is None else Path.ROWS
 
@@ -114,11 +108,11 @@ def refuse_unless_wide(rule: Rule, width: int = 1, own_only: bool = False) -> No
         )
     widest = WIDEST_SAMPLE if path is Path.SAMPLE else WIDEST_ROWS
     if width > widest:
-        whole = _needs_all_rows(rule) if own_only else None
-        seen = next(node for node in rule.expression.walk() if _sees_entries(node))
+        whole = _needs_all_rows(rule) if own_only and way_of(rule) is Path.ROWS else None
+        seen = next(node for node in rule.expression.walk() if sees_entries(node))
         node, why = (seen, "looks at single") if whole is None else (whole, "adds up")
         entries = width * (SAMPLED_ROWS if path is Path.SAMPLE else width)
-        reach = ", --quantity own" if not own_only and _needs_all_rows(rule) is None else ""
+        reach = ", --quantity own" if path_of(rule, True) not in (path, Path.ROWS) else ""
         raise InvalidInput(
             f"the width {width:,} for '{node}' in {name}, which {why} entries: {entries:.0e} of "
             "them in a hidden layer",
@@ -128,30 +122,25 @@ def refuse_unless_wide(rule: Rule, width: int = 1, own_only: bool = False) -> No
 
 
 def _culprit(rule: Rule) -> Node:
-    """The first part of a rule that no path covers."""
+    """The first part of a rule, or of what it perturbs the weights by, that no way covers."""
+    for move in perturbations(rule).values():
+        if way_of(move) is None:
+            return _culprit(move)
     found = parts(rule.expression)
     for term in found.terms:
-        for node in _operands_first(term):
-            if node.children and not _is_covered(node):
+        for node in here(term):
+            if node.children and not spans(node) and not is_local(node):
                 return node
     if found.first is not None:
         return found.first
-    blocks = [node for node in rule.expression.walk() if _is_block(node)]
+    blocks = [node for node in here(rule.expression) if is_block(node)]
     too_large = found.update is not None and block_unit(rule) > LARGEST_BLOCK
     return blocks[-1] if too_large else rule.expression
 
 
 def block_unit(rule: Rule) -> int:
     """What tiles must be multiples of: the least common multiple of all block sizes."""
-    return math.lcm(*(block_size(node) for node in rule.expression.walk() if _is_block(node)))
-
-
-def block_size(node: Node) -> int:
-    """The side of the blocks of block(X, size) or, 1, of diag(X)."""
-    match node:
-        case Call("block", _, Number(size)):
-            return int(size)
-    return 1
+    return math.lcm(*(block_size(node) for node in here(rule.expression) if is_block(node)))
 
 
 def _needs_all_rows(rule: Rule) -> Node | None:
@@ -159,184 +148,5 @@ def _needs_all_rows(rule: Rule) -> Node | None:
     for term in parts(rule.expression).terms:
         if (total := needs_all_rows(term)) is not None:
             return total
-    blocks = (node for node in rule.expression.walk() if LARGEST_BLOCK % block_size(node))
+    blocks = (node for node in here(rule.expression) if LARGEST_BLOCK % block_size(node))
     return next(blocks, None)
-
-
-# --- what a value follows from ------------------------------------------------------------------
-
-
-def spans(node: Node) -> bool:
-    """Whether a value follows from Gram matrices (those of strips.py too) and norms of weights."""
-    if is_weight_size(node):
-        return True
-    return not _sees_entries(node) and all(map(spans, node.children))
-
-
-def is_blocked(node: Node) -> bool:
-    """Whether a square matrix has diagonal blocks alone, of one that follows from Gram matrices."""
-    match node:
-        case Call("diag" | "block", argument):
-            return spans(argument) or is_blocked(argument)
-        case Call(_, argument) if is_average(node):
-            return is_blocked(argument)
-        case Negate(argument) | Transpose(argument) | Power(argument):
-            return is_blocked(argument)
-        case Add(x, y) | Subtract(x, y) | Multiply(x, y) | Divide(x, y) | MatMul(x, y):
-            sides = [
-                side for side in (x, y) if side.shape.is_square and not _is_multiple_of_one(side)
-            ]
-            return node.shape.is_square and bool(sides) and all(map(is_blocked, sides))
-    return False
-
-
-def _is_block(node: Node) -> bool:
-    return isinstance(node, Call) and node.function == "block"
-
-
-def _is_multiple_of_one(node: Node) -> bool:
-    return node.shape.rows is Dim.ANY
-
-
-def _is_local(node: Node) -> bool:
-    """Whether an entry follows from the same entry of its operands and from sums over entries."""
-    if node.shape.is_scalar and spans(node):
-        return True
-    match node:
-        case Matrix(name):
-            return name in ("G", "I")
-        case Symbol() | Number():
-            return True
-        case Call("diag" | "block"):
-            return is_blocked(node)
-        case Call("max", x, y):
-            return _is_local(x) and y is not None and _is_local(y)
-        case Call("clip", x, bound):
-            return _is_local(x) and bound is not None and _is_local(bound)
-        case Call("sample_square", argument):
-            return not any(isinstance(part, MatMul) for part in argument.walk()) and all(
-                _is_local(part) for part in argument.walk()
-            )
-        case Call(function, argument) if function in SUMS:
-            return not argument.shape.is_square and _is_local(argument)
-        case Call(function, argument) if function in _ENTRYWISE:
-            return _is_local(argument)
-        case MatMul(x, y):
-            if spans(node):
-                return node.shape.is_gradient_like
-            scaled = any(is_blocked(side) or _is_multiple_of_one(side) for side in (x, y))
-            outer = x.shape.cols is Dim.ONE and node.shape.is_gradient_like
-            return (scaled or outer) and _is_local(x) and _is_local(y)
-        case Call():
-            return spans(node) and node.shape.is_gradient_like
-    return all(map(_is_local, node.children))
-
-
-def _is_covered(node: Node) -> bool:
-    return spans(node) or _is_local(node)
-
-
-def _operands_first(node: Node) -> list[Node]:
-    return [*(part for child in node.children for part in _operands_first(child)), node]
-
-
-def _sees_entries(node: Node) -> bool:
-    if node.shape.is_corner:
-        return False
-    if node.shape.is_sided:
-        return isinstance(node, Call) and node.function not in _ENTRYWISE
-    match node:
-        case Matrix(name):
-            return name == "W"
-        case Call(function, argument):
-            return function not in _SPECTRAL and not argument.shape.is_scalar
-        case Multiply(left, right) | Divide(left, right):
-            return not left.shape.is_scalar and not right.shape.is_scalar
-        case Add(left, right) | Subtract(left, right):
-            plain = not left.shape.is_square and not right.shape.is_square
-            return plain and left.shape != right.shape
-        case Power(base):
-            return not base.shape.is_square and not base.shape.is_scalar
-    return False
-
-
-# --- where the parts are read -------------------------------------------------------------------
-
-
-def sum_levels(nodes: Sequence[Node]) -> list[list[Call]]:
-    """The sums over entries of parts of a rule, each after those that it needs."""
-    depth: dict[Call, int] = {}
-
-    def visit(part: Node) -> int:
-        if part.shape.is_scalar and spans(part):
-            return 0
-        below = max((visit(child) for child in part.children), default=0)
-        if isinstance(part, Call) and part.function in SUMS:
-            depth[part] = below
-            return below + 1
-        return below
-
-    for node in nodes:
-        visit(node)
-    return [[n for n, at in depth.items() if at == level] for level in sorted(set(depth.values()))]
-
-
-def spectral_nodes(nodes: Sequence[Node]) -> list[Node]:
-    """The largest parts of a rule that tiles cannot read and Gram matrices can."""
-    found: dict[Node, None] = {}
-
-    def visit(node: Node) -> None:
-        product = isinstance(node, MatMul) or (isinstance(node, Call) and node.function == "orth")
-        whole = spans(node) and has_matrix(node) and (node.shape.is_scalar or product)
-        if whole or (is_cut(node) and spans(node.children[0])):
-            found[node] = None
-            return
-        for child in node.children:
-            visit(child)
-
-    for node in nodes:
-        visit(node)
-    return list(found)
-
-
-def blocked_nodes(nodes: Sequence[Node]) -> list[Node]:
-    """The largest square parts that a tile reads of its rows alone, or of its columns alone."""
-    if not nodes:
-        return []
-    spectral = spectral_nodes(nodes)
-    here = [node for node in nodes if is_blocked(node)]
-    below = [
-        child
-        for node in nodes
-        if not is_blocked(node) and node not in spectral
-        for child in node.children
-    ]
-    return list(dict.fromkeys([*here, *blocked_nodes(below)]))
-
-
-def averages(nodes: Sequence[Node]) -> list[Node]:
-    """The moving averages that tiles read entry by entry."""
-    apart = {*spectral_nodes(nodes), *blocked_nodes(nodes)}
-    found: dict[Node, None] = {}
-
-    def visit(node: Node) -> None:
-        if node in apart:
-            return
-        for child in node.children:
-            visit(child)
-        if is_average(node):
-            found[node] = None
-
-    for node in nodes:
-        visit(node)
-    return list(found)
-
-
-def is_cut(node: Node) -> TypeGuard[Call]:
-    """Whether a node takes the diagonal or diagonal blocks of a matrix."""
-    return isinstance(node, Call) and node.function in ("diag", "block")
-
-
-def has_matrix(node: Node) -> bool:
-    """Whether a value is more than a number that the rule is given."""
-    return any(isinstance(part, Matrix) for part in node.walk())

@@ -21,7 +21,8 @@ from torch import Tensor
 from empirical.wide.columns import Atom, Axis, Columns
 from empirical.wide.forms import Form, forms_of
 from empirical.wide.passes import added, mapped
-from empirical.wide.paths import Path, block_unit, sum_levels
+from empirical.wide.paths import Path, block_unit
+from empirical.wide.places import sum_levels
 from empirical.wide.streaming import Streaming
 from empirical.wide.tiles import (
     TASK,

@@ -34,7 +34,8 @@ from empirical.wide.columns import Axis, Columns
 from empirical.wide.forms import Form, Plain, Whole, forms_of
 from empirical.wide.noise import ROWS
 from empirical.wide.passes import Chunk, added, chunks
-from empirical.wide.paths import SAMPLED_ROWS, block_unit, sum_levels
+from empirical.wide.paths import SAMPLED_ROWS, block_unit
+from empirical.wide.places import sum_levels
 from empirical.wide.tiles import (
     Seen,
     Tally,

@@ -38,7 +38,8 @@ from empirical.state import State
 from empirical.values import Entries, Value
 from empirical.wide.columns import Columns
 from empirical.wide.implicit import Span
-from empirical.wide.paths import averages, spectral_nodes
+from empirical.wide.looks import operands
+from empirical.wide.places import averages, spectral_nodes
 from scaling.errors import InvalidInput
 from scaling.language import MatMul, Node, Transpose
 from scaling.shapes import Dim, Frame
@@ -60,9 +61,9 @@ def strips_of(nodes: Sequence[Node]) -> list[Node]:
     def visit(node: Node) -> None:
         if is_strip(node):
             found[node] = None
-            below = [child for part in spectral_nodes([node]) for child in part.children]
+            below = [child for part in spectral_nodes([node]) for child in operands(part)]
         else:
-            below = list(node.children)
+            below = list(operands(node))
         for child in below:
             visit(child)
 
@@ -75,7 +76,7 @@ def _above(node: Node, parts: Sequence[Node]) -> set[Node]:
     """A node and what is below it, but nothing of these parts."""
     if node in parts:
         return set()
-    return {node}.union(*(_above(child, parts) for child in node.children))
+    return {node}.union(*(_above(child, parts) for child in operands(node)))
 
 
 def long_side(node: Node) -> Dim:

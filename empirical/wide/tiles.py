@@ -30,7 +30,7 @@ from empirical.numbers import LayerTensors, Record, State, evaluate_nodes
 from empirical.values import Value
 from empirical.wide.forms import Plain, Whole, entries
 from empirical.wide.passes import pieces
-from empirical.wide.paths import averages, blocked_nodes
+from empirical.wide.places import averages, blocked_nodes
 from scaling.language import Call, Node
 from scaling.shapes import Dim, Side
 

@@ -10,7 +10,8 @@ fan_in and fan_out depend. The core X is dW.
 Bases grow from step to step and old coordinates stay valid, so moving averages need nothing more.
 Of the weights a rule may ask the norm and the root mean square, and add a multiple of them to the
 update (weight.py). Entries with one side in an eigenbasis are more columns, which the span takes in
-(strips.py). Sums over layers are evaluated first, on all layers, and told to each of them.
+(strips.py). Sums over layers are evaluated first, on all layers, and told to each of them;
+so are gradients at moved weights, D' H'^T, which the span takes in (ascent.py).
 
 Not covered: other rules that look at entries (rows.py).
 """
@@ -19,18 +20,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from empirical.layer import LayerValues
 from empirical.measure import sizes_recorder
 from empirical.numbers import LayerTensors, Sight, State, Update, evaluate_sums
 from empirical.values import Entries, Outer, Value
 from empirical.values import LowRank as Core
 from empirical.wide.columns import Columns
 from empirical.wide.implicit import Span
+from empirical.wide.looks import here
 from empirical.wide.parts import Parts, is_weight_size, parts
 from empirical.wide.strips import Moment, Strips, long_side, strips_of
 from empirical.wide.weight import Change, Decayed, LowRank, Weight
@@ -41,6 +45,8 @@ from scaling.shapes import Dim
 
 Batch: TypeAlias = tuple[Columns, Columns, Columns | None, Weight]
 """D, H, the cotangents of sampled targets if any, and W."""
+Look: TypeAlias = tuple[Columns, Columns]
+"""D' and H' at moved weights."""
 Lesson: TypeAlias = tuple[Columns, Columns, Columns | None, Weight, frozenset[Node]]
 """The same, and the nodes to watch: what `Learner.update` is told."""
 
@@ -57,30 +63,38 @@ class Coordinates:
     steps: int
 
     def of(
-        self, d: Columns, h: Columns, fisher: Columns | None, strips: Sequence[Dim] = ()
-    ) -> LayerTensors:
-        """The layer in coordinates, told the true lengths of its sides.
+        self,
+        d: Columns,
+        h: Columns,
+        fisher: Columns | None,
+        strips: Sequence[Dim] = (),
+        looks: Sequence[Look] = (),
+    ) -> list[LayerTensors]:
+        """The layer in coordinates, told the true lengths of its sides; then at every other look.
 
         ``strips``: sides along which columns will be made in every step; see strips.py.
         """
         cotangents = d if fisher is None else d.beside(fisher)
-        most = self.steps * max(cotangents.count, h.count)  # directions of one strip
+        moved = sum(x.count for x, _ in looks)
+        counts = cotangents.count + moved, h.count + moved
+        most = self.steps * max(counts)  # directions of one strip
         above = min(most, self.right.axis.side) * strips.count(Dim.FAN_OUT)
         below = min(most, self.left.axis.side) * strips.count(Dim.FAN_IN)
-        s_d = self._along(self.left, cotangents, above)
-        s_h = self._along(self.right, h, below)
-        return LayerTensors(
-            H=s_h,
-            D=s_d[:, : d.count],
-            W=torch.zeros(len(s_d), len(s_h), dtype=torch.float64),
-            fisher=None if fisher is None else s_d[:, d.count :],
-            sides=(self.left.axis.side, self.right.axis.side),
-        )
+        left = partial(self._along, self.left, counts[0] + above)
+        right = partial(self._along, self.right, counts[1] + below)
+        s_d, s_h = left(cotangents), right(h)
+        fishers = None if fisher is None else s_d[:, d.count :]
+        layer = self._layer(s_d[:, : d.count], s_h, fishers)
+        return [layer, *(self._layer(left(x), right(y)) for x, y in looks)]
 
-    def _along(self, span: Span, x: Columns, more: int) -> Tensor:
+    def _layer(self, d: Tensor, h: Tensor, fisher: Tensor | None = None) -> LayerTensors:
+        w = torch.zeros(len(d), len(h), dtype=torch.float64)
+        return LayerTensors(h, d, w, fisher, (self.left.axis.side, self.right.axis.side))
+
+    def _along(self, span: Span, count: int, x: Columns) -> Tensor:
         """Coordinates of x, filled up with zeros to as many rows as all steps may need."""
         s, side = span.extend(x), span.axis.side
-        rows = min(side, self.steps * (x.count + more))
+        rows = min(side, self.steps * count)
         return torch.cat([s, s.new_zeros(rows - len(s), x.count)])
 
 
@@ -94,10 +108,14 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class Joint:
-    """What a layer is told of all layers: sums over them, and sizes that were seen on the way."""
+    """What a layer is told of all layers: sums over them, and what it saw where they had moved.
+
+    ``looks`` is by ascended(X); ``sizes`` of watched nodes were seen on the way.
+    """
 
     sums: Mapping[Node, Value] = field(default_factory=dict)
     sizes: Mapping[Node, float] = field(default_factory=dict)
+    looks: Mapping[Node, Look] = field(default_factory=dict)
 
 
 ALONE = Joint()
@@ -148,9 +166,11 @@ class Source:
         d, h, fisher, weight = batch
         spans = {Dim.FAN_OUT: self.coordinates.left, Dim.FAN_IN: self.coordinates.right}
         along = [long_side(node) for node in strips_of(self.parts.terms)]
-        layer = self.coordinates.of(d, h, fisher, along)
+        layer, *moved = self.coordinates.of(d, h, fisher, along, list(joint.looks.values()))
         rows = {Dim.FAN_OUT: len(layer.D), Dim.FAN_IN: len(layer.H)}
         known = {**sizes_of_weights(nodes, weight.norm, (d.axis.side, h.axis.side)), **joint.sums}
+        for node, seen in zip(joint.looks, moved, strict=True):
+            known[node] = LayerValues(seen, dense=False).gradient
         record = sizes_recorder(sizes, watched)
         for node, value in known.items():
             record(node, value)
@@ -194,30 +214,39 @@ class Learner:
         return Decayed(low, float(found[1].x), weight)
 
 
-def sums_over_layers(sources: Mapping[str, Source], seen: Mapping[str, Lesson]) -> dict[str, Joint]:
+def sums_over_layers(
+    sources: Mapping[str, Source],
+    seen: Mapping[str, Lesson],
+    told: Mapping[str, Joint] | None = None,
+) -> dict[str, Joint]:
     """What every layer is told of all layers, from what learners will see: see `Learner.update`.
+
+    ``told``: what it was told before.
 
     Raises:
         InvalidInput: as the numeric interpreter does, naming the layer.
     """
-    (sums,) = {source.rule.sums_over_layers for source in sources.values()}
+    told = told or dict.fromkeys(sources, ALONE)
+    (rule,) = {source.rule for source in sources.values()}
+    read = set(here(rule.expression))
+    sums = [node for node in rule.sums_over_layers if node in read]
     if not sums:
-        return dict.fromkeys(sources, ALONE)
+        return dict(told)
     terms, sights = [node.argument for node in sums], dict[str, Sight]()
-    sizes = {name: dict[Node, float]() for name in sources}
+    sizes = {name: dict(told[name].sizes) for name in sources}
     for name, source in sources.items():
         d, h, fisher, weight, watched = seen[name]
         batch = d, h, fisher, weight
-        sights[name] = source.sight(terms, batch, ALONE, watched, sizes[name], source.summed)
+        sights[name] = source.sight(terms, batch, told[name], watched, sizes[name], source.summed)
     found = evaluate_sums(sums, sights)
-    return {name: Joint(found, sizes[name]) for name in sources}
+    return {name: replace(told[name], sums=found, sizes=sizes[name]) for name in sources}
 
 
 def sizes_of_weights(
     nodes: Sequence[Node], norm: Callable[[], float], sides: tuple[int, int]
 ) -> dict[Node, Value]:
     """norm(W) and rms(W) of weights (fan_out, fan_in), as far as these nodes ask for them."""
-    asked = {part for node in nodes for part in node.walk() if is_weight_size(part)}
+    asked = {part for node in nodes for part in here(node) if is_weight_size(part)}
     if not asked:
         return {}
     known = torch.tensor(norm(), dtype=torch.float64)
