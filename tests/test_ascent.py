@@ -10,7 +10,7 @@ from sympy import Expr, Rational, S
 from torch import nn
 
 from empirical.calibration import calibrate
-from empirical.campaign import Experiment, Mode
+from empirical.campaign import Experiment, Mode, trial_of
 from empirical.data import load
 from empirical.dense import measure
 from empirical.machine import blas_threads
@@ -18,7 +18,6 @@ from empirical.nodes import measured_lines
 from empirical.optimizers import RuleOptimizer
 from empirical.verdict import Verdict
 from empirical.verify import verify
-from empirical.wide import measure_wide
 from scaling.conditions import MAXIMAL_PERTURBATION, STANDARD
 from scaling.derivation import ASCENT
 from scaling.errors import InvalidInput, NotCovered, RuleError
@@ -247,17 +246,13 @@ def test_one_radius_for_all_layers_perturbs_what_theory_says(tmp_path: Path) -> 
     assert claimed.verdict is Verdict.contradict
 
 
-def test_a_radius_is_set_to_a_tenth_and_wide_mode_and_lines_refuse_by_name() -> None:
+def test_a_radius_is_set_to_a_tenth_and_lines_are_refused_by_name() -> None:
     problem = problem_of("sam", [], practice=True)
     table = problem, *literal_of(problem), resolve("sam")
-    from empirical.campaign import trial_of
-
     trial = trial_of(table, Experiment(**EXPERIMENT))
     constants = calibrate(trial, 64)
     for layer, sizes in measure(trial, constants, 64, 0).sizes.items():
         assert sizes.ascent == pytest.approx(0.1, rel=1e-6), layer
-    with pytest.raises(InvalidInput, match=r"ascended\(radius\*G/norm\(G\)\)"):
-        measure_wide(trial, constants, 128, 0)
     with pytest.raises(InvalidInput, match="at other weights"):
         measured_lines(trial, {}, (64, 128, 256), 2)
 

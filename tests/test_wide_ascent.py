@@ -11,6 +11,8 @@ from test_wide import numbers, runs
 from wide_trials import least_p_value, trial
 
 from empirical import measure as dense
+from empirical.campaign import Experiment, Mode
+from empirical.data import load
 from empirical.limits import limits
 from empirical.measure import (
     Constants,
@@ -23,6 +25,8 @@ from empirical.measure import (
     measure,
 )
 from empirical.networks import MLP
+from empirical.verdict import Verdict
+from empirical.verify import Check, verify
 from empirical.wide import Streaming, measure_wide
 from empirical.wide import measure as wide
 from empirical.wide.network import Network
@@ -32,6 +36,7 @@ from empirical.wide.weight import Change
 from scaling.errors import InvalidInput, NotCovered
 from scaling.ledger import Activation, Loss
 from scaling.parser import parse
+from scaling.questions import literal_of, problem_of, resolve
 
 ALPHA = 1e-3
 SAM = "ascended(radius*G/norm(G))"
@@ -48,9 +53,9 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def uphill(text: str, **options: Any) -> Trial:
+def uphill(text: str, *how: Any, **options: Any) -> Trial:
     """A rule under exponents of zero, so that one number is a radius at every width."""
-    known = trial("sam", **options)
+    known = trial("sam", *how, **options)
     problem = replace(known.problem, rule=parse(text))
     d: dict[str, dict[str, Expr]] = {
         name: dict.fromkeys(problem.rule.scaled, S.Zero) for name in known.exponents.d
@@ -60,12 +65,14 @@ def uphill(text: str, **options: Any) -> Trial:
     )
 
 
-def constants_of(t: Trial, width: int = WIDTH, radius: float = 5.0) -> Constants:
-    """Calibrated at a width, with radii larger by a factor."""
+def constants_of(t: Trial, width: int = WIDTH) -> Constants:
+    """Calibrated at a width, then radii of five times and rates of a tenth of that."""
     found = calibrate(t, width)
-    rho = {name: {k: radius * x if k == "radius" else x for k, x in values.items()}
-           for name, values in found.rho.items()}  # fmt: skip
-    return Constants(found.eta, rho)
+    rho = {
+        name: {k: 5 * x if k == "radius" else x for k, x in values.items()}
+        for name, values in found.rho.items()
+    }
+    return Constants({name: x / 10 for name, x in found.eta.items()}, rho)
 
 
 # --- the numbers of dense networks --------------------------------------------------------------
@@ -208,8 +215,7 @@ def sizes_of(m: Measurement) -> dict[str, float]:
 
 
 LAWS = {
-    "cross-entropy": uphill(SAM, depth=4, activation=Activation.RELU, loss=Loss.CROSS_ENTROPY),
-    "biases": uphill(SAM, biases=True, activation=Activation.ERF),
+    "biases": uphill(SAM, 4, Activation.RELU, Loss.CROSS_ENTROPY, biases=True),
     "norms of all layers, two": uphill(f"{GLOBAL} + ascended(radius*orth(G))"),
     "entries": uphill(f"sign({SIGN})", activation=Activation.GELU),
 }
@@ -236,7 +242,7 @@ def test_a_step_that_is_not_taken_back_is_rejected(monkeypatch: pytest.MonkeyPat
 # --- the machine, and large widths --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{"workers": 2}, {"memory_limit": 2**25}, {"chunk": 3 * ROWS}])
+@pytest.mark.parametrize("options", [{"memory_limit": 2**25}, {"chunk": 3 * ROWS}])
 def test_the_machine_changes_nothing(options: dict[str, int]) -> None:
     t, width, found = trial("sam", biases=True), 3 * ROWS + 17, []
     constants = calibrate(t, 48)
@@ -245,6 +251,28 @@ def test_the_machine_changes_nothing(options: dict[str, int]) -> None:
         found.append(sizes_of(measure_wide(t, constants, width, 5, 1, machine)))
     for what, x in found[0].items():
         assert found[1][what] == pytest.approx(x, rel=1e-8), what
+
+
+WIDE: dict[str, Any] = {
+    "widths": (512, 2048, 8192, 32768), "seeds": 6, "margin": 0.05, "threads": 1,
+    "data": load("digits", samples=8, probe=6), "mode": Mode.WIDE, "streaming": Streaming(),
+}  # fmt: skip
+
+
+def test_derived_radii_are_measured_and_wrong_ones_are_contradicted() -> None:
+    def ascents(given: Sequence[str], *expect: str) -> dict[str, Check]:
+        problem = problem_of("sam", list(given), practice=True, activation="tanh")
+        table = problem, *literal_of(problem), resolve("sam")
+        checks = verify([table], Experiment(**WIDE), expect).checks
+        return {c.layer: c for c in checks if c.quantity == "ascent"}
+
+    for layer, check in ascents([]).items():
+        assert check.predicted == 0 and check.verdict is Verdict.agree, (layer, check.measured)
+    claim = [f"ascent_{layer}=0" for layer in ("input", "hidden", "output")]
+    wrong = ascents(["d_radius_hidden=1/10"], *claim)
+    assert wrong["hidden"].verdict is Verdict.contradict, wrong["hidden"].measured
+    assert wrong["hidden"].measured.slope == pytest.approx(-1 / 10, abs=0.01)
+    assert {wrong[name].verdict for name in ("input", "output")} == {Verdict.agree}
 
 
 # --- what is refused ----------------------------------------------------------------------------

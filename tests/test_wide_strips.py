@@ -7,7 +7,7 @@ from test_wide import numbers, runs
 from test_wide_rows import axis, normal
 from wide_trials import least_p_value, trial
 
-from derivations.catalogue import catalogue, find
+from derivations.catalogue import find
 from empirical.calibration import calibrate
 from empirical.dense import measure
 from empirical.numbers import LayerTensors, State, evaluate
@@ -151,22 +151,3 @@ def test_entries_that_belong_to_other_neurons_are_rejected(monkeypatch: pytest.M
     monkeypatch.setattr(strips, "_on_chunk", shifted)
     wrong = runs(lambda seed: numbers(measure_wide(t, constants, 48, seed)), 40)
     assert least_p_value(wrong, theirs) < ALPHA
-
-
-# --- the catalogue ------------------------------------------------------------------------------
-
-FIRST_STEP_ALONE = {
-    "momentum_penalised": "later steps average weights of several steps (parts.py)",
-}
-
-
-def test_every_rule_of_the_catalogue_is_measured_at_any_width() -> None:
-    assert all(path_of(x.rule, own_only=True) is not None for x in catalogue().values())
-    coordinates = Coordinates(Span(axis(4)), Span(axis(3)), 2)
-    refused = {name for name, x in catalogue().items() if path_of(x.rule) is None}
-    assert refused == FIRST_STEP_ALONE.keys()
-    for name in refused:
-        with pytest.raises(InvalidInput, match="with --quantity own"):
-            refuse_unless_wide(find(name).rule)
-        with pytest.raises(InvalidInput, match="an average of weights, in 2 steps"):
-            _ = Source(find(name).rule, VALUES, coordinates).parts
