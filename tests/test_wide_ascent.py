@@ -27,12 +27,12 @@ from empirical.measure import (
 from empirical.networks import MLP
 from empirical.verdict import Verdict
 from empirical.verify import Check, verify
-from empirical.wide import Streaming, measure_wide
+from empirical.wide import Streaming, measure_wide, tiles
 from empirical.wide import measure as wide
 from empirical.wide.network import Network
 from empirical.wide.noise import ROWS
 from empirical.wide.paths import Path, path_of, refuse_unless_wide
-from empirical.wide.weight import Change
+from empirical.wide.weight import Change, Weight
 from scaling.errors import InvalidInput, NotCovered
 from scaling.ledger import Activation, Loss
 from scaling.parser import parse
@@ -84,43 +84,48 @@ def both(
     monkeypatch: pytest.MonkeyPatch,
     steps: int = 1,
     quantity: Quantity = Quantity.ALL,
-    width: int = WIDTH,
+    machine: Streaming = EXACT,
 ) -> tuple[Mapping[str, Sizes], Mapping[str, Sizes]]:
     """Sizes of a wide network, and of the dense one whose weights gave all of its answers."""
     starts: list[Network] = []
-    begin = wide._Run.start
+    begin, draw = wide._Run.start, dense.dense_network
 
     def start(run: Any) -> Network:
         starts.append(begin(run))
         return starts[-1]
 
-    def network(*_: object) -> MLP:
-        model = draw(*_)  # type: ignore[arg-type]
+    def network(*described: Any) -> MLP:
+        model = draw(*described)
         for layer in t.problem.setting.layers:
-            weight = starts[0].parameters[layer.name].weight
             linear = model.linear(layer.position)
             tensor = linear.bias if layer.is_bias else linear.weight
-            draw_ = torch.Generator().manual_seed(1)
-            side = weight.columns.side
-            q = torch.linalg.qr(torch.randn(side, side, generator=draw_).double()).Q
-            whole = weight.rows.values(weight @ weight.columns.given(q)) @ q.T
             with torch.no_grad():
+                whole = whole_of(starts[0].parameters[layer.name].weight)
                 tensor.copy_(whole.reshape(tensor.shape))
         return model
 
-    draw = dense.dense_network
     monkeypatch.setattr(wide._Run, "start", start)
     monkeypatch.setattr(dense, "dense_network", network)
-    ours = measure_wide(t, constants, width, 3, steps, EXACT, quantity)
-    return ours.sizes, measure(t, constants, width, 3, steps, quantity).sizes
+    ours = measure_wide(t, constants, WIDTH, 3, steps, machine, quantity)
+    return ours.sizes, measure(t, constants, WIDTH, 3, steps, quantity).sizes
 
 
-def assert_same(ours: Mapping[str, Sizes], theirs: Mapping[str, Sizes]) -> None:
+def whole_of(weight: Weight) -> torch.Tensor:
+    """All entries: W Q Q^T, with Q as far from what was asked before as chance is."""
+    side, generator = weight.columns.side, torch.Generator().manual_seed(1)
+    q = torch.linalg.qr(torch.randn(side, side, generator=generator, dtype=torch.float64)).Q
+    return weight.rows.values(weight @ weight.columns.given(q)).double() @ q.T
+
+
+def assert_same(
+    ours: Mapping[str, Sizes], theirs: Mapping[str, Sizes], accuracy: float = 1e-7
+) -> None:
     for name, x in ours.items():
         known = theirs[name].known()
         assert x.known().keys() == known.keys(), name
         for quantity in known.keys() - {"init"}:  # which is over other readouts
-            assert x.known()[quantity] == pytest.approx(known[quantity], rel=1e-7), (name, quantity)
+            expected = pytest.approx(known[quantity], rel=accuracy)
+            assert x.known()[quantity] == expected, (name, quantity)
 
 
 CORE = [
@@ -148,6 +153,7 @@ ROW_BY_ROW = [
 def test_steps_are_those_of_the_dense_network_with_these_weights(
     text: str, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tiles, "TILE", (33, 50))
     t = uphill(text, biases=text in (SAM, ROW_BY_ROW[0]), activation=Activation.RELU)
     assert path_of(t.problem.rule) is (Path.CORE if text in CORE else Path.ROWS)
     constants = constants_of(t)
@@ -168,6 +174,16 @@ def test_own_updates_alone_are_those_of_the_dense_network(
     ours, theirs = both(t, constants_of(t), monkeypatch, quantity=Quantity.OWN)
     assert_same(ours, theirs)
     assert all(x.feature is None and x.ascent is not None for x in ours.values())
+
+
+@pytest.mark.parametrize("text", [SAM, f"atan((B + eps*I)**(-1) @ {SAM}) + G"])
+@pytest.mark.parametrize("quantity", Quantity)
+def test_single_precision_is_enough(
+    text: str, quantity: Quantity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t, machine = uphill(text), Streaming(torch.float32)
+    ours, theirs = both(t, constants_of(t), monkeypatch, 1, quantity, machine)
+    assert_same(ours, theirs, 1e-3)
 
 
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:

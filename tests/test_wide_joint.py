@@ -84,8 +84,11 @@ def test_sums_of_fewer_layers_are_rejected(monkeypatch: pytest.MonkeyPatch) -> N
     constants = calibrate(t, 48)
     theirs = runs(lambda seed: numbers(measure(t, constants, 48, seed)), 40)
 
-    def alone(sources: dict[str, Source], seen: dict[str, Lesson]) -> dict[str, Joint]:
-        return {n: update.sums_over_layers({n: sources[n]}, {n: seen[n]})[n] for n in sources}
+    def alone(
+        sources: dict[str, Source], seen: dict[str, Lesson], told: dict[str, Joint]
+    ) -> dict[str, Joint]:
+        one = update.sums_over_layers
+        return {n: one({n: sources[n]}, {n: seen[n]}, {n: told[n]})[n] for n in sources}
 
     monkeypatch.setattr(wide, "sums_over_layers", alone)
     wrong = runs(lambda seed: numbers(measure_wide(t, constants, 48, seed)), 40)

@@ -128,7 +128,9 @@ class RowLearner:
         dtype = precision(sides)
         evaluated = {Dim.FAN_OUT: d.axis.values, Dim.FAN_IN: h.axis.values}
         whole = {
-            node: form.make({side: evaluated[side](x) for side, x in form.columns.items()})
+            node: form.make(
+                {side: evaluated[side](x).to(dtype) for side, x in form.columns.items()}
+            )
             for node, form in spectral.items()
         }
         seen = Seen(d.axis.values(d).to(dtype), h.axis.values(h).to(dtype), whole)

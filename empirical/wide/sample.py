@@ -83,7 +83,7 @@ class Strip:
         for node, form in self.forms.items():
             sides = dict(self.left[node])
             if Dim.FAN_IN in form.columns:
-                sides[Dim.FAN_IN] = chunk.columns(form.columns[Dim.FAN_IN])
+                sides[Dim.FAN_IN] = chunk.columns(form.columns[Dim.FAN_IN]).to(self.d.dtype)
             whole[node] = form.make(sides)
         seen = Seen(self.d, chunk.columns(self.h).to(self.d.dtype), whole)
         tiles = Tiles(self.terms, self.values, (seen,), self.sides, self.unit)
@@ -185,12 +185,15 @@ def sampled(
     found, sizes = source.parts, dict(joint.sizes)
     assert found.update is not None, "the path refuses a rule without an update"
     spectral = forms_of(source, d, h, fisher, weight, watched, sizes, joint)
+    sides = d.axis.side, h.axis.side
+    dtype = precision(sides)
     left: dict[Node, dict[Dim, Tensor]] = {
-        node: {k: head(x, SAMPLED_ROWS) for k, x in form.columns.items() if k is Dim.FAN_OUT}
+        node: {
+            k: head(x, SAMPLED_ROWS).to(dtype) for k, x in form.columns.items() if k is Dim.FAN_OUT
+        }
         for node, form in spectral.items()
     }
-    sides = d.axis.side, h.axis.side
-    rows = head(d, SAMPLED_ROWS).to(precision(sides))
+    rows = head(d, SAMPLED_ROWS).to(dtype)
     unit, sums = block_unit(source.rule), dict[Node, Plain]()
     strip = Strip(found.terms, source.values, sides, unit, rows, h, spectral, left, sums)
     for level in sum_levels(found.terms):
