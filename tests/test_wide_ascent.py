@@ -10,21 +10,16 @@ from sympy import Expr, S
 from test_wide import numbers, runs
 from wide_trials import least_p_value, trial
 
-from empirical import measure as dense
+from empirical import dense
+from empirical.calibration import calibrate
 from empirical.campaign import Experiment, Mode
 from empirical.data import load
+from empirical.dense import measure
 from empirical.limits import limits
-from empirical.measure import (
-    Constants,
-    Measurement,
-    Quantity,
-    Sizes,
-    Trial,
-    blas_threads,
-    calibrate,
-    measure,
-)
+from empirical.machine import blas_threads
 from empirical.networks import MLP
+from empirical.sizes import Measurement, Quantity, Sizes
+from empirical.trial import Constants, Trial
 from empirical.verdict import Verdict
 from empirical.verify import Check, verify
 from empirical.wide import Streaming, measure_wide, tiles

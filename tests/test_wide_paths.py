@@ -13,13 +13,11 @@ from empirical.numbers import LayerTensors, evaluate_network
 from empirical.wide.implicit import Span
 from empirical.wide.looks import here, perturbations
 from empirical.wide.paths import Path, path_of, refuse_unless_wide, way_of
-from empirical.wide.places import sum_levels
 from empirical.wide.strips import strips_of
 from empirical.wide.update import Coordinates, Source
 from scaling.errors import InvalidInput
 from scaling.parser import parse
 from scaling.rule import Rule
-from scaling.shapes import Dim
 
 SIDES = {"hidden": (40, 36), "output": (3, 40)}  # longer than blocks
 SAMPLES = 2
@@ -63,9 +61,7 @@ def expected(rule: Rule, own_only: bool = False) -> Path:
     """By rotations, but for entries in the eigenbasis of one side alone, which are columns."""
     if commutes_with_rotations(rule) or strips_of([rule.expression]):
         return Path.CORE
-    totals = [x for level in sum_levels([rule.expression]) for x in level]
-    over_rows = any(Dim.FAN_OUT not in (x.shape.rows, x.shape.cols) for x in totals)
-    return Path.SAMPLE if own_only and not over_rows else Path.ROWS
+    return Path.SAMPLE if own_only else Path.ROWS
 
 
 FIRST_STEP_ALONE = {
