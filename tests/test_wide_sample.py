@@ -26,8 +26,9 @@ from empirical.wide import Streaming, measure_wide, paths, sample
 from empirical.wide.implicit import ImplicitGaussian, Span
 from empirical.wide.noise import ROWS, Stream
 from empirical.wide.parts import parts
-from empirical.wide.paths import WIDEST_SAMPLE, path_of, refuse_unless_wide, sum_levels
+from empirical.wide.paths import WIDEST_SAMPLE, path_of, refuse_unless_wide
 from empirical.wide.paths import Path as Way
+from empirical.wide.places import sum_levels
 from empirical.wide.sample import sampled
 from empirical.wide.update import Coordinates, Source
 from empirical.wide.weight import Weight
