@@ -2,7 +2,8 @@
 
 A scalar of order M^x to the power p is of order M^(p x). A difference of scalars may vanish and may
 have either sign, so it has neither a root nor an inverse: both are refused. The larger of two sets
-the size of their maximum, as in a sum, and the decision is kept as a regime.
+the size of their maximum, as in a sum, and the decision is kept as a regime; not if the larger in
+size may be below zero, for then the maximum is the other one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from sympy import Expr, S
 from scaling.context import Context
 from scaling.derivation import PRODUCT, SUM, Step
 from scaling.entrywise import Reading
-from scaling.scale import HALF
+from scaling.scale import HALF, Order
 from scaling.tree import Call, Power
 from scaling.values import Scalar
 
@@ -25,7 +26,8 @@ def power(context: Context, node: Power, value: Scalar, p: Expr, step: Step) -> 
             node, "a root or an inverse of a difference", "a sum of positive terms"
         )
     result = value.size**p
-    return Scalar(result), Step(PRODUCT, str(node), result, f"({value.size})^({p})", (step,))
+    scalar = Scalar(result, positive or p.is_even is True)
+    return scalar, Step(PRODUCT, str(node), result, f"({value.size})^({p})", (step,))
 
 
 def function(context: Context, node: Call, value: Scalar, step: Step) -> Reading:
@@ -34,7 +36,8 @@ def function(context: Context, node: Call, value: Scalar, step: Step) -> Reading
     if node.function == "sqrt" and not value.positive:
         raise context.not_covered(node, "the root of a difference", "a positive scalar")
     size = value.size if value.size.is_zero else value.size**p
-    return Scalar(size), Step(PRODUCT, str(node), size, "", (step,), node=node)
+    scalar = Scalar(size, value.positive or node.function == "abs")
+    return scalar, Step(PRODUCT, str(node), size, "", (step,), node=node)
 
 
 def larger(context: Context, node: Call, first: Reading, second: Reading) -> Reading:
@@ -43,6 +46,11 @@ def larger(context: Context, node: Call, first: Reading, second: Reading) -> Rea
     assert node.option is not None, "max has two operands"
     if not isinstance(x, Scalar) or not isinstance(y, Scalar):
         raise context.not_covered(node, "max of matrices", "scalars")
-    context.decide(node, node.argument, node.option, x.size, y.size)
+    order = context.decide(node, node.argument, node.option, x.size, y.size)
+    setting = {Order.LESS: (y,), Order.GREATER: (x,), Order.EQUAL: (), Order.OPEN: (x, y)}[order]
+    if not all(scalar.positive for scalar in setting):
+        raise context.not_covered(
+            node, "max of a number and a larger one that may be negative", "positive scalars"
+        )
     value = Scalar(context.plus(x.size, y.size), x.positive or y.positive)
     return value, Step(SUM, str(node), value.size, "the larger", (step, other), node=node)

@@ -417,6 +417,10 @@ HARD: list[tuple[str, Where, Any, str]] = [
     ("G @ (A + diag(A))**-1", {}, None, "A shields no small entry of diag(A) off its span"),
     ("G*specnorm(diag(A)**-1)", {}, None, "the largest of M heavy-tailed numbers"),
     ("G*trace(diag(A)**-1)", {}, None, "a sum of heavy-tailed numbers"),
+    ("G*max(-1, rms(G))", {}, None, "a negative number is not the larger one"),
+    ("G*max(rms(G), norm(W) - norm(G))", {}, None, "nor is a difference of unknown sign"),
+    ("G*max(-rms(G), 1)", {}, 0, "one below zero that is small does not matter"),
+    ("G*max(rms(G) - 2*rms(G), rms(G))", {}, -1, "nor one of the same size"),
     ("G*fan_in**(1/0)", {}, None, "a power of infinity"),
     ("G @ A**(0/0)", {}, None, "a power that is no number"),
 ]  # fmt: skip
