@@ -1,0 +1,273 @@
+"""Mutation testing of scaling/: of small faults put into the code, how many do the tests notice?
+
+The faults are mutmut's (every operator, number, text, argument, default and branch inside of a
+function, changed one at a time). They are put in differently: mutmut compiles all mutants of a file
+beside each other behind wrappers, which decorated functions cannot have; here a mutant is the whole
+file with one change, so that properties and commands are mutated too. It replaces its module in a
+forked process, before scaling is imported there, and never exists as a file.
+
+A random sample of all mutants is run (seeded, without replacement; one process, on one core). Each
+meets the stages of tests below until one of them fails; what passes them all has survived. The
+stages are the tests of theory and, for what the command line is made of, those of the commands:
+what other tests alone would notice counts as survived, so that the rate is a lower bound.
+
+    pip install mutmut==3.8.1
+    python benchmarks/mutation.py --sample 400 --seed 1 --out mutants.jsonl
+    python benchmarks/mutation.py --again mutants.jsonl --out again.jsonl    # its survivors only
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import importlib.abc
+import importlib.util
+import json
+import math
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import libcst as cst
+from libcst.metadata import MetadataWrapper
+from mutmut.mutation.file_mutation import MutationVisitor
+from mutmut.mutation.mutators import mutation_operators
+from mutmut.mutation.pragma_handling import IgnoredCode
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND_LINE = {"cli", "claiming", "measuring", "options", "questions"}
+LONG = (
+    "alike_along_the_symmetry", "follows_the_degrees", "add_and_undo", "maximal_in_every_layer",
+    "maximal_at_the_first_step", "depth_changes", "same_tree", "in_every_format",
+    "every_step_once", "measured", "contradicted", "train_to", "calibrated", "random_texts",
+    "associate", "obey", "distribute", "whatever_the_symbols", "of_one_class",
+    "of_the_interface", "one_radius_for_all",
+)  # fmt: skip
+"""Tests that train networks, or repeat one property for every rule of the catalogue."""
+THEORY = (
+    "language", "calculus", "golden", "bounded_damping", "rotation", "network_norms", "second",
+    "solve", "decay", "ascent", "alignment", "symmetry", "render", "scale",
+)  # fmt: skip
+STAGES: dict[str, list[str]] = {
+    "surface": ["tests/test_surface.py"],
+    "theory": [
+        "scaling",
+        *(f"tests/test_{x}.py" for x in THEORY),
+        "-k",
+        f"not ({' or '.join(LONG)})",
+    ],
+    "commands": ["tests/test_cli.py", "tests/test_claims_cli.py"],
+}
+PYTEST = ["-x", "-q", "-n0", "-p", "no:cacheprovider", "-p", "no:xdist.looponfail", "--tb=no"]
+CPU_SECONDS = 300
+"""After this much a mutant is taken to be caught in a loop, which every test run would notice."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A file with one change, by its place in the list of all changes of that file."""
+
+    module: str
+    number: int
+    function: str
+    line: int
+    diff: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The stage that killed a mutant, or None."""
+
+    module: str
+    number: int
+    function: str
+    line: int
+    diff: str
+    killed: str | None
+    seconds: float
+
+
+class _Visitor(MutationVisitor):
+    """mutmut's, into decorated functions too."""
+
+    def _skip_node_and_children(self, node: cst.CSTNode) -> bool:
+        if isinstance(node, cst.FunctionDef) and node.decorators:
+            node = node.with_changes(decorators=())
+        return bool(super()._skip_node_and_children(node))
+
+
+def changes(path: Path) -> tuple[cst.Module, list[tuple[cst.CSTNode, cst.CSTNode]]]:
+    """A file as a tree, and every (node, what replaces it) inside of its functions."""
+    code = path.read_text()
+    wrapper = MetadataWrapper(cst.parse_module(code))
+    visitor = _Visitor(mutation_operators, IgnoredCode(set(), set(), set()))
+    module = wrapper.visit(visitor)
+    inside = [
+        x
+        for x in visitor.mutations
+        if isinstance(x.contained_by_top_level_function, cst.FunctionDef)
+    ]
+    return module, [(x.original_node, x.mutated_node) for x in inside]
+
+
+def everything() -> dict[str, int]:
+    """How many mutants each module has."""
+    files = sorted((ROOT / "scaling").glob("*.py"))
+    return {path.stem: count for path in files if (count := len(changes(path)[1]))}
+
+
+def build(module: str, numbers: Sequence[int]) -> list[Mutant]:
+    """Mutants of one module by number."""
+    path = ROOT / "scaling" / f"{module}.py"
+    tree, found = changes(path)
+    mutants = []
+    for number in numbers:
+        source = tree.deep_replace(*found[number]).code
+        lines = list(difflib.unified_diff(tree.code.split("\n"), source.split("\n"), n=0))[2:]
+        line = int(lines[0].split()[1].lstrip("-").partition(",")[0])
+        function = _function_at(tree.code, line)
+        mutants.append(Mutant(module, number, function, line, "\n".join(lines[1:]), source))
+    return mutants
+
+
+def _function_at(code: str, line: int) -> str:
+    nodes = (x for x in ast.walk(ast.parse(code)) if isinstance(x, ast.FunctionDef | ast.ClassDef))
+    around = [x for x in nodes if x.lineno <= line <= (x.end_lineno or line)]
+    return ".".join(x.name for x in sorted(around, key=lambda x: x.lineno))
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports the mutant in place of its module."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self.name, self.source = f"scaling.{mutant.module}", mutant.source
+        self.path = str(ROOT / "scaling" / f"{mutant.module}.py")
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Only this one module."""
+        if name != self.name:
+            return None
+        return importlib.util.spec_from_file_location(name, self.path, loader=self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the mutant's source as the module."""
+        exec(compile(self.source, self.path, "exec"), vars(module))
+
+
+def run(mutant: Mutant, stages: Sequence[str]) -> Outcome:
+    """Meet the stages in a process of its own."""
+    start = time.perf_counter()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _child(mutant, stages, writing)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        passed = pipe.read().split()  # what the child wrote before it ended, however it ended
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    killed = None if len(passed) == len(stages) else stages[len(passed)]
+    if status == -signal.SIGXCPU and killed is not None:
+        killed = f"{killed} (timeout)"
+    known = {k: v for k, v in asdict(mutant).items() if k != "source"}
+    return Outcome(**known, killed=killed, seconds=round(time.perf_counter() - start, 1))
+
+
+def _child(mutant: Mutant, stages: Sequence[str], pipe: int) -> None:
+    import pytest
+
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    sys.meta_path.insert(0, _Finder(mutant))
+    try:
+        for stage in stages:
+            if pytest.main([*STAGES[stage], *PYTEST]) != 0:
+                break
+            os.write(pipe, f"{stage}\n".encode())
+    finally:
+        os._exit(0)
+
+
+def stages_of(module: str) -> list[str]:
+    """Which tests a mutant of a module meets, the quickest first."""
+    return list(STAGES) if module in COMMAND_LINE else ["surface", "theory"]
+
+
+def interval(hits: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a binomial rate."""
+    z, p = 1.959964, hits / trials
+    middle = (p + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials**2)) / (1 + z * z / trials)
+    return middle - half, middle + half
+
+
+def report(outcomes: Sequence[Outcome], population: dict[str, int]) -> str:
+    """The rate, by module, and what survived."""
+    total, killed = (
+        Counter(x.module for x in outcomes),
+        Counter(x.module for x in outcomes if x.killed),
+    )
+    low, high = interval(killed.total(), total.total())
+    lines = ["| module | mutants | sampled | killed |", "| --- | ---: | ---: | ---: |"]
+    lines += [f"| {k} | {n} | {total[k]} | {killed[k]} |" for k, n in population.items()]
+    rate = f"{killed.total() / total.total():.1%} [{low:.1%}, {high:.1%}]"
+    lines += [
+        f"| all | {sum(population.values())} | {total.total()} | {killed.total()} |",
+        "",
+        rate,
+    ]
+    for x in outcomes:
+        if not x.killed:
+            lines += ["", f"{x.module}.{x.function}, line {x.line} (#{x.number})", x.diff]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Draw, run, report."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sample", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--again", type=Path, help="run the survivors of these outcomes")
+    parser.add_argument("--out", type=Path, required=True, help="outcomes, one line of JSON each")
+    given = parser.parse_args()
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    population = everything()
+    if given.again:
+        before = [json.loads(line) for line in given.again.read_text().splitlines()]
+        drawn = [(x["module"], x["number"]) for x in before if not x["killed"]]
+    else:
+        pool = [(module, number) for module, n in population.items() for number in range(n)]
+        drawn = random.Random(given.seed).sample(pool, given.sample)
+    mutants = {
+        (module, x.number): x
+        for module in {module for module, _ in drawn}
+        for x in build(module, [number for other, number in drawn if other == module])
+    }
+    for third_party in ("hypothesis", "pytest", "scipy.stats", "sympy", "torch", "typer.testing"):
+        importlib.import_module(third_party)
+    outcomes = []
+    with given.out.open("w") as out:
+        for place in drawn:
+            mutant = mutants[place]
+            outcomes.append(run(mutant, stages_of(mutant.module)))
+            out.write(json.dumps(asdict(outcomes[-1])) + "\n")
+            out.flush()
+    print(report(outcomes, population))
+
+
+if __name__ == "__main__":
+    main()
