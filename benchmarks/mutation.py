@@ -7,9 +7,11 @@ file with one change, so that properties and commands are mutated too. It replac
 forked process, before scaling is imported there, and never exists as a file.
 
 A random sample of all mutants is run (seeded, without replacement; one process, on one core). Each
-meets the stages of tests below until one of them fails; what passes them all has survived. The
-stages are the tests of theory and, for what the command line is made of, those of the commands:
-what other tests alone would notice counts as survived, so that the rate is a lower bound.
+meets the tests that run through the lines of its change, as coverage.py tells them apart, from the
+shortest on until one fails; what passes has survived. Of lines that every import runs, any test may
+be the one that notices. No test that trains networks takes part but those of the commands, and a
+mutant gets so many seconds of each kind and no more: what other tests alone would notice counts as
+survived, so that the rate is a lower bound.
 
     pip install mutmut==3.8.1
     python benchmarks/mutation.py --sample 400 --seed 1 --out mutants.jsonl
@@ -32,13 +34,16 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TypeAlias
 
 import libcst as cst
+import pytest
+from coverage import Coverage
 from libcst.metadata import MetadataWrapper
 from mutmut.mutation.file_mutation import MutationVisitor
 from mutmut.mutation.mutators import mutation_operators
@@ -58,19 +63,29 @@ THEORY = (
     "language", "calculus", "golden", "bounded_damping", "rotation", "network_norms", "second",
     "solve", "decay", "ascent", "alignment", "symmetry", "render", "scale",
 )  # fmt: skip
-STAGES: dict[str, list[str]] = {
-    "surface": ["tests/test_surface.py"],
-    "theory": [
-        "scaling",
-        *(f"tests/test_{x}.py" for x in THEORY),
-        "-k",
-        f"not ({' or '.join(LONG)})",
-    ],
-    "commands": ["tests/test_cli.py", "tests/test_claims_cli.py"],
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Tests that are run together: what to collect, and how many seconds of it a mutant gets."""
+
+    collected: tuple[str, ...]
+    seconds: float
+
+
+STAGES: dict[str, Stage] = {
+    "surface": Stage(("tests/test_surface.py",), 10),
+    "theory": Stage(
+        ("scaling", *(f"tests/test_{x}.py" for x in THEORY), "-k", f"not ({' or '.join(LONG)})"), 10
+    ),
+    "commands": Stage(("tests/test_cli.py", "tests/test_claims_cli.py"), 60),
 }
-PYTEST = ["-x", "-q", "-n0", "-p", "no:cacheprovider", "-p", "no:xdist.looponfail", "--tb=no"]
+PYTEST = ["-x", "-q", "-n0", "-p", "no:cacheprovider", "--tb=no"]
 CPU_SECONDS = 300
 """After this much a mutant is taken to be caught in a loop, which every test run would notice."""
+
+Covered: TypeAlias = dict[str, dict[str, Any]]
+"""By stage: ``seconds`` by test, and ``lines``: by module and line, the tests that run it."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,8 @@ class Mutant:
     module: str
     number: int
     function: str
-    line: int
+    lines: tuple[int, ...]
+    """Of the statement that is changed; of the whole function if that is its head."""
     diff: str
     source: str
 
@@ -92,7 +108,7 @@ class Outcome:
     module: str
     number: int
     function: str
-    line: int
+    lines: tuple[int, ...]
     diff: str
     killed: str | None
     seconds: float
@@ -136,15 +152,29 @@ def build(module: str, numbers: Sequence[int]) -> list[Mutant]:
         source = tree.deep_replace(*found[number]).code
         lines = list(difflib.unified_diff(tree.code.split("\n"), source.split("\n"), n=0))[2:]
         line = int(lines[0].split()[1].lstrip("-").partition(",")[0])
-        function = _function_at(tree.code, line)
-        mutants.append(Mutant(module, number, function, line, "\n".join(lines[1:]), source))
+        function, around = _place(tree.code, line)
+        mutants.append(Mutant(module, number, function, around, "\n".join(lines[1:]), source))
     return mutants
 
 
-def _function_at(code: str, line: int) -> str:
-    nodes = (x for x in ast.walk(ast.parse(code)) if isinstance(x, ast.FunctionDef | ast.ClassDef))
-    around = [x for x in nodes if x.lineno <= line <= (x.end_lineno or line)]
-    return ".".join(x.name for x in sorted(around, key=lambda x: x.lineno))
+def _place(code: str, line: int) -> tuple[str, tuple[int, ...]]:
+    """The function at a line, and the lines of the statement there."""
+    nodes = (x for x in ast.walk(ast.parse(code)) if isinstance(x, ast.stmt | ast.match_case))
+    spans = [(*_span(x), x) for x in nodes]
+    around = sorted((x for x in spans if x[0] <= line <= x[1]), key=lambda x: (x[0], -x[1]))
+    names = [x.name for *_, x in around if isinstance(x, ast.FunctionDef | ast.ClassDef)]
+    first, last, inner = around[-1]
+    body = getattr(inner, "body", None)
+    if body and not isinstance(inner, ast.FunctionDef):
+        last = max(line, _span(body[0])[0] - 1)
+    return ".".join(names), tuple(range(first, last + 1))
+
+
+def _span(node: ast.AST) -> tuple[int, int]:
+    if isinstance(node, ast.match_case):
+        return node.pattern.lineno, node.body[-1].end_lineno or 0
+    assert isinstance(node, ast.stmt)
+    return node.lineno, node.end_lineno or 0
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -165,44 +195,117 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.source, self.path, "exec"), vars(module))
 
 
-def run(mutant: Mutant, stages: Sequence[str]) -> Outcome:
-    """Meet the stages in a process of its own."""
-    start = time.perf_counter()
+class _Recorder:
+    """Which tests run through which lines, and how long each takes."""
+
+    def __init__(self, coverage: Coverage) -> None:
+        self.coverage, self.seconds = coverage, dict[str, float]()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """A context of its own for each test, which starts with the catalogue unread."""
+        if "derivations.catalogue" in sys.modules:
+            sys.modules["derivations.catalogue"].catalogue.cache_clear()
+        self.coverage.switch_context(item.nodeid)
+        start = time.perf_counter()
+        yield
+        self.seconds[item.nodeid] = time.perf_counter() - start
+        self.coverage.switch_context("")
+
+
+class _Chosen:
+    """Runs the named tests, in that order."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = {name: i for i, name in enumerate(names)}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave the others out."""
+        found = [x for x in items if x.nodeid in self.names]
+        items[:] = sorted(found, key=lambda x: self.names[x.nodeid])
+
+
+def in_child(work: Callable[[int], None]) -> tuple[str, int]:
+    """What some work writes into its pipe, in a silent process of its own; and how that ended."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        _child(mutant, stages, writing)
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
+            work(writing)
+        finally:
+            os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        passed = pipe.read().split()  # what the child wrote before it ended, however it ended
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    killed = None if len(passed) == len(stages) else stages[len(passed)]
-    if status == -signal.SIGXCPU and killed is not None:
+        text = pipe.read()
+    return text, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def coverage_of(name: str) -> dict[str, Any]:
+    """Run a stage without a mutant; all of it must pass."""
+
+    def work(pipe: int) -> None:
+        coverage = Coverage(data_file=None, source=["scaling"])
+        recorder = _Recorder(coverage)
+        coverage.start()
+        code = pytest.main([*STAGES[name].collected, *PYTEST], plugins=[recorder])
+        coverage.stop()
+        data, lines = coverage.get_data(), {}
+        for file in data.measured_files():
+            lines[Path(file).stem] = data.contexts_by_lineno(file)
+        found = {"failed": int(code), "seconds": recorder.seconds, "lines": lines}
+        with os.fdopen(pipe, "w") as out:
+            json.dump(found, out)
+
+    found: dict[str, Any] = json.loads(in_child(work)[0])
+    assert not found["failed"], f"the tests of '{name}' fail without any mutant"
+    return found
+
+
+def chosen(mutant: Mutant, stage: str, covered: Covered) -> list[str]:
+    """The tests of a stage that a mutant meets, the shortest first."""
+    seconds, lines = covered[stage]["seconds"], covered[stage]["lines"].get(mutant.module, {})
+    through = {test for line in mutant.lines for test in lines.get(str(line), [])}
+    order = sorted(through - {""}, key=lambda test: seconds[test])
+    if "" in through:
+        order += sorted(seconds.keys() - through, key=lambda test: seconds[test])
+    spent = 0.0
+    for i, test in enumerate(order):
+        spent += seconds[test]
+        if spent > STAGES[stage].seconds:
+            return order[: i + 1]
+    return order
+
+
+def run(mutant: Mutant, covered: Covered) -> Outcome:
+    """Meet one stage after the other in a process of its own."""
+    start = time.perf_counter()
+    met = {stage: chosen(mutant, stage, covered) for stage in stages_of(mutant.module)}
+    met = {stage: tests for stage, tests in met.items() if tests}
+
+    def work(pipe: int) -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        sys.meta_path.insert(0, _Finder(mutant))
+        for stage, tests in met.items():
+            files = {test.partition("::")[0] for test in tests}
+            if pytest.main([*sorted(files), *PYTEST], plugins=[_Chosen(tests)]) != 0:
+                return
+            os.write(pipe, f"{stage}\n".encode())
+
+    text, status = in_child(work)
+    passed = text.split()
+    killed = None if len(passed) == len(met) else list(met)[len(passed)]
+    if status == -signal.SIGXCPU:
         killed = f"{killed} (timeout)"
     known = {k: v for k, v in asdict(mutant).items() if k != "source"}
     return Outcome(**known, killed=killed, seconds=round(time.perf_counter() - start, 1))
 
 
-def _child(mutant: Mutant, stages: Sequence[str], pipe: int) -> None:
-    import pytest
-
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    sys.meta_path.insert(0, _Finder(mutant))
-    try:
-        for stage in stages:
-            if pytest.main([*STAGES[stage], *PYTEST]) != 0:
-                break
-            os.write(pipe, f"{stage}\n".encode())
-    finally:
-        os._exit(0)
-
-
 def stages_of(module: str) -> list[str]:
-    """Which tests a mutant of a module meets, the quickest first."""
+    """Which kinds of tests a mutant of a module meets."""
     return list(STAGES) if module in COMMAND_LINE else ["surface", "theory"]
 
 
@@ -231,8 +334,18 @@ def report(outcomes: Sequence[Outcome], population: dict[str, int]) -> str:
     ]
     for x in outcomes:
         if not x.killed:
-            lines += ["", f"{x.module}.{x.function}, line {x.line} (#{x.number})", x.diff]
+            lines += ["", f"{x.module}.{x.function}, line {x.lines[0]} (#{x.number})", x.diff]
     return "\n".join(lines)
+
+
+def _covered(kept: Path | None) -> Covered:
+    if kept and kept.exists():
+        known: Covered = json.loads(kept.read_text())
+        return known
+    found = {stage: coverage_of(stage) for stage in STAGES}
+    if kept:
+        kept.write_text(json.dumps(found))
+    return found
 
 
 def main() -> None:
@@ -241,6 +354,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--again", type=Path, help="run the survivors of these outcomes")
+    parser.add_argument("--covered", type=Path, help="where to keep what covers what")
     parser.add_argument("--out", type=Path, required=True, help="outcomes, one line of JSON each")
     given = parser.parse_args()
     os.chdir(ROOT)
@@ -257,13 +371,14 @@ def main() -> None:
         for module in {module for module, _ in drawn}
         for x in build(module, [number for other, number in drawn if other == module])
     }
-    for third_party in ("hypothesis", "pytest", "scipy.stats", "sympy", "torch", "typer.testing"):
+    for third_party in ("hypothesis", "scipy.stats", "sympy", "torch", "typer.testing"):
         importlib.import_module(third_party)
+    covered = _covered(given.covered)
     outcomes = []
     with given.out.open("w") as out:
         for place in drawn:
             mutant = mutants[place]
-            outcomes.append(run(mutant, stages_of(mutant.module)))
+            outcomes.append(run(mutant, covered))
             out.write(json.dumps(asdict(outcomes[-1])) + "\n")
             out.flush()
     print(report(outcomes, population))

@@ -11,6 +11,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from surface import ANSWERS, REFUSALS, Words
 from scaling.cli import main
 
 SNAPSHOTS = Path(__file__).resolve().parent / "snapshots"
-RENEW = "RENEW_SNAPSHOTS" in os.environ
+COMMANDS = {**ANSWERS, **REFUSALS}
 
 
 @pytest.fixture(autouse=True)
@@ -45,34 +46,35 @@ def printed(words: Words, capsys: pytest.CaptureFixture[str], patch: pytest.Monk
     return f"$ scaling {typed}\n{out}{err}" + f"exit code {code}\n" * bool(code)
 
 
-def compare(name: str, found: Iterator[str]) -> None:
-    """One command after the other with what is kept, up to the first that differs."""
-    path = SNAPSHOTS / f"{name}.txt"
-    if RENEW:
-        path.write_text("\n".join(found), encoding="utf-8")
-        return
-    kept = path.read_text(encoding="utf-8")
-    start = 0
-    for text in found:
-        assert text == kept[start:].partition("\n$ ")[0].rstrip("\n") + "\n"
-        start += len(text) + 1
-    assert start == len(kept) + 1
+@cache
+def kept(name: str) -> list[str]:
+    first, *others = (SNAPSHOTS / f"{name}.txt").read_text(encoding="utf-8").split("\n$ ")
+    return [first, *(f"$ {text}" for text in others)]
 
 
-@pytest.mark.parametrize("name", [*ANSWERS, *REFUSALS])
-def test_what_is_printed_is_what_was_printed(
+@pytest.mark.skipif("RENEW_SNAPSHOTS" not in os.environ, reason="RENEW_SNAPSHOTS is not set")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_renew(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commands = {**ANSWERS, **REFUSALS}[name]
-    compare(name, (printed(words, capsys, monkeypatch) for words in commands))
+    texts = [printed(words, capsys, monkeypatch) for words in COMMANDS[name]]
+    (SNAPSHOTS / f"{name}.txt").write_text("\n".join(texts), encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [*ANSWERS, *REFUSALS])
+@pytest.mark.parametrize(
+    ("name", "number"), [(k, i) for k, x in COMMANDS.items() for i in range(len(x))]
+)
+def test_what_is_printed_is_what_was_printed(
+    name: str, number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert printed(COMMANDS[name][number], capsys, monkeypatch) == kept(name)[number]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_refusals_are_refused_and_answers_are_answered(name: str) -> None:
-    kept = (SNAPSHOTS / f"{name}.txt").read_text(encoding="utf-8")
-    codes = {("exit code 2" in text) for text in kept.split("\n$ ")}
-    assert codes == {name in REFUSALS}
+    assert {"exit code 2" in text for text in kept(name)} == {name in REFUSALS}
+    assert len(kept(name)) == len(COMMANDS[name])
 
 
 def test_no_snapshot_is_left_that_nothing_is_compared_with() -> None:
-    assert {path.stem for path in SNAPSHOTS.iterdir()} == {*ANSWERS, *REFUSALS}
+    assert {path.stem for path in SNAPSHOTS.iterdir()} == set(COMMANDS)
