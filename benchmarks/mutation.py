@@ -34,7 +34,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -181,14 +181,18 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports the mutant in place of its module."""
 
     def __init__(self, mutant: Mutant) -> None:
-        self.name, self.source = f"scaling.{mutant.module}", mutant.source
-        self.path = str(ROOT / "scaling" / f"{mutant.module}.py")
+        package = mutant.module == "__init__"
+        self.name = "scaling" if package else f"scaling.{mutant.module}"
+        self.folders = [str(ROOT / "scaling")] if package else None
+        self.source, self.path = mutant.source, str(ROOT / "scaling" / f"{mutant.module}.py")
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """Only this one module."""
         if name != self.name:
             return None
-        return importlib.util.spec_from_file_location(name, self.path, loader=self)
+        return importlib.util.spec_from_file_location(
+            name, self.path, loader=self, submodule_search_locations=self.folders
+        )
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the mutant's source as the module."""
@@ -202,15 +206,26 @@ class _Recorder:
         self.coverage, self.seconds = coverage, dict[str, float]()
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """A context for what a file of tests runs as it is imported."""
+        self.coverage.switch_context(collector.nodeid if isinstance(collector, pytest.File) else "")
+        report = yield
+        self.coverage.switch_context("")
+        return report
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, bool, bool]:
         """A context of its own for each test, which starts with the catalogue unread."""
         if "derivations.catalogue" in sys.modules:
             sys.modules["derivations.catalogue"].catalogue.cache_clear()
         self.coverage.switch_context(item.nodeid)
         start = time.perf_counter()
-        yield
+        done = yield
         self.seconds[item.nodeid] = time.perf_counter() - start
         self.coverage.switch_context("")
+        return done
 
 
 class _Chosen:
@@ -268,7 +283,9 @@ def chosen(mutant: Mutant, stage: str, covered: Covered) -> list[str]:
     """The tests of a stage that a mutant meets, the shortest first."""
     seconds, lines = covered[stage]["seconds"], covered[stage]["lines"].get(mutant.module, {})
     through = {test for line in mutant.lines for test in lines.get(str(line), [])}
-    order = sorted(through - {""}, key=lambda test: seconds[test])
+    order = sorted(through & seconds.keys(), key=lambda test: seconds[test])
+    for file in through - seconds.keys() - {""}:  # of which any test tells whether it is imported
+        order = [min((x for x in seconds if x.startswith(f"{file}::")), key=seconds.get), *order]
     if "" in through:
         order += sorted(seconds.keys() - through, key=lambda test: seconds[test])
     spent = 0.0
@@ -288,7 +305,12 @@ def run(mutant: Mutant, covered: Covered) -> Outcome:
     def work(pipe: int) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        sys.meta_path.insert(0, _Finder(mutant))
+        finder = _Finder(mutant)
+        sys.meta_path.insert(0, finder)
+        try:  # before pytest, which would import the files that it is given by itself
+            importlib.import_module(finder.name)
+        except Exception:
+            return
         for stage, tests in met.items():
             files = {test.partition("::")[0] for test in tests}
             if pytest.main([*sorted(files), *PYTEST], plugins=[_Chosen(tests)]) != 0:

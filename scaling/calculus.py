@@ -172,8 +172,9 @@ def _sum(context: Context, node: Node) -> Reading:
         other = read(context, term)
         rotated = any(isinstance(value, Rotated) for value, _ in (total, other))
         add = rotation.add if rotated else sums.add
-        total = add(context, node, so_far, term, total, other)
+        value, step = add(context, node, so_far, term, total, other)
         so_far = Add(so_far, term)
+        total = value, replace(step, node=so_far)  # a part of a longer sum is measured as that
     value, step = total
     if so_far.shape != node.shape:  # what cancelled had a shape that the rest lacks
         raise context.not_covered(

@@ -27,7 +27,7 @@ def power(context: Context, node: Power, value: Scalar, p: Expr, step: Step) -> 
         )
     result = value.size**p
     scalar = Scalar(result, positive or p.is_even is True)
-    return scalar, Step(PRODUCT, str(node), result, f"({value.size})^({p})", (step,))
+    return scalar, Step(PRODUCT, str(node), result, f"({value.size})^({p})", (step,), node=node)
 
 
 def function(context: Context, node: Call, value: Scalar, step: Step) -> Reading:

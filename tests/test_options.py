@@ -1,0 +1,216 @@
+"""Every option of a verb that measures arrives where the measurement begins; nothing is trained."""
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sympy import Rational, S
+
+from empirical.sizes import Quantity
+from scaling.cli import main
+from scaling.ledger import Activation, Loss
+
+SETTING = (
+    "--depth", "4", "--biases", "--activation", "tanh", "--loss", "cross_entropy",
+    "--fisher", "true", "--init", "mup", "--set", "rho_A=1/8", "--set", "c_output=3",
+)  # fmt: skip
+ALIGNMENT = ("--alignment", "output=1/2,3/4,1")
+DATA = ("--data", "digits", "--samples", "5", "--device", "cpu", "--threads", "3")
+SWEEP = ("--widths", "16:128", "--seeds", "7")
+
+
+class Reached(Exception):
+    """Raised where the measurement would begin."""
+
+
+Arguments = Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+@pytest.fixture
+def arguments(monkeypatch: pytest.MonkeyPatch) -> Iterator[Arguments]:
+    """What the command hands over to a function, which is not run."""
+
+    def arrive(function: str, *words: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        def spy(*args: Any, **options: Any) -> None:
+            raise Reached(args, options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"empirical.{function}", spy)
+            patch.setattr(sys, "argv", ["scaling", *words])
+            with pytest.raises(Reached) as reached:
+                main()
+        args, options = reached.value.args
+        return args, options
+
+    yield arrive
+    gc.enable()  # `main` switches it off
+
+
+def check_problem(problem: Any, name: str = "kfac", aligned: bool = True) -> None:
+    setting = problem.setting
+    assert problem.rule.name == name
+    assert [layer.name for layer in setting.layers if not layer.is_bias] == [
+        "input", "hidden_1", "hidden_2", "output",
+    ]  # fmt: skip
+    assert any(layer.is_bias for layer in setting.layers)
+    assert (setting.activation, setting.loss) == (Activation.TANH, Loss.CROSS_ENTROPY)
+    assert problem.sampled_fisher
+    assert problem.settings.a["output"] == Rational(1, 2)
+    assert problem.settings.values == {"rho_A": 0.125}
+    assert problem.settings.c == {"output": 3}
+    assert problem.settings.exponents == {"e_A": 1, "e_B": 1}  # measurements need numbers
+    given = {k: (x.alpha, x.omega, x.u) for k, x in setting.alignments.items()}
+    assert given == ({"output": (S.Half, Rational(3, 4), 1)} if aligned else {})
+
+
+def check_row(row: Any, aligned: bool = True) -> None:
+    problem, table, bounds, declared = row
+    check_problem(problem, aligned=aligned)
+    assert table.c["output"] == 3
+    assert bounds.intervals["e_A"] == (0, S.Infinity)
+    assert declared.name == "kfac"
+
+
+def test_verify_plans_what_is_asked(arguments: Arguments) -> None:
+    more = ("--margin", "0.07", "--memory-limit", "2MiB", "--mode", "dense", "--quantity", "own")
+    args, _ = arguments(
+        "campaign.plan", "verify", "kfac", *SETTING, *ALIGNMENT, *DATA, *SWEEP, *more
+    )
+    (row,), mode, widths, seeds, margin, data, device, threads, memory, quantity = args
+    check_row(row)
+    assert (mode, widths, seeds, margin) == ("dense", (16, 32, 64, 128), 7, 0.07)
+    assert (data.name, len(data.inputs), device, threads) == ("digits", 5, "cpu", 3)
+    assert (memory, quantity) == (2 * 2**20, Quantity.OWN)
+
+
+def test_verify_has_the_defaults_of_its_help(arguments: Arguments) -> None:
+    args, _ = arguments("campaign.plan", "verify", "sgd", "momentum")
+    rows, mode, widths, seeds, margin, data, _, threads, memory, quantity = args
+    assert [row[3].name for row in rows] == ["sgd", "momentum"]
+    problem = rows[0][0]
+    assert (problem.step, problem.setting.depth, problem.sampled_fisher) == (1, 3, False)
+    assert (problem.setting.activation, problem.setting.loss) == (Activation.RELU, Loss.MSE)
+    assert (mode, widths, seeds, margin) == ("auto", None, None, None)
+    assert (data.name, len(data.inputs), threads, memory) == ("digits", 16, 0, None)
+    assert quantity is Quantity.ALL
+    args, _ = arguments("campaign.plan", "verify", "sgd", "--step", "2")
+    assert args[0][0][0].step == 2
+
+
+def test_verify_runs_the_plan_with_its_expectations(
+    arguments: Arguments, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr("empirical.campaign.plan", lambda *_: "the plan")
+    words = ("verify", "sgd", "--expect", "own_hidden=1", "--out", str(tmp_path))
+    (plan, expect, out, tick), _ = arguments("verify.verify_all", *words)
+    assert (plan, expect, out) == ("the plan", ["own_hidden=1"], tmp_path)
+    tick("sgd", 1, 2)  # progress, shown or not
+    (_, expect, out, _), _ = arguments("verify.verify_all", "verify", "sgd")
+    assert (expect, out) == ([], None)
+
+
+def test_deep_verification_measures_every_layer_of_every_rule(arguments: Arguments) -> None:
+    words = ("verify", "kfac", "--deep", *SETTING, *DATA, *SWEEP, "--margin", "0.07")
+    ((row,), (steps,), experiment, tick), _ = arguments("verify.verify_deep", *words)
+    check_row(row, aligned=False)
+    assert steps.keys() == {layer.name for layer in row[0].setting.layers}
+    assert (experiment.widths, experiment.seeds, experiment.margin) == ((16, 32, 64, 128), 7, 0.07)
+    assert (len(experiment.data.inputs), experiment.device, experiment.threads) == (5, "cpu", 3)
+    tick("sgd", 1, 2)
+
+
+def test_measure_takes_one_width_and_seed(arguments: Arguments) -> None:
+    words = (
+        "--width", "48", "--seed", "9", "--mode", "dense", "--steps", "6", "--quantity", "own",
+        "--memory-limit", "3KiB",
+    )  # fmt: skip
+    (problem, table, values), options = arguments(
+        "once.measure_once", "measure", "kfac", *SETTING, *ALIGNMENT, *DATA, *words
+    )
+    check_problem(problem)
+    assert table.c["output"] == 3
+    assert values == {"rho_A": 0.125}
+    data = options.pop("data")
+    assert (data.name, len(data.inputs)) == ("digits", 5)
+    assert options == {
+        "width": 48, "seed": 9, "device": "cpu", "threads": 3, "mode": "dense", "steps": 6,
+        "memory_limit": 3 * 2**10, "quantity": Quantity.OWN,
+    }  # fmt: skip
+    _, options = arguments("once.measure_once", "measure", "sgd")
+    assert {k: options[k] for k in ("width", "seed", "threads", "mode", "steps")} == {
+        "width": 256, "seed": 0, "threads": 0, "mode": "auto", "steps": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ["align", "derive"])
+def test_alignments_are_measured_as_asked(arguments: Arguments, verb: str) -> None:
+    words = (verb, "kfac", *SETTING, *DATA, *SWEEP, "--steps", "11")
+    words += ("--margin", "0.07") if verb == "align" else ("--alignment", "measured")
+    (row, experiment, steps, tick), _ = arguments("alignments.measure_alignments", *words)
+    problem, table, bounds, declared = row
+    check_problem(problem, aligned=False)
+    assert (table.c["output"], declared.name, steps) == (3, "kfac", 11)
+    assert bounds.intervals["e_A"] == (0, S.Infinity)
+    assert (experiment.widths, experiment.seeds) == ((16, 32, 64, 128), 7)
+    assert verb == "derive" or experiment.margin == 0.07
+    assert (len(experiment.data.inputs), experiment.device, experiment.threads) == (5, "cpu", 3)
+    tick("sgd", 1, 2)
+    default = (verb, "sgd", *words[-2:]) if verb == "derive" else (verb, "sgd")
+    (_, _, steps, _), _ = arguments("alignments.measure_alignments", *default)
+    assert steps == 8
+
+
+def test_a_derivation_is_measured_as_asked(
+    arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("explain", "kfac", "--measured", "--layer", "hidden_2", *SETTING, *DATA, *SWEEP)
+    (trial, steps, widths, seeds, margin), _ = arguments("nodes.measured_lines", *words)
+    check_problem(trial.problem, aligned=False)
+    assert trial.exponents.c["output"] == 3
+    assert trial.values["rho_A"] == 0.125
+    assert (list(steps), widths, seeds) == (["hidden_2"], (16, 32, 64, 128), 7)
+    assert 0 < margin < 1
+    assert (len(trial.data.inputs), trial.device) == (5, "cpu")
+    (count,), _ = arguments("machine.blas_threads", *words)
+    assert count == 3
+
+
+@pytest.mark.parametrize(("verb", "function"), [
+    ("verify", "cluster.workers_of"), ("measure", "cluster.workers_of"),
+])  # fmt: skip
+def test_the_cluster_is_the_one_named(arguments: Arguments, verb: str, function: str) -> None:
+    args, _ = arguments(function, verb, "sgd", "--backend", "dask", "--scheduler", "tcp://x:1")
+    assert args == ("dask", "tcp://x:1")
+    args, _ = arguments(function, verb, "sgd")
+    assert args == ("local", None)
+
+
+@pytest.mark.parametrize("verb", ["verify", "measure", "align", "explain", "derive"])
+def test_data_come_from_the_folder_named(arguments: Arguments, verb: str, tmp_path: Any) -> None:
+    more = {"explain": ("--measured",), "derive": ("--alignment", "measured")}.get(verb, ())
+    words = (verb, "sgd", *more, "--data", "mnist", "--data-root", str(tmp_path), "--samples", "9")
+    args, options = arguments("data.load", *words)
+    assert (args, options) == (("mnist", tmp_path), {"samples": 9})
+
+
+@pytest.mark.parametrize("verb", ["verify", "measure", "align", "explain", "derive"])
+def test_the_device_is_the_one_named(arguments: Arguments, verb: str) -> None:
+    more = {"explain": ("--measured",), "derive": ("--alignment", "measured")}.get(verb, ())
+    args, _ = arguments("machine.pick_device", verb, "sgd", *more, "--device", "cuda")
+    assert args == ("cuda",)
+    args, _ = arguments("machine.pick_device", verb, "sgd", *more)
+    assert args == ("auto",)
+
+
+def test_claims_run_in_the_tier_and_place_named(arguments: Arguments, tmp_path: Any) -> None:
+    words = ("--tier", "desk", "--out", str(tmp_path), "--seed", "5", "--threads", "2")
+    (tier, device, threads, out, seed, tick), _ = arguments(
+        "claims.context.Context", "claims", "4b", *words
+    )
+    assert (tier.value, device, threads, out, seed) == ("desk", "cpu", 2, tmp_path, 5)
+    tick("4b", 1, 2)
+    (tier, _, threads, out, seed, _), _ = arguments("claims.context.Context", "claims", "4b")
+    assert (tier.value, out, seed) == ("ci", None, 0)
+    assert threads >= 1  # all cores
