@@ -60,7 +60,7 @@ LONG = (
 )  # fmt: skip
 """Tests that train networks, or repeat one property for every rule of the catalogue."""
 THEORY = (
-    "language", "calculus", "golden", "bounded_damping", "rotation", "network_norms", "second",
+    "refusals", "language", "calculus", "golden", "bounded_damping", "rotation", "network_norms", "second",
     "solve", "decay", "ascent", "alignment", "symmetry", "render", "scale",
 )  # fmt: skip
 
@@ -78,7 +78,9 @@ STAGES: dict[str, Stage] = {
     "theory": Stage(
         ("scaling", *(f"tests/test_{x}.py" for x in THEORY), "-k", f"not ({' or '.join(LONG)})"), 10
     ),
-    "commands": Stage(("tests/test_cli.py", "tests/test_claims_cli.py"), 60),
+    "commands": Stage(
+        ("tests/test_options.py", "tests/test_cli.py", "tests/test_claims_cli.py"), 60
+    ),
 }
 PYTEST = ["-x", "-q", "-n0", "-p", "no:cacheprovider", "--tb=no"]
 CPU_SECONDS = 300
