@@ -1,9 +1,6 @@
 """Mutation testing of scaling/: of small faults put into the code, how many do the tests notice?
 
-The faults are mutmut's (every operator, number, text, argument, default and branch inside of a
-function, changed one at a time). They are put in differently: mutmut compiles all mutants of a file
-beside each other behind wrappers, which decorated functions cannot have; here a mutant is the whole
-file with one change, so that properties and commands are mutated too. It replaces its module in a
+A fault is a mutant (mutants.py), a file of scaling/ with one change. It replaces its module in a
 forked process, before scaling is imported there, and never exists as a file.
 
 A random sample of all mutants is run (seeded, without replacement; one process, on one core). Each
@@ -21,10 +18,7 @@ survived, so that the rate is a lower bound.
 from __future__ import annotations
 
 import argparse
-import ast
-import difflib
-import importlib.abc
-import importlib.util
+import importlib
 import json
 import math
 import os
@@ -35,21 +29,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass
-from importlib.machinery import ModuleSpec
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeAlias
 
-import libcst as cst
 import pytest
 from coverage import Coverage
-from libcst.metadata import MetadataWrapper
-from mutmut.mutation.file_mutation import MutationVisitor
-from mutmut.mutation.mutators import mutation_operators
-from mutmut.mutation.pragma_handling import IgnoredCode
+from mutants import ROOT, Importer, Mutant, build, everything
 
-ROOT = Path(__file__).resolve().parent.parent
 COMMAND_LINE = {"cli", "claiming", "measuring", "options", "questions"}
 LONG = (
     "alike_along_the_symmetry", "follows_the_degrees", "add_and_undo", "maximal_in_every_layer",
@@ -60,8 +47,8 @@ LONG = (
 )  # fmt: skip
 """Tests that train networks, or repeat one property for every rule of the catalogue."""
 THEORY = (
-    "refusals", "language", "calculus", "golden", "bounded_damping", "rotation", "network_norms", "second",
-    "solve", "decay", "ascent", "alignment", "symmetry", "render", "scale",
+    "refusals", "language", "calculus", "golden", "bounded_damping", "rotation", "network_norms",
+    "second", "solve", "decay", "ascent", "alignment", "symmetry", "render", "scale",
 )  # fmt: skip
 
 
@@ -91,19 +78,6 @@ Covered: TypeAlias = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Mutant:
-    """A file with one change, by its place in the list of all changes of that file."""
-
-    module: str
-    number: int
-    function: str
-    lines: tuple[int, ...]
-    """Of the statement that is changed; of the whole function if that is its head."""
-    diff: str
-    source: str
-
-
-@dataclass(frozen=True)
 class Outcome:
     """The stage that killed a mutant, or None."""
 
@@ -114,91 +88,6 @@ class Outcome:
     diff: str
     killed: str | None
     seconds: float
-
-
-class _Visitor(MutationVisitor):
-    """mutmut's, into decorated functions too."""
-
-    def _skip_node_and_children(self, node: cst.CSTNode) -> bool:
-        if isinstance(node, cst.FunctionDef) and node.decorators:
-            node = node.with_changes(decorators=())
-        return bool(super()._skip_node_and_children(node))
-
-
-def changes(path: Path) -> tuple[cst.Module, list[tuple[cst.CSTNode, cst.CSTNode]]]:
-    """A file as a tree, and every (node, what replaces it) inside of its functions."""
-    code = path.read_text()
-    wrapper = MetadataWrapper(cst.parse_module(code))
-    visitor = _Visitor(mutation_operators, IgnoredCode(set(), set(), set()))
-    module = wrapper.visit(visitor)
-    inside = [
-        x
-        for x in visitor.mutations
-        if isinstance(x.contained_by_top_level_function, cst.FunctionDef)
-    ]
-    return module, [(x.original_node, x.mutated_node) for x in inside]
-
-
-def everything() -> dict[str, int]:
-    """How many mutants each module has."""
-    files = sorted((ROOT / "scaling").glob("*.py"))
-    return {path.stem: count for path in files if (count := len(changes(path)[1]))}
-
-
-def build(module: str, numbers: Sequence[int]) -> list[Mutant]:
-    """Mutants of one module by number."""
-    path = ROOT / "scaling" / f"{module}.py"
-    tree, found = changes(path)
-    mutants = []
-    for number in numbers:
-        source = tree.deep_replace(*found[number]).code
-        lines = list(difflib.unified_diff(tree.code.split("\n"), source.split("\n"), n=0))[2:]
-        line = int(lines[0].split()[1].lstrip("-").partition(",")[0])
-        function, around = _place(tree.code, line)
-        mutants.append(Mutant(module, number, function, around, "\n".join(lines[1:]), source))
-    return mutants
-
-
-def _place(code: str, line: int) -> tuple[str, tuple[int, ...]]:
-    """The function at a line, and the lines of the statement there."""
-    nodes = (x for x in ast.walk(ast.parse(code)) if isinstance(x, ast.stmt | ast.match_case))
-    spans = [(*_span(x), x) for x in nodes]
-    around = sorted((x for x in spans if x[0] <= line <= x[1]), key=lambda x: (x[0], -x[1]))
-    names = [x.name for *_, x in around if isinstance(x, ast.FunctionDef | ast.ClassDef)]
-    first, last, inner = around[-1]
-    body = getattr(inner, "body", None)
-    if body and not isinstance(inner, ast.FunctionDef):
-        last = max(line, _span(body[0])[0] - 1)
-    return ".".join(names), tuple(range(first, last + 1))
-
-
-def _span(node: ast.AST) -> tuple[int, int]:
-    if isinstance(node, ast.match_case):
-        return node.pattern.lineno, node.body[-1].end_lineno or 0
-    assert isinstance(node, ast.stmt)
-    return node.lineno, node.end_lineno or 0
-
-
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports the mutant in place of its module."""
-
-    def __init__(self, mutant: Mutant) -> None:
-        package = mutant.module == "__init__"
-        self.name = "scaling" if package else f"scaling.{mutant.module}"
-        self.folders = [str(ROOT / "scaling")] if package else None
-        self.source, self.path = mutant.source, str(ROOT / "scaling" / f"{mutant.module}.py")
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Only this one module."""
-        if name != self.name:
-            return None
-        return importlib.util.spec_from_file_location(
-            name, self.path, loader=self, submodule_search_locations=self.folders
-        )
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run the mutant's source as the module."""
-        exec(compile(self.source, self.path, "exec"), vars(module))
 
 
 class _Recorder:
@@ -287,7 +176,8 @@ def chosen(mutant: Mutant, stage: str, covered: Covered) -> list[str]:
     through = {test for line in mutant.lines for test in lines.get(str(line), [])}
     order = sorted(through & seconds.keys(), key=lambda test: seconds[test])
     for file in through - seconds.keys() - {""}:  # of which any test tells whether it is imported
-        order = [min((x for x in seconds if x.startswith(f"{file}::")), key=seconds.get), *order]
+        inside = [test for test in seconds if test.startswith(f"{file}::")]
+        order = [*sorted(inside, key=lambda test: seconds[test])[:1], *order]
     if "" in through:
         order += sorted(seconds.keys() - through, key=lambda test: seconds[test])
     spent = 0.0
@@ -307,10 +197,10 @@ def run(mutant: Mutant, covered: Covered) -> Outcome:
     def work(pipe: int) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        finder = _Finder(mutant)
-        sys.meta_path.insert(0, finder)
+        importer = Importer(mutant)
+        sys.meta_path.insert(0, importer)
         try:  # before pytest, which would import the files that it is given by itself
-            importlib.import_module(finder.name)
+            importlib.import_module(importer.name)
         except Exception:
             return
         for stage, tests in met.items():
@@ -378,6 +268,11 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--again", type=Path, help="run the survivors of these outcomes")
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="leave the change out: what is killed then is no kill",
+    )
     parser.add_argument("--covered", type=Path, help="where to keep what covers what")
     parser.add_argument("--out", type=Path, required=True, help="outcomes, one line of JSON each")
     given = parser.parse_args()
@@ -402,6 +297,9 @@ def main() -> None:
     with given.out.open("w") as out:
         for place in drawn:
             mutant = mutants[place]
+            if given.control:
+                source = (ROOT / "scaling" / f"{mutant.module}.py").read_text()
+                mutant = replace(mutant, source=source)
             outcomes.append(run(mutant, covered))
             out.write(json.dumps(asdict(outcomes[-1])) + "\n")
             out.flush()
