@@ -61,9 +61,9 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "surface": Stage(("tests/test_surface.py",), 10),
+    "surface": Stage(("tests/test_surface.py",), 20),
     "theory": Stage(
-        ("scaling", *(f"tests/test_{x}.py" for x in THEORY), "-k", f"not ({' or '.join(LONG)})"), 10
+        ("scaling", *(f"tests/test_{x}.py" for x in THEORY), "-k", f"not ({' or '.join(LONG)})"), 20
     ),
     "commands": Stage(
         ("tests/test_options.py", "tests/test_cli.py", "tests/test_claims_cli.py"), 60

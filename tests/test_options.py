@@ -214,3 +214,29 @@ def test_claims_run_in_the_tier_and_place_named(arguments: Arguments, tmp_path: 
     (tier, _, threads, out, seed, _), _ = arguments("claims.context.Context", "claims", "4b")
     assert (tier.value, out, seed) == ("ci", None, 0)
     assert threads >= 1  # all cores
+
+
+REFUSED = [
+    (("verify", "sgd", "--all"), "rules beside --all", "one of the two", "leave one out"),
+    (("verify", "sgd", "--deep", "--expect", "own_hidden=1"),
+     "--expect with --deep", "one of the two", "leave --expect out"),
+    (("verify", "sgd", "--deep", "--quantity", "own"),
+     "--quantity with --deep", "one of the two", "leave --quantity out"),
+    (("claims", "--redraw"), "--redraw without --out", "the folder of a run", "add --out DIR"),
+    (("explain", "sgd", "--measured", "--layer", "hiden"),
+     "layer 'hiden'", "one of hidden, input, output", "did you mean 'hidden'?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "found", "needed", "do_this"), REFUSED)
+def test_options_that_exclude_each_other_are_refused(
+    words: tuple[str, ...], found: str, needed: str, do_this: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["scaling", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    gc.enable()
+    assert end.value.code == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"found: {found}\nneeded: {needed}\ndo this: {do_this}\n")

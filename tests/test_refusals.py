@@ -7,6 +7,7 @@ import pytest
 from sympy import S, Symbol, oo
 
 from derivations.catalogue import catalogue
+from scaling.conditions import MAXIMAL_UPDATE, STANDARD
 from scaling.errors import InvalidInput, NotCovered, RuleError, ScalingError, unknown
 from scaling.language import (
     A,
@@ -41,10 +42,13 @@ from scaling.language import (
 from scaling.ledger import Setting, mlp
 from scaling.parser import as_rule, parse
 from scaling.prediction import predict
+from scaling.questions import missing_package
+from scaling.render import Format, catalogue_table, derived_table, render_steps
 from scaling.rule import evaluate_power
 from scaling.scale import Bounds, Order, Scale, Size
 from scaling.solve import derive
 
+LOOSE = [condition for condition in STANDARD if condition is not MAXIMAL_UPDATE]
 TWO_AXES = Scale.over({"width": 1}, Size.ENTRY), Scale.over({"depth": 1}, Size.ENTRY)
 
 REFUSED: list[tuple[Callable[[], object], type[ScalingError], str, str, str]] = [
@@ -67,6 +71,18 @@ REFUSED: list[tuple[Callable[[], object], type[ScalingError], str, str, str]] = 
      "rename it, or call the function: norm(X)"),
     (lambda: evaluate_power(parse("G**(1/(2 - e))").expression.power, int, lambda _: 2),  # type: ignore[attr-defined]
      RuleError, "the power 1/(2 - e)", "a finite number", "do not divide by 0"),
+    (lambda: derive(parse("G"), conditions=LOOSE, step=2), NotCovered,
+     "step 2 with a learning rate of input that is free", "the size of the first step",
+     "impose maximal update, or give c_input"),
+    (lambda: missing_package(ModuleNotFoundError(name="torch.nn")), InvalidInput,
+     "no package 'torch.nn', which measuring needs", "the extra 'empirical' of this package",
+     "pip install 'scaling[empirical]'"),
+    (lambda: missing_package(ModuleNotFoundError(name="dask.array")), InvalidInput,
+     "no package 'dask.array', which a Dask cluster needs", "the extra 'cluster' of this package",
+     "pip install 'scaling[cluster]'"),
+    (lambda: missing_package(ModuleNotFoundError(name="distributed")), InvalidInput,
+     "no package 'distributed', which a Dask cluster needs", "the extra 'cluster' of this package",
+     "pip install 'scaling[cluster]'"),
     (lambda: Scale.zero(Size.ENTRY) ** -1, NotCovered,
      "the size of exactly zero to the power -1", "a size that is not zero, or a positive power",
      "add a damping, or give b a finite value"),
@@ -81,7 +97,9 @@ def test_a_refusal_says_what_was_found_what_is_needed_and_what_to_do(
     make: Callable[[], object], kind: type[ScalingError], found: str, needed: str, do_this: str
 ) -> None:
     with pytest.raises(kind) as refusal:
-        make()
+        made = make()
+        assert isinstance(made, ScalingError)  # to be raised by who asks
+        raise made
     error = refusal.value
     assert (error.found, error.needed, error.do_this) == (found, needed, do_this)
     assert error.args == (found, needed, do_this)
@@ -131,15 +149,51 @@ def test_a_function_of_python_is_the_one_of_the_language(text: str, built: objec
 # --- what goes with an answer ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", catalogue())
-def test_a_line_about_a_part_of_the_rule_carries_it_so_that_it_can_be_measured(name: str) -> None:
+AT_THE_SECOND = ["momentum", "adamw", "momentum_penalised", "muon_momentum"]
+
+
+@pytest.mark.parametrize(
+    ("name", "step"), [*((name, 1) for name in catalogue()), *((name, 2) for name in AT_THE_SECOND)]
+)
+def test_a_line_about_a_part_of_the_rule_carries_that_part(name: str, step: int) -> None:
     rule = catalogue()[name].rule
-    nodes = rule.expression.walk()  # bare matrices are premises too, of norms and of each other
-    parts = {str(node): node for node in nodes if node.children}
-    for layer, step in derive(rule).steps.items():
-        for line in step.lines():
-            if line.subject in parts:
-                assert line.node == parts[line.subject], (layer, line.subject)
+    parts = {str(node): node for node in rule.expression.walk()}
+    for layer, derivation in derive(rule, step=step).steps.items():
+        lines = derivation.lines()
+        for line in lines:
+            if line.subject in parts and line.node != parts[line.subject]:
+                assert line.node is None, (layer, line.subject)
+                assert not parts[line.subject].children  # a bare matrix is a premise of others too
+        read = {line.node for line in lines}
+        bare = {node for node in parts.values() if str(node) in ("G", "A", "B", "L", "R", "W")}
+        assert bare <= read or rule.ascents
+
+
+def test_what_no_package_of_ours_lacks_is_a_bug_and_stays_one() -> None:
+    for name in (None, "empirical.gone", "scaling.gone", "derivations"):
+        with pytest.raises(ModuleNotFoundError):
+            missing_package(ModuleNotFoundError(name=name))
+
+
+def test_a_rate_that_no_condition_fixes_is_a_symbol_called_free() -> None:
+    found = derive(parse("G"), conditions=LOOSE)
+    assert [str(c) for c in found.exponents.c.values()] == ["c_input", "c_hidden", "c_output"]
+    text = render_steps("", found.steps["hidden"], Format.TEXT)
+    assert [line.split("  = ")[1] for line in text.split("\n") if "= free" in line] == ["free"]
+    last = found.steps["hidden"]
+    assert last.subject == "c of hidden"
+    assert [line.subject for line in last.inputs] == ["dW h per learning rate"]
+
+
+def test_a_table_shows_itself_in_notebooks_and_says_its_step() -> None:
+    solutions = [derive(parse("G"), step=step) for step in (1, 2)]
+    table = derived_table(solutions[0])
+    assert str(table).startswith("dW = G\n\nlayer")
+    assert table._repr_html_().startswith("<table><caption>dW = G</caption>")
+    assert table._repr_latex_().startswith("% dW = G\n\\begin{tabular}{llll}")
+    assert catalogue_table(solutions[:1]).title == "exponents of the catalogue"
+    assert catalogue_table(solutions).title == "exponents of the catalogue at step 2"
+    assert catalogue_table([]).title == "exponents of the catalogue"
 
 
 def test_a_prediction_says_of_what_it_is_one() -> None:
