@@ -237,7 +237,7 @@ def _at_second(found: Derived, books: Ledger, conditions: tuple[Condition, ...])
 def _open(found: Derived) -> set[str]:
     """The layers whose learning rate the first step leaves open, and does not depend on."""
     c, given = found.exponents.c, found.problem.settings.c
-    open_ = {name for name in c if c[name] == Symbol(f"c_{name}") and name not in given}
+    open_ = [name for name in c if c[name] == Symbol(f"c_{name}") and name not in given]
     for name in open_:
         moved = found.updates[name].times(rate(c[name]))
         if any(size.width.has(c[name]) for size in (moved.coherent, moved.random)):
@@ -246,7 +246,7 @@ def _open(found: Derived) -> set[str]:
                 "the size of the first step",
                 f"impose maximal update, or give c_{name}",
             )
-    return open_
+    return set(open_)
 
 
 def _after_first(
