@@ -37,6 +37,8 @@ class Mutant:
     function: str
     lines: tuple[int, ...]
     """Of the statement that is changed; of the whole function if that is its head."""
+    line: int
+    """Of these, the first that is changed."""
     diff: str
     source: str
 
@@ -80,7 +82,7 @@ def build(module: str, numbers: Sequence[int]) -> list[Mutant]:
         lines = list(difflib.unified_diff(tree.code.split("\n"), source.split("\n"), n=0))[2:]
         line = int(lines[0].split()[1].lstrip("-").partition(",")[0])
         function, around = _place(tree.code, line)
-        mutants.append(Mutant(module, number, function, around, "\n".join(lines[1:]), source))
+        mutants.append(Mutant(module, number, function, around, line, "\n".join(lines[1:]), source))
     return mutants
 
 

@@ -85,6 +85,7 @@ class Outcome:
     number: int
     function: str
     lines: tuple[int, ...]
+    line: int
     diff: str
     killed: str | None
     seconds: float
@@ -174,7 +175,8 @@ def chosen(mutant: Mutant, stage: str, covered: Covered) -> list[str]:
     """The tests of a stage that a mutant meets, the shortest first."""
     seconds, lines = covered[stage]["seconds"], covered[stage]["lines"].get(mutant.module, {})
     through = {test for line in mutant.lines for test in lines.get(str(line), [])}
-    order = sorted(through & seconds.keys(), key=lambda test: seconds[test])
+    here = set(lines.get(str(mutant.line), []))  # before those through the statement elsewhere
+    order = sorted(through & seconds.keys(), key=lambda test: (test not in here, seconds[test]))
     for file in through - seconds.keys() - {""}:  # of which any test tells whether it is imported
         inside = [test for test in seconds if test.startswith(f"{file}::")]
         order = [*sorted(inside, key=lambda test: seconds[test])[:1], *order]
@@ -248,7 +250,7 @@ def report(outcomes: Sequence[Outcome], population: dict[str, int]) -> str:
     ]
     for x in outcomes:
         if not x.killed:
-            lines += ["", f"{x.module}.{x.function}, line {x.lines[0]} (#{x.number})", x.diff]
+            lines += ["", f"{x.module}.{x.function}, line {x.line} (#{x.number})", x.diff]
     return "\n".join(lines)
 
 

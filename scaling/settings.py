@@ -56,10 +56,9 @@ def exact(text: str) -> Expr:
 
     try:
         value = evaluate_power(parse_scalar(text), number, symbol)
-    except (RuleError, ZeroDivisionError) as error:
-        reason = error.found if isinstance(error, RuleError) else "a division by zero"
+    except RuleError as error:
         raise InvalidInput(
-            f"the exponent '{text}' ({reason})",
+            f"the exponent '{text}' ({error.found})",
             "a number such as 1/2, oo, or an expression in symbols",
             "write for example b_output=1/2",
         ) from None

@@ -175,6 +175,12 @@ def test_a_derivation_is_measured_as_asked(
     assert (len(trial.data.inputs), trial.device) == (5, "cpu")
     (count,), _ = arguments("machine.blas_threads", *words)
     assert count == 3
+    monkeypatch.setattr("empirical.nodes.measured_lines", lambda *_: {"hidden_2": []})
+    (title, lines, style), _ = arguments("report.render_lines", *words, "--format", "html")
+    assert (title.partition(":")[0], lines, style) == ("kfac, hidden_2 layer", [], "html")
+    monkeypatch.setattr("empirical.report.render_lines", lambda *_: "")
+    (verdicts,), _ = arguments("verify.exit_code", *words)
+    assert verdicts == []
 
 
 @pytest.mark.parametrize(("verb", "function"), [

@@ -13,6 +13,8 @@ from scaling.language import (
     A,
     G,
     L,
+    Matrix,
+    R,
     W,
     ascended,
     atan,
@@ -42,8 +44,9 @@ from scaling.language import (
 from scaling.ledger import Setting, mlp
 from scaling.parser import as_rule, parse
 from scaling.prediction import predict
+from scaling.problem import Exponents, Problem
 from scaling.questions import missing_package
-from scaling.render import Format, catalogue_table, derived_table, render_steps
+from scaling.render import Format, Table, catalogue_table, derived_table, render, render_steps
 from scaling.rule import evaluate_power
 from scaling.scale import Bounds, Order, Scale, Size
 from scaling.solve import derive
@@ -160,12 +163,13 @@ def test_a_line_about_a_part_of_the_rule_carries_that_part(name: str, step: int)
     parts = {str(node): node for node in rule.expression.walk()}
     for layer, derivation in derive(rule, step=step).steps.items():
         lines = derivation.lines()
+        assert {type(x) for line in lines for x in (line.subject, line.assumption)} == {str}
         for line in lines:
             if line.subject in parts and line.node != parts[line.subject]:
                 assert line.node is None, (layer, line.subject)
                 assert not parts[line.subject].children  # a bare matrix is a premise of others too
         read = {line.node for line in lines}
-        bare = {node for node in parts.values() if str(node) in ("G", "A", "B", "L", "R", "W")}
+        bare = {node for node in parts.values() if isinstance(node, Matrix)}
         assert bare <= read or rule.ascents
 
 
@@ -224,3 +228,34 @@ def test_layers_know_the_size_that_moves_order_one_to_order_one() -> None:
         "hidden_bias": S.Half, "output_bias": 0,
     }  # fmt: skip
     assert {layer.target.of for layer in Setting().layers} == {Size.SPECTRAL}
+
+
+def test_what_theory_is_silent_of_has_no_gap() -> None:
+    zero = dict.fromkeys(("input", "hidden", "output"), S.Zero)
+    b = dict(zip(zero, (S.Zero, S.Half, S.Half), strict=True))
+    table = Exponents(zero, b, zero, {name: {} for name in zero})
+    layers = predict(Problem(parse("G")), table).layers
+    assert layers["output"].feature is None
+    assert layers["output"].gaps.keys() == {"own"}
+    assert layers["input"].gaps.keys() == {"own", "feature"}
+
+
+def test_a_sum_of_symbolic_sizes_does_not_say_how_fast_it_settles() -> None:
+    big, one = Scale.of_width("e", Size.ENTRY), Scale.one(Size.ENTRY)
+    total = big.plus(one, Bounds({"e": (S.One, oo)}))
+    assert (total.width, total.gap) == (Symbol("e"), big.gap)
+    assert (Scale.of_width(1, Size.ENTRY) + one).gap == 1
+
+
+def test_a_corner_is_rotated_on_both_sides() -> None:
+    shapes = [x.shape for x in (G, eig(L), eig(L).T @ G, eig(L).T @ G @ eig(R))]
+    assert [shape.is_corner for shape in shapes] == [False, False, False, True]
+    assert [shape.is_rotated for shape in shapes] == [False, False, True, True]
+
+
+def test_what_is_special_in_latex_is_escaped_character_by_character() -> None:
+    text = "a\\b_c^d%e&f#g~h"
+    table = Table("", ("x_1",), ((text,),))
+    row = r"a\textbackslash{}b\_c\^{}d\%e\&f\#g$\sim$h \\"
+    assert row in render(table, Format.LATEX).split("\n")
+    assert r"x\_1 \\" in render(table, Format.LATEX).split("\n")
