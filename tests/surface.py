@@ -97,6 +97,9 @@ EDGES: list[Words] = [
     ("G @ (ema(diag(A), 1/2) + rho*I)**(-1/2)", "--step", "2"),
     ("G*norm(eig(L).T @ G @ eig(A))",),
     ("G + G/2 - 3/2*row_mean(G)", "--biases", "--layer", "hidden_bias"),
+    ("sgd", "--init", "mup", "--step", "2"), ("momentum", "--init", "ntk", "--step", "2"),
+    ("G*(row_mean(G*G).T @ row_mean(abs(G)))",), ("G*(row_mean(G).T @ row_mean(G))",),
+    ("G*trace(diag(A)**(-1/8))",), ("G/abs(clip(G/rms(G), 1))",),
     ("sgd", "--set", "b_output=beta", "--step", "2"), ("G @ (2*I @ A) @ (A @ I)",),
     ("(G.T + orth(G).T).T",), ("((G.T + orth(G.T)) @ B).T",),
     ("(ema(L, 1/2) + rho*I)**(-1/4) @ G", "--step", "2", "--format", "json"),
@@ -133,6 +136,7 @@ PAIRS: list[Words] = [
     ("adam; init=ntk; alignment=full", "adam; init=ntk; alignment_output=none"),
     ("adamw; a_input=1/2; b_input=-1/2", "adamw; init=mup"),
     ("sign(G)/fan_in", "sign; c=0"),
+    ("adam; alignment=output=none; init=ntk", "adam; init=ntk; alignment_output=none"),
 ]
 
 
@@ -223,6 +227,7 @@ UNCOVERED = [
     "eig(L) @ (eig(L).T @ (ema(B, 1/2) @ G))", "eig(L) @ (eig(L).T @ (B**2 @ G))",
     "eig(ema(B @ G @ (B @ G).T, 1/2)) @ (eig(ema(B @ G @ (B @ G).T, 1/2)).T @ G)",
     "eig(2*(B @ G @ (B @ G).T)) @ (eig(2*(B @ G @ (B @ G).T)).T @ G)",
+    "G*specnorm(diag(A)**(-1/8))", "G*norm(diag(A)**(-1/3))", "G/orth(sign(G))",
     "abs(G)", "G*orth(sign(G))", "orth(sign(G))/abs(G)", "col_mean(G) + 0*G", "W + row_mean(G)",
     "eig(L) @ (eig(B).T @ G)", "eig(B) @ (eig(A).T @ G)", "G - G/0", "G*sqrt(norm(G) - rms(G))",
     "G @ block(A - 2*R, 4)", "G @ diag(R - A)", "inner(G, (L @ B) @ G)*G", "inner(G, W)*G",
@@ -270,6 +275,8 @@ UNCOVERED = [
 
 SAM = "ascended(radius*G/norm(G))"
 SETTINGS: list[Words] = [
+    ("G + fan_in*fan_out*(debiased(col_mean(G), 1/2) - col_mean(G))",
+     "--step", "2", "--activation", "tanh"),
     ("ekfac", "--fisher", "true"), ("(B + L + rho*I)**-1 @ G", "--fisher", "true"),
     ("sgd", "--set", "d_rho_A=1"), ("sgd", "--set", "b_ouput=1"), ("kfac", "--set", "d_rho_A"),
     ("kfac", "--set", "d_rho_A="), ("kfac", "--set", "=1"), ("kfac", "--set", "rho_A=-1"),
@@ -311,6 +318,7 @@ REFUSALS: dict[str, list[Words]] = {
     "refused_settings": [
         *_each("derive", SETTINGS),
         ("predict", "sgd", "--set", "b_hidden=0", "--activation", "tanh"),
+        ("predict", "kfac", "--fisher", "true", "--set", "b_output=1/4", "--set", "c=0"),
         ("table", "--step", "3"), ("predict", "adam", "--alignment", "measured"),
         ("explain", "sgd", "--layer", "hiden"),
         ("compare", "sgd; c_hiden=1", "sgd"), ("compare", "sgd; c=1; c=2", "sgd"),

@@ -3,6 +3,7 @@
 import gc
 import sys
 from collections.abc import Callable, Iterator
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -228,6 +229,8 @@ REFUSED = [
      "--expect with --deep", "one of the two", "leave --expect out"),
     (("verify", "sgd", "--deep", "--quantity", "own"),
      "--quantity with --deep", "one of the two", "leave --quantity out"),
+    (("verify", "sgd", "--out", ""),
+     "an empty name of a folder", "its name", "write one, or '.' for the folder you are in"),
     (("claims", "--redraw"), "--redraw without --out", "the folder of a run", "add --out DIR"),
     (("explain", "sgd", "--measured", "--layer", "hiden"),
      "layer 'hiden'", "one of hidden, input, output", "did you mean 'hidden'?"),
@@ -246,3 +249,53 @@ def test_options_that_exclude_each_other_are_refused(
     assert end.value.code == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"found: {found}\nneeded: {needed}\ndo this: {do_this}\n")
+
+
+ENDS: list[tuple[Callable[..., Any], int, str]] = [
+    (lambda **_: 0, 0, ""),
+    (lambda **_: 1, 1, ""),
+    (lambda **_: 130, 130, "interrupted: finished measurements are kept in --out, if given\n"),
+    (lambda **_: _raise(ModuleNotFoundError(name="torch")), 2,
+     "found: no package 'torch', which measuring needs\n"
+     "needed: the extra 'empirical' of this package\n"
+     "do this: pip install 'scaling[empirical]'\n"),
+]  # fmt: skip
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(("run", "code", "err"), ENDS)
+def test_the_command_ends_with_the_code_and_words_of_what_happened(
+    run: Callable[..., Any], code: int, err: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("scaling.cli.app", run)
+    with pytest.raises(SystemExit) as end:
+        main()
+    gc.enable()
+    assert end.value.code == code
+    assert capsys.readouterr() == ("", err)
+
+
+def test_a_reader_who_left_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = StringIO()
+    monkeypatch.setattr(sys, "stderr", silent)
+    monkeypatch.setattr("scaling.cli.app", lambda **_: _raise(BrokenPipeError()))
+    with pytest.raises(SystemExit) as end:
+        main()
+    gc.enable()
+    assert (end.value.code, silent.closed) == (0, True)
+
+
+def test_the_bare_command_shows_its_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["scaling"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    gc.enable()
+    out, err = capsys.readouterr()
+    assert (end.value.code, err) == (0, "")
+    assert out.startswith("Usage: ") and "Commands:" in out

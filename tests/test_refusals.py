@@ -49,7 +49,9 @@ from scaling.questions import missing_package
 from scaling.render import Format, Table, catalogue_table, derived_table, render, render_steps
 from scaling.rule import evaluate_power
 from scaling.scale import Bounds, Order, Scale, Size
+from scaling.settings import read_settings
 from scaling.solve import derive
+from scaling.symmetry import compare
 
 LOOSE = [condition for condition in STANDARD if condition is not MAXIMAL_UPDATE]
 TWO_AXES = Scale.over({"width": 1}, Size.ENTRY), Scale.over({"depth": 1}, Size.ENTRY)
@@ -140,6 +142,7 @@ BUILT = [
     ("debiased(G, 1/2)", debiased(G, Fraction(1, 2))), ("eig(L)", eig(L)),
     ("ascended(G)", ascended(G)), ("sample_square(G)", sample_square(G)),
     ("1 + G", 1 + G), ("1 - G", 1 - G), ("2*G", 2 * G), ("1/G", 1 / G), ("-G", -G),
+    ("(G**2)**3", (G**2) ** 3), ("(-G)**3", (-G) ** 3), ("G - (G - G)", G - (G - G)),
 ]  # fmt: skip
 
 
@@ -152,14 +155,16 @@ def test_a_function_of_python_is_the_one_of_the_language(text: str, built: objec
 # --- what goes with an answer ---------------------------------------------------------------------
 
 
+WRITTEN = ["diag(B)**0 @ G", "G*(row_mean(G*G).T @ row_mean(abs(G)))", "clip(G, 1) + G**3"]
 AT_THE_SECOND = ["momentum", "adamw", "momentum_penalised", "muon_momentum"]
 
 
 @pytest.mark.parametrize(
-    ("name", "step"), [*((name, 1) for name in catalogue()), *((name, 2) for name in AT_THE_SECOND)]
+    ("name", "step"),
+    [*((name, 1) for name in (*catalogue(), *WRITTEN)), *((name, 2) for name in AT_THE_SECOND)],
 )
 def test_a_line_about_a_part_of_the_rule_carries_that_part(name: str, step: int) -> None:
-    rule = catalogue()[name].rule
+    rule = catalogue()[name].rule if name in catalogue() else parse(name)
     parts = {str(node): node for node in rule.expression.walk()}
     for layer, derivation in derive(rule, step=step).steps.items():
         lines = derivation.lines()
@@ -259,3 +264,20 @@ def test_what_is_special_in_latex_is_escaped_character_by_character() -> None:
     row = r"a\textbackslash{}b\_c\^{}d\%e\&f\#g$\sim$h \\"
     assert row in render(table, Format.LATEX).split("\n")
     assert r"x\_1 \\" in render(table, Format.LATEX).split("\n")
+
+
+def test_the_longest_name_of_a_damping_is_the_one_that_is_meant() -> None:
+    rule = parse("G @ (A + rho*I + rho_hidden*I)**-1")
+    assert read_settings(["d_rho_hidden=1"], rule, mlp()).d == {
+        ("rho_hidden", name): 1 for name in ("input", "hidden", "output")
+    }
+    assert read_settings(["d_rho_output=1"], rule, mlp()).d == {("rho", "output"): 1}
+
+
+def test_a_damping_that_one_of_two_tables_lacks_is_a_difference() -> None:
+    found = derive(catalogue()["foof"].rule)
+    x = found.exponents
+    lacking = Exponents(x.a, x.b, x.c, {**x.d, "hidden": {}})
+    for left, right, values in ((x, lacking, (-1, None)), (lacking, x, (None, -1))):
+        (one,) = compare(found.problem, left, found.problem, right).differences
+        assert (one.layer, one.name, one.left, one.right) == ("hidden", "d_rho_A", *values)

@@ -12,7 +12,7 @@ from scaling.errors import InvalidInput, NotCovered
 from scaling.ledger import Activation, Loss, Setting, ledger, mlp
 from scaling.parser import parse
 from scaling.prediction import Prediction, predict
-from scaling.presets import ALIGNMENTS
+from scaling.presets import ALIGNMENTS, PARAMETRIZATIONS, parametrization
 from scaling.problem import Exponents, Problem, rate
 from scaling.scale import Order, Size
 from scaling.second import Second, after_first
@@ -321,3 +321,14 @@ def test_a_given_alignment_says_nothing_of_the_second_step() -> None:
 def test_a_quotient_that_is_bounded_by_its_average_is_covered(rule: str) -> None:
     assert solve(rule).exponents.c == solve(rule, step=1).exponents.c
     assert solve(rule).exponents.c["hidden"] == Rational(1)
+
+
+@pytest.mark.parametrize("init", PARAMETRIZATIONS)
+@pytest.mark.parametrize("rule", ["sgd", "momentum", "adam", "muon", "kfac"])
+def test_with_multipliers_too_the_second_step_asks_for_the_rates_of_the_first(
+    rule: str, init: str
+) -> None:
+    known, layers = catalogue()[rule].rule, mlp(4)
+    settings = read_settings(parametrization(init, layers), known, layers)
+    first, second = (derive(known, settings, Setting(layers), step=step) for step in (1, 2))
+    assert second.exponents == first.exponents
