@@ -100,7 +100,7 @@ EDGES: list[Words] = [
     ("sgd", "--init", "mup", "--step", "2"), ("momentum", "--init", "ntk", "--step", "2"),
     ("G*(row_mean(G*G).T @ row_mean(abs(G)))",), ("G*(row_mean(G).T @ row_mean(G))",),
     ("G*trace(diag(A)**(-1/8))",), ("G/abs(clip(G/rms(G), 1))",),
-    ("sgd", "--set", "b_output=beta", "--step", "2"), ("G @ (2*I @ A) @ (A @ I)",),
+    ("G @ (2*I @ A) @ (A @ I)",),
     ("(G.T + orth(G).T).T",), ("((G.T + orth(G.T)) @ B).T",),
     ("(ema(L, 1/2) + rho*I)**(-1/4) @ G", "--step", "2", "--format", "json"),
     ("kfac", "--biases", "--layer", "hidden_bias"), ("adam", "--biases", "--layer", "output_bias"),
@@ -157,7 +157,7 @@ _FEW = [
 ANSWERS: dict[str, list[Words]] = {
     "derive": _each("derive", [*_NAMED, *VARIANTS]),
     "predict": [
-        *_each("predict", [*_NAMED, *VARIANTS]),
+        *_each("predict", [*(x for x in _NAMED if x[0] != "h_fac"), *VARIANTS]),
         ("predict", "sgd", "--set", "c=0"),
         ("predict", "sgd", "--set", "c_hidden=1/2", "--set", "c_input=-1/2"),
         ("predict", "kfac", "--set", "b_output=1/2", "--set", "c_output=gamma"),
@@ -188,8 +188,8 @@ ANSWERS: dict[str, list[Words]] = {
         ]
         for style in FORMATS
     },
-    "table": [("table",), ("table", "--alignment", "none", "--format", "json")],
-    "list": [("list", "--format", "markdown"), ("list", "--format", "json")],
+    "table": [("table", "--alignment", "none", "--format", "json")],
+    "list": [("list", "--format", "markdown")],
 }
 
 MALFORMED = [

@@ -24,7 +24,7 @@ SNAPSHOTS = Path(__file__).resolve().parent / "snapshots"
 COMMANDS = {**ANSWERS, **REFUSALS}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def collected() -> Iterator[None]:
     yield
     gc.enable()  # `main` switches it off
