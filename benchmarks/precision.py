@@ -9,8 +9,8 @@ against exponents that are wrong by 0.05, and K-FAC with a damping that does not
 Own updates are all that is asked (--quantity own), so rules that look at single entries are
 measured on a sample of rows, at widths from 8192: there all widths share their draws (a block of
 noise is whole), and cotangents of what the batch does not contain, which vanish as M^(-1/2), have
-faded. Rules that add up entries over whole matrices need M^2 steps and reach smaller widths: theirs
-are the widest intervals. The activation is tanh throughout.
+faded. Rules of which a sample of rows does not tell enough need M^2 steps and reach smaller widths;
+the catalogue has none. The activation is tanh throughout.
 """
 
 from __future__ import annotations

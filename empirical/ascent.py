@@ -21,7 +21,7 @@ from empirical.layer import LayerTensors
 from empirical.numbers import Update, evaluate_network
 from empirical.state import State
 from scaling.rule import Rule
-from scaling.tree import Node
+from scaling.tree import Call
 
 
 def ascend(
@@ -31,7 +31,7 @@ def ascend(
     states: Mapping[str, State],
     weights: Mapping[str, Tensor],
     look: Callable[[], Mapping[str, LayerTensors]],
-) -> tuple[dict[Node, Mapping[str, LayerTensors]], dict[str, Update]]:
+) -> tuple[dict[Call, Mapping[str, LayerTensors]], dict[str, Update]]:
     """What the layers see at W + X for every ascended(X) of a rule, and the last X of each layer.
 
     Args:
@@ -42,7 +42,7 @@ def ascend(
         weights: of the same layers, (fan_out, fan_in), views that can be changed in place.
         look: a forward and backward pass, and what every layer saw.
     """
-    found: dict[Node, Mapping[str, LayerTensors]] = {}
+    found: dict[Call, Mapping[str, LayerTensors]] = {}
     moves: dict[str, Update] = {}
     for call in rule.ascents:
         copies = {name: _copy(state) for name, state in states.items() if name in layers}

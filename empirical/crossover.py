@@ -21,7 +21,8 @@ from typing import TypeAlias
 import numpy as np
 
 from empirical.fit import DECAY, Estimate
-from empirical.measure import Measurement
+from empirical.sizes import Measurement
+from empirical.training import terms_of
 from scaling.prediction import Prediction
 from scaling.scale import Order
 from scaling.sums import is_damping
@@ -55,7 +56,8 @@ def too_narrow(runs: Runs, prediction: Prediction, layers: Collection[str]) -> s
     for place in layers:
         for regime in prediction.regimes.get(place, ()):
             first, last = ratios.get((place, regime.node), (0.0, 0.0))
-            left_over_right = -last if is_damping(regime.left) else last
+            in_order = terms_of(regime.node)[0] == regime.left
+            left_over_right = last if in_order else -last
             below = regime.order is Order.GREATER and left_over_right < 0
             above = regime.order is Order.LESS and left_over_right > 0
             if below or above:
@@ -76,14 +78,12 @@ def _ratios(runs: Runs) -> dict[tuple[str, Node], tuple[float, float]]:
 
 def _traded(place: str, node: Node, first: float, last: float) -> str:
     """How the second term of a sum compares with the first."""
-    left, right = node.children[:2]
-    if is_damping(left) and not is_damping(right):
-        left, right = right, left
-    name = "the damping goes" if is_damping(right) else f"{right} goes"
-    other = "the other term" if is_damping(right) else f"{left}"
+    one, other = map(str, terms_of(node))
+    if is_damping(terms_of(node)[1]):
+        one, other = "the other term", "the damping"
     return (
-        f"{node} in {place}: {name} from {math.exp(-first):.2g} to {math.exp(-last):.2g} "
-        f"times {other}"
+        f"{node} in {place}: {other} goes from {math.exp(-first):.2g} to {math.exp(-last):.2g} "
+        f"times {one}"
     )
 
 

@@ -314,7 +314,7 @@ class ModelTrial:
             return float(loss.detach())
 
         for _ in range(steps):
-            if isinstance(optimizer, RuleOptimizer) and optimizer.rule.ascents:
+            if isinstance(optimizer, RuleOptimizer):
                 optimizer.step(closure)
             else:
                 closure()

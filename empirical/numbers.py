@@ -63,7 +63,6 @@ __all__ = [
     "Update",
     "evaluate",
     "evaluate_network",
-    "evaluate_nodes",
     "evaluate_sums",
     "in_layer",
 ]
@@ -108,7 +107,7 @@ def evaluate_network(
     states: Mapping[str, State] | None = None,
     record: Callable[[str, Node, Value], None] | None = None,
     dense: bool = False,
-    ascended: Mapping[Node, Mapping[str, LayerTensors]] | None = None,
+    ascended: Mapping[Call, Mapping[str, LayerTensors]] | None = None,
 ) -> dict[str, Update]:
     """The updates of all layers of a network, by name; sums over layers run over these.
 
@@ -126,11 +125,11 @@ def evaluate_network(
             _check_values(rule, values[name])
             told = None if record is None else partial(record, name)
             state = State() if states is None else states[name]
-            readings[name] = Sight(layer, values[name], state, told).reading(dense)
-            readings[name].ascended = {
-                node: LayerValues(seen[name], dense).matrix("G")
+            made: dict[Node, Maker] = {
+                node: partial(_elsewhere, node, LayerValues(seen[name], dense))
                 for node, seen in (ascended or {}).items()
             }
+            readings[name] = Sight(layer, values[name], state, told, made=made).reading(dense)
     _sum_over_layers(rule.sums_over_layers, readings)
     updates = {
         name: Update(_value(name, reading, rule.expression)) for name, reading in readings.items()
@@ -138,6 +137,12 @@ def evaluate_network(
     for reading in readings.values():
         reading.advance()
     return updates
+
+
+def _elsewhere(node: Call, seen: LayerValues, read: Callable[[Node], Value]) -> Value:
+    """ascended(X), seen at W + X; X is read as well, so that its averages move."""
+    read(node.argument)
+    return seen.matrix("G")
 
 
 def _sum_over_layers(sums: Sequence[Call], readings: Mapping[str, _Reading]) -> None:
@@ -208,18 +213,6 @@ class Sight:
         return found
 
 
-def evaluate_nodes(
-    nodes: Sequence[Node],
-    layer: LayerTensors,
-    values: Mapping[str, float],
-    state: State,
-    record: Record | None = None,
-    known: Mapping[Node, Value] | None = None,
-) -> list[Value]:
-    """The values of several parts of a rule, read together; see `Sight`."""
-    return Sight(layer, values, state, record, known or {}).read(nodes)
-
-
 @torch.no_grad()
 def evaluate_sums(sums: Sequence[Call], layers: Mapping[str, Sight]) -> dict[Node, Value]:
     """The sums over layers in a rule, operands first, from what every layer sees.
@@ -251,7 +244,6 @@ class _Reading:
         self.layer, self.values, self.state, self.record = layer, values, state, record
         self.made = made or {}
         self.known: dict[Node, Value] = {}
-        self.ascended: Mapping[Node, Value] = {}
         self.averages: dict[str, Value] = {}
         self.counts: dict[str, int] = {}
         self.factors: dict[str, Value] = {}
@@ -323,8 +315,6 @@ class _Reading:
             case Call("inner"), [x, y]:
                 return algebra.inner(x, y)
             case Call("ascended"), _:
-                if node in self.ascended:
-                    return self.ascended[node]
                 raise InvalidInput(
                     f"'{node}', a gradient at other weights, evaluated on one batch alone",
                     "a second forward and backward pass",

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any, overload
@@ -33,8 +32,9 @@ from empirical.values import Value
 from scaling.errors import InvalidInput, is_finite, unknown
 from scaling.language import ema
 from scaling.parser import as_rule
+from scaling.rewrite import substitute
 from scaling.rule import Rule
-from scaling.tree import Matrix, Node
+from scaling.tree import Call, Matrix, Node
 
 __all__ = ["Fisher", "Loss", "PerLayer", "RuleOptimizer", "substitute", "with_factor_ema"]
 
@@ -49,21 +49,6 @@ class Fisher(StrEnum):
     """The loss's own."""
     TRUE = "true"
     """Those of targets sampled from the model; see `RuleOptimizer.sample_fisher`."""
-
-
-def substitute(node: Node, replacements: Mapping[Node, Node]) -> Node:
-    """The tree with every occurrence of a key replaced; what is put in is not searched again.
-
-    >>> from scaling.language import A, G
-    >>> substitute(G @ A, {A: ema(A, 0.9)})
-    <rule G @ ema(A, 9/10)>
-    """
-    if node in replacements:
-        return replacements[node]
-    assert is_dataclass(node), "every node of the language is a dataclass"
-    parts = {f.name: getattr(node, f.name) for f in fields(node)}
-    nodes = {n: substitute(x, replacements) for n, x in parts.items() if isinstance(x, Node)}
-    return replace(node, **nodes) if nodes else node
 
 
 def with_factor_ema(rule: Rule, beta: float) -> Rule:
@@ -180,7 +165,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         seen = {group["name"]: self._tensors(group["name"]) for group in self.param_groups}
         layers = {name: layer for name, layer in seen.items() if layer is not None}
         values = {group["name"]: group["values"] for group in self.param_groups}
-        ascended: Mapping[Node, Mapping[str, LayerTensors]] = {}
+        ascended: Mapping[Call, Mapping[str, LayerTensors]] = {}
         if closure is not None and self.rule.ascents:
             matrices = {name: self._capture.matrix(name) for name in layers}
             look = partial(self._look, closure, list(layers))

@@ -96,11 +96,7 @@ class Training:
 
     def step(self) -> Sums:
         """One step, and the sizes of both terms of watched sums in it."""
-        if self._trial.problem.rule.ascents:
-            self.optimizer.step(self._loss)
-        else:
-            self._loss()
-            self.optimizer.step()
+        self.optimizer.step(self._loss)
         return {
             (layer.name, total): (self._sizes[n][one], self._sizes[n][other])
             for total, (one, other) in self._sums.items()
@@ -121,8 +117,8 @@ def watched_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:
     found = damped_sums(rule)
     for node in rule.expression.walk():
         match node:
-            case Add(x, y) | Subtract(x, y) | Call("max", x, Node() as y) if node.shape.is_scalar:
-                found.setdefault(node, (x, y))
+            case Add() | Subtract() | Call("max") if node.shape.is_scalar:
+                found[node] = terms_of(node)
     return found
 
 
@@ -135,11 +131,16 @@ def damped_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:
     """
     found: dict[Node, tuple[Node, Node]] = {}
     for node in rule.expression.walk():
-        if isinstance(node, Add | Subtract):
-            left, right = is_damping(node.left), is_damping(node.right)
-            if left != right:
-                found[node] = (node.right, node.left) if left else (node.left, node.right)
+        if isinstance(node, Add | Subtract) and is_damping(node.left) != is_damping(node.right):
+            found[node] = terms_of(node)
     return found
+
+
+def terms_of(node: Node) -> tuple[Node, Node]:
+    """The two terms of a sum, or of a max; a damping beside something else last."""
+    left, right = node.children
+    damping_first = is_damping(left) and not is_damping(right)
+    return (right, left) if damping_first else (left, right)
 
 
 def size_of(node: Node, value: Value) -> float:

@@ -8,7 +8,8 @@
 The idea is in scale.py (the algebra of sizes) and calculus.py (how a rule is read as sizes). Around
 them, in the order of reading:
 
-    a rule         language parser rule; underneath tree names operators functions shapes frames
+    a rule         language parser rule; underneath tree rewrite names operators functions shapes
+                   frames
     a network      ledger (sizes at the start) second (after one step) ascent (at moved weights)
     a question     problem settings presets alignment conditions
     reading        context values calculus update; the rules of inference leaves scalars entrywise

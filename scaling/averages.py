@@ -17,14 +17,14 @@ would notice are refused (entrywise.py, spectral.py).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 from scaling.context import Context
 from scaling.derivation import AVERAGE, GIVEN, PRODUCT, Step
 from scaling.entrywise import Reading
 from scaling.errors import RuleError
+from scaling.rewrite import rebuilt
 from scaling.sums import merged, size_of, totals
 from scaling.tree import Call, Matrix, Node
 from scaling.values import Aligned, Gaussian, Mixture, Scalar, Spectral, Value, Vector, describe
@@ -51,13 +51,10 @@ def without_row_means(node: Node) -> Node:
     return with_parts(node, without_row_means)
 
 
-def with_parts(node: Node, change: Any) -> Node:
+def with_parts(node: Node, change: Callable[[Node], Node]) -> Node:
     """A node with its operands changed, where they still fit."""
-    assert is_dataclass(node), "every node of the language is a dataclass"
-    parts = {f.name: getattr(node, f.name) for f in fields(node)}
-    changed = {name: change(x) for name, x in parts.items() if isinstance(x, Node)}
     try:
-        return replace(node, **changed) if changed else node
+        return rebuilt(node, change)
     except RuleError:  # a column that became a matrix does not fit here: as it was written, then
         return node
 

@@ -109,8 +109,7 @@ def radii(
     contexts, solved = alone.contexts(books, d, bounds), dict(d)
     for layer in layers:
         name = layer.name
-        unknown = [Symbol(f"d_{k}_{name}") for k in alone.rule.radii]
-        unknown = [symbol for symbol in unknown if symbol in d[name].values()]
+        unknown = [symbol for symbol in _radii_of(alone, layer) if symbol in d[name].values()]
         if not unknown:
             continue
         update = read_update(contexts[name], call.argument)

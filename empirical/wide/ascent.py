@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from empirical.wide.looks import perturbations
-from empirical.wide.paths import Path, way_of
-from empirical.wide.rows import RowLearner
+from empirical.wide.paths import way_of
+from empirical.wide.rows import RowLearner, learner
 from empirical.wide.update import (
     ALONE,
     Joint,
@@ -50,8 +50,8 @@ class Ascents:
         """Those of a rule; ``source`` makes a rule's source on every layer."""
         found = {}
         for call, move in perturbations(rule).items():
-            kind = Learner if way_of(move) is Path.CORE else RowLearner
-            found[call] = {name: kind(x) for name, x in source(move).items()}
+            way = way_of(move)
+            found[call] = {name: learner(x, way) for name, x in source(move).items()}
         return cls(found)
 
     def looked(

@@ -50,13 +50,12 @@ from empirical.wide.implicit import Span
 from empirical.wide.network import Network, network
 from empirical.wide.noise import Stream
 from empirical.wide.paths import Path, path_of, refuse_unless_wide, way_of
-from empirical.wide.rows import RowLearner
+from empirical.wide.rows import learner
 from empirical.wide.sample import sampled
 from empirical.wide.streaming import Streaming
 from empirical.wide.update import (
     Coordinates,
     Joint,
-    Learner,
     Lesson,
     Look,
     Source,
@@ -200,9 +199,8 @@ class _Run:
 
         The last is followed on the probe samples alone.
         """
-        kind = Learner if self.way is Path.CORE else RowLearner
         sources = self._sources(start, self.trial.problem.rule)
-        learners = {name: kind(source) for name, source in sources.items()}
+        learners = {name: learner(source, self.way) for name, source in sources.items()}
         ascents = self._ascents(start)
         now = before = start
         for step in range(1, self.steps + 1):

@@ -35,7 +35,7 @@ from empirical.wide.tiles import (
     number_on_tile,
     precision,
 )
-from empirical.wide.update import ALONE, Joint, Source
+from empirical.wide.update import ALONE, Joint, Learner, Source
 from empirical.wide.weight import Change, Decayed, Weight
 from scaling.language import Node
 from scaling.shapes import Dim
@@ -153,6 +153,11 @@ class RowLearner:
         return Tiles(
             terms, self.source.values, tuple(self.history), sides, block_unit(self.source.rule)
         )
+
+
+def learner(source: Source, way: Path | None) -> Learner | RowLearner:
+    """A rule at work on one layer, by Gram matrices or entry by entry."""
+    return Learner(source) if way is Path.CORE else RowLearner(source)
 
 
 def _held(forms: Mapping[Node, Form], axis: Axis) -> int:

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from empirical.basis import EIGENVALUE_ZERO, Basis
-from empirical.numbers import LayerTensors, Maker, evaluate_nodes
+from empirical.numbers import LayerTensors, Maker, Sight
 from empirical.rotated import Corner
 from empirical.state import State
 from empirical.values import Entries, Value
@@ -148,7 +148,7 @@ def _on_chunk(
             x = torch.where(size <= least + size @ lean.T.to(x.dtype), 0, x)
             known[leaf] = Entries(x if isinstance(leaf.shape.cols, Frame) else x.T)
         asked = [node] if step is steps[-1] else kept
-        found = evaluate_nodes(asked, layer, values, state, known=known)
+        found = Sight(layer, values, state, known=known).read(asked)
     (value,) = found
     assert isinstance(value, Entries), "entrywise functions of entries are entries"
     x = value.x if isinstance(node.shape.cols, Frame) else value.x.T

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from empirical.numbers import LayerTensors, Record, State, evaluate_nodes
+from empirical.numbers import LayerTensors, Record, Sight, State
 from empirical.values import Value
 from empirical.wide.forms import Plain, Whole, entries
 from empirical.wide.passes import pieces
@@ -99,7 +99,7 @@ class Tiles:
             known.update({**of_rows, **of_columns})
             layer = self._layer(seen, rows, columns)
             watcher = record if last else None
-            found = evaluate_nodes(asked, layer, self.values, state, watcher, known)
+            found = Sight(layer, self.values, state, watcher, known).read(asked)
             if watcher is not None:
                 seen_here = {n: x for n, x in known.items() if not n.shape.is_square}
                 if not columns.start:  # many tiles meet the same blocks of rows; one watches them
@@ -140,7 +140,7 @@ class Tiles:
             }
             found = dict(known)
             layer = self._layer(seen, rows, columns)
-            evaluate_nodes(asked, layer, self.values, state, found.__setitem__, known)
+            Sight(layer, self.values, state, found.__setitem__, known).read(asked)
             made.append({node: x for node, x in found.items() if node.shape.is_square})
         return made
 
