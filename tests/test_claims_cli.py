@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from typed import exit_code
 
 from empirical.claims import registry
 from empirical.claims.claim import Claim, Curve, Evidence, Figure, Finding
 from empirical.machine import blas_threads
 from empirical.verdict import Verdict
-from scaling.cli import main
 
 
 class Outcome(NamedTuple):
@@ -30,13 +29,7 @@ Run = Callable[..., Outcome]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     def command(*words: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["scaling", "claims", *words])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        return Outcome(code, *capsys.readouterr())
+        return Outcome(exit_code(("claims", *words), monkeypatch), *capsys.readouterr())
 
     with blas_threads(1):
         yield command

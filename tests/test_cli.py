@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from typed import exit_code
 
 from derivations.catalogue import catalogue
 from empirical.machine import blas_threads
-from scaling.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 DENSE = ("--mode", "dense", "--threads", "1")
@@ -53,13 +53,7 @@ def run(
     monkeypatch.chdir(tmp_path / "here")
 
     def command(*words: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["scaling", *words])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        return Result(code, *capsys.readouterr())
+        return Result(exit_code(words, monkeypatch), *capsys.readouterr())
 
     with blas_threads(1):
         yield command

@@ -9,16 +9,13 @@ writes the files anew; read the diff before you commit it.
 
 import gc
 import os
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 from surface import ANSWERS, REFUSALS, Words
-
-from scaling.cli import main
+from typed import exit_code
 
 SNAPSHOTS = Path(__file__).resolve().parent / "snapshots"
 COMMANDS = {**ANSWERS, **REFUSALS}
@@ -32,12 +29,7 @@ def collected() -> Iterator[None]:
 
 def printed(words: Words, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> str:
     """What is typed, what is printed, and the exit code unless it is 0."""
-    patch.setattr(sys, "argv", ["scaling", *words])
-    code: Any = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = end.code or 0
+    code = exit_code(words, patch)
     out, err = capsys.readouterr()
     assert not (out and err), words
     typed = " ".join(

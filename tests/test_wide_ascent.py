@@ -8,7 +8,7 @@ import pytest
 import torch
 from sympy import Expr, S
 from test_wide import numbers, runs
-from wide_trials import least_p_value, trial
+from wide_trials import least_p_value, on_two_machines, trial
 
 from empirical import dense
 from empirical.calibration import calibrate
@@ -255,13 +255,10 @@ def test_a_step_that_is_not_taken_back_is_rejected(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("options", [{"memory_limit": 2**25}, {"chunk": 3 * ROWS}])
 def test_the_machine_changes_nothing(options: dict[str, int]) -> None:
-    t, width, found = trial("sam", biases=True), 3 * ROWS + 17, []
-    constants = calibrate(t, 48)
-    for more in ({}, options):
-        machine = Streaming(torch.float64, **{"task": ROWS, **more})
-        found.append(sizes_of(measure_wide(t, constants, width, 5, 1, machine)))
-    for what, x in found[0].items():
-        assert found[1][what] == pytest.approx(x, rel=1e-8), what
+    found = on_two_machines(trial("sam", biases=True), 3 * ROWS + 17, 1, options)
+    plain, other = map(sizes_of, found)
+    for what, x in plain.items():
+        assert other[what] == pytest.approx(x, rel=1e-8), what
 
 
 WIDE: dict[str, Any] = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_wide import numbers, runs
 from test_wide_rows import axis, normal
-from wide_trials import least_p_value, ruled, trial
+from wide_trials import least_p_value, on_two_machines, ruled, trial
 
 from derivations.catalogue import find
 from empirical.calibration import calibrate
@@ -15,8 +15,8 @@ from empirical.limits import limits
 from empirical.numbers import LayerTensors, State, evaluate_network
 from empirical.sizes import Quantity
 from empirical.trial import Trial
-from empirical.wide import Streaming, measure_wide, update
 from empirical.wide import measure as wide
+from empirical.wide import measure_wide, update
 from empirical.wide.implicit import ImplicitGaussian, Span
 from empirical.wide.noise import ROWS, Stream
 from empirical.wide.paths import Path, path_of, refuse_unless_wide
@@ -114,13 +114,9 @@ def test_a_sample_of_rows_is_told_the_sum() -> None:
 
 @pytest.mark.parametrize("options", [{"workers": 2}, {"memory_limit": 2**25}, {"chunk": 3 * ROWS}])
 def test_the_machine_changes_nothing(options: dict[str, int]) -> None:
-    t, width, found = clipped(0.01), 3 * ROWS + 17, []
-    constants = calibrate(t, 48)
-    for more in ({}, options):
-        machine = Streaming(torch.float64, **{"task": ROWS, **more})
-        found.append(numbers(measure_wide(t, constants, width, 5, 2, machine)))
-    for what, x in found[0].items():
-        assert found[1][what] == pytest.approx(x, rel=1e-9), what
+    plain, other = map(numbers, on_two_machines(clipped(0.01), 3 * ROWS + 17, 2, options))
+    for what, x in plain.items():
+        assert other[what] == pytest.approx(x, rel=1e-9), what
 
 
 def test_the_limit_knows_the_sum() -> None:

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from empirical.numbers import LayerTensors, State, evaluate
+from empirical.training import size_of
 from empirical.values import Value
 from empirical.wide import tiles
 from empirical.wide.columns import Axis
 from empirical.wide.implicit import ImplicitGaussian, Span
 from empirical.wide.noise import Stream
 from empirical.wide.paths import Path, path_of
-from empirical.wide.rows import RowLearner
+from empirical.wide.rows import RowLearner, learner
 from empirical.wide.streaming import Streaming
 from empirical.wide.update import Coordinates, Source
 from empirical.wide.weight import Weight
@@ -53,14 +54,17 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 
 class Layer:
-    """Some steps of one layer, by rows and with whole matrices."""
+    """Some steps of one layer, by rows (or another path) and with whole matrices."""
+
+    paths, values, dense = (Path.ROWS,), VALUES, False
 
     def __init__(self, text: str, fan_out: int, fan_in: int, steps: int, fisher: bool) -> None:
         self.rule: Rule = parse(text)
-        assert path_of(self.rule) is Path.ROWS
+        path = path_of(self.rule)
+        assert path in self.paths
         self.above, self.below = axis(fan_out), axis(fan_in)
         coordinates = Coordinates(Span(self.above), Span(self.below), steps)
-        learner = RowLearner(Source(self.rule, VALUES, coordinates))
+        taught = learner(Source(self.rule, self.values, coordinates), path)
         weight = Weight(ImplicitGaussian.between(self.above, self.below, 1.0, Stream(0, ())))
         watched = frozenset(self.rule.expression.walk())
         state = State()
@@ -68,20 +72,25 @@ class Layer:
         for step in range(steps):
             d, h = normal(3 * step, fan_out, 4), normal(3 * step + 1, fan_in, 4)
             d[::5], h[1::7] = 0, 0  # dead units
+            self.change(step, d)
             f = normal(3 * step + 2, fan_out, 4) if fisher else None
-            self.update = learner.update(
+            self.update = taught.update(
                 self.above.given(d),
                 self.below.given(h),
                 None if f is None else self.above.given(f),
                 weight,
                 watched,
             )
-            layer = LayerTensors(h, d, torch.zeros(fan_out, fan_in, dtype=torch.float64), f)
-            self.whole = evaluate(self.rule, layer, VALUES, state, self._record)
+            self.seen = LayerTensors(h, d, torch.zeros(fan_out, fan_in, dtype=torch.float64), f)
+            self.whole = evaluate(
+                self.rule, self.seen, self.values, state, self._record, dense=self.dense
+            )
+
+    def change(self, step: int, d: Tensor) -> None:
+        """What is peculiar to the cotangents of a step: nothing."""
 
     def _record(self, node: Node, value: Value) -> None:
-        size = value.spectral_norm() if node.shape.is_square else value.rms()
-        self.sizes[node] = float(size)
+        self.sizes[node] = size_of(node, value)
 
 
 @pytest.mark.parametrize("fisher", [False, True], ids=["empirical", "sampled"])
@@ -133,7 +142,7 @@ def test_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_memory_limit_below_what_must_be_held_is_refused() -> None:
     above, below = axis(40, 1000), axis(30)
     coordinates = Coordinates(Span(above), Span(below), 1)
-    learner = RowLearner(Source(parse("sign(G)"), VALUES, coordinates))
+    taught = RowLearner(Source(parse("sign(G)"), VALUES, coordinates))
     weight = Weight(ImplicitGaussian.between(above, below, 1.0, Stream(0, ())))
     with pytest.raises(InvalidInput, match=r"found: a memory limit of 0\.0 MiB"):
-        learner.update(above.given(normal(0, 40, 4)), below.given(normal(1, 30, 4)), None, weight)
+        taught.update(above.given(normal(0, 40, 4)), below.given(normal(1, 30, 4)), None, weight)

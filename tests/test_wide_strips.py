@@ -2,28 +2,21 @@
 
 import numpy as np
 import pytest
+import test_wide_rows
 import torch
 from test_wide import numbers, runs
-from test_wide_rows import axis, normal
-from wide_trials import least_p_value, trial
+from wide_trials import least_p_value, on_two_machines, trial
 
 from derivations.catalogue import find
 from empirical.calibration import calibrate
 from empirical.dense import measure
-from empirical.numbers import LayerTensors, State, evaluate
-from empirical.training import size_of
-from empirical.values import Value
-from empirical.wide import Streaming, measure_wide, strips
-from empirical.wide.implicit import ImplicitGaussian, Span
-from empirical.wide.noise import ROWS, Stream
-from empirical.wide.paths import Path, path_of, refuse_unless_wide
-from empirical.wide.rows import RowLearner
+from empirical.numbers import evaluate
+from empirical.wide import measure_wide, strips
+from empirical.wide.noise import ROWS
+from empirical.wide.paths import Path, refuse_unless_wide
 from empirical.wide.strips import strips_of
-from empirical.wide.update import Coordinates, Learner, Source
-from empirical.wide.weight import Weight
 from scaling.errors import InvalidInput
 from scaling.parser import parse
-from scaling.tree import Node
 
 ALPHA = 1e-3
 VALUES = {
@@ -45,37 +38,20 @@ RULES = [
 ]
 
 
-class Layer:
-    """Some steps of one layer, in coordinates and with whole matrices."""
+class Layer(test_wide_rows.Layer):
+    """Some steps of one layer, in coordinates or by rows, and with whole matrices."""
 
-    def __init__(self, text: str, fan_out: int, fan_in: int, steps: int, fisher: bool) -> None:
-        rule = parse(text)
-        kind = {Path.CORE: Learner, Path.ROWS: RowLearner}[path_of(rule) or Path.SAMPLE]
-        self.above, self.below = axis(fan_out), axis(fan_in)
-        coordinates = Coordinates(Span(self.above), Span(self.below), steps)
-        learner = kind(Source(rule, VALUES, coordinates))
-        weight = Weight(ImplicitGaussian.between(self.above, self.below, 1.0, Stream(0, ())))
-        watched = frozenset(rule.expression.walk())
-        state, self.sizes = State(), dict[Node, float]()
-        for step in range(steps):
-            d, h = normal(3 * step, fan_out, 4), normal(3 * step + 1, fan_in, 4)
-            d[::5], h[1::7] = 0, 0  # dead units
-            if step == 1:
-                d[:, 3] = d[:, 2]  # a step with fewer directions than the one before
-            f = normal(3 * step + 2, fan_out, 4) if fisher else None
-            self.update = learner.update(
-                self.above.given(d),
-                self.below.given(h),
-                None if f is None else self.above.given(f),
-                weight,
-                watched,
-            )
-            layer = LayerTensors(h, d, torch.zeros(fan_out, fan_in, dtype=torch.float64), f)
-            self.whole = evaluate(rule, layer, VALUES, state, self._record, dense=True).dense()
-        self.last = evaluate(rule, layer, VALUES, dense=True).dense()
+    paths, values, dense = (Path.CORE, Path.ROWS), VALUES, True
 
-    def _record(self, node: Node, value: Value) -> None:
-        self.sizes[node] = size_of(node, value)
+    def change(self, step: int, d: torch.Tensor) -> None:
+        """A second step with fewer directions than the one before."""
+        if step == 1:
+            d[:, 3] = d[:, 2]
+
+    @property
+    def last(self) -> torch.Tensor:
+        """The update if nothing was remembered of earlier steps."""
+        return evaluate(self.rule, self.seen, VALUES, dense=True).dense()
 
     def columns(self) -> torch.Tensor:
         """The update, one column after another."""
@@ -87,16 +63,16 @@ class Layer:
 def test_updates_are_those_of_whole_matrices(text: str, sides: tuple[int, int]) -> None:
     for steps, fisher in ((1, False), (3, False), (2, "eig(B)" not in text)):
         layer = Layer(text, *sides, steps, fisher)
-        scale = float(layer.whole.abs().max())
-        np.testing.assert_allclose(layer.columns(), layer.whole, rtol=1e-7, atol=1e-8 * scale)
+        whole = layer.whole.dense()
+        scale = float(whole.abs().max())
+        np.testing.assert_allclose(layer.columns(), whole, rtol=1e-7, atol=1e-8 * scale)
 
 
 def test_what_earlier_steps_saw_is_felt() -> None:
     for text in RULES[:3]:
         layer = Layer(text, 40, 30, 3, fisher=False)
-        assert float((layer.columns() - layer.last).abs().max()) > 0.1 * float(
-            layer.last.abs().max()
-        )
+        last = layer.last
+        assert float((layer.columns() - last).abs().max()) > 0.1 * float(last.abs().max())
 
 
 @pytest.mark.parametrize("text", [RULES[1], RULES[2], RULES[7]])
@@ -132,14 +108,10 @@ def test_per_sample_squares_are_refused_by_name() -> None:
 
 @pytest.mark.parametrize("task", [{}, {"memory_limit": 2**25}, {"chunk": 3 * ROWS}, {"workers": 2}])
 def test_the_machine_changes_nothing(task: dict[str, int]) -> None:
-    t, width = trial("soap_one_sided", biases=True), 3 * ROWS + 17
-    constants = calibrate(t, 48)
-    found = []
-    for options in ({}, task):
-        machine = Streaming(torch.float64, **{"task": ROWS, **options})
-        found.append(numbers(measure_wide(t, constants, width, 5, 2, machine)))
-    for what, x in found[0].items():
-        assert found[1][what] == pytest.approx(x, rel=1e-8), what
+    found = on_two_machines(trial("soap_one_sided", biases=True), 3 * ROWS + 17, 2, task)
+    plain, other = map(numbers, found)
+    for what, x in plain.items():
+        assert other[what] == pytest.approx(x, rel=1e-8), what
 
 
 def test_entries_that_belong_to_other_neurons_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:

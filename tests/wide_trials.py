@@ -4,12 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from scipy.stats import ks_2samp
 from sympy import Expr
 
 from derivations.catalogue import find
+from empirical.calibration import calibrate
 from empirical.data import Data, load
+from empirical.sizes import Measurement
 from empirical.trial import Trial
+from empirical.wide import Streaming, measure_wide
+from empirical.wide.noise import ROWS
 from scaling.ledger import Activation, Loss, Setting, mlp
 from scaling.parser import parse
 from scaling.settings import read_settings
@@ -43,6 +48,16 @@ def ruled(text: str) -> Trial:
     d: dict[str, dict[str, Expr]] = {name: {} for name in known.exponents.d}
     values = {"shrink": 0.5, "beta": 0.6}
     return replace(known, problem=problem, exponents=replace(known.exponents, d=d), values=values)
+
+
+def on_two_machines(
+    t: Trial, width: int, steps: int, options: dict[str, int]
+) -> tuple[Measurement, Measurement]:
+    """The same network on one worker with memory enough, and on what is left by the options."""
+    constants = calibrate(t, 48)
+    plain, other = (Streaming(torch.float64, **{"task": ROWS, **x}) for x in ({}, options))
+    one = measure_wide(t, constants, width, 5, steps, plain)
+    return one, measure_wide(t, constants, width, 5, steps, other)
 
 
 def least_p_value(ours: dict[str, list[float]], theirs: dict[str, list[float]]) -> float:

@@ -1,0 +1,21 @@
+"""The command line, typed in this process."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from scaling.cli import main
+
+
+def exit_code(words: tuple[str, ...], patch: pytest.MonkeyPatch) -> Any:
+    """What `scaling` exits with, if these words follow; 0 if it just ends. A traceback is raised.
+
+    `main` switches the collection of garbage off: whoever types switches it on again at the end.
+    """
+    patch.setattr(sys, "argv", ["scaling", *words])
+    try:
+        main()
+    except SystemExit as end:
+        return end.code or 0
+    return 0
