@@ -1,6 +1,6 @@
 """Constants that no exponent fixes, set once, at the narrowest width.
 
-    radius    the layer's own perturbation has RMS 0.1
+    radius    the layer's own perturbation has RMS 0.1 / layers, that of all of them 0.1
     damping   a tenth of what it is added to
     eta       the layer's own update, without decay, has RMS 0.1
     decay     the step takes a tenth of the weights away
@@ -48,7 +48,7 @@ def calibrate(trial: Trial, width: int, seed: int = 0) -> Constants:
 
 
 def _with_radii(trial: Trial, constants: Constants, width: int, seed: int) -> Constants:
-    """Each radius such that what it perturbs moves the layer's output by a tenth."""
+    """Each radius such that the layers' perturbations have a tenth to share among them."""
     asked = [symbol for symbol in trial.problem.rule.radii if symbol not in trial.values]
     if not asked:
         return constants
@@ -57,7 +57,7 @@ def _with_radii(trial: Trial, constants: Constants, width: int, seed: int) -> Co
     rho = {name: dict(values) for name, values in constants.rho.items()}
     for name, sizes in measured.items():
         for symbol in asked if sizes.ascent else ():
-            rho[name][symbol] *= OWN_AT_BASE / (sizes.ascent or 1.0)
+            rho[name][symbol] *= OWN_AT_BASE / len(measured) / (sizes.ascent or 1.0)
     return Constants(constants.eta, rho)
 
 

@@ -55,6 +55,8 @@ class Experiment:
     streaming: Streaming = field(default_factory=Streaming)
     steps: int = 1
     quantity: Quantity = Quantity.ALL
+    most_seeds: int = 0
+    """Seeds are doubled up to so many where more of them would settle what is undecided."""
 
     @property
     def own_only(self) -> bool:
@@ -83,7 +85,12 @@ BASE_AT_MOST = 1024
 """Wide networks may begin at widths where a dense one, which calibrates them, would be dear."""
 CROSS_WIDTHS = (64, 256, 1024, 4096)
 """Of the dense networks that wide mode is checked against."""
+CROSS_SAMPLES = 4
+"""What they are given at most: sizes go to their limits as n / M, so that few of them make narrow
+networks wide. With 16, or 160 rows of a Gauss-Newton matrix, a width of 64 is next to nothing."""
 SEEDS = 16
+MORE_SEEDS = 4
+"""How many times the usual seeds a rule may take; those that are asked for are all it takes."""
 WIDE_SEEDS = {Path.CORE: 6, Path.ROWS: 80, Path.SAMPLE: 8}
 MARGIN = {Mode.DENSE: 0.05, Mode.WIDE: 0.02}
 Row: TypeAlias = tuple[Problem, Exponents, Bounds, Optimizer]
@@ -103,8 +110,8 @@ def plan(
 ) -> list[tuple[list[Row], Experiment]]:
     """Which rules are measured how: ``mode`` is auto, dense or wide.
 
-    auto: wide for every rule that it covers, with dense networks of moderate width as a
-    cross-check; dense alone for the others. Where ``quantity`` is own updates alone, entrywise
+    auto: wide for every rule that it covers, with dense networks of moderate width and few samples
+    as a cross-check; dense alone for the others. Where ``quantity`` is own updates alone, entrywise
     rules reach further; see wide/paths.py.
     """
     own = quantity is Quantity.OWN
@@ -121,17 +128,18 @@ def plan(
                 widths or WIDE_WIDTHS[path], seeds or WIDE_SEEDS[path],
                 MARGIN[Mode.WIDE] if margin is None else margin,
                 data.with_probe(WIDE_PROBE[path]), "cpu", threads, Mode.WIDE, streaming,
-                quantity=quantity,
+                quantity=quantity, most_seeds=0 if seeds else MORE_SEEDS * WIDE_SEEDS[path],
             )  # fmt: skip
             plans.append((chosen, experiment))
     for also_wide in (True, False):
         chosen = [table for table, way in zip(tables, ways, strict=True) if bool(way) is also_wide]
         if chosen and not (also_wide and mode == "wide"):
             experiment = Experiment(
-                _within_dense(widths, 3, CROSS_WIDTHS) if also_wide else widths or DENSE_WIDTHS,
+                _within_dense(widths) if also_wide else widths or DENSE_WIDTHS,
                 seeds or SEEDS,
-                MARGIN[Mode.DENSE] if margin is None else margin, data, device, threads,
-                quantity=quantity,
+                MARGIN[Mode.DENSE] if margin is None else margin,
+                data.with_samples(CROSS_SAMPLES) if also_wide else data, device, threads,
+                quantity=quantity, most_seeds=0 if seeds else MORE_SEEDS * SEEDS,
             )  # fmt: skip
             plans.append((chosen, experiment))
     return plans
@@ -147,17 +155,15 @@ def deep_experiment(
 ) -> Experiment:
     """How the lines of derivations are measured; see nodes.py."""
     return Experiment(
-        _within_dense(widths, 4, nodes.WIDTHS), seeds or nodes.SEEDS,
+        widths or nodes.WIDTHS, seeds or nodes.SEEDS,
         nodes.MARGIN if margin is None else margin, data, device, threads,
     )  # fmt: skip
 
 
-def _within_dense(
-    widths: tuple[int, ...] | None, least: int, usual: tuple[int, ...]
-) -> tuple[int, ...]:
+def _within_dense(widths: tuple[int, ...] | None) -> tuple[int, ...]:
     """The widths asked for as far as dense networks reach, or the usual if they are too few."""
     within = tuple(width for width in widths or () if width <= CROSS_WIDTHS[-1])
-    return within if len(within) >= least else usual
+    return within if len(within) >= 3 else CROSS_WIDTHS
 
 
 def trial_of(table: Row, experiment: Experiment) -> Trial:

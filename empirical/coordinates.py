@@ -175,7 +175,7 @@ def check_model(
         notes.append(f"not judged, since no axis of theirs grows: {', '.join(still)}")
     if any(isinstance(node, Matrix) and node.name in "ABLR" for node in rule.expression.walk()):
         notes += _crowded(run, widths[0])
-    series = Series(name, Mode.DENSE, tuple(widths), layers, seeds, margin)
+    series = Series(name, Mode.DENSE, tuple(widths), layers, seeds, len(inputs), margin)
     seconds = time.perf_counter() - start
     return Verification(tuple(checks), (series,), seeds, margin, seconds, tuple(notes))
 

@@ -54,6 +54,10 @@ class Data:
         inputs, targets = self.probe_inputs[:count], self.probe_targets[:count]
         return replace(self, probe_inputs=inputs, probe_targets=targets)
 
+    def with_samples(self, count: int) -> Data:
+        """At most so many training samples, the first ones, and the same probe samples."""
+        return replace(self, inputs=self.inputs[:count], targets=self.targets[:count])
+
     @property
     def samples(self) -> int:
         """Training samples, n."""

@@ -91,7 +91,7 @@ def measure(
     check_finite(sizes, width, seed)
     rule = trial.problem.rule
     return Measurement(
-        rule.name or str(rule), width, seed, sizes, sums, seconds, peak_memory(trial.device)
+        rule.name or str(rule), width, seed, sizes, sums, seconds, peak_memory(trial.device), steps
     )
 
 

@@ -42,6 +42,7 @@ from empirical.calibration import calibrate
 from empirical.capture import Capture
 from empirical.fit import Estimate, estimate
 from empirical.layer import LayerTensors
+from empirical.machine import check_memory
 from empirical.networks import MLP
 from empirical.numbers import State, Update, evaluate_network
 from empirical.parametrize import LayerScales
@@ -97,6 +98,7 @@ def measured_lines(
             "a rule of what one pass sees",
             "measure what the rule does as a whole: scaling verify RULE",
         )
+    check_memory(widths[-1], trial.problem.setting.depth)
     constants = calibrate(trial, widths[0])
     lines = {layer: step.lines() for layer, step in steps.items()}
     runs = [

@@ -114,7 +114,8 @@ def render_measurement(result: Measurement, style: str) -> str:
     )
     quantities = next(iter(result.sizes.values())).known()
     notes = (f"seed {result.seed}, {result.seconds:.3f} s, peak memory {result.peak_mb:.0f} MB",)
-    title = f"{result.rule}: one step at width {result.width}"
+    steps = "one step" if result.steps == 1 else f"{result.steps} steps"
+    title = f"{result.rule}: {steps} at width {result.width}"
     return render_table(Table(title, ("layer", *quantities), rows, notes), Format(style))
 
 

@@ -58,7 +58,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One step at one width and seed."""
+    """Sizes at one width and seed, and what steps of training did to them."""
 
     rule: str
     width: int
@@ -67,6 +67,7 @@ class Measurement:
     sums: Sums
     seconds: float
     peak_mb: float
+    steps: int = 1
 
     def as_json(self) -> dict[str, object]:
         """The ``measure`` interface."""
@@ -74,6 +75,7 @@ class Measurement:
             "rule": self.rule,
             "width": self.width,
             "seed": self.seed,
+            "steps": self.steps,
             "sizes": {name: sizes.known() for name, sizes in self.sizes.items()},
             "seconds": self.seconds,
             "peak_mb": self.peak_mb,
@@ -119,7 +121,7 @@ def measure_mean(
         for key in runs[0].sums
     }
     seconds, peak = sum(run.seconds for run in runs), max(run.peak_mb for run in runs)
-    return Measurement(runs[0].rule, width, seed, sizes, sums, seconds, peak)
+    return Measurement(runs[0].rule, width, seed, sizes, sums, seconds, peak, runs[0].steps)
 
 
 def mean_size(sizes: list[float]) -> float:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,7 @@ class Series:
     widths: tuple[int, ...]
     layers: Mapping[str, Mapping[str, Any]]
     seeds: int
+    samples: int
     margin: float
 
     @property
@@ -97,9 +98,10 @@ class Series:
 
     @property
     def about(self) -> str:
-        """Mode, widths, seeds and margin."""
+        """Mode, widths, seeds, samples and margin."""
         across = f"{self.widths[0]:,}..{self.widths[-1]:,}"
-        return f"{self.mode} {across} ({self.seeds} seeds, margin {self.margin:g})"
+        drawn = f"{self.seeds} seeds, {self.samples} samples"
+        return f"{self.mode} {across} ({drawn}, margin {self.margin:g})"
 
 
 @dataclass(frozen=True)
@@ -192,18 +194,23 @@ def verify(
     with blas_threads(experiment.threads):
         for i, (name, trial, prediction) in enumerate(zip(names, trials, predictions, strict=True)):
             constants = calibrate(trial, experiment.base)
-            runs = run(name, trial, constants, experiment, store, i, len(trials), tick)
-            sizes = _collect(runs, layers, experiment)
-            shared = experiment.seeds, experiment.margin
-            series.append(Series(name, experiment.mode, experiment.widths, sizes, *shared))
-            limit = _limits(trial, constants, experiment)
-            found, said = _judge(name, prediction, sizes, expected, experiment, runs, limit)
+            limit, at = _limits(trial, constants, experiment), experiment
+            while True:
+                runs = run(name, trial, constants, at, store, i, len(trials), tick)
+                sizes = _collect(runs, layers)
+                found, said = _judge(name, prediction, sizes, expected, at, runs, limit)
+                more = _more_seeds(found, at)
+                if more == at.seeds:
+                    break
+                at = replace(at, seeds=more)
+            shared = at.seeds, at.data.samples, at.margin
+            series.append(Series(name, at.mode, at.widths, sizes, *shared))
             checks += found
             notes += said
     return Verification(
         tuple(checks),
         tuple(series),
-        experiment.seeds,
+        max(x.seeds for x in series),
         experiment.margin,
         time.perf_counter() - start,
         tuple(notes),
@@ -304,9 +311,21 @@ def merged(results: Sequence[Verification]) -> Verification:
     )
 
 
-def _collect(
-    runs: list[list[Measurement]], layers: Sequence[str], experiment: Experiment
-) -> dict[str, dict[str, Any]]:
+def _more_seeds(checks: Sequence[Check], experiment: Experiment) -> int:
+    """Twice the seeds if more would settle a check and so many are allowed, or those there are.
+
+    A check is looked at again at most twice, and says something only where its whole interval does:
+    the chance that it is wrong stays below the sum of those of three looks.
+    """
+    undecided = [c for c in checks if c.verdict in (Verdict.crossover, Verdict.inconclusive)]
+    cures = [remedy(c.measured, float(c.predicted), experiment.margin) for c in undecided]
+    widest, most = experiment.widths[-1], experiment.most_seeds
+    wanted = [cure.seeds for cure in cures if cure is not None and cure.width == widest]
+    curable = any(experiment.seeds < seeds <= most for seeds in wanted)
+    return min(2 * experiment.seeds, most) if curable else experiment.seeds
+
+
+def _collect(runs: list[list[Measurement]], layers: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {
         layer: {
             quantity: np.array([[getattr(m.sizes[layer], quantity) for m in row] for row in runs])

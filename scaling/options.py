@@ -158,7 +158,8 @@ SeedsOption = Annotated[
         "--seeds",
         min=1,
         help="Seeds; they vary the weights. Default: 6 wide (entrywise: 80, or "
-        "8 with --quantity own), 16 dense.",
+        "8 with --quantity own), 16 dense, and up to four times as many where that settles a "
+        "verdict.",
     ),
 ]
 StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")]

@@ -246,13 +246,13 @@ def test_one_radius_for_all_layers_perturbs_what_theory_says(tmp_path: Path) -> 
     assert claimed.verdict is Verdict.contradict
 
 
-def test_a_radius_is_set_to_a_tenth_and_lines_are_refused_by_name() -> None:
+def test_radii_share_a_tenth_and_lines_are_refused_by_name() -> None:
     problem = problem_of("sam", [], practice=True)
     table = problem, *literal_of(problem), resolve("sam")
     trial = trial_of(table, Experiment(**EXPERIMENT))
     constants = calibrate(trial, 64)
     for layer, sizes in measure(trial, constants, 64, 0).sizes.items():
-        assert sizes.ascent == pytest.approx(0.1, rel=1e-6), layer
+        assert sizes.ascent == pytest.approx(0.1 / 3, rel=1e-6), layer
     with pytest.raises(InvalidInput, match="at other weights"):
         measured_lines(trial, {}, (64, 128, 256), 2)
 

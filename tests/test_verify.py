@@ -130,6 +130,20 @@ def test_one_seed_does_not_agree_and_says_what_would_settle_it() -> None:
     assert result.verdict is not Verdict.agree
 
 
+def test_seeds_are_added_while_that_would_settle_a_check_and_no_further(kept: Path) -> None:
+    few = verify([SGD], experiment(seeds=4), out=kept)
+    assert (few.seeds, few.verdict) == (4, Verdict.inconclusive), lines(few)
+    more = verify([SGD], experiment(seeds=4, most_seeds=64), out=kept)
+    assert (more.seeds, more.verdict) == (16, Verdict.agree), lines(more)
+    assert lines(more) == lines(verify([SGD], experiment(), out=kept))
+    short = verify([SGD], experiment(seeds=4, most_seeds=5), out=kept)
+    assert (short.seeds, short.verdict) == (4, Verdict.inconclusive), "5 would not do"
+    crossing = experiment(seeds=4, margin=0.05, widths=(64, 128, 256, 512), most_seeds=64)
+    constant = verify([table("kfac", "d_rho_B=0")], crossing)
+    assert constant.verdict is Verdict.crossover, "no seeds make up for a damping that is wrong"
+    assert constant.seeds <= 8, constant.seeds
+
+
 def test_a_negligible_damping_of_kfac_leaves_the_output_as_it_is_predicted() -> None:
     few = experiment(seeds=4, widths=(64, 128, 256, 512))
     found = by_place(verify([table("kfac", "d_rho_B=3")], few))["own", "output"]

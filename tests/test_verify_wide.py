@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from empirical.campaign import CROSS_WIDTHS, DENSE_WIDTHS, WIDE_WIDTHS, Experiment, Mode, Row, plan
 from empirical.data import Data, load
@@ -119,6 +120,22 @@ def test_auto_is_wide_with_dense_networks_beside_it() -> None:
     ]
     assert planned("wide", "kfac") == [(["kfac"], Mode.WIDE, WIDE_WIDTHS[Path.CORE], 0.02)]
     assert planned("dense", "kfac") == [(["kfac"], Mode.DENSE, DENSE_WIDTHS, 0.05)]
+
+
+def test_narrow_networks_are_given_few_samples_and_only_as_a_cross_check() -> None:
+    how = (None, None, None, DIGITS, "cpu", 1)
+    wide, cross = (x for _, x in plan([table("kfac")], "auto", *how))
+    ((_, alone),) = plan([table("kfac")], "dense", *how)
+    assert [x.data.samples for x in (wide, cross, alone)] == [8, 4, 8]
+    assert torch.equal(cross.data.inputs, DIGITS.inputs[:4])
+    assert torch.equal(cross.data.targets, DIGITS.targets[:4])
+    assert torch.equal(cross.data.probe_inputs, DIGITS.probe_inputs)
+
+
+def test_seeds_that_are_asked_for_are_all() -> None:
+    for seeds, most in ((None, [24, 64]), (3, [0, 0])):
+        planned = plan([table("kfac")], "auto", None, seeds, None, DIGITS, "cpu", 1)
+        assert [x.most_seeds for _, x in planned] == most
 
 
 def test_given_widths_reach_dense_networks_as_far_as_they_can() -> None:

@@ -96,7 +96,7 @@ def measure_wide(
     check_finite(sizes, width, seed)
     seconds = time.perf_counter() - start
     peak = peak_memory("cpu")
-    return Measurement(rule.name or str(rule), width, seed, sizes, run.sums, seconds, peak)
+    return Measurement(rule.name or str(rule), width, seed, sizes, run.sums, seconds, peak, steps)
 
 
 def outputs_wide(
