@@ -12,7 +12,7 @@ Not covered: augmentation, batching, targets that are sequences.
 
 References: digits are the 8 x 8 images of Alpaydin and Kaynak (1998), shipped with scikit-learn;
 MNIST (LeCun et al. 1998), Fashion-MNIST (Xiao et al. 2017), CIFAR (Krizhevsky 2009) are read from a
-folder of the user's. Nothing is downloaded.
+folder of the user's, and arrays of the user's from a file. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from empirical import array_file
 from empirical.image_files import FOLDERS
 from scaling.errors import InvalidInput, unknown
 
@@ -106,7 +107,9 @@ def load(
     """``samples`` images to train on and ``probe`` others, standardised by one mean and one spread.
 
     The training images depend on ``seed`` alone, not on how many are probed with. ``root`` is the
-    folder that holds a data set, as torchvision lays it out (image_files.py); digits need none.
+    folder that holds a data set, as torchvision lays it out (image_files.py); digits need none. A
+    name that ends in .npz is a file of the user's (array_file.py), whose first ``samples`` and
+    ``probe`` rows are taken as they are.
 
     InvalidInput is raised on a name that is not known, more images than there are, and a folder or
     files in it that are missing or damaged.
@@ -115,6 +118,11 @@ def load(
     >>> data.inputs.shape, data.targets.shape, data.probe_inputs.shape
     (torch.Size([8, 64]), torch.Size([8, 10]), torch.Size([64, 64]))
     """
+    if name.endswith(array_file.SUFFIX):
+        path = Path(root or ".") / name
+        return (
+            given(**array_file.read(path), name=path.stem).with_samples(samples).with_probe(probe)
+        )
     data = images(name, root, samples, probe, seed)
     inputs, probe_inputs = data.inputs.flatten(1), data.probe_inputs.flatten(1)
     return replace(data, inputs=inputs, probe_inputs=probe_inputs)

@@ -163,7 +163,9 @@ SeedsOption = Annotated[
     ),
 ]
 StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")]
-DataOption = Annotated[str, typer.Option("--data", help="digits, mnist, fashionmnist, cifar10..")]
+DataOption = Annotated[
+    str, typer.Option("--data", help="digits, mnist, fashionmnist, cifar10.., or FILE.npz.")
+]
 RootOption = Annotated[
     Path | None,
     typer.Option("--data-root", parser=folder, help="Folder that holds the data set."),

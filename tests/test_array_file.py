@@ -1,0 +1,86 @@
+"""Samples of the user's own from an .npz file: taken as they are, and refused when they are bad."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from empirical.data import load
+from scaling.errors import InvalidInput
+from tests.typed import exit_code
+
+DRAWN = np.random.default_rng(0)
+X, Y = DRAWN.normal(size=(100, 5)), DRAWN.normal(size=(100, 3))
+
+
+def as_npy(array: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_the_first_rows_are_taken_as_they_are(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", inputs=X, targets=Y)
+    data = load(str(tmp_path / "mine.npz"), samples=6, probe=10)
+    assert torch.equal(data.inputs, torch.from_numpy(X[:6])) and data.name == "mine"
+    assert torch.equal(data.targets, torch.from_numpy(Y[:6]))
+    assert torch.equal(data.probe_inputs, torch.from_numpy(X[:10])), "none others are given"
+    np.savez(tmp_path / "both.npz", inputs=X, targets=Y, probe_inputs=-X, probe_targets=-Y)
+    both = load("both.npz", tmp_path, samples=1000)
+    assert both.samples == 100
+    assert torch.equal(both.probe_inputs, torch.from_numpy(-X[:64]))
+
+
+@pytest.mark.parametrize(
+    ("write", "found"),
+    [
+        (lambda path: None, "no file"),
+        (lambda path: path.write_bytes(b"PK\x03\x04 cut off"), "no archive of number arrays"),
+        (lambda path: path.write_bytes(b""), "no archive of number arrays"),
+        (lambda path: path.write_bytes(as_npy(X)), "no archive of number arrays"),
+        (lambda path: path.mkdir(), "no archive of number arrays"),
+        (lambda path: np.savez(path, x=X, targets=Y), "with the arrays targets, x"),
+        (lambda path: np.savez(path, inputs=X), "with the arrays inputs"),
+        (lambda path: np.savez(path, inputs=X, targets=Y, labels=Y), "with the arrays inputs"),
+        (lambda path: np.savez(path, inputs=X, targets=Y[:9]), "9 rows of targets"),
+        (lambda path: np.savez(path, inputs=X * np.inf, targets=Y), "in inputs at row 0"),
+        (lambda path: np.savez(path, inputs=X.astype(object), targets=Y), "no archive of number"),
+        (lambda path: np.savez(path, inputs=X, targets=Y, probe_inputs=X), "without probe targets"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(
+    tmp_path: Path, write: Callable[[Path], Any], found: str
+) -> None:
+    write(tmp_path / "mine.npz")
+    with pytest.raises(InvalidInput, match=found):
+        load("mine.npz", tmp_path)
+
+
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    np.savez(path, inputs=X, targets=Y)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(InvalidInput, match="no archive of number arrays"):
+        load("mine.npz", tmp_path)
+
+
+def test_the_command_line_measures_on_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "mine.npz", inputs=X, targets=Y)
+    words = ("measure", "kfac", "--width", "64", "--mode", "dense", "--format", "json")
+
+    def typed(*more: str) -> tuple[int, str, str]:
+        return exit_code((*words, *more), monkeypatch), *capsys.readouterr()
+
+    code, mine, _ = typed("--data", str(tmp_path / "mine.npz"))
+    assert code == 0 and json.loads(mine)["sizes"] != json.loads(typed()[1])["sizes"]
+    code, _, refusal = typed("--data", str(tmp_path / "yours.npz"))
+    assert code == 2 and "numpy.savez" in refusal
