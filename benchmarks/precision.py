@@ -9,8 +9,12 @@ against exponents that are wrong by 0.05, and K-FAC with a damping that does not
 Own updates are all that is asked (--quantity own), so rules that look at single entries are
 measured on a sample of rows, at widths from 8192: there all widths share their draws (a block of
 noise is whole), and cotangents of what the batch does not contain, which vanish as M^(-1/2), have
-faded. Rules of which a sample of rows does not tell enough need M^2 steps and reach smaller widths;
-the catalogue has none. The activation is tanh throughout.
+faded. The activation is tanh throughout. Two rules need more:
+
+    kfac_pi    in the input layer the pi split lets the damping fade as M^(-1) beside B: wider
+    ekfac      one-hot targets leave eigenvalues of B that coincide as f -> 0, and with them a basis
+               that no width settles: sizes fluctuate alike at all widths. On drawn targets, of
+               which no two eigenvalues coincide, they do not
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from derivations.catalogue import catalogue, find
 from empirical.wide.paths import Path as Way
 from empirical.wide.paths import path_of
@@ -29,8 +35,10 @@ from empirical.wide.paths import path_of
 SETTINGS = {
     Way.CORE: ("--widths", ",".join(str(4**k) for k in range(5, 11)), "--seeds", "16"),
     Way.SAMPLE: ("--widths", "8192,32768,131072,524288", "--seeds", "16"),
-    Way.ROWS: ("--widths", "2048,4096,8192,16384", "--seeds", "32"),
 }
+WIDER = ("--widths", ",".join(str(4**k) for k in range(6, 12)), "--seeds", "16")
+DRAWN = "drawn.npz"
+INSTEAD = {"kfac_pi": WIDER, "ekfac": (*WIDER, "--data", DRAWN)}
 COMMON = ("--mode", "wide", "--quantity", "own", "--activation", "tanh", "--format", "json")
 
 
@@ -55,6 +63,12 @@ def planted(report: dict[str, Any]) -> list[str]:
     return [word for text in wrong for word in ("--expect", text)]
 
 
+def drawn(folder: Path) -> None:
+    """Eight samples whose inputs and targets are normal."""
+    normal = np.random.default_rng(0).normal
+    np.savez(folder / DRAWN, inputs=normal(size=(8, 64)), targets=normal(size=(8, 10)))
+
+
 def main() -> None:
     """Measure and print."""
     names = sys.argv[1:] or list(catalogue())
@@ -63,14 +77,16 @@ def main() -> None:
     print()
     for path, words in SETTINGS.items():
         print(f"* {path}: `{' '.join(words)}`")
+    for rule, words in INSTEAD.items():
+        print(f"* {rule}: `{' '.join(words)}`")
     print("\n| rule | input | hidden | output | 0.05 off |\n| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
+        drawn(Path(folder))
         for name in names:
             way = path_of(find(name).rule, own_only=True)
-            if way is None:
-                print(f"| {name} | not in wide mode | | | |")
-                continue
-            words = (name, *SETTINGS[way], "--out", str(Path(folder) / name))
+            assert way in SETTINGS, f"{name} needs M^2 steps, or more"
+            how = INSTEAD.get(name, SETTINGS[way])
+            words = (name, *how, "--data-root", folder, "--out", str(Path(folder) / name))
             found = verify(*words, "--margin", "0.005")
             cells = [
                 f"{c['measured']:+.4f} [{c['low']:+.4f}, {c['high']:+.4f}] {c['verdict']}"
