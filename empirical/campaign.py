@@ -91,7 +91,7 @@ networks wide. With 16, or 160 rows of a Gauss-Newton matrix, a width of 64 is n
 SEEDS = 16
 MORE_SEEDS = 4
 """How many times the usual seeds a rule may take; those that are asked for are all it takes."""
-WIDE_SEEDS = {Path.CORE: 6, Path.ROWS: 80, Path.SAMPLE: 8}
+WIDE_SEEDS = {Path.CORE: 6, Path.ROWS: 20, Path.SAMPLE: 8}
 MARGIN = {Mode.DENSE: 0.05, Mode.WIDE: 0.02}
 Row: TypeAlias = tuple[Problem, Exponents, Bounds, Optimizer]
 
@@ -138,7 +138,7 @@ def plan(
                 _within_dense(widths) if also_wide else widths or DENSE_WIDTHS,
                 seeds or SEEDS,
                 MARGIN[Mode.DENSE] if margin is None else margin,
-                data.with_samples(CROSS_SAMPLES) if also_wide else data, device, threads,
+                _few(data) if also_wide else data, device, threads,
                 quantity=quantity, most_seeds=0 if seeds else MORE_SEEDS * SEEDS,
             )  # fmt: skip
             plans.append((chosen, experiment))
@@ -164,6 +164,11 @@ def _within_dense(widths: tuple[int, ...] | None) -> tuple[int, ...]:
     """The widths asked for as far as dense networks reach, or the usual if they are too few."""
     within = tuple(width for width in widths or () if width <= CROSS_WIDTHS[-1])
     return within if len(within) >= 3 else CROSS_WIDTHS
+
+
+def _few(data: Data) -> Data:
+    """So few samples that narrow networks are wide, and no class that they lack."""
+    return data.with_samples(CROSS_SAMPLES).with_own_classes()
 
 
 def trial_of(table: Row, experiment: Experiment) -> Trial:

@@ -59,6 +59,14 @@ class Data:
         """At most so many training samples, the first ones, and the same probe samples."""
         return replace(self, inputs=self.inputs[:count], targets=self.targets[:count])
 
+    def with_own_classes(self) -> Data:
+        """Without the outputs whose target is zero in every training sample.
+
+        Their errors are f alone, which fades in wide networks beside those of the others.
+        """
+        own = (self.targets != 0).any(dim=0)
+        return replace(self, targets=self.targets[:, own], probe_targets=self.probe_targets[:, own])
+
     @property
     def samples(self) -> int:
         """Training samples, n."""

@@ -157,7 +157,7 @@ SeedsOption = Annotated[
     typer.Option(
         "--seeds",
         min=1,
-        help="Seeds; they vary the weights. Default: 6 wide (entrywise: 80, or "
+        help="Seeds; they vary the weights. Default: 6 wide (entrywise: 20, or "
         "8 with --quantity own), 16 dense, and up to four times as many where that settles a "
         "verdict.",
     ),

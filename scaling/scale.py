@@ -37,6 +37,7 @@ from typing import Any, TypeAlias
 import sympy
 from sympy import Expr, Max, Rational, S
 
+from scaling import piecewise
 from scaling.errors import NotCovered
 
 WIDTH = "width"
@@ -100,6 +101,9 @@ class Bounds:
         """Lower and upper bound of an affine expression (or of a Max of such)."""
         if expr.is_number:
             return expr, expr
+        function = piecewise.read(expr)
+        if function is not None:
+            return function.range(*self._interval(expr))
         if isinstance(expr, Max):
             ranges = [self.range(arg) for arg in expr.args]
             return Max(*(low for low, _ in ranges)), Max(*(high for _, high in ranges))
@@ -117,7 +121,7 @@ class Bounds:
         if isinstance(term, Max):
             return self.range(term)
         if term.is_Symbol:
-            return self.intervals.get(term.name, (-S.Infinity, S.Infinity))
+            return self._interval(term)
         if term.is_Mul:  # e*b: known only where every factor has a known sign
             lows_highs = [self.range(factor) for factor in term.args]
             if all(low >= 0 for low, _ in lows_highs):
@@ -126,6 +130,11 @@ class Bounds:
                     S.Infinity,
                 )
         return -S.Infinity, S.Infinity
+
+    def _interval(self, expr: Expr) -> tuple[Expr, Expr]:
+        """Of the one symbol of an expression."""
+        (symbol,) = expr.free_symbols
+        return self.intervals.get(symbol.name, (-S.Infinity, S.Infinity))
 
     def order(self, x: Expr, y: Expr) -> Order:
         """Compare two exponents for all admissible values of their symbols."""
@@ -139,7 +148,9 @@ class Bounds:
         if difference == 0:
             return Order.EQUAL
         low, high = self.range(difference)
-        if low > 0 or (low == 0 and difference.is_number):
+        if low == high == 0:
+            return Order.EQUAL
+        if low > 0:
             return Order.GREATER
         if high < 0:
             return Order.LESS
@@ -152,17 +163,20 @@ class Bounds:
             low, high = self.range(sympy.expand(x - y))
             if low == 0:  # x >= y everywhere, with equality somewhere
                 return x
-            return y if high == 0 else _max(x, y)
+            return y if high == 0 else self._max(x, y)
         return y if order is Order.LESS else x
 
-
-def _max(x: Expr, y: Expr) -> Expr:
-    """Max(x, y), with what the two share taken out: e + Max(0, 1 - b), not Max(e, e + 1 - b)."""
-    x, y = sorted((x, y), key=str)
-    difference = sympy.expand(y - x)
-    if difference.free_symbols < (x.free_symbols | y.free_symbols):
-        return x + Max(S.Zero, difference)
-    return Max(x, y)
+    def _max(self, x: Expr, y: Expr) -> Expr:
+        """Max(x, y), what the two share taken out: e + Max(0, 1 - b), not Max(e, e + 1 - b)."""
+        both = x.free_symbols | y.free_symbols
+        if len(both) == 1 and (x.has(Max) or y.has(Max)):
+            unevaluated = Max(x, y, evaluate=False)  # evaluation compares all with all, slowly
+            return piecewise.canonical(unevaluated, *self._interval(unevaluated))
+        x, y = sorted((x, y), key=str)
+        difference = sympy.expand(y - x)
+        if difference.free_symbols < both:
+            return x + Max(S.Zero, difference)
+        return Max(x, y)
 
 
 @dataclass(frozen=True)
@@ -185,7 +199,7 @@ class Scale:
     @classmethod
     def over(cls, exponents: Mapping[str, ExponentLike], of: Size) -> Scale:
         """A Scale from axis -> exponent."""
-        exact = {axis: exponent(x) for axis, x in exponents.items()}
+        exact = {axis: piecewise.canonical(exponent(x)) for axis, x in exponents.items()}
         return cls(tuple(sorted((a, x) for a, x in exact.items() if x != 0)), of)
 
     @classmethod
