@@ -17,7 +17,8 @@ them, in the order of reading:
                    uphill readback; what they return as lines: derivation
     an answer      solve (derive) start balance stages decay; prediction (predict) one_step;
                    symmetry classes (compare)
-    on paper       piecewise (exponents in one symbol) render interface errors; the command: cli questions options measuring claiming
+    on paper       piecewise (exponents in one symbol) render interface errors; the command: cli
+                   questions options measuring claiming
 
 Names are imported on first use, so that ``import scaling`` costs nothing.
 """
