@@ -6,7 +6,7 @@ nobody sees whether two are the same, have a canonical form:
 
     no corner         a + b x
     convex            Max(l_1, ..., l_k)      of its pieces, each of which is the largest somewhere
-    concave           -Max(-l_1, ..., -l_k)
+    concave           l - Max(l - l_1, ..., l - l_k)    with l = 0 or a piece, whichever is shorter
     otherwise         l_1 + sum_i s_i Max(0, x - t_i)    slopes change by s_i at the corners t_i
 
 Not covered, and left as they are: exponents in several symbols, products of symbols, oo.
@@ -94,7 +94,8 @@ class PiecewiseLinear:
         if all(bend > 0 for bend in bends):
             return Max(*lines)
         if all(bend < 0 for bend in bends):
-            return -Max(*(-line for line in lines))
+            below = [line - Max(*(line - other for other in lines)) for line in (S.Zero, *lines)]
+            return min(below, key=lambda form: (form.count_ops(), str(form)))
         turns = zip(bends, self.corners, strict=True)
         return lines[0] + sum(bend * Max(S.Zero, x - t) for bend, t in turns)
 

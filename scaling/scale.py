@@ -7,7 +7,7 @@
 
 Exponents are exact: rationals, or sympy expressions in a rule's own symbols (e, e_A, b_output).
 A sum of symbolic exponents is decided by what is known of the symbols (`Bounds`); where that is
-not enough the answer is a `Max`, never a guess.
+not enough the answer is a `Max`, never a guess. Those of one symbol are kept short (piecewise.py).
 
 A Scale also says what it is the size *of*: a typical entry, a spectral norm, a Frobenius norm or
 a scalar. Unlike sizes do not combine: turning one into another is an inference (calculus.py).

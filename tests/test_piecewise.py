@@ -88,8 +88,10 @@ def test_the_range_is_that_of_its_values(expr: Expr, one: Rational, other: Ratio
         (1 + Max(0, X), Max(1, X + 1)),
         (Max(X, -X, 1), Max(1, X, -X)),
         (-Max(X, Max(0, X) - 1), -Max(-1, X)),
-        (2 - Max(0, X) - Max(0, -X), -Max(X - 2, -X - 2)),
+        (2 - Max(0, X) - Max(0, -X), 2 + X - Max(0, 2 * X)),
         (Max(0, X) - Max(0, X - 1), Max(0, X) - Max(0, X - 1)),
+        (-Max(-S.Half, -X / 3 - S.Half), S.Half - Max(0, -X / 3)),
+        (1 - X - Max(0, 1 - X), -Max(0, X - 1)),
     ],
 )
 def test_forms_are_those_that_one_would_write(expr: Expr, form: Expr) -> None:
