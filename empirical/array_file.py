@@ -2,7 +2,7 @@
 
     inputs          (n, features)
     targets         (n, classes)      one-hot rows, or any numbers for squared errors
-    probe_inputs    (m, features)     what is probed with; without them the samples themselves
+    probe_inputs    (m, features)     what is probed with; without them the first rows of the file
     probe_targets   (m, classes)
 
 Written by ``numpy.savez("mine.npz", inputs=x, targets=y)``. Arrays of objects, which a reader would
@@ -12,6 +12,7 @@ have to unpickle, are refused.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from scaling.errors import InvalidInput
 
 NEEDED, PROBES = ("inputs", "targets"), ("probe_inputs", "probe_targets")
 SUFFIX = ".npz"
+REAL = "biuf"
+"""Kinds of numpy's types that hold real numbers."""
+DAMAGED = (
+    OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What a file raises that is none, or is cut off, encrypted or packed in an unknown way."""
 
 
 def read(path: Path) -> dict[str, NDArray[Any]]:
@@ -35,8 +42,11 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise _refusal(f"no file {path}") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise _refusal(f"{path}, which is no archive of number arrays ({error})") from error
+    for name, array in arrays.items():
+        if array.dtype.kind not in REAL:
+            raise _refusal(f"{path}, where {name} holds {array.dtype}")
     missing = [name for name in NEEDED if name not in arrays]
     known = {*NEEDED, *PROBES}
     if missing or not set(arrays) <= known:

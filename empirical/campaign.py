@@ -8,10 +8,11 @@ is finished, and takes from the store what an earlier run of the same configurat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from functools import partial
+from itertools import product
 from typing import Any, TypeAlias
 
 from joblib import Parallel, delayed
@@ -28,6 +29,7 @@ from empirical.wide import MEMORY_LIMIT, WIDE_PROBE, Streaming, measure_wide
 from empirical.wide.paths import Path, path_of, refuse_unless_wide
 from empirical.wide.rows import is_one_task
 from scaling.errors import InvalidInput
+from scaling.ledger import Loss
 from scaling.problem import Exponents, Problem
 from scaling.scale import Bounds
 
@@ -62,6 +64,11 @@ class Experiment:
     def own_only(self) -> bool:
         """Whether own updates are all that is asked for."""
         return self.quantity is Quantity.OWN
+
+    @property
+    def cells(self) -> int:
+        """Measurements of one rule."""
+        return self.seeds * len(self.widths)
 
     @property
     def base(self) -> int:
@@ -138,7 +145,7 @@ def plan(
                 _within_dense(widths) if also_wide else widths or DENSE_WIDTHS,
                 seeds or SEEDS,
                 MARGIN[Mode.DENSE] if margin is None else margin,
-                _few(data) if also_wide else data, device, threads,
+                _few(data, chosen[0][0]) if also_wide else data, device, threads,
                 quantity=quantity, most_seeds=0 if seeds else MORE_SEEDS * SEEDS,
             )  # fmt: skip
             plans.append((chosen, experiment))
@@ -166,9 +173,14 @@ def _within_dense(widths: tuple[int, ...] | None) -> tuple[int, ...]:
     return within if len(within) >= 3 else CROSS_WIDTHS
 
 
-def _few(data: Data) -> Data:
-    """So few samples that narrow networks are wide, and no class that they lack."""
-    return data.with_samples(CROSS_SAMPLES).with_own_classes()
+def _few(data: Data, problem: Problem) -> Data:
+    """So few samples that narrow networks are wide.
+
+    Without the classes that they lack, where their errors are squared: those are f alone, which
+    fades in wide networks beside the errors of the others. A softmax tells all classes apart.
+    """
+    few = data.with_samples(CROSS_SAMPLES)
+    return few.with_own_classes() if problem.setting.loss is Loss.MSE else few
 
 
 def trial_of(table: Row, experiment: Experiment) -> Trial:
@@ -191,29 +203,27 @@ def run(
     constants: Constants,
     experiment: Experiment,
     store: Store,
-    index: int,
-    total: int,
-    tick: Tick | None,
+    tick: Callable[[int], None] | None = None,
 ) -> list[list[Measurement]]:
-    """Measurements by seed and width; those in the store are not repeated."""
-    key = fingerprint(_configuration(trial, experiment))
+    """Measurements by seed and width; those in the store are not repeated.
+
+    ``tick`` is called with the number of cells that are finished.
+    """
+    key = fingerprint(_configuration(trial, constants, experiment))
     runs: dict[tuple[int, int], Measurement] = {}
-    cells = experiment.seeds * len(experiment.widths)
+    for seed, width in product(range(experiment.seeds), experiment.widths):
+        stored = store.get(key, width, seed)
+        if stored is not None:
+            runs[seed, width] = _unpacked(name, width, seed, stored, trial, experiment)
     for width in experiment.widths:
-        missing = []
-        for seed in range(experiment.seeds):
-            stored = store.get(key, width, seed)
-            if stored is None:
-                missing.append(seed)
-            else:
-                runs[seed, width] = _unpacked(name, width, seed, stored, trial)
+        missing = [seed for seed in range(experiment.seeds) if (seed, width) not in runs]
         for seed, measurement in _measured(trial, constants, experiment, width, missing):
             store.put(key, width, seed, _packed(measurement))
             runs[seed, width] = measurement
             if tick is not None:
-                tick(name, index * cells + len(runs), total * cells)
+                tick(len(runs))
     if tick is not None:
-        tick(name, (index + 1) * cells, total * cells)
+        tick(experiment.cells)
     return [[runs[s, w] for w in experiment.widths] for s in range(experiment.seeds)]
 
 
@@ -246,7 +256,8 @@ def one_network(experiment: Experiment) -> Measure:
     )  # fmt: skip
 
 
-def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
+def _configuration(trial: Trial, constants: Constants, experiment: Experiment) -> dict[str, Any]:
+    """All that a measurement depends on but its width and seed."""
     problem, data = trial.problem, trial.data
     several = {"steps": experiment.steps} if experiment.steps != 1 else {}
     return {
@@ -255,6 +266,7 @@ def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
         "exponents": {k: str(v) for k, v in asdict(trial.exponents).items()},
         "symbols": {k: str(v) for k, v in problem.settings.exponents.items()},
         "values": dict(trial.values),
+        "constants": {k: _rounded(x) for k, x in asdict(constants).items()},
         "layers": [layer.name for layer in problem.setting.layers],
         "activation": problem.setting.activation.label,
         "loss": problem.setting.loss,
@@ -278,6 +290,13 @@ def _configuration(trial: Trial, experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def _rounded(numbers: Any) -> Any:
+    """Calibrated numbers, as far as they are the same on every machine."""
+    if isinstance(numbers, Mapping):
+        return {key: _rounded(x) for key, x in numbers.items()}
+    return f"{numbers:.6g}"
+
+
 def _packed(m: Measurement) -> dict[str, Any]:
     sums = [[layer, str(node), *terms] for (layer, node), terms in m.sums.items()]
     sizes = {name: x.known() for name, x in m.sizes.items()}
@@ -285,9 +304,15 @@ def _packed(m: Measurement) -> dict[str, Any]:
 
 
 def _unpacked(
-    name: str, width: int, seed: int, record: dict[str, Any], trial: Trial
+    name: str,
+    width: int,
+    seed: int,
+    record: dict[str, Any],
+    trial: Trial,
+    experiment: Experiment,
 ) -> Measurement:
     nodes = {str(node): node for node in trial.problem.rule.expression.walk()}
     sums = {(layer, nodes[text]): (x, y) for layer, text, x, y in record["sums"]}
     sizes = {k: Sizes(**x) for k, x in record["sizes"].items()}
-    return Measurement(name, width, seed, sizes, sums, record["seconds"], record["peak_mb"])
+    spent = record["seconds"], record["peak_mb"]
+    return Measurement(name, width, seed, sizes, sums, *spent, experiment.steps)

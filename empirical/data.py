@@ -5,8 +5,8 @@ draw of their weights, so the data are drawn once, by their own seed, and held f
 subtracted from all inputs and one divides them: pixel by pixel, a pixel that is always black would
 divide zero by zero.
 
-``inputs`` and ``probe_inputs`` have no sample in common. `load` flattens images with the channel
-first, as a convolution expects them back; `images` gives the same samples unflattened.
+``inputs`` and ``probe_inputs`` of a data set have no sample in common. `load` flattens images with
+the channel first, as a convolution expects them back; `images` gives the same samples unflattened.
 
 Not covered: augmentation, batching, targets that are sequences.
 
@@ -60,11 +60,9 @@ class Data:
         return replace(self, inputs=self.inputs[:count], targets=self.targets[:count])
 
     def with_own_classes(self) -> Data:
-        """Without the outputs whose target is zero in every training sample.
-
-        Their errors are f alone, which fades in wide networks beside those of the others.
-        """
+        """Without the outputs whose target is zero in every training sample, if others are left."""
         own = (self.targets != 0).any(dim=0)
+        own = own if own.any() else ~own
         return replace(self, targets=self.targets[:, own], probe_targets=self.probe_targets[:, own])
 
     @property
@@ -126,11 +124,13 @@ def load(
     >>> data.inputs.shape, data.targets.shape, data.probe_inputs.shape
     (torch.Size([8, 64]), torch.Size([8, 10]), torch.Size([64, 64]))
     """
-    if name.endswith(array_file.SUFFIX):
+    if name.lower().endswith(array_file.SUFFIX):
+        _check_counts(samples, probe)
         path = Path(root or ".") / name
-        return (
-            given(**array_file.read(path), name=path.stem).with_samples(samples).with_probe(probe)
-        )
+        mine = given(**array_file.read(path), name=path.stem)
+        return mine.with_samples(samples).with_probe(probe)
+    if name not in NAMES:
+        raise unknown("data set", name, (*NAMES, "FILE.npz"))
     data = images(name, root, samples, probe, seed)
     inputs, probe_inputs = data.inputs.flatten(1), data.probe_inputs.flatten(1)
     return replace(data, inputs=inputs, probe_inputs=probe_inputs)
@@ -150,12 +150,7 @@ def images(
     """
     if name not in NAMES:
         raise unknown("data set", name, NAMES)
-    if samples < 1 or probe < 0:
-        raise InvalidInput(
-            found=f"samples={samples}, probe={probe}",
-            needed="at least 1 sample to train on, and 0 or more to probe with",
-            do_this="pass for instance samples=16, probe=64",
-        )
+    _check_counts(samples, probe)
     pixels, labels = _digits() if name == "digits" else FOLDERS[name].read(root)
     if samples + probe > len(pixels):
         raise InvalidInput(
@@ -177,6 +172,15 @@ def images(
     inputs = torch.from_numpy((chosen - mean) / spread)
     targets = torch.from_numpy(np.eye(int(labels.max()) + 1)[labels[drawn]])
     return Data(inputs[:samples], targets[:samples], inputs[samples:], targets[samples:], name)
+
+
+def _check_counts(samples: int, probe: int) -> None:
+    if samples < 1 or probe < 0:
+        raise InvalidInput(
+            found=f"samples={samples}, probe={probe}",
+            needed="at least 1 sample to train on, and 0 or more to probe with",
+            do_this="pass for instance samples=16, probe=64",
+        )
 
 
 def given(

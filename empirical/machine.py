@@ -46,7 +46,7 @@ def check_memory(width: int, depth: int) -> None:
         raise InvalidInput(
             f"a dense network of width {width:,}, which needs {needed / 2**30:,.1f} GiB",
             f"at most the {available / 2**30:,.1f} GiB that are free",
-            "choose a smaller width, or measure with --mode wide, which needs no such matrix",
+            "choose a smaller width; `verify` and `measure` reach it by --mode wide",
         )
 
 

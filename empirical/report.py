@@ -97,6 +97,17 @@ def as_json(result: Verification) -> dict[str, Any]:
             }
             for c in result.checks
         ],
+        "series": [
+            {
+                "rule": x.rule,
+                "mode": str(x.mode),
+                "widths": list(x.widths),
+                "seeds": x.seeds,
+                "samples": x.samples,
+                "margin": x.margin,
+            }
+            for x in result.series
+        ],
         "widths": list(result.widths),
         "seeds": result.seeds,
         "margin": result.margin,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,18 +191,21 @@ def verify(
     checks: list[Check] = []
     series: list[Series] = []
     notes: list[str] = []
+    finished = 0
     with blas_threads(experiment.threads):
         for i, (name, trial, prediction) in enumerate(zip(names, trials, predictions, strict=True)):
             constants = calibrate(trial, experiment.base)
             limit, at = _limits(trial, constants, experiment), experiment
             while True:
-                runs = run(name, trial, constants, at, store, i, len(trials), tick)
+                total = finished + at.cells + (len(trials) - i - 1) * experiment.cells
+                runs = run(name, trial, constants, at, store, _within(tick, name, finished, total))
                 sizes = _collect(runs, layers)
                 found, said = _judge(name, prediction, sizes, expected, at, runs, limit)
                 more = _more_seeds(found, at)
                 if more == at.seeds:
                     break
                 at = replace(at, seeds=more)
+            finished += at.cells
             shared = at.seeds, at.data.samples, at.margin
             series.append(Series(name, at.mode, at.widths, sizes, *shared))
             checks += found
@@ -311,18 +314,27 @@ def merged(results: Sequence[Verification]) -> Verification:
     )
 
 
-def _more_seeds(checks: Sequence[Check], experiment: Experiment) -> int:
-    """Twice the seeds if more would settle a check and so many are allowed, or those there are.
+def _within(
+    tick: Tick | None, name: str, finished: int, total: int
+) -> Callable[[int], None] | None:
+    """What counts the cells of one rule among those of all."""
+    return None if tick is None else lambda done: tick(name, finished + done, total)
 
-    A check is looked at again at most twice, and says something only where its whole interval does:
-    the chance that it is wrong stays below the sum of those of three looks.
+
+def _more_seeds(checks: Sequence[Check], experiment: Experiment) -> int:
+    """Twice the seeds, or the most there may be, if noise leaves a check undecided.
+
+    How many would settle it is itself a noisy number, so that each doubling is tried. A check is
+    looked at again with every one, of which `campaign.plan` allows two, and says something only
+    where its whole interval does: the chance that it is wrong stays below the sum of those of three
+    looks.
     """
     undecided = [c for c in checks if c.verdict in (Verdict.crossover, Verdict.inconclusive)]
     cures = [remedy(c.measured, float(c.predicted), experiment.margin) for c in undecided]
     widest, most = experiment.widths[-1], experiment.most_seeds
     wanted = [cure.seeds for cure in cures if cure is not None and cure.width == widest]
-    curable = any(experiment.seeds < seeds <= most for seeds in wanted)
-    return min(2 * experiment.seeds, most) if curable else experiment.seeds
+    helps = any(seeds > experiment.seeds for seeds in wanted)
+    return max(min(2 * experiment.seeds, most), experiment.seeds) if helps else experiment.seeds
 
 
 def _collect(runs: list[list[Measurement]], layers: Sequence[str]) -> dict[str, dict[str, Any]]:

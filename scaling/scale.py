@@ -134,7 +134,8 @@ class Bounds:
     def _interval(self, expr: Expr) -> tuple[Expr, Expr]:
         """Of the one symbol of an expression."""
         (symbol,) = expr.free_symbols
-        return self.intervals.get(symbol.name, (-S.Infinity, S.Infinity))
+        low, high = self.intervals.get(symbol.name, (-S.Infinity, S.Infinity))
+        return sympy.sympify(low), sympy.sympify(high)
 
     def order(self, x: Expr, y: Expr) -> Order:
         """Compare two exponents for all admissible values of their symbols."""
@@ -169,9 +170,10 @@ class Bounds:
     def _max(self, x: Expr, y: Expr) -> Expr:
         """Max(x, y), what the two share taken out: e + Max(0, 1 - b), not Max(e, e + 1 - b)."""
         both = x.free_symbols | y.free_symbols
-        if len(both) == 1 and (x.has(Max) or y.has(Max)):
+        if x.has(Max) or y.has(Max):
             unevaluated = Max(x, y, evaluate=False)  # evaluation compares all with all, slowly
-            return piecewise.canonical(unevaluated, *self._interval(unevaluated))
+            if piecewise.read(unevaluated) is not None:
+                return piecewise.canonical(unevaluated, *self._interval(unevaluated))
         x, y = sorted((x, y), key=str)
         difference = sympy.expand(y - x)
         if difference.free_symbols < both:

@@ -53,6 +53,9 @@ def test_the_first_rows_are_taken_as_they_are(tmp_path: Path) -> None:
         (lambda path: np.savez(path, inputs=X * np.inf, targets=Y), "in inputs at row 0"),
         (lambda path: np.savez(path, inputs=X.astype(object), targets=Y), "no archive of number"),
         (lambda path: np.savez(path, inputs=X, targets=Y, probe_inputs=X), "without probe targets"),
+        (lambda path: np.savez(path, inputs=X * 1j, targets=Y), "inputs holds complex128"),
+        (lambda path: np.savez(path, inputs=X, targets=Y.astype("M8[s]")), "targets holds date"),
+        (lambda path: np.savez(path, inputs=X, targets=Y.astype(str)), "targets holds <U"),
     ],
 )
 def test_a_file_that_is_none_is_refused(
@@ -69,6 +72,27 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(InvalidInput, match="no archive of number arrays"):
         load("mine.npz", tmp_path)
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_a_file_with_a_wrong_byte_is_refused(tmp_path: Path, write: Callable[..., None]) -> None:
+    path = tmp_path / "mine.npz"
+    write(path, inputs=X, targets=Y)
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match="no archive of number arrays"):
+        load("mine.npz", tmp_path)
+
+
+def test_capital_letters_are_the_same_and_counts_are_checked(tmp_path: Path) -> None:
+    with (tmp_path / "MINE.NPZ").open("wb") as file:
+        np.savez(file, inputs=X, targets=Y)
+    assert load("MINE.NPZ", tmp_path).samples == 16
+    with pytest.raises(InvalidInput, match="found: samples=0"):
+        load("MINE.NPZ", tmp_path, samples=0)
+    with pytest.raises(InvalidInput, match=r"found: data set 'mine'(.|\n)*FILE\.npz"):
+        load("mine", tmp_path)
 
 
 def test_the_command_line_measures_on_it(

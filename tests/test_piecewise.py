@@ -117,3 +117,9 @@ def test_other_exponents_are_left_as_they_are() -> None:
         assert canonical(expr) == expr
     assert read(Max(X, Rational(1, 2))) is not None and read(Max(X, X**2)) is None
     assert read(Max(X, y)) is None and read(S.One) is None
+
+
+def test_bounds_may_be_plain_numbers_and_what_is_not_piecewise_stays_flat() -> None:
+    assert Bounds({"x": (0, 1)}).order(Max(X, 0), X) is Order.EQUAL
+    curved = Bounds().larger(Max(X**2, X), 3 * X)
+    assert isinstance(curved, Max) and not any(isinstance(arg, Max) for arg in curved.args)

@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from matplotlib.image import imread
 
 from empirical import campaign, report
+from empirical.calibration import calibrate
 from empirical.campaign import Experiment, Row
 from empirical.data import Data, given, load
 from empirical.machine import blas_threads
@@ -137,11 +139,22 @@ def test_seeds_are_added_while_that_would_settle_a_check_and_no_further(kept: Pa
     assert (more.seeds, more.verdict) == (16, Verdict.agree), lines(more)
     assert lines(more) == lines(verify([SGD], experiment(), out=kept))
     short = verify([SGD], experiment(seeds=4, most_seeds=5), out=kept)
-    assert (short.seeds, short.verdict) == (4, Verdict.inconclusive), "5 would not do"
+    assert (short.seeds, short.verdict) == (5, Verdict.inconclusive), lines(short)
     crossing = experiment(seeds=4, margin=0.05, widths=(64, 128, 256, 512), most_seeds=64)
     constant = verify([table("kfac", "d_rho_B=0")], crossing)
     assert constant.verdict is Verdict.crossover, "no seeds make up for a damping that is wrong"
-    assert constant.seeds <= 8, constant.seeds
+    planted = verify([SGD], experiment(most_seeds=64), ["own_hidden=1/2"], kept)
+    assert (planted.seeds, planted.verdict) == (16, Verdict.contradict), "this is no noise"
+
+
+def test_what_is_counted_rises_to_its_total_when_seeds_are_added(kept: Path) -> None:
+    ticks: list[tuple[str, int, int]] = []
+    again = experiment(seeds=4, most_seeds=64)
+    result = verify([SGD, table("sign")], again, out=kept, tick=lambda *x: ticks.append(x))
+    assert result.seeds == 16 and [x for x, *_ in ticks] == sorted(x for x, *_ in ticks)
+    done = [x for _, x, _ in ticks]
+    assert done == sorted(done) and all(x <= total for _, x, total in ticks)
+    assert ticks[-1][1] == ticks[-1][2] >= (16 + 4) * len(again.widths)
 
 
 def test_a_negligible_damping_of_kfac_leaves_the_output_as_it_is_predicted() -> None:
@@ -236,6 +249,23 @@ def test_records_of_another_configuration_are_not_used(
     row = table(change.get("rule", "G"), *settings, **options)
     verify([row], experiment(**{**TINY, **other}), out=tmp_path)
     assert len({(w, s // campaign.MOST_NETWORKS) for w, s in calls}) == 6
+
+
+def test_records_of_other_constants_are_not_used(
+    tmp_path: Path, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify([table("sam")], experiment(**TINY), out=tmp_path)
+    every = len(calls)
+    verify([table("sam")], experiment(**TINY), out=tmp_path)
+    assert len(calls) == every > 0
+
+    def smaller(*given: Any) -> Any:
+        found = calibrate(*given)
+        return replace(found, eta={layer: eta * 0.9 for layer, eta in found.eta.items()})
+
+    monkeypatch.setattr("empirical.verify.calibrate", smaller)
+    verify([table("sam")], experiment(**TINY), out=tmp_path)
+    assert calls[every:] == calls[:every]
 
 
 def relabelled() -> tuple[Data, Data]:
@@ -361,6 +391,9 @@ def test_the_json_has_the_keys_of_the_interface(kept: Path) -> None:
     check = next(c for c in found["checks"] if (c["quantity"], c["layer"]) == ("own", "hidden"))
     assert (check["predicted"], check["verdict"]) == ("-oo", "contradict")
     assert check["low"] <= check["measured"] <= check["high"]
+    (series,) = found["series"]
+    assert (series["rule"], series["mode"], series["seeds"]) == ("sgd", "dense", 16)
+    assert (series["samples"], series["widths"]) == (16, found["widths"])
 
 
 @pytest.mark.parametrize("style", ["text", "markdown", "latex", "html"])

@@ -1,6 +1,7 @@
 """Verification in wide mode: what is measured how, to which precision, and what must fail."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -131,6 +132,17 @@ def test_narrow_networks_are_given_few_samples_and_only_as_a_cross_check() -> No
     assert sorted(cross.data.targets.argmax(0).tolist()) == [0, 1, 2, 3], "one each, and no other"
     assert alone.data.classes == 10
     assert torch.equal(cross.data.probe_inputs, DIGITS.probe_inputs)
+
+
+def test_classes_that_samples_lack_stay_where_a_softmax_tells_them_apart() -> None:
+    def cross(data: Data, **options: Any) -> Data:
+        plans = plan([table("kfac", **options)], "auto", None, None, None, data, "cpu", 1)
+        return plans[1][1].data
+
+    assert cross(DIGITS).classes == 4
+    assert cross(DIGITS, loss="cross_entropy").classes == 10
+    nothing = replace(DIGITS, targets=torch.zeros_like(DIGITS.targets))
+    assert cross(nothing).classes == 10, "without a target there is none to tell apart by"
 
 
 def test_seeds_that_are_asked_for_are_all() -> None:

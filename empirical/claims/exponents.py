@@ -234,10 +234,14 @@ def measured(context: Context, label: str, row: Row, steps: int = 1) -> Measured
     experiment = context.wide_experiment(steps=steps)
     trial = trial_of(row, experiment)
     prediction = predict(row[0], row[1], row[2])
+
+    def finished(cells: int) -> None:
+        if context.tick is not None:
+            context.tick(label, cells, experiment.cells)
+
     with blas_threads(context.threads):
         constants = calibrate(trial, experiment.widths[0])
-        tick = context.tick
-        runs = run(label, trial, constants, experiment, context.records, 0, 1, tick)
+        runs = run(label, trial, constants, experiment, context.records, finished)
     return Measured(label, prediction, experiment, runs)
 
 
