@@ -13,9 +13,10 @@ import pytest
 from derivations.catalogue import find
 from empirical.claims import context as sizes_of
 from empirical.claims import figures, registry, report
-from empirical.claims.claim import Claim, Curve, Evidence, Figure, Finding, Result
+from empirical.claims.claim import Claim, Evidence, Finding, Result
 from empirical.claims.context import Context, Tier
 from empirical.claims.families import FAMILIES, RATES, Row, families
+from empirical.claims.figures import Curve, Figure
 from empirical.claims.rate_transfer import one_step
 from empirical.machine import blas_threads
 from empirical.store import VERSION

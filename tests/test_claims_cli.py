@@ -12,7 +12,8 @@ import pytest
 from typed import exit_code
 
 from empirical.claims import registry
-from empirical.claims.claim import Claim, Curve, Evidence, Figure, Finding
+from empirical.claims.claim import Claim, Evidence, Finding
+from empirical.claims.figures import Curve, Figure
 from empirical.machine import blas_threads
 from empirical.verdict import Verdict
 

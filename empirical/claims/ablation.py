@@ -18,11 +18,12 @@ from collections.abc import Mapping
 
 from sympy import S
 
-from empirical.claims.claim import PAPER, Claim, Curve, Evidence, Figure, Finding, Group
+from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
 from empirical.claims.context import Context
 from empirical.claims.convolution import CLAIM as CONVOLUTION
 from empirical.claims.damping import MARGIN
 from empirical.claims.exponents import LAYERS, Measured, literal, measured
+from empirical.claims.figures import Curve, Figure
 from empirical.verdict import Verdict
 
 INGREDIENTS: Mapping[str, tuple[str, ...]] = {

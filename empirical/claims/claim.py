@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from empirical.claims.figures import Figure
 from empirical.verdict import Verdict, overall
 from scaling.render import Format, Table, render
 
@@ -41,39 +42,6 @@ class Finding:
     interval: str
     verdict: Verdict
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Points of one line of a figure; ``low`` and ``high`` bound the bars, if there are any."""
-
-    label: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What a figure shows, as numbers: drawn, stored and drawn again by figures.py.
-
-    ``turn`` curves in a row differ by their colour; the next ones have these colours again, and
-    another kind of line. 0 is as many as there are colours.
-    """
-
-    name: str
-    title: str
-    x_label: str
-    y_label: str
-    curves: tuple[Curve, ...]
-    log_y: bool = True
-    turn: int = 0
-
-    def _repr_png_(self) -> bytes:
-        from empirical.claims.figures import draw  # draws what is declared here
-
-        return draw(self)
 
 
 @dataclass(frozen=True)

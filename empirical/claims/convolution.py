@@ -25,10 +25,11 @@ from sympy import Expr, S, sympify
 from torch import Tensor, nn
 
 from derivations.catalogue import find
-from empirical.claims.claim import PAPER, Claim, Curve, Evidence, Figure, Finding
+from empirical.claims.claim import PAPER, Claim, Evidence, Finding
 from empirical.claims.context import Context, Tier
 from empirical.claims.exponents import PLANTED, curve, judged
 from empirical.claims.families import half_square
+from empirical.claims.figures import Curve, Figure
 from empirical.coordinates import MARGIN, check_model, standard
 from empirical.data import images
 from empirical.fit import estimate

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from sympy import Rational, S
 
-from empirical.claims.claim import PAPER, Claim, Evidence, Figure, Finding, Group
+from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
 from empirical.claims.context import Context, Tier
 from empirical.claims.exponents import LAYERS, PLANTED, literal, measured, solved, symbolic
+from empirical.claims.figures import Figure
 from empirical.verdict import Verdict
 from scaling.settings import exact
 

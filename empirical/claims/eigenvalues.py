@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from sympy import S
 
-from empirical.claims.claim import PAPER, Claim, Curve, Evidence, Figure, Finding, Group
+from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
 from empirical.claims.context import Context, Tier
 from empirical.claims.damping import MARGIN
 from empirical.claims.exponents import PLANTED, measured, solved
+from empirical.claims.figures import Curve, Figure
 
 RULES = {"kfac": ("e_A=1", "e_B=1"), "shampoo": ("e=1/2",)}
 STEPS = {Tier.ci: (1, 3), Tier.desk: (1, 3, 8), Tier.paper: (1, 3, 8, 16)}

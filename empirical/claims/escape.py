@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from derivations.catalogue import find
-from empirical.claims.claim import Curve, Evidence, Figure, Finding
+from empirical.claims.claim import Evidence, Finding
 from empirical.claims.context import Context, Tier
 from empirical.claims.families import half_square
+from empirical.claims.figures import Curve, Figure
 from empirical.machine import blas_threads
 from empirical.networks import MLP
 from empirical.parametrize import draw_, power_of_width

@@ -23,8 +23,9 @@ from sympy import Expr, Rational, S
 
 from empirical.calibration import calibrate
 from empirical.campaign import Experiment, Row, run, trial_of
-from empirical.claims.claim import Curve, Figure, Finding
+from empirical.claims.claim import Finding
 from empirical.claims.context import Context
+from empirical.claims.figures import Curve, Figure
 from empirical.fit import Estimate, estimate
 from empirical.machine import blas_threads
 from empirical.sizes import Measurement

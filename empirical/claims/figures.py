@@ -8,12 +8,12 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from empirical.claims.claim import Curve, Figure
 from empirical.plots import COLOURS, MARKERS
 from empirical.store import write_atomically
 from scaling.errors import InvalidInput
@@ -29,6 +29,37 @@ NARROWEST = 4.0
 """A logarithmic axis spans this factor at least: what does not move looks as if it did not."""
 INSIDE = 4
 """More curves than these have their legend beside the panel."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one line of a figure; ``low`` and ``high`` bound the bars, if there are any."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a figure shows, as numbers: `draw` makes a picture of it, and `redraw` of a stored one.
+
+    ``turn`` curves in a row differ by their colour; the next ones have these colours again, and
+    another kind of line. 0 is as many as there are colours.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    curves: tuple[Curve, ...]
+    log_y: bool = True
+    turn: int = 0
+
+    def _repr_png_(self) -> bytes:
+        return draw(self)
 
 
 def draw(figure: Figure) -> bytes:

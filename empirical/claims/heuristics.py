@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from sympy import S
 
-from empirical.claims.claim import PAPER, Claim, Evidence, Figure, Finding, Group
+from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
 from empirical.claims.context import Context
 from empirical.claims.exponents import PLANTED, Damped, Measured, measured, solved
+from empirical.claims.figures import Figure
 from empirical.verdict import Verdict
 
 _PI = "sqrt(trace(A)*fan_out/(trace(B)*fan_in))"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from empirical.claims.claim import PAPER, Claim, Curve, Evidence, Figure, Finding, Group
+from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
 from empirical.claims.context import Context, Tier
 from empirical.claims.exponents import (
     LAYERS,
@@ -20,6 +20,7 @@ from empirical.claims.exponents import (
     same_exponents,
     solved,
 )
+from empirical.claims.figures import Curve, Figure
 from scaling.questions import problem_of, solution_of
 
 KFAC = "(B + rho_B*I)**(-e_B) @ G @ (A + rho_A*I)**(-e_A)"

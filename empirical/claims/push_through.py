@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from sympy import S
 from torch import Tensor
 
-from empirical.claims.claim import PAPER, Claim, Curve, Evidence, Figure, Finding, Group
+from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
 from empirical.claims.context import Context
 from empirical.claims.exponents import LAYERS, derived, judged
+from empirical.claims.figures import Curve, Figure
 from empirical.fit import estimate
 from empirical.verdict import Verdict
 from scaling.derivation import PUSH_THROUGH

@@ -25,10 +25,11 @@ from __future__ import annotations
 import math
 
 from derivations.catalogue import find
-from empirical.claims.claim import PAPER, Claim, Curve, Evidence, Figure, Finding, Group
+from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
 from empirical.claims.context import Context
 from empirical.claims.exponents import literal
 from empirical.claims.families import families, swept
+from empirical.claims.figures import Curve, Figure
 from empirical.sweep import Axis, Parametrization
 from empirical.transfer import Interval, Losses, Transfer, parametrization_penalty, transfer
 from empirical.verdict import Verdict

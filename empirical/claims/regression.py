@@ -21,9 +21,10 @@ from sympy import Rational, S
 
 from empirical.calibration import calibrate
 from empirical.campaign import Experiment, trial_of
-from empirical.claims.claim import Evidence, Figure
+from empirical.claims.claim import Evidence
 from empirical.claims.context import Context
 from empirical.claims.exponents import curve, judged, literal
+from empirical.claims.figures import Figure
 from empirical.fit import estimate
 from empirical.limits import limits
 from empirical.machine import blas_threads

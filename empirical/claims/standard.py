@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from sympy import S
 
-from empirical.claims.claim import PAPER, Claim, Evidence, Figure, Finding, Group
+from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
 from empirical.claims.context import Context
 from empirical.claims.exponents import PLANTED, Measured, literal, measured, solved
+from empirical.claims.figures import Figure
 from empirical.verdict import Verdict
 from scaling.prediction import LayerRegime
 

@@ -12,9 +12,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from empirical.claims.claim import PAPER, Claim, Curve, Evidence, Figure, Finding, Group
+from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
 from empirical.claims.context import Context
 from empirical.claims.families import families, swept
+from empirical.claims.figures import Curve, Figure
 from empirical.claims.rate_transfer import MUP, SP
 from empirical.sweep import Parametrization
 from empirical.transfer import Interval, Losses, bootstrapped
