@@ -158,8 +158,8 @@ SeedsOption = Annotated[
         "--seeds",
         min=1,
         help="Seeds; they vary the weights. Default: 6 wide (entrywise: 20, or "
-        "8 with --quantity own), 16 dense; `verify` adds up to three times as many where that "
-        "settles a verdict.",
+        "8 with --quantity own), 16 dense; `verify` adds up to three times as many while noise "
+        "leaves a verdict open.",
     ),
 ]
 StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")]
