@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+import sympy
 from sympy import Expr, S, Symbol
 
 from scaling.context import Context
@@ -33,12 +34,25 @@ class Exponents:
     d: Mapping[str, Mapping[str, Expr]]
 
     def updated(self, settings: Settings) -> Exponents:
-        """The same with what the settings fix, taken literally."""
+        """The same with what the settings fix, taken literally.
+
+        An exponent that was free stands in others under its own name: they follow.
+        """
         d = {name: dict(values) for name, values in self.d.items()}
         for (symbol, name), value in settings.d.items():
             d[name][symbol] = value
+        fixed = {Symbol(f"b_{name}"): value for name, value in settings.b.items()}
+        fixed |= {Symbol(f"c_{name}"): value for name, value in settings.c.items()}
+        fixed |= {Symbol(f"d_{k}_{name}"): value for (k, name), value in settings.d.items()}
+
+        def follow(values: Mapping[str, Expr]) -> dict[str, Expr]:
+            return {name: sympy.expand(value.subs(fixed)) for name, value in values.items()}
+
         return Exponents(
-            {**self.a, **settings.a}, {**self.b, **settings.b}, {**self.c, **settings.c}, d
+            {**self.a, **settings.a},
+            follow({**self.b, **settings.b}),
+            follow({**self.c, **settings.c}),
+            {name: follow(values) for name, values in d.items()},
         )
 
 

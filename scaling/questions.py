@@ -81,7 +81,7 @@ def problem_of(
     chosen = read_settings([*named, *(settings or [])], declared.rule, layers)
     if practice:
         usual = {k: Rational(*x.as_integer_ratio()) for k, x in declared.exponents.items()}
-        chosen = replace(chosen, exponents={**usual, **chosen.exponents})
+        chosen = replace(chosen, exponents={**usual, **chosen.exponents}).closed()
     assumed = alignments(alignment or (), layers, measured)
     setting = Setting(layers, phi, Loss(loss), assumed)
     return Problem(declared.rule, setting, chosen, fisher is FisherName.true, preset, step)

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TypeVar
 
 import sympy
 from sympy import Expr, Rational, S
@@ -23,6 +24,8 @@ from scaling.errors import InvalidInput, RuleError, unknown
 from scaling.ledger import Layer
 from scaling.parser import parse_scalar
 from scaling.rule import Rule, evaluate_power
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,35 @@ class Settings:
     d: Mapping[tuple[str, str], Expr] = field(default_factory=dict)
     exponents: Mapping[str, Expr] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
+
+    def closed(self) -> Settings:
+        """The same with the symbols of the rule that are given put into what else is given.
+
+        Raises:
+            InvalidInput: for symbols that are given by one another.
+        """
+        exponents = {k: v for k, v in self.exponents.items() if v != sympy.Symbol(k)}
+        known = {sympy.Symbol(k): v for k, v in exponents.items()}
+
+        def put(value: Expr) -> Expr:
+            for _ in known:
+                value = sympy.expand(value.subs(known, simultaneous=True))
+            return value
+
+        exponents = {k: put(v) for k, v in exponents.items()}
+        for name, value in exponents.items():
+            if value.free_symbols & set(known):
+                raise InvalidInput(
+                    f"{name} = {self.exponents[name]}, which goes back to what it gives",
+                    "exponents that are not given by one another",
+                    f"give {name} a value, or leave one of them out",
+                )
+
+        def put_all(given: Mapping[K, Expr]) -> dict[K, Expr]:
+            return {key: put(value) for key, value in given.items()}
+
+        a, b, c, d = put_all(self.a), put_all(self.b), put_all(self.c), put_all(self.d)
+        return Settings(a, b, c, d, exponents, self.values)
 
 
 def exact(text: str) -> Expr:
@@ -115,7 +147,7 @@ def read_settings(pairs: Iterable[str], rule: Rule, layers: Iterable[Layer]) -> 
                     d[scaled, name] = value
                 else:
                     {"a": a, "b": b, "c": c}[letter][name] = value
-    return Settings(a, b, c, d, exponents, values)
+    return Settings(a, b, c, d, exponents, values).closed()
 
 
 def places(layers: Iterable[Layer]) -> dict[str, list[str]]:

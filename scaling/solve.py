@@ -191,6 +191,9 @@ def _at_second(found: Derived, books: Ledger, conditions: tuple[Condition, ...])
         for layer in layers:
             name, read = layer.name, partial(_context, second, layer)
             d[name], weaker[name] = dampings(problem, layer, d[name], read, conditions)
+        late = _late_dampings(found, d)
+        if late:
+            return _with_dampings(found, late, weaker, conditions)
         for layer in (layer for layer in layers if layer.name in open_ and solved[layer.name]):
             context = second.contexts(d)[layer.name]
             update = second.split(layer, descent(read_update(context, rule.expression)))
@@ -232,6 +235,44 @@ def _at_second(found: Derived, books: Ledger, conditions: tuple[Condition, ...])
         "a step that is stable once each rate is",
         "use --step 1",
     )
+
+
+def _late_dampings(
+    found: Derived, d: Mapping[str, Mapping[str, Expr]]
+) -> dict[tuple[str, str], Expr]:
+    """The dampings that the first step leaves free and the second fixes, if rates depend on them.
+
+    >>> from scaling.parser import parse
+    >>> late = parse("G / (norm(G - debiased(G, b)) + eps)")  # the difference is zero at first
+    >>> derive(late, step=2).exponents.d["hidden"], derive(late, step=1).free[1]
+    ({'eps': 0}, 'd_eps_hidden')
+    """
+    rates = {symbol for c in found.exponents.c.values() for symbol in c.free_symbols}
+    free = {(k, name): Symbol(f"d_{k}_{name}") for name in d for k in found.problem.rule.dampings}
+    return {
+        (k, name): d[name][k]
+        for (k, name), symbol in free.items()
+        if symbol in rates and symbol not in d[name][k].free_symbols
+    }
+
+
+def _with_dampings(
+    found: Derived,
+    dampings: Mapping[tuple[str, str], Expr],
+    weaker: Mapping[str, str],
+    conditions: tuple[Condition, ...],
+) -> Derived:
+    """The same from the start, where these dampings are known at the first step already."""
+    problem = found.problem
+    settings = replace(problem.settings, d={**problem.settings.d, **dampings})
+    again = derive(
+        problem.rule, settings, problem.setting, conditions, problem.sampled_fisher, problem.step
+    )
+    steps = {
+        name: line.because(weaker[name]) if weaker[name] else line
+        for name, line in again.steps.items()
+    }
+    return replace(again, problem=problem, steps=steps)
 
 
 def _open(found: Derived) -> set[str]:

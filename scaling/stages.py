@@ -37,7 +37,7 @@ from scaling.names import SymbolKind
 from scaling.problem import Problem, rate
 from scaling.readback import Carry, reach
 from scaling.rule import Rule
-from scaling.scale import Bounds, Scale, Size
+from scaling.scale import Bounds, Order, Scale, Size
 from scaling.tree import Call
 from scaling.update import Update
 
@@ -189,13 +189,19 @@ def learning_rate(
     bounds: Bounds,
     conditions: tuple[Condition, ...],
 ) -> tuple[Expr, Step]:
-    """c, the smallest for which this layer's update keeps the step stable."""
+    """c, the smallest for which this layer's update keeps the step stable, or as it is given."""
+    settings = problem.settings
+    if layer.name in settings.c:
+        given = settings.c[layer.name]
+        line = Step(CONDITION, f"c of {layer.name}", rate(given), "given", (update.step,))
+        free = replace(problem, settings=replace(settings, c={}))
+        c, _ = learning_rate(free, layer, update, carry, bounds, conditions)
+        if c == Symbol(f"c_{layer.name}") or bounds.order(given, c) is Order.EQUAL:
+            return given, line
+        text = f"{MAXIMAL_UPDATE.name} is not imposed: c_{layer.name} is given"
+        return given, line.because(f"{text}, where the largest stable step has {c}")
     own = update.coherent.plus(update.random, bounds)
     symbol, time = Symbol(f"c_{layer.name}"), update.step.time
-    if layer.name in problem.settings.c:
-        c = problem.settings.c[layer.name]
-        text = "given"
-        return c, Step(CONDITION, f"c of {layer.name}", rate(c), text, (update.step,))
     if own.is_zero:
         blank = Step(CONDITION, f"c of {layer.name}", own, "", (update.step,), time=time)
         which = "first" if time == 1 else "second"

@@ -14,6 +14,7 @@ from scaling.parser import parse
 from scaling.prediction import Prediction, predict
 from scaling.presets import ALIGNMENTS, PARAMETRIZATIONS, parametrization
 from scaling.problem import Exponents, Problem, rate
+from scaling.questions import literal_of, problem_of
 from scaling.scale import Order, Size
 from scaling.second import Second, after_first
 from scaling.settings import read_settings
@@ -332,3 +333,22 @@ def test_with_multipliers_too_the_second_step_asks_for_the_rates_of_the_first(
     settings = read_settings(parametrization(init, layers), known, layers)
     first, second = (derive(known, settings, Setting(layers), step=step) for step in (1, 2))
     assert second.exponents == first.exponents
+
+
+ADABELIEF = (
+    "debiased(G, b1) / (sqrt(debiased((G - debiased(G, b1))*(G - debiased(G, b1)), b2)) + eps)"
+)
+
+
+def test_a_damping_that_only_the_second_step_fixes_is_known_at_the_first() -> None:
+    """AdaBelief's deviation is zero at the first step, where eps alone divides the gradient."""
+    first, both = solve(ADABELIEF, step=1), solve(ADABELIEF)
+    assert set(first.free) == {f"d_eps_{name}" for name in ("input", "hidden", "output")}
+    assert not both.free
+    adam = solve("adam_debiased").exponents
+    assert (both.exponents.c, both.exponents.d) == (adam.c, adam.d)
+    assert both == solve(ADABELIEF) and both.problem.settings.d == {}
+    given = [f"d_eps_{name}={d['eps']}" for name, d in adam.d.items()]
+    assert solve(ADABELIEF, *given).exponents == both.exponents
+    table = literal_of(problem_of(ADABELIEF, given, step=2))[0]
+    assert table == both.exponents

@@ -21,6 +21,7 @@ from scaling.ledger import Activation, Loss, Setting, mlp
 from scaling.parser import parse
 from scaling.prediction import LayerPrediction, predict
 from scaling.problem import Exponents, Problem
+from scaling.questions import literal_of, problem_of
 from scaling.rule import Rule
 from scaling.settings import Settings, exact, read_settings
 from scaling.solve import Derived, derive
@@ -209,6 +210,40 @@ def test_settings_are_exact_and_the_last_one_wins() -> None:
     assert found.values == {"rho_A": 0.1}
     deep = read_settings(["b_hidden=1"], known("sgd"), mlp(4))
     assert deep.b == {"hidden_1": 1, "hidden_2": 1}
+
+
+def test_symbols_that_are_given_are_put_into_what_else_is_given() -> None:
+    rule = known("kfac")
+    found = read_settings(["d_rho_B=e_B", "c_hidden=2*e_A", "e_A=e_B", "e_B=1/2"], rule, mlp())
+    assert found.exponents == {"e_A": HALF, "e_B": HALF}
+    assert found.d["rho_B", "hidden"] == HALF and found.c == {"hidden": 1}
+    kept = read_settings(["d_rho_B=e_B", "e_A=e_A"], rule, mlp())
+    assert kept.d["rho_B", "hidden"] == e_B and not kept.exponents
+    with pytest.raises(InvalidInput, match="e_A = e_B, which goes back to what it gives"):
+        read_settings(["e_A=e_B", "e_B=e_A"], rule, mlp())
+
+
+def test_what_follows_a_free_damping_follows_the_one_that_is_given() -> None:
+    """G / eps is gradient descent at a rate that is larger by M^(d_eps)."""
+    for d in ("0", "1", "-1/2", "x"):
+        problem = problem_of("G/eps", [f"d_eps={d}"])
+        table, bounds = literal_of(problem)
+        assert list(table.c.values()) == [exact(f"{d} {c}") for c in ("- 1", "+ 0", "+ 1")]
+        layers = predict(problem, table, bounds).layers.values()
+        assert {layer.regime for layer in layers} == {"maximal"}
+    free = literal_of(problem_of("G/eps", ["d_eps_hidden=1"]))[0]
+    assert list(free.c.values()) == [Symbol("d_eps_input") - 1, 1, Symbol("d_eps_output") + 1]
+    given = literal_of(problem_of("G/eps", ["d_eps=1", "c_hidden=3"]))[0]
+    assert list(given.c.values()) == [0, 3, 2]
+
+
+def test_a_rate_that_is_given_is_said_to_be_no_maximal_update() -> None:
+    said = "maximal update is not imposed: c_hidden is given, where the largest stable step has 0"
+    for c in ("-5", "2"):
+        assert said in solve("sgd", f"c_hidden={c}").assumptions
+    for c in ("0", "c=0"):
+        assert said not in solve("sgd", f"c_hidden={c}" if c == "0" else c).assumptions
+    assert not solve("kfac", "c_hidden=e_B - e_A").assumptions[1:]
 
 
 @pytest.mark.parametrize("rule", ["G @ (rho*I + rho*rho*I + A)**-1", "G/(eps + eps*eps + abs(G))"])
