@@ -2,17 +2,32 @@
 
 >>> find("kfac").rule.dampings
 ('rho_B', 'rho_A')
+
+What users call a rule, on the command line or in Python, is a name of the catalogue or an update of
+their own:
+
+>>> rule_of("muon") == rule_of("orth(G)")
+False
+>>> rule_of("muon").expression == rule_of("orth(G)").expression
+True
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from functools import cache
 
 import derivations
 from derivations.declaration import Optimizer
-from scaling.errors import unknown
+from scaling.errors import RuleError, unknown
+from scaling.language import Node
+from scaling.parser import as_rule, parse
+from scaling.rule import Rule
+
+_NAME = re.compile(r"[A-Za-z_]\w+")
+_OPERAND = re.compile(r"[A-Za-z_]\w*\b(?!\s*\()")
 
 
 @cache
@@ -34,3 +49,32 @@ def find(name: str) -> Optimizer:
     if name not in known:
         raise unknown("optimizer", name, known)
     return known[name]
+
+
+def resolve(text: str) -> Optimizer:
+    """A catalogue entry by its name, or the text of an update as an undeclared optimizer.
+
+    Raises:
+        InvalidInput: for a name that the catalogue lacks; `RuleError` for text that is no rule.
+    """
+    name = text.strip()
+    if _NAME.fullmatch(name):
+        return find(name)
+    for word in _OPERAND.findall(re.sub("#.*", "", name)):
+        if word in catalogue():
+            raise RuleError(
+                f"'{word}', the name of an optimizer, inside '{name}'",
+                "an update in terms of G, A, B, L, R, W and numbers",
+                f"write what {word} does: {catalogue()[word].rule}",
+            )
+    parse(name)
+    return Optimizer(name="", update=name, about="", reference="")
+
+
+def rule_of(rule: Rule | Node | str) -> Rule:
+    """The rule that someone means by a rule, a tree, a name of the catalogue or text.
+
+    Raises:
+        InvalidInput: for anything else.
+    """
+    return resolve(rule).rule if isinstance(rule, str) else as_rule(rule)

@@ -40,6 +40,7 @@ from empirical.samples import (
     as_matrix,
     columns,
     cotangents,
+    refuse_shared,
     refuse_unless_covered,
     source,
 )
@@ -219,21 +220,11 @@ def _owner(name: str) -> str:
 
 
 def _layers(model: nn.Module) -> dict[str, Layered]:
-    owners: dict[nn.Parameter, str] = {}
     found: dict[str, Layered] = {}
+    refuse_shared(model)
     for name, module in model.named_modules():
-        trainable = [p for p in module.parameters(recurse=False) if p.requires_grad]
-        if not trainable:
-            continue
-        found[name] = refuse_unless_covered(name, module)
-        for parameter in trainable:
-            if parameter in owners:
-                raise InvalidInput(
-                    f"a parameter shared by '{owners[parameter]}' and '{name}'",
-                    "a weight of its own for every layer",
-                    "use one module twice instead of sharing its weight",
-                )
-            owners[parameter] = name
+        if any(p.requires_grad for p in module.parameters(recurse=False)):
+            found[name] = refuse_unless_covered(name, module)
     if not found:
         raise InvalidInput(
             f"a model ({type(model).__name__}) without trainable {KINDS} layers",

@@ -52,6 +52,7 @@ import numpy as np
 from sympy import S
 from torch import Tensor
 
+from derivations.catalogue import rule_of
 from empirical.campaign import Mode
 from empirical.fit import Estimate, estimate
 from empirical.model_trial import (
@@ -62,18 +63,15 @@ from empirical.model_trial import (
     Parametrization,
     Scales,
 )
-from empirical.parametrize import LayerScales, fans_in
+from empirical.parametrize import LayerScales, fans_in, with_values
 from empirical.verdict import Verdict, judge, remedy
 from empirical.verify import QUANTITIES, Check, Series, Verification
 from scaling.errors import InvalidInput
 from scaling.ledger import Role, Setting, mlp
-from scaling.parser import as_rule
 from scaling.prediction import LayerPrediction, predict
 from scaling.rule import Rule
-from scaling.scale import exponent
-from scaling.settings import Settings
 from scaling.solve import derive
-from scaling.tree import Matrix
+from scaling.tree import Matrix, Node
 
 __all__ = [
     "Build",
@@ -93,7 +91,7 @@ MARGIN = 0.2
 
 def check_model(
     build: Build,
-    rule: Rule | str,
+    rule: Rule | Node | str,
     inputs: Tensor,
     targets: Tensor,
     loss: LossFunction,
@@ -124,7 +122,7 @@ def check_model(
             a value, fewer than 2 widths, 1 seed or 1 step, and sizes that are not finite.
         NotCovered: if the calculus does not cover the rule.
     """
-    rule = as_rule(rule)
+    rule = rule_of(rule)
     for what, x in (("inputs", inputs), ("targets", targets)):
         if not isinstance(x, Tensor):
             raise InvalidInput(
@@ -207,7 +205,7 @@ def standard(build: Build, base: int) -> Parametrization:
 
 
 def _predictions(rule: Rule, exponents: Mapping[str, Fraction]) -> Mapping[Role, LayerPrediction]:
-    settings = Settings(exponents={k: exponent(v) for k, v in exponents.items()})
+    settings = with_values(rule, exponents)
     derived = derive(rule, settings, Setting(mlp(3)))
     found = predict(derived.problem, derived.exponents, derived.bounds).layers
     return {role: found[role] for role in (Role.INPUT, Role.HIDDEN, Role.OUTPUT)}

@@ -83,6 +83,7 @@ class Data:
 
 NAMES = ("digits", *FOLDERS)
 """What ``load`` knows."""
+LARGEST = 1e12
 
 
 def _balanced(
@@ -194,7 +195,8 @@ def given(
 
     Without probe arrays, the samples to train on are the samples to probe with.
 
-    InvalidInput is raised on other shapes, on no sample at all, on NaN and infinity.
+    InvalidInput is raised on other shapes, on no sample at all, on NaN, infinity and numbers whose
+    products would be.
 
     >>> given([[0.0, 1.0], [2.0, 3.0]], [[1, 0], [0, 1]]).features
     2
@@ -254,6 +256,12 @@ def _matrix(values: ArrayLike | Tensor, name: str) -> Tensor:
             found=f"{array[row, column]} in {name} at row {row}, column {column}",
             needed="finite numbers",
             do_this="drop that sample, or fill the value in",
+        )
+    if np.abs(array).max() > LARGEST:
+        raise InvalidInput(
+            found=f"{np.abs(array).max():.1e} in {name}",
+            needed=f"numbers of at most {LARGEST:.0e}, whose products do not overflow",
+            do_this="divide them by their standard deviation",
         )
     return torch.from_numpy(array)
 

@@ -36,7 +36,7 @@ from empirical.parametrize import (
     initialise_,
     start_stds,
 )
-from empirical.samples import KINDS, Layered, as_matrix
+from empirical.samples import KINDS, Layered, as_matrix, refuse_shared
 from empirical.sizes import MOST_NETWORKS, Sizes, mean_size
 from empirical.training import damped_sums, dampings_in, sizes_recorder
 from empirical.trial import Constants
@@ -117,7 +117,8 @@ class ModelTrial:
                 "at least one",
                 "check requires_grad, and that build returns the whole model",
             )
-        roles = infer_roles(narrow, self.fresh(2 * self.base, 0))
+        refuse_shared(narrow)
+        roles = infer_roles(narrow, self.fresh(2 * self.base, 0), ratio=2)
         return {name: roles[_tensor(name, "weight")] for name in layers}
 
     @cached_property
@@ -309,7 +310,7 @@ class ModelTrial:
 
         def closure() -> float:
             optimizer.zero_grad()
-            loss = self.loss(model(_on(self.inputs, self.device)), _on(self.targets, self.device))
+            loss = self._loss(model)
             torch.autograd.backward(loss)
             return float(loss.detach())
 
@@ -319,6 +320,23 @@ class ModelTrial:
             else:
                 closure()
                 optimizer.step()
+
+    def _loss(self, model: nn.Module) -> Tensor:
+        """The mean loss of the batch."""
+        output = model(_on(self.inputs, self.device))
+        if not isinstance(output, Tensor):
+            raise InvalidInput(
+                f"a {type(output).__name__} from the model",
+                "one tensor, which the loss takes first",
+                "wrap the model in one that returns its prediction alone",
+            )
+        loss = self.loss(output, _on(self.targets, self.device))
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            shape = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
+            raise InvalidInput(
+                f"a loss {shape}", "a tensor with one number, the mean over samples", "take .mean()"
+            )
+        return loss
 
     def _damped(self, constants: Constants) -> dict[tuple[str, Node], tuple[float, float]]:
         """(tensor, damped sum) -> sizes of the term without and of the term with the damping."""

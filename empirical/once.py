@@ -53,8 +53,10 @@ def measure_once(
         check_memory(width, problem.setting.depth)
     with blas_threads(threads):
         constants = calibrate(trial, min(BASE, width))
-        if not wide:
-            return measure(trial, constants, width, seed, steps, quantity)
-        limit = memory_limit or MEMORY_LIMIT
-        streaming = Streaming(workers=threads or cores(), memory_limit=limit)
-        return measure_wide(trial, constants, width, seed, steps, streaming, quantity)
+        if wide:
+            limit = memory_limit or MEMORY_LIMIT
+            streaming = Streaming(workers=threads or cores(), memory_limit=limit)
+            found = measure_wide(trial, constants, width, seed, steps, streaming, quantity)
+        else:
+            found = measure(trial, constants, width, seed, steps, quantity)
+    return replace(found, samples=trial.data.samples, probe=len(trial.data.probe_inputs))

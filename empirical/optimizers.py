@@ -23,6 +23,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from derivations.catalogue import rule_of
 from empirical.ascent import ascend
 from empirical.capture import Capture, Loss
 from empirical.layer import LayerTensors
@@ -31,7 +32,6 @@ from empirical.state import State
 from empirical.values import Value
 from scaling.errors import InvalidInput, is_finite, unknown
 from scaling.language import ema
-from scaling.parser import as_rule
 from scaling.rewrite import substitute
 from scaling.rule import Rule
 from scaling.tree import Call, Matrix, Node
@@ -86,7 +86,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def __init__(
         self,
         model: nn.Module,
-        rule: Rule | str,
+        rule: Rule | Node | str,
         lr: PerLayer,
         values: Mapping[str, PerLayer] | None = None,
         fisher: Fisher = Fisher.EMPIRICAL,
@@ -100,7 +100,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 "a whole number of steps, at least 1",
                 "pass 1 to compute the curvature at every step",
             )
-        rule = as_rule(rule)
+        rule = rule_of(rule)
         self.rule = rule if factor_ema is None else with_factor_ema(rule, factor_ema)
         self.fisher = fisher
         self._record = record

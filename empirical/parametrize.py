@@ -24,6 +24,7 @@ draws all weights at their scale, kernel axes counted among the fan_in.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -32,15 +33,18 @@ import torch
 from sympy import Expr, S
 from torch import Tensor, nn
 
+from derivations.catalogue import rule_of
 from scaling.errors import InvalidInput, is_finite, unknown
 from scaling.ledger import Layer, Role, Setting, mlp, role_of
 from scaling.names import SymbolKind
-from scaling.parser import as_rule
 from scaling.rule import Rule
 from scaling.scale import exponent
 from scaling.settings import Settings
 from scaling.solve import derive
-from scaling.tree import Symbol
+from scaling.tree import Node, Symbol
+
+PROPORTIONAL = (0.55, 1.45)
+"""Powers of the width between which an axis counts as proportional to it, up to an offset."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +119,29 @@ def _stream(seed: int, width: int, index: int) -> int:
     return (z ^ (z >> 31)) % 2**63
 
 
-def infer_roles(narrow: nn.Module, wide: nn.Module) -> dict[str, Role]:
+def infer_roles(narrow: nn.Module, wide: nn.Module, ratio: float | None = None) -> dict[str, Role]:
     """The role of every parameter, from which of its axes grow between two widths.
 
     The first axis is fan_out, the second fan_in (the other way round in embeddings and transposed
-    convolutions); further axes are kernel axes and must not grow.
+    convolutions); further axes are kernel axes and must not grow. Axes that grow do so in
+    proportion to the width, but for offsets such as 3 w + 7: ``ratio`` is that of the two widths,
+    by default of the axis in the middle.
 
     Raises:
-        InvalidInput: naming the tensor and the axis that do not fit.
+        InvalidInput: naming the tensor and the axis that do not fit, or two parameters of different
+            roles that are one.
     """
-    other = dict(wide.named_parameters())
+    for what, model in (("first", narrow), ("second", wide)):
+        if not isinstance(model, nn.Module):
+            raise InvalidInput(
+                f"a {type(model).__name__} as the {what} model",
+                "a torch.nn.Module",
+                "build two models that differ in width alone",
+            )
+    other = dict(wide.named_parameters(remove_duplicate=False))
     swapped = _inputs_first(narrow)
-    roles, growing = {}, False
-    for name, tensor in narrow.named_parameters():
+    roles, growing = {}, {}
+    for name, tensor in narrow.named_parameters(remove_duplicate=False):
         if name not in other or other[name].dim() != tensor.dim():
             raise InvalidInput(
                 f"the parameter '{name}' of shape {tuple(tensor.shape)}, with no counterpart in "
@@ -137,6 +151,8 @@ def infer_roles(narrow: nn.Module, wide: nn.Module) -> dict[str, Role]:
             )
         grows = [big > small for small, big in zip(tensor.shape, other[name].shape, strict=True)]
         for axis, (small, big) in enumerate(zip(tensor.shape, other[name].shape, strict=True)):
+            if big > small:
+                growing[name, axis] = big / small
             if big < small or (grows[axis] and axis > 1):
                 raise InvalidInput(
                     f"axis {axis} of '{name}': {small} in the first model, {big} in the second",
@@ -147,8 +163,7 @@ def infer_roles(narrow: nn.Module, wide: nn.Module) -> dict[str, Role]:
         if name in swapped:
             fan_out_grows, fan_in_grows = fan_in_grows, fan_out_grows
         roles[name] = role_of(fan_in_grows, fan_out_grows)
-        growing = growing or any(grows)
-    extra = [name for name in other if name not in dict(narrow.named_parameters())]
+    extra = [name for name in other if name not in roles]
     if extra:
         raise InvalidInput(
             f"the parameter '{extra[0]}', which the first model lacks",
@@ -161,7 +176,35 @@ def infer_roles(narrow: nn.Module, wide: nn.Module) -> dict[str, Role]:
             "two different widths",
             "pass for example model(64) and model(128)",
         )
-    return roles
+    _refuse_other_powers(growing, ratio or statistics.median(growing.values()))
+    return _without_twins(narrow, roles)
+
+
+def _refuse_other_powers(growing: Mapping[tuple[str, int], float], ratio: float) -> None:
+    """Refuse an axis that grows as another power of the width than the first."""
+    least, most = PROPORTIONAL
+    for (name, axis), found in growing.items():
+        if not least < math.log(found) / math.log(ratio) < most:
+            raise InvalidInput(
+                f"axis {axis} of '{name}', which grows {found:.3g}-fold where the width grows "
+                f"{ratio:.3g}-fold",
+                "axes that stay, or grow in proportion to the width",
+                "scale that axis like the others; where it has an offset, compare wider models",
+            )
+
+
+def _without_twins(model: nn.Module, roles: Mapping[str, Role]) -> dict[str, Role]:
+    """The roles of distinct tensors, under their first names, as in `named_parameters`."""
+    first: dict[nn.Parameter, str] = {}
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        twin = first.setdefault(tensor, name)
+        if roles[twin] is not roles[name]:
+            raise InvalidInput(
+                f"one tensor as '{twin}', {roles[twin]}, and as '{name}', {roles[name]}",
+                "one role to a tensor: the two need different rates",
+                "give each a tensor of its own",
+            )
+    return {name: roles[name] for name in first.values()}
 
 
 def fans_in(model: nn.Module) -> dict[str, int]:
@@ -236,7 +279,7 @@ def _names(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[str]:
 
 
 def for_model(
-    rule: Rule | str,
+    rule: Rule | Node | str,
     narrow: nn.Module,
     wide: nn.Module,
     base: int,
@@ -251,13 +294,14 @@ def for_model(
     ``lr``, ``dampings`` and ``decays`` are the values that work at the width ``base``; at ``width``
     each layer gets them times (width/base)^(-exponent). ``std`` is the factor for a unit
     initialisation at the base. ``exponents`` gives values to the rule's exponent symbols. A bias
-    (one axis) has the exponents of a layer whose input is constant.
+    (one axis) has the exponents of a layer whose input is constant. A width is the size of an axis
+    that grows, or anything proportional to it.
 
     Raises:
-        InvalidInput: for models that do not fit, widths below 1, unknown dampings or decays, and
-            exponents without a value.
+        InvalidInput: for models that do not fit, widths below 1, unknown names, exponents without a
+            value, and a rule with a damping that nothing fixes.
     """
-    rule = as_rule(rule)
+    rule = rule_of(rule)
     for name, size in (("base", base), ("width", width)):
         if not is_finite(size) or size < 1:
             raise InvalidInput(f"{name}={size}", "a width of at least 1", f"pass {name}=64")
@@ -269,8 +313,15 @@ def for_model(
             if symbol not in names:
                 raise unknown(kind, symbol, names)
     tuned = {**(dampings or {}), **(decays or {})}
-    fixed = Settings(exponents={k: exponent(v) for k, v in (exponents or {}).items()})
-    x = derive(rule, fixed, Setting(mlp(3, biases=True))).exponents
+    found = derive(rule, with_values(rule, exponents or {}), Setting(mlp(3, biases=True)))
+    x = found.exponents
+    free = [name for name in found.free if name.startswith("d_")]
+    if free:
+        raise InvalidInput(
+            f"a rule that leaves {free[0]} open: {rule}",
+            "dampings that are added to something whose size they follow",
+            "write a number in its place, or scale it in the learning rate",
+        )
     dimensions = {name: tensor.dim() for name, tensor in narrow.named_parameters()}
     ratio = width / base
     result = {}
@@ -286,6 +337,31 @@ def for_model(
             },
         )
     return result
+
+
+def with_values(rule: Rule, exponents: Mapping[str, Fraction]) -> Settings:
+    """The exponent symbols of a rule at their values, all of them.
+
+    Raises:
+        InvalidInput: for symbols that the rule lacks or that have no value or no exact one.
+    """
+    for symbol, value in exponents.items():
+        if symbol not in rule.exponents:
+            raise unknown("exponent", symbol, rule.exponents)
+        if not isinstance(value, int | Fraction):
+            raise InvalidInput(
+                f"the exponent {symbol}={value!r}",
+                "an exact number",
+                f"pass exponents={{'{symbol}': Fraction(1, 2)}}",
+            )
+    for symbol in rule.exponents:
+        if symbol not in exponents:
+            raise InvalidInput(
+                f"no value for '{symbol}' of the rule {rule}",
+                "a number for every exponent",
+                f"pass exponents={{'{symbol}': Fraction(1, 2)}}",
+            )
+    return Settings(exponents={k: exponent(v) for k, v in exponents.items()})
 
 
 def _number(x: Expr, name: str) -> float:

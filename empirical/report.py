@@ -124,7 +124,10 @@ def render_measurement(result: Measurement, style: str) -> str:
         (name, *(f"{size:.6g}" for size in x.known().values())) for name, x in result.sizes.items()
     )
     quantities = next(iter(result.sizes.values())).known()
-    notes = (f"seed {result.seed}, {result.seconds:.3f} s, peak memory {result.peak_mb:.0f} MB",)
+    notes = (
+        f"trained on {result.samples} samples, sizes on {result.probe}",
+        f"seed {result.seed}, {result.seconds:.3f} s, peak memory {result.peak_mb:.0f} MB",
+    )
     steps = "one step" if result.steps == 1 else f"{result.steps} steps"
     title = f"{result.rule}: {steps} at width {result.width}"
     return render_table(Table(title, ("layer", *quantities), rows, notes), Format(style))

@@ -112,6 +112,20 @@ def as_matrix(module: Layered, tensor: Tensor) -> Tensor:
     return tensor.view(len(tensor), -1)
 
 
+def refuse_shared(model: nn.Module) -> None:
+    """Refuse a trainable parameter of two modules: its gradient is not D H^T of either."""
+    owners: dict[nn.Parameter, str] = {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owner = owners.setdefault(parameter, name)
+            if parameter.requires_grad and owner != name:
+                raise InvalidInput(
+                    f"a parameter shared by '{owner}' and '{name}'",
+                    "a weight of its own for every layer",
+                    "use one module twice instead of sharing its weight",
+                )
+
+
 def refuse_unless_covered(name: str, module: nn.Module) -> Layered:
     """The module, if its weight is a matrix acting on samples. Raises `InvalidInput`."""
     if not isinstance(module, Layered):

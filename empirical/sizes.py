@@ -68,6 +68,9 @@ class Measurement:
     seconds: float
     peak_mb: float
     steps: int = 1
+    samples: int | None = None
+    probe: int | None = None
+    """Samples trained on, and samples that the sizes are those of."""
 
     def as_json(self) -> dict[str, object]:
         """The ``measure`` interface."""
@@ -76,6 +79,8 @@ class Measurement:
             "width": self.width,
             "seed": self.seed,
             "steps": self.steps,
+            "samples": self.samples,
+            "probe": self.probe,
             "sizes": {name: sizes.known() for name, sizes in self.sizes.items()},
             "seconds": self.seconds,
             "peak_mb": self.peak_mb,

@@ -19,8 +19,11 @@ from torch import Tensor
 from empirical.data import Data
 from empirical.parametrize import LayerScales, at_width
 from scaling.errors import InvalidInput
-from scaling.ledger import Layer, Role
+from scaling.ledger import Layer, Loss, Role
 from scaling.problem import Exponents, Problem
+
+ROUNDING = 1e-6
+"""How far the sum of probabilities may be off."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class Trial:
     values: Mapping[str, float]
     data: Data
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        _check_data(self.data, self.problem.setting.loss)
 
     def layers(self) -> list[tuple[str, Layer]]:
         """(name in the network, layer of the theory), weights first."""
@@ -77,6 +83,29 @@ class Trial:
         if layer.is_bias:
             return 0.5
         return self.data.features**-0.5 if layer.role is Role.INPUT else 1.0
+
+
+def _check_data(data: Data, loss: Loss) -> None:
+    """Refuse what the theory does not speak of: h_0 = 0, and targets that no softmax can meet.
+
+    Raises:
+        InvalidInput: as said.
+    """
+    if not data.inputs.any():
+        raise InvalidInput(
+            f"the data '{data.name}', whose inputs are all zero",
+            "inputs of order one",
+            "check the columns, and how they were centred",
+        )
+    y = data.targets
+    uneven = bool((y.sum(dim=1) - 1).abs().max() > ROUNDING)
+    if loss is Loss.CROSS_ENTROPY and (uneven or bool((y < 0).any()) or data.classes < 2):
+        raise InvalidInput(
+            f"the data '{data.name}' under cross-entropy: targets that are no probabilities of "
+            "two classes or more",
+            "rows of at least 2 numbers that are not negative and add up to 1",
+            "pass one-hot targets, or use --loss mse",
+        )
 
 
 def numbers_of(trial: Trial) -> dict[str, float]:

@@ -64,20 +64,24 @@ def parse(text: str, name: str = "") -> Rule:
     return _Parser(text).rule(name)
 
 
-def as_rule(rule: Rule | str) -> Rule:
-    """A rule as it is, or parsed from text: what functions for users of Python take.
+def as_rule(rule: Rule | Node | str) -> Rule:
+    """A rule as it is, of a tree, or parsed from text: what functions for users of Python take.
 
     Raises:
-        InvalidInput: for anything else; `RuleError` for text that is no rule.
+        InvalidInput: for anything else; `RuleError` for text or a tree that is no rule.
 
-    >>> as_rule("G") == as_rule(parse("G"))
+    >>> as_rule("G") == as_rule(parse("G")) == as_rule(parse("G").expression)
     True
     """
     if isinstance(rule, Rule):
         return rule
+    if isinstance(rule, Node):
+        return Rule(rule)
     if not isinstance(rule, str):
         raise InvalidInput(
-            f"a {type(rule).__name__} as a rule", "a Rule or its text", "pass for example 'orth(G)'"
+            f"a {type(rule).__name__} as a rule",
+            "a Rule, a tree of the language, or text",
+            "pass for example 'orth(G)'",
         )
     return parse(rule)
 

@@ -8,7 +8,6 @@ torch.
 from __future__ import annotations
 
 import gc
-import re
 from typing import TYPE_CHECKING
 
 from scaling.errors import InvalidInput
@@ -33,15 +32,9 @@ def catalogue_names() -> list[str]:
 
 def resolve(text: str) -> Optimizer:
     """A catalogue entry, or rule text as an undeclared optimizer."""
-    from derivations.catalogue import catalogue, find
-    from derivations.declaration import Optimizer
-    from scaling.parser import parse
+    from derivations.catalogue import resolve
 
-    name = text.strip()
-    if name in catalogue() or re.fullmatch(r"[A-Za-z]\w{1,}", name):
-        return find(name)
-    parse(name)
-    return Optimizer(name="", update=name, about="", reference="")
+    return resolve(text)
 
 
 def problem_of(

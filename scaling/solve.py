@@ -34,7 +34,9 @@ from scaling.context import Context, Regime
 from scaling.decay import Shrinkage, shrinkage
 from scaling.derivation import CONDITION, Step
 from scaling.errors import Conflict, NotCovered
+from scaling.language import Node
 from scaling.ledger import Layer, Ledger, Setting, ledger
+from scaling.parser import as_rule
 from scaling.problem import Exponents, Problem, rate
 from scaling.readback import Carry, through
 from scaling.rule import Rule
@@ -77,7 +79,7 @@ class Derived:
 
 
 def derive(
-    rule: Rule,
+    rule: Rule | Node | str,
     settings: Settings | None = None,
     setting: Setting | None = None,
     conditions: Iterable[Condition] = STANDARD,
@@ -87,7 +89,7 @@ def derive(
     """Solve the conditions for the exponents that are not given.
 
     Args:
-        rule: the update rule.
+        rule: the update rule, as an object, a tree or text.
         settings: exponents and symbols held fixed.
         setting: network, activation and loss.
         conditions: what is asked; see conditions.py.
@@ -99,13 +101,13 @@ def derive(
         NotCovered: if the calculus does not cover the rule.
         Conflict: if what is given contradicts a condition.
 
-    >>> from scaling.parser import parse
-    >>> solution = derive(parse("(B + rho_B*I)**(-1) @ G @ (A + rho_A*I)**(-1)"))
+    >>> solution = derive("(B + rho_B*I)**(-1) @ G @ (A + rho_A*I)**(-1)")
     >>> solution.exponents.c
     {'input': 0, 'hidden': 0, 'output': 0}
     >>> solution.exponents.d["hidden"]
     {'rho_B': 1, 'rho_A': -1}
     """
+    rule = as_rule(rule)
     problem = Problem(rule, setting or Setting(), settings or Settings(), sampled_fisher, step=step)
     imposed = tuple(conditions)
     _check_names(problem)
@@ -242,8 +244,7 @@ def _late_dampings(
 ) -> dict[tuple[str, str], Expr]:
     """The dampings that the first step leaves free and the second fixes, if rates depend on them.
 
-    >>> from scaling.parser import parse
-    >>> late = parse("G / (norm(G - debiased(G, b)) + eps)")  # the difference is zero at first
+    >>> late = "G / (norm(G - debiased(G, b)) + eps)"  # the difference is zero at first
     >>> derive(late, step=2).exponents.d["hidden"], derive(late, step=1).free[1]
     ({'eps': 0}, 'd_eps_hidden')
     """

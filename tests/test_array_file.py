@@ -95,6 +95,44 @@ def test_capital_letters_are_the_same_and_counts_are_checked(tmp_path: Path) -> 
         load("mine", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("arrays", "loss", "found"),
+    [
+        ({"inputs": X * 0, "targets": Y}, "mse", "the data 'mine', whose inputs are all zero"),
+        ({"inputs": X * 1e100, "targets": Y}, "mse", "e+100 in inputs"),
+        ({"inputs": X, "targets": Y}, "cross_entropy", "targets that are no probabilities"),
+        ({"inputs": X, "targets": 0 * Y[:, :1] + 1}, "cross_entropy", "no probabilities of two"),
+        ({"inputs": X, "targets": Y > 0}, "cross_entropy", "targets that are no probabilities"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["dense", "wide"])
+def test_what_theory_does_not_speak_of_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    arrays: dict[str, Any], loss: str, found: str, mode: str,
+) -> None:  # fmt: skip
+    np.savez(tmp_path / "mine.npz", **arrays)
+    data = "--data", str(tmp_path / "mine.npz"), "--loss", loss
+    words = ("measure", "sgd", "--width", "64", "--mode", mode, *data)
+    assert exit_code(words, monkeypatch) == 2
+    assert found in capsys.readouterr().err
+
+
+def test_probabilities_are_targets_that_a_softmax_can_meet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dense networks, whose gradients are torch's, and wide ones step alike."""
+    soft = np.exp(Y) / np.exp(Y).sum(1, keepdims=True)
+    probe = {"probe_inputs": X[:4], "probe_targets": soft[:4]}
+    np.savez(tmp_path / "soft.npz", inputs=X, targets=soft, **probe)
+    data = "--data", str(tmp_path / "soft.npz"), "--loss", "cross_entropy", "--format", "json"
+    own = {}
+    for mode in ("dense", "wide"):
+        words = ("measure", "sgd", "--width", "4096", "--mode", mode, "--samples", "4", *data)
+        assert exit_code(words, monkeypatch) == 0
+        own[mode] = json.loads(capsys.readouterr().out)["sizes"]["output"]["own"]
+    assert own["wide"] == pytest.approx(own["dense"], rel=0.1)
+
+
 def test_the_command_line_measures_on_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

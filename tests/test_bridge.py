@@ -31,7 +31,7 @@ from empirical.ascent import ascend
 from empirical.calibration import calibrate
 from empirical.capture import Capture
 from empirical.capture import Loss as SampledLoss
-from empirical.data import given
+from empirical.data import Data, given
 from empirical.layer import LayerTensors
 from empirical.machine import blas_threads
 from empirical.networks import MLP
@@ -203,7 +203,14 @@ class Start:
         a, b = dict(zip(names, self.a, strict=True)), dict(zip(names, self.b, strict=True))
         table = Exponents(a, b, dict.fromkeys(names, S.Zero), {name: {} for name in names})
         problem = Problem(parse("G"), self.setting, Settings(), self.sampled)
-        return Trial(problem, table, {}, DATA)
+        return Trial(problem, table, {}, self.data)
+
+    @property
+    def data(self) -> Data:
+        """Targets that the loss can meet."""
+        if self.setting.loss is Loss.MSE:
+            return DATA
+        return replace(DATA, targets=DATA.targets.softmax(dim=1))
 
 
 def network(start: Start, width: int, seed: int) -> MLP:
@@ -221,7 +228,7 @@ def uphill(
     def look() -> dict[str, LayerTensors]:
         capture = Capture(model)
         model.zero_grad()
-        loss = loss_of(start.setting.loss, model(DATA.inputs), DATA.targets)
+        loss = loss_of(start.setting.loss, model(DATA.inputs), start.data.targets)
         torch.autograd.backward(loss)
         seen = {layer.name: capture.tensors(name) for name, layer in trial.layers()}
         return {name: x for name, x in seen.items() if x is not None}
@@ -242,7 +249,7 @@ def tensors(start: Start, width: int, seed: int) -> dict[str, tuple[LayerTensors
     output = model(DATA.inputs)
     if start.sampled:
         capture.sample(output, SampledLoss.MSE, torch.Generator().manual_seed(seed))
-    torch.autograd.backward(loss_of(start.setting.loss, output, DATA.targets))
+    torch.autograd.backward(loss_of(start.setting.loss, output, start.data.targets))
     with torch.no_grad():
         inputs = [DATA.probe_inputs, *model.hidden(DATA.probe_inputs)]
     found = {}
@@ -264,7 +271,7 @@ def prepare(case: Case) -> tuple[Trial, Start]:
     table = derive(rule, problem.settings, setting, sampled_fisher=case.sampled).exponents
     values = {**(declared.values if declared else {}), **chosen.values}
     start = Start(setting, tuple(table.a.values()), tuple(table.b.values()), case.sampled)
-    return Trial(problem, table, values, DATA), start
+    return Trial(problem, table, values, start.data), start
 
 
 def measured(

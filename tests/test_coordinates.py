@@ -1,6 +1,7 @@
 """The coordinate check of models: agrees where it must, and contradicts what is wrong."""
 
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,7 @@ def test_dampings_are_taken_as_given_and_exponents_are_needed() -> None:
     )
     sizes = [r.series[0].layers["2"]["feature"][0, 1] for r in (one, other)]
     assert abs(sizes[0] / sizes[1] - 1) > 1e-2
-    with pytest.raises(InvalidInput, match="e_A not given"):
+    with pytest.raises(InvalidInput, match="no value for 'e_A'"):
         check_model(*args, seeds=1)
 
 
@@ -168,6 +169,26 @@ class Bypass(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(x.flatten(1) @ self.first.weight.T)
+
+
+class Tied(nn.Sequential):
+    def __init__(self, width: int) -> None:
+        layers = nn.Linear(16, width), nn.Linear(width, width), nn.Linear(width, width)
+        super().__init__(*layers, nn.Linear(width, 10))
+        layers[2].weight = layers[1].weight
+
+
+def squared(width: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, width**2), nn.Linear(width**2, 10))
+
+
+class Pair(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = convolutional(width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        return self.layers(x), 0
 
 
 @pytest.mark.parametrize(("options", "message"), [
@@ -184,6 +205,14 @@ class Bypass(nn.Module):
     ({"build": lambda w: nn.Flatten()}, r"a model \(Flatten\) without trainable Linear, Conv2d"),
     ({"build": lambda w: nn.Sequential(nn.Flatten(), nn.Linear(16, 10))}, "two models of the same"),
     ({"scales": lambda w: {"0.weight": LayerScales(1, 1, {})}}, r"scales of 0.weight\n(.|\n)*add"),
+    ({"build": Tied}, r"a parameter shared by '1' and '2'"),
+    ({"build": squared}, r"axis 0 of '1.weight', which grows 4-fold where the width grows 2-fold"),
+    ({"build": Pair}, r"found: a tuple from the model"),
+    ({"loss": partial(cross_entropy, reduction="none")}, r"found: a loss of shape \(\d+,\)"),
+    ({"rule": "G/eps"}, r"a rule that leaves d_eps_input open: G/eps"),
+    ({"rule": "kfac"}, r"no value for 'e_B'(.|\n)*pass exponents=\{'e_B': Fraction\(1, 2\)\}"),
+    ({"exponents": {"e": Fraction(1)}}, r"found: exponent 'e'"),
+    ({"rule": "kfac", "exponents": {"e_B": 0.5}}, r"the exponent e_B=0.5\nneeded: an exact number"),
     ({"build": Bypass}, r"the layer 'first', which the model does not call"),
 ])  # fmt: skip
 def test_what_cannot_be_checked_is_refused(options: dict[str, Any], message: str) -> None:

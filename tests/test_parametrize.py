@@ -99,18 +99,52 @@ class Other(nn.Module):
         self.filter = nn.Conv2d(3, kernel, kernel)
 
 
+def rooted(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(8, width), nn.Linear(width, int(width**0.5)))
+
+
+class Language(nn.Module):
+    """The readout is the embedding."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.words, self.logits = nn.Embedding(9, width), nn.Linear(width, 9, bias=False)
+        self.logits.weight = self.words.weight
+
+
 @pytest.mark.parametrize(("narrow", "wide", "message"), [
     (dense(8), dense(4), r"axis 0 of '0.weight': 8 in the first model, 4 in (.|\n)*narrow"),
     (dense(4), dense(4), r"two models of the same width(.|\n)*model\(64\) and model\(128\)"),
     (Other(3), Other(5), r"axis 2 of 'filter.weight': 3 in the first(.|\n)*keep kernel sizes"),
     (dense(4), text(8), r"the parameter '0.bias' of shape \(4,\), with no|the first model lacks"),
     (nn.Linear(3, 4), nn.Conv2d(3, 8, 1), r"the parameter 'weight' of shape \(4, 3\), with no"),
+    (rooted(64), rooted(128), r"axis 0 of '1.weight', which grows 1.38-fold where"),
+    (rooted(9), rooted(9), r"two models of the same width"),
+    (Language(4), Language(8), r"one tensor as 'words.weight', input, and as 'logits.weight', out"),
+    (3, dense(4), r"a int as the first model"),
+    (dense(4), dense, r"a function as the second model"),
 ])  # fmt: skip
 def test_models_that_do_not_fit_are_refused_with_tensor_and_axis(
     narrow: nn.Module, wide: nn.Module, message: str
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
         infer_roles(narrow, wide)
+
+
+def test_axes_may_have_offsets_and_tensors_of_one_role_two_names() -> None:
+    def build(w: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 3 * w + 7), nn.Linear(3 * w + 7, w // 2), nn.Tanh())
+
+    assert infer_roles(build(4), build(8)) == infer_roles(build(8), build(16), ratio=2)
+    with pytest.raises(InvalidInput, match=r"axis 0 of .0\.weight., which grows 1\.63-fold"):
+        infer_roles(build(4), build(8), ratio=4)
+
+    def twins(w: int) -> nn.Module:
+        layers = nn.Sequential(nn.Linear(2, w), nn.Linear(w, w), nn.Linear(w, w))
+        layers[2].weight = layers[1].weight
+        return layers
+
+    assert list(infer_roles(twins(4), twins(8))) == [n for n, _ in twins(4).named_parameters()]
 
 
 def test_a_deeper_second_model_is_refused() -> None:
@@ -162,7 +196,7 @@ def test_exponents_are_those_of_derive() -> None:
 
 
 def test_a_symbolic_exponent_is_refused_by_name() -> None:
-    with pytest.raises(InvalidInput, match="e_B not given"):
+    with pytest.raises(InvalidInput, match=r"no value for .e_B.(.|\n)*Fraction"):
         for_model(find("kfac").rule, dense(4), dense(8), 64, 128)
 
 

@@ -58,7 +58,7 @@ TWO_AXES = Scale.over({"width": 1}, Size.ENTRY), Scale.over({"depth": 1}, Size.E
 
 REFUSED: list[tuple[Callable[[], object], type[ScalingError], str, str, str]] = [
     (lambda: as_rule(3), InvalidInput,  # type: ignore[arg-type]
-     "a int as a rule", "a Rule or its text", "pass for example 'orth(G)'"),
+     "a int as a rule", "a Rule, a tree of the language, or text", "pass for example 'orth(G)'"),
     (lambda: mlp(1), NotCovered,
      "a network of depth 1", "an input and an output layer", "use depth 2 or more"),
     (lambda: G @ (A + symbol("e")) , RuleError,
