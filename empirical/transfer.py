@@ -226,6 +226,8 @@ def bootstrapped(logs: Floats, function: Callable[[Floats], float], seed: int = 
     value = function(logs.mean(axis=1))
     generator = np.random.default_rng(seed)
     draws = generator.integers(seeds, size=(RESAMPLES, seeds))
-    spread = float(np.std([function(logs[:, draw].mean(axis=1)) for draw in draws]))
+    resampled = [function(logs[:, draw].mean(axis=1)) for draw in draws]
+    with np.errstate(over="ignore"):  # of a ratio to a limit that may be 0, which bounds nothing
+        spread = float(np.std(resampled))
     reach = quantile(0.975, seeds - 1) * spread * math.sqrt(seeds / (seeds - 1))
     return Interval(value, value - reach, value + reach)

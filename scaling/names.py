@@ -13,6 +13,7 @@ A new kind of hyper-parameter is a row of `SymbolKind` here and a condition that
 
 from __future__ import annotations
 
+import difflib
 import re
 from enum import StrEnum
 
@@ -54,6 +55,12 @@ _KINDS = {
     SymbolKind.EXPONENT: re.compile(r"e(_\w+|\d+)?"),
 }
 _NAME = re.compile(r"[a-z]\w*")
+_MISLEADING = (
+    (re.compile("width|fan"), "write fan_in or fan_out: the side of the layer that you mean"),
+    (re.compile("damp(ing)?_?[A-Z]?"), "call a damping rho or eps, with any ending: it scales"),
+    (re.compile("weight_decay|wd"), "call a decay of the weights decay: it scales"),
+    (re.compile("nan|inf|infinity"), "write a number"),
+)
 
 
 def check_matrix(name: str) -> None:
@@ -70,6 +77,19 @@ def check_symbol(name: str) -> None:
             "a name in lower case that is not a function of the language",
             f"rename it, or call the function: {name}(X)",
         )
+
+
+def check_meaning(name: str) -> None:
+    """Refuse a name of order one that reads as if it grew with the width, with `RuleError`."""
+    near = difflib.get_close_matches(name, FANS, n=1, cutoff=0.8)
+    do_this = next((text for pattern, text in _MISLEADING if pattern.fullmatch(name)), "")
+    if near and name not in FANS:
+        do_this = f"did you mean '{near[0]}'?"
+    if do_this:
+        raise RuleError(
+            f"'{name}', which would be a number of order one", "another name for such a number",
+            do_this,
+        )  # fmt: skip
 
 
 def kind_of(name: str) -> SymbolKind:

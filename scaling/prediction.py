@@ -104,7 +104,8 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
             for layer in setting.layers
         }
     regimes = {name: tuple(context.regimes) for name, context in contexts.items()}
-    assumptions = [text for u in updates.values() for text in u.step.assumptions()]
+    assumptions = list(problem.rule.assumptions)
+    assumptions += [text for u in updates.values() for text in u.step.assumptions()]
     moved = {name: u.times(rate(x.c[name])) for name, u in updates.items()}
     changes = features(setting, moved, carry, bounds, books.features)
     layers = {}

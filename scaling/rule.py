@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from scaling.errors import RuleError
 from scaling.frames import check_frames
-from scaling.names import SymbolKind
+from scaling.names import SymbolKind, check_meaning
 from scaling.shapes import UPDATE
 from scaling.tree import (
     Add,
@@ -55,6 +55,8 @@ class Rule:
                 else "multiply the gradient G from the left and from the right; .T transposes",
             )
         check_frames(self.expression)
+        for name in self.constants:
+            check_meaning(name)
         for call in self.ascents:
             _check_ascent(call)
 
@@ -119,6 +121,12 @@ class Rule:
     def constants(self) -> tuple[str, ...]:
         """Names of the hyper-parameters of order one."""
         return self._names(SymbolKind.CONSTANT)
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What is read into the names of a rule that no declaration explains."""
+        plain = [] if self.name else [x for x in self.constants if x not in self.averages]
+        return tuple(f"{name} is a number of order one" for name in plain)
 
     def __str__(self) -> str:
         return str(self.expression)

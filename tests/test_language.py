@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from derivations.catalogue import find, rule_of
 from scaling.errors import InvalidInput, RuleError
 from scaling.frames import check_frames
 from scaling.functions import FUNCTIONS
@@ -42,9 +43,10 @@ from scaling.language import (
     trace,
 )
 from scaling.names import FANS, MATRICES, SymbolKind
-from scaling.parser import parse, parse_scalar
+from scaling.parser import as_rule, parse, parse_scalar
 from scaling.rule import Rule
 from scaling.settings import exact
+from scaling.solve import derive
 from scaling.tree import Negate, Node, Number, Symbol, Transpose
 
 rho, rho_A, rho_B, eps = (symbol(name) for name in ("rho", "rho_A", "rho_B", "eps"))
@@ -429,3 +431,37 @@ def test_twenty_thousand_random_texts_raise_nothing_but_rule_errors() -> None:
                        for n in rule.expression.walk()):  # fmt: skip
                 assert parse(str(rule)) == rule, (i, text)
     assert min(read, refused) > 200, (read, refused)  # both kinds of text occur
+
+
+@pytest.mark.parametrize(
+    ("text", "do_this"),
+    [
+        ("sqrt(fan_out/fanin)*orth(G)", "did you mean 'fan_in'"), ("fanout*G", "'fan_out'"),
+        ("width*G", "write fan_in or fan_out"), ("G @ (A + damping*I)**(-1)", "rho or eps"),
+        ("G + wd*W", "call a decay of the weights decay"), ("inf*G", "write a number"),
+    ],
+)  # fmt: skip
+def test_a_number_of_order_one_does_not_read_as_if_it_grew(text: str, do_this: str) -> None:
+    with pytest.raises(RuleError, match=do_this):
+        parse(text)
+
+
+def test_numbers_that_no_declaration_explains_are_assumed_to_be_of_order_one() -> None:
+    said = ("lam is a number of order one", "s is a number of order one")
+    rule = parse("s*ema(G, beta) @ (A + lam*I)**(-1)")
+    assert set(rule.assumptions) == set(said)
+    assert set(said) <= set(derive(rule).assumptions)
+    named = parse(str(rule), "mine")
+    assert not named.assumptions and not parse("ema(G, beta)").assumptions
+
+
+def test_what_users_call_a_rule_is_the_same_everywhere() -> None:
+    tree = ema(G, symbol("beta1"))
+    assert rule_of("momentum") == find("momentum").rule
+    assert rule_of(tree) == rule_of(str(tree)) == Rule(tree) == as_rule(tree)
+    assert derive(tree).exponents == derive(str(tree)).exponents
+    with pytest.raises(InvalidInput, match="did you mean 'muon'"):
+        rule_of("muom")
+    with pytest.raises(RuleError, match=r"'muon', the name of an optimizer(.|\n)*does: orth\(G\)"):
+        rule_of("muon + decay*W")
+    assert rule_of("G  # as sgd does").constants == ()

@@ -64,6 +64,17 @@ def test_the_penalty_of_the_narrow_rate_is_that_of_the_parabola() -> None:
     assert found.tolerance == pytest.approx(math.sqrt(2 * math.log(1.05) / 0.3))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_ratio_to_a_limit_of_zero_bounds_nothing() -> None:
+    """Losses ~ M^-1 extrapolate below zero on (1, M^-1/2)."""
+    usual = synthetic(0, noise=0.5)
+    falling = np.array([1.0, 0.5, 0.25, 0.125])[:, None, None]
+    zero = Losses(WIDTHS, RATES, usual.table * falling, usual.start)
+    found = parametrization_penalty(zero, usual, limit=True)
+    assert (found.low, found.high) == (-math.inf, math.inf)
+    assert parametrization_penalty(zero, usual).high < math.inf
+
+
 def test_the_penalty_of_a_parametrization_at_the_widest_and_in_the_limit() -> None:
     one = synthetic(0.0)
     doubled = Losses(one.widths, one.rates, 2 * one.table, one.start)
