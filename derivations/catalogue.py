@@ -22,6 +22,7 @@ from functools import cache
 import derivations
 from derivations.declaration import Optimizer
 from scaling.errors import RuleError, unknown
+from scaling.functions import FUNCTIONS
 from scaling.language import Node
 from scaling.parser import as_rule, parse
 from scaling.rule import Rule
@@ -61,7 +62,7 @@ def resolve(text: str) -> Optimizer:
     if _NAME.fullmatch(name):
         return find(name)
     for word in _OPERAND.findall(re.sub("#.*", "", name)):
-        if word in catalogue():
+        if word in catalogue() and word not in FUNCTIONS:
             raise RuleError(
                 f"'{word}', the name of an optimizer, inside '{name}'",
                 "an update in terms of G, A, B, L, R, W and numbers",

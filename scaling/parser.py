@@ -27,7 +27,7 @@ from typing import TypeVar
 from scaling.errors import InvalidInput, RuleError, unknown
 from scaling.functions import FUNCTIONS
 from scaling.language import call
-from scaling.rule import Rule
+from scaling.rule import DEEPEST, Rule, too_deep
 from scaling.tree import (
     Add,
     Divide,
@@ -45,7 +45,6 @@ from scaling.tree import (
 
 T = TypeVar("T")
 LONGEST = 4000
-DEEPEST = 100
 _BINARY: dict[type[ast.operator], tuple[str, Callable[[Node, Node], Node]]] = {
     ast.Add: ("+", Add),
     ast.Sub: ("-", Subtract),
@@ -147,11 +146,11 @@ class _Parser:
         try:
             return self._node(tree, 0)
         except RecursionError:
-            raise self._at(0, _too_deep()) from None
+            raise self._at(0, too_deep()) from None
 
     def _node(self, tree: ast.expr, depth: int) -> Node:
         if depth > DEEPEST:
-            raise self._at(self._column(tree), _too_deep())
+            raise self._at(self._column(tree), too_deep())
         deeper = depth + 1
         match tree:
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
@@ -231,11 +230,3 @@ def _name(identifier: str) -> Node:
     if identifier[:1].isupper():
         return Matrix(identifier)
     return Symbol(identifier)
-
-
-def _too_deep() -> RuleError:
-    return RuleError(
-        f"brackets nested more than {DEEPEST} deep",
-        "a flatter rule",
-        "build a deep rule from Python objects",
-    )

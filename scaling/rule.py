@@ -33,6 +33,8 @@ from scaling.tree import (
     short,
 )
 
+DEEPEST = 100
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -45,6 +47,7 @@ class Rule:
     name: str = ""
 
     def __post_init__(self) -> None:
+        _check_depth(self.expression)
         shape = self.expression.shape
         if shape != UPDATE:
             raise RuleError(
@@ -133,6 +136,25 @@ class Rule:
 
 
 Value = TypeVar("Value")
+
+
+def _check_depth(expression: Node) -> None:
+    """Refuse a tree that is so deep that functions which follow it down could not return."""
+    level = {id(expression): expression}
+    for _ in range(DEEPEST + 2):
+        level = {id(child): child for node in level.values() for child in node.children}
+        if not level:
+            return
+    raise too_deep()
+
+
+def too_deep() -> RuleError:
+    """The refusal of a tree that is too deep."""
+    return RuleError(
+        f"operations nested more than {DEEPEST} deep",
+        "a flatter rule",
+        "put terms side by side in brackets: (a + b) + (c + d) is flatter than a + b + c + d",
+    )
 
 
 def _check_ascent(call: Call) -> None:

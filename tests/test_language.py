@@ -465,3 +465,18 @@ def test_what_users_call_a_rule_is_the_same_everywhere() -> None:
     with pytest.raises(RuleError, match=r"'muon', the name of an optimizer(.|\n)*does: orth\(G\)"):
         rule_of("muon + decay*W")
     assert rule_of("G  # as sgd does").constants == ()
+
+
+def test_a_tree_that_is_too_deep_to_be_followed_is_refused() -> None:
+    def nested(depth: int) -> Node:
+        tree: Node = G
+        for _ in range(depth):
+            tree = sign(tree)
+        return tree
+
+    assert list(derive(nested(100)).exponents.c.values()) == [0, 1, 1]
+    for depth in (102, 400, 3000):
+        with pytest.raises(RuleError, match="nested more than 100 deep"):
+            Rule(nested(depth))
+    with pytest.raises(RuleError, match="nested more than 100 deep"):
+        parse("sign(" * 102 + "G" + ")" * 102)
