@@ -12,10 +12,18 @@ from torch import nn
 
 from derivations.catalogue import find
 from empirical import sweep as sweeping
+from empirical.claims.rate_transfer import moves
 from empirical.networks import MLP
 from empirical.stacked import covers
 from empirical.sweep import Axis, Family, Parametrization, Sweep, factors, losses_of, train
-from empirical.transfer import Losses, best_rate, bootstrapped, parametrization_penalty, transfer
+from empirical.transfer import (
+    Interval,
+    Losses,
+    best_rate,
+    bootstrapped,
+    parametrization_penalty,
+    transfer,
+)
 from empirical.verdict import Verdict
 from scaling.errors import InvalidInput
 from scaling.parser import parse
@@ -228,3 +236,21 @@ def test_losses_keep_width_seed_and_rate_apart() -> None:
                for w in (8, 16, 32)]  # fmt: skip
     table = losses_of(small(), records)
     assert table.table[1, 1].tolist() == [17, 17.1, 17.2] and table.start.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict", "why"),
+    [
+        (Interval(0.02, -0.08, 0.12), Verdict.contradict, "the best value stays put under SP too"),
+        (Interval(0.21, 0.2, 0.22), Verdict.contradict, "it moves by less than 0.25 doublings a"),
+        (Interval(-0.6, -0.7, -0.5), Verdict.agree, ""),
+        (Interval(0.3, 0.1, 0.5), Verdict.inconclusive, ""),
+    ],
+)
+def test_a_drift_under_sp_is_refused_with_how_far_it_is_one(
+    found: Interval, verdict: Verdict, why: str
+) -> None:
+    said = moves("SP", found, ())
+    assert said.verdict is verdict and said.note.startswith(why) and bool(said.note) is bool(why)
+    at_edge = moves("SP", found, (64,))
+    assert at_edge.verdict is Verdict.inconclusive and "at width 64" in at_edge.note

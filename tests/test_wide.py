@@ -295,7 +295,7 @@ def test_own_updates_do_not_depend_on_the_width(name: str) -> None:
         "(B / trace(B) + rho*I)**(-1/2) @ G",
         "G + orth(G)",
         "sqrt(trace(A) / fan_in) * G",
-        "norm(W) / norm(G) * (G + weight_decay*W)",
+        "norm(W) / norm(G) * (G + lam*W)",
     ],
 )
 def test_spectral_rules_stay_in_the_span_of_the_data(text: str) -> None:
@@ -313,7 +313,7 @@ def test_spectral_rules_stay_in_the_span_of_the_data(text: str) -> None:
         "sign((B + rho*I)**(-1) @ G)",
         "G / (norm(abs(G)) + specnorm(A))",
         "G @ (block(A, 4) + rho*I)**(-1)",
-        "-(rms(W) * sign(G) - weight_decay*W)",
+        "-(rms(W) * sign(G) - lam*W)",
     ],
 )
 def test_rules_that_see_entries_go_by_rows(text: str) -> None:
@@ -326,8 +326,8 @@ def test_rules_that_see_entries_go_by_rows(text: str) -> None:
         ("W", "W"),
         ("sign(W) + G", "sign(W)"),
         ("G + specnorm(W)*W", "specnorm(W)"),
-        ("ema(G + weight_decay*W, beta)", "ema(G + weight_decay*W, beta)"),
-        ("atan(G + weight_decay*W)", "weight_decay*W"),
+        ("ema(G + lam*W, beta)", "ema(G + lam*W, beta)"),
+        ("atan(G + lam*W)", "lam*W"),
         ("G*W", "G*W"),
         ("G @ (block(A, 300) + rho*I)**(-1)", "block(A, 300)"),
         ("(block(B, 100) + rho*I)**(-1) @ G @ block(A, 101)", "block(A, 101)"),

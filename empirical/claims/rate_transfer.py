@@ -67,7 +67,9 @@ def moves(subject: str, found: Interval, edge: tuple[int, ...]) -> Finding:
         verdict = Verdict.inconclusive
         note = f"the best value lies at the edge of the grid at width {', '.join(map(str, edge))}"
     elif verdict is Verdict.contradict:
-        note = "the best value stays put under SP too"
+        stays = found.low <= 0 <= found.high
+        less = f"it moves by less than {MARGIN:g} doublings a doubling"
+        note = "the best value stays put under SP too" if stays else less
     return Finding(
         subject, f"not 0 (beyond {MARGIN:g})", f"{found.value:+.3f}", shown, verdict, note
     )
