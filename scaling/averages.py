@@ -66,7 +66,8 @@ def refuse_unless_moved(context: Context, node: Node) -> None:
     simplify = simplification(context)
     left: dict[Node, Fraction] = {}
     averaged: dict[Node, set[str]] = {}
-    for term, factor in totals(node, simplify).items():
+    differing = {term: x for term, x in totals(node, simplify).items() if x}
+    for term, factor in differing.items():
         for part, times in totals(term, lambda n: at_first(simplify(n))).items():
             left[part] = left.get(part, Fraction(0)) + factor * times
             averaged.setdefault(part, set()).update(_averaged(term))

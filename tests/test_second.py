@@ -352,3 +352,10 @@ def test_a_damping_that_only_the_second_step_fixes_is_known_at_the_first() -> No
     assert solve(ADABELIEF, *given).exponents == both.exponents
     table = literal_of(problem_of(ADABELIEF, given, step=2))[0]
     assert table == both.exponents
+
+
+@pytest.mark.parametrize("rule", ["G - G", "sign(debiased(G, b)) - sign(debiased(G, b))"])
+def test_what_cancels_as_it_is_written_is_zero_at_every_step(rule: str) -> None:
+    """No difference between two steps, which might be unknown."""
+    for step in (1, 2):
+        assert set(solve(rule, step=step).free) == {"c_input", "c_hidden", "c_output"}
