@@ -91,10 +91,10 @@ def list_command(style: StyleOption = Style.text) -> None:
         typer.echo(to_json({name: derived_json(x) for name, x in solutions.items()}))
         return
     rows = tuple(
-        (name, *solutions[name].exponents.c.values(), optimizer.update, optimizer.about)
+        (name, *solutions[name].exponents.c.values(), optimizer.about, optimizer.update)
         for name, optimizer in catalogue().items()
     )
-    columns = ("name", "c input", "c hidden", "c output", "update", "")
+    columns = ("name", "c input", "c hidden", "c output", "", "update")
     _print(Table("catalogue", columns, rows, (CONVENTION,)), style)
 
 
