@@ -47,6 +47,8 @@ from scaling.errors import InvalidInput
 Floats: TypeAlias = NDArray[np.float64]
 RESAMPLES = 200
 WINDOW = 2
+LEAST = float(np.finfo(np.float32).eps)
+"""A cross-entropy below this is rounding: many are zero."""
 TOLERATED = 0.05
 """The share of the loss that a tolerable rate may cost."""
 
@@ -99,10 +101,10 @@ class Losses:
 
     @property
     def logs(self) -> Floats:
-        """Log losses (widths, seeds, rates), cut off at the loss before training."""
+        """Log losses (widths, seeds, rates), cut off at the loss before training and at `LEAST`."""
         start = self.start[:, :, None]
         finite = np.where(np.isfinite(self.table), self.table, np.inf)
-        cut: Floats = np.log(np.minimum(finite, start))
+        cut: Floats = np.log(np.clip(finite, LEAST, np.maximum(start, LEAST)))
         return cut
 
     @property

@@ -73,6 +73,18 @@ def test_the_penalty_of_the_narrow_rate_is_that_of_the_parabola() -> None:
 
 
 @pytest.mark.filterwarnings("error")
+def test_losses_below_rounding_are_all_the_same() -> None:
+    table = synthetic(0.0).table.copy()
+    table[-1] = 0.0
+    table[0, 0, 0] = math.nan
+    start = np.full(table.shape[:2], 2.0)
+    logs = Losses(WIDTHS, RATES, table, start).logs
+    assert np.all(logs[-1] == logs[-1].max()) and np.exp(logs[-1].max()) == pytest.approx(2**-23)
+    assert logs[0, 0, 0] == pytest.approx(math.log(2))
+    assert math.isfinite(transfer(Losses(WIDTHS, RATES, table, start)).drift.value)
+
+
+@pytest.mark.filterwarnings("error")
 def test_a_ratio_to_a_limit_of_zero_bounds_nothing() -> None:
     """Losses ~ M^-1 extrapolate below zero on (1, M^-1/2)."""
     usual = synthetic(0, noise=0.5)
