@@ -8,7 +8,7 @@
 Claim.  A claim is defined once and run three ways (command line, tests, notebook). ``check`` gives
 the gravest verdict of its findings. ``control`` plants falsehoods in the same measurement (a wrong
 exponent, a wrong formula, a missing ingredient): if any of them is agreed to, the check is void,
-and the claim is reported as inconclusive whatever it found.
+and the claim is reported as inconclusive at best.
 
 Not covered: what the paper argues by citation, and its accuracies on data sets that do not ship.
 """
