@@ -22,13 +22,11 @@ from functools import cache
 import derivations
 from derivations.declaration import Optimizer
 from scaling.errors import RuleError, unknown
-from scaling.functions import FUNCTIONS
-from scaling.language import Node
+from scaling.language import Add, Node, Subtract
 from scaling.parser import as_rule, parse
 from scaling.rule import Rule
 
 _NAME = re.compile(r"[A-Za-z_]\w+")
-_OPERAND = re.compile(r"[A-Za-z_]\w*\b(?!\s*\()")
 
 
 @cache
@@ -61,14 +59,16 @@ def resolve(text: str) -> Optimizer:
     name = text.strip()
     if _NAME.fullmatch(name):
         return find(name)
-    for word in _OPERAND.findall(re.sub("#.*", "", name)):
-        if word in catalogue() and word not in FUNCTIONS:
-            raise RuleError(
-                f"'{word}', the name of an optimizer, inside '{name}'",
-                "an update in terms of G, A, B, L, R, W and numbers",
-                f"write what {word} does: {catalogue()[word].rule}",
-            )
-    parse(name)
+    for node in parse(name).expression.walk():
+        if isinstance(node, Add | Subtract):
+            for term, other in (node.children, node.children[::-1]):
+                word = str(term)
+                if word in catalogue() and not other.shape.is_scalar:
+                    raise RuleError(
+                        f"'{word}', the name of an optimizer, as a term of '{node}'",
+                        "an update in terms of G, A, B, L, R, W and numbers",
+                        f"write what {word} does: {catalogue()[word].rule}",
+                    )
     return Optimizer(name="", update=name, about="", reference="")
 
 

@@ -117,7 +117,7 @@ class ModelTrial:
                 "at least one",
                 "check requires_grad, and that build returns the whole model",
             )
-        refuse_shared(narrow)
+        refuse_shared(narrow, Layered)
         roles = infer_roles(narrow, self.fresh(2 * self.base, 0), ratio=2)
         return {name: roles[_tensor(name, "weight")] for name in layers}
 
@@ -324,13 +324,16 @@ class ModelTrial:
     def _loss(self, model: nn.Module) -> Tensor:
         """The mean loss of the batch."""
         output = model(_on(self.inputs, self.device))
-        if not isinstance(output, Tensor):
+        try:
+            loss = self.loss(output, _on(self.targets, self.device))
+        except (TypeError, AttributeError) as error:
+            if isinstance(output, Tensor):
+                raise
             raise InvalidInput(
-                f"a {type(output).__name__} from the model",
-                "one tensor, which the loss takes first",
-                "wrap the model in one that returns its prediction alone",
-            )
-        loss = self.loss(output, _on(self.targets, self.device))
+                f"a {type(output).__name__} from the model, which the loss does not take ({error})",
+                "an output that the loss takes first",
+                "take the prediction out of it in the loss, or in the model",
+            ) from error
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
             raise InvalidInput(

@@ -24,11 +24,13 @@ draws all weights at their scale, kernel axes counted among the fan_in.
 from __future__ import annotations
 
 import math
+import numbers
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+import sympy
 import torch
 from sympy import Expr, S
 from torch import Tensor, nn
@@ -125,7 +127,7 @@ def infer_roles(narrow: nn.Module, wide: nn.Module, ratio: float | None = None) 
     The first axis is fan_out, the second fan_in (the other way round in embeddings and transposed
     convolutions); further axes are kernel axes and must not grow. Axes that grow do so in
     proportion to the width, but for offsets such as 3 w + 7: ``ratio`` is that of the two widths,
-    by default of the axis in the middle.
+    by default of the axis in the middle of all.
 
     Raises:
         InvalidInput: naming the tensor and the axis that do not fit, or two parameters of different
@@ -176,20 +178,22 @@ def infer_roles(narrow: nn.Module, wide: nn.Module, ratio: float | None = None) 
             "two different widths",
             "pass for example model(64) and model(128)",
         )
-    _refuse_other_powers(growing, ratio or statistics.median(growing.values()))
+    _refuse_other_powers(growing, ratio)
     return _without_twins(narrow, roles)
 
 
-def _refuse_other_powers(growing: Mapping[tuple[str, int], float], ratio: float) -> None:
-    """Refuse an axis that grows as another power of the width than the first."""
+def _refuse_other_powers(growing: Mapping[tuple[str, int], float], given: float | None) -> None:
+    """Refuse an axis that grows as another power of the width than others, or than the width."""
     least, most = PROPORTIONAL
+    ratio = given or statistics.median_low(growing.values())
+    others = "others grow" if given is None else "the width grows"
     for (name, axis), found in growing.items():
         if not least < math.log(found) / math.log(ratio) < most:
             raise InvalidInput(
-                f"axis {axis} of '{name}', which grows {found:.3g}-fold where the width grows "
+                f"axis {axis} of '{name}', which grows {found:.3g}-fold where {others} "
                 f"{ratio:.3g}-fold",
                 "axes that stay, or grow in proportion to the width",
-                "scale that axis like the others; where it has an offset, compare wider models",
+                "scale it like the others; if it is offset or rounded, compare wider models",
             )
 
 
@@ -198,7 +202,7 @@ def _without_twins(model: nn.Module, roles: Mapping[str, Role]) -> dict[str, Rol
     first: dict[nn.Parameter, str] = {}
     for name, tensor in model.named_parameters(remove_duplicate=False):
         twin = first.setdefault(tensor, name)
-        if roles[twin] is not roles[name]:
+        if roles[twin] is not roles[name] and tensor.requires_grad:
             raise InvalidInput(
                 f"one tensor as '{twin}', {roles[twin]}, and as '{name}', {roles[name]}",
                 "one role to a tensor: the two need different rates",
@@ -274,7 +278,9 @@ def _inputs_first(model: nn.Module) -> set[str]:
 
 def _names(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[str]:
     return {
-        f"{name}.weight".lstrip(".") for name, m in model.named_modules() if isinstance(m, kinds)
+        f"{name}.weight".lstrip(".")
+        for name, m in model.named_modules(remove_duplicate=False)
+        if isinstance(m, kinds)
     }
 
 
@@ -348,7 +354,7 @@ def with_values(rule: Rule, exponents: Mapping[str, Fraction]) -> Settings:
     for symbol, value in exponents.items():
         if symbol not in rule.exponents:
             raise unknown("exponent", symbol, rule.exponents)
-        if not isinstance(value, int | Fraction):
+        if not isinstance(value, numbers.Rational | sympy.Rational):
             raise InvalidInput(
                 f"the exponent {symbol}={value!r}",
                 "an exact number",

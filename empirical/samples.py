@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import UnionType
 from typing import TypeAlias
 
 import torch
@@ -112,11 +113,11 @@ def as_matrix(module: Layered, tensor: Tensor) -> Tensor:
     return tensor.view(len(tensor), -1)
 
 
-def refuse_shared(model: nn.Module) -> None:
+def refuse_shared(model: nn.Module, kinds: type[nn.Module] | UnionType = nn.Module) -> None:
     """Refuse a trainable parameter of two modules: its gradient is not D H^T of either."""
     owners: dict[nn.Parameter, str] = {}
     for name, module in model.named_modules():
-        for parameter in module.parameters(recurse=False):
+        for parameter in module.parameters(recurse=False) if isinstance(module, kinds) else ():
             owner = owners.setdefault(parameter, name)
             if parameter.requires_grad and owner != name:
                 raise InvalidInput(

@@ -22,7 +22,7 @@ from scaling.errors import InvalidInput
 from scaling.ledger import Layer, Loss, Role
 from scaling.problem import Exponents, Problem
 
-ROUNDING = 1e-6
+ROUNDING = 1e-3
 """How far the sum of probabilities may be off."""
 
 
@@ -93,7 +93,7 @@ def _check_data(data: Data, loss: Loss) -> None:
     """
     if not data.inputs.any():
         raise InvalidInput(
-            f"the data '{data.name}', whose inputs are all zero",
+            f"the data '{data.name}', whose first {data.samples} inputs are zero",
             "inputs of order one",
             "check the columns, and how they were centred",
         )

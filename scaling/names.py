@@ -5,7 +5,7 @@
     rho*, eps*               a damping, which scales with the width as M^(-d)
     decay*, radius*          a decay of the weights, the size of a perturbation: likewise
     e, e_*, e1..             an exponent, which stays symbolic
-    any other lower case     a number of order one, such as beta
+    any other lower case     a number of order one, such as beta, if it does not say otherwise
 
 A new kind of hyper-parameter is a row of `SymbolKind` here and a condition that fixes it
 (conditions.py).

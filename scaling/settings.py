@@ -53,7 +53,19 @@ class Settings:
                 value = sympy.expand(value.subs(known, simultaneous=True))
             return value
 
-        exponents = {k: put(v) for k, v in exponents.items()}
+        def put_all(given: Mapping[K, Expr]) -> dict[K, Expr]:
+            return {key: finite(value, put(value)) for key, value in given.items()}
+
+        def finite(written: Expr, value: Expr) -> Expr:
+            if value != written and value.has(S.Infinity, -S.Infinity, sympy.zoo, sympy.nan):
+                raise InvalidInput(
+                    f"the exponent {written}, which is {value} for the values that are given",
+                    "a finite exponent",
+                    "change one of them",
+                )
+            return value
+
+        exponents = {k: finite(v, put(v)) for k, v in exponents.items()}
         for name, value in exponents.items():
             if value.free_symbols & set(known):
                 raise InvalidInput(
@@ -61,9 +73,6 @@ class Settings:
                     "exponents that are not given by one another",
                     f"give {name} a value, or leave one of them out",
                 )
-
-        def put_all(given: Mapping[K, Expr]) -> dict[K, Expr]:
-            return {key: put(value) for key, value in given.items()}
 
         a, b, c, d = put_all(self.a), put_all(self.b), put_all(self.c), put_all(self.d)
         return Settings(a, b, c, d, exponents, self.values)

@@ -253,7 +253,7 @@ def _late_dampings(
     return {
         (k, name): d[name][k]
         for (k, name), symbol in free.items()
-        if symbol in rates and symbol not in d[name][k].free_symbols
+        if symbol in rates and not d[name][k].free_symbols & set(free.values())
     }
 
 

@@ -207,7 +207,7 @@ class Pair(nn.Module):
     ({"scales": lambda w: {"0.weight": LayerScales(1, 1, {})}}, r"scales of 0.weight\n(.|\n)*add"),
     ({"build": Tied}, r"a parameter shared by '1' and '2'"),
     ({"build": squared}, r"axis 0 of '1.weight', which grows 4-fold where the width grows 2-fold"),
-    ({"build": Pair}, r"found: a tuple from the model"),
+    ({"build": Pair}, r"found: a tuple from the model, which the loss does not take"),
     ({"loss": partial(cross_entropy, reduction="none")}, r"found: a loss of shape \(\d+,\)"),
     ({"rule": "G/eps"}, r"a rule that leaves d_eps_input open: G/eps"),
     ({"rule": "kfac"}, r"no value for 'e_B'(.|\n)*pass exponents=\{'e_B': Fraction\(1, 2\)\}"),

@@ -465,6 +465,7 @@ def test_what_users_call_a_rule_is_the_same_everywhere() -> None:
     with pytest.raises(RuleError, match=r"'muon', the name of an optimizer(.|\n)*does: orth\(G\)"):
         rule_of("muon + decay*W")
     assert rule_of("G  # as sgd does").constants == ()
+    assert rule_of("ema(G, momentum)").averages == ("momentum",), "a name is free where it fits"
 
 
 def test_a_tree_that_is_too_deep_to_be_followed_is_refused() -> None:

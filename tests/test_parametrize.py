@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 import pytest
+import sympy
 import torch
 from sympy import S, Symbol
 from torch import Tensor, nn
@@ -118,7 +120,7 @@ class Language(nn.Module):
     (Other(3), Other(5), r"axis 2 of 'filter.weight': 3 in the first(.|\n)*keep kernel sizes"),
     (dense(4), text(8), r"the parameter '0.bias' of shape \(4,\), with no|the first model lacks"),
     (nn.Linear(3, 4), nn.Conv2d(3, 8, 1), r"the parameter 'weight' of shape \(4, 3\), with no"),
-    (rooted(64), rooted(128), r"axis 0 of '1.weight', which grows 1.38-fold where"),
+    (rooted(64), rooted(128), r"axis 0 of '1.weight', which grows 1.38-fold where oth"),
     (rooted(9), rooted(9), r"two models of the same width"),
     (Language(4), Language(8), r"one tensor as 'words.weight', input, and as 'logits.weight', out"),
     (3, dense(4), r"a int as the first model"),
@@ -145,6 +147,42 @@ def test_axes_may_have_offsets_and_tensors_of_one_role_two_names() -> None:
         return layers
 
     assert list(infer_roles(twins(4), twins(8))) == [n for n, _ in twins(4).named_parameters()]
+
+
+def steep(w: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(8, w), nn.Linear(w, w * w), nn.Linear(w * w, 2))
+
+
+def test_one_axis_of_another_power_is_refused_even_where_there_are_as_many() -> None:
+    with pytest.raises(InvalidInput, match=r"axis 0 of .1\.weight., which grows 4-fold"):
+        infer_roles(steep(8), steep(16))
+
+
+class Shared(nn.Module):
+    """One embedding under two names."""
+
+    def __init__(self, width: int, tied: bool = False) -> None:
+        super().__init__()
+        self.words, self.logits = nn.Embedding(9, width), nn.Linear(width, 9, bias=False)
+        self.again = self.words
+        if tied:
+            self.logits.weight = self.words.weight.requires_grad_(False)
+
+
+def test_a_module_under_two_names_has_one_role_and_frozen_tensors_need_none() -> None:
+    roles = {"words.weight": I, "logits.weight": O}
+    assert infer_roles(Shared(4), Shared(8)) == roles
+    assert infer_roles(Shared(4, True), Shared(8, True)) == {"words.weight": I}
+
+
+def test_any_exact_number_is_an_exponent() -> None:
+    for value in (Fraction(1, 2), sympy.Rational(1, 2)):
+        found = for_model(
+            "G @ (A + rho*I)**(-e)", dense(4), dense(8), 64, 128, exponents={"e": value}
+        )
+        assert found["2.weight"].lr == pytest.approx(2**0.5)  # c = -e
+    with pytest.raises(InvalidInput, match="an exact number"):
+        for_model("G @ (A + rho*I)**(-e)", dense(4), dense(8), 64, 128, exponents={"e": 0.5})
 
 
 def test_a_deeper_second_model_is_refused() -> None:

@@ -335,6 +335,12 @@ def test_with_multipliers_too_the_second_step_asks_for_the_rates_of_the_first(
     assert second.exponents == first.exponents
 
 
+def test_a_given_rate_leaves_open_what_it_left_open() -> None:
+    late = "G / (norm(G - debiased(G, b)) + eps)"
+    for layer, c in (("hidden", S.Zero), ("input", S.Zero), ("output", HALF)):
+        assert solve(late, f"c_{layer}={c}").exponents.c[layer] == c
+
+
 ADABELIEF = (
     "debiased(G, b1) / (sqrt(debiased((G - debiased(G, b1))*(G - debiased(G, b1)), b2)) + eps)"
 )

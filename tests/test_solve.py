@@ -221,6 +221,10 @@ def test_symbols_that_are_given_are_put_into_what_else_is_given() -> None:
     assert kept.d["rho_B", "hidden"] == e_B and not kept.exponents
     with pytest.raises(InvalidInput, match="e_A = e_B, which goes back to what it gives"):
         read_settings(["e_A=e_B", "e_B=e_A"], rule, mlp())
+    for pair in ("c=1/e_A", "b_output=1/e_A", "e_B=1/e_A"):
+        with pytest.raises(InvalidInput, match="the exponent 1/e_A, which is zoo for the values"):
+            read_settings([pair, "e_A=0"], rule, mlp())
+    assert read_settings(["b_output=oo", "e_A=0"], rule, mlp()).b["output"] is oo
 
 
 def test_what_follows_a_free_damping_follows_the_one_that_is_given() -> None:
