@@ -22,7 +22,7 @@ from functools import cache
 import derivations
 from derivations.declaration import Optimizer
 from scaling.errors import RuleError, unknown
-from scaling.language import Add, Node, Subtract
+from scaling.language import Add, Node, Subtract, Symbol
 from scaling.parser import as_rule, parse
 from scaling.rule import Rule
 
@@ -59,17 +59,21 @@ def resolve(text: str) -> Optimizer:
     name = text.strip()
     if _NAME.fullmatch(name):
         return find(name)
-    for node in parse(name).expression.walk():
-        if isinstance(node, Add | Subtract):
-            for term, other in (node.children, node.children[::-1]):
-                word = str(term)
-                if word in catalogue() and not other.shape.is_scalar:
-                    raise RuleError(
-                        f"'{word}', the name of an optimizer, as a term of '{node}'",
-                        "an update in terms of G, A, B, L, R, W and numbers",
-                        f"write what {word} does: {catalogue()[word].rule}",
-                    )
+    _refuse_names_as_updates(parse(name))
     return Optimizer(name="", update=name, about="", reference="")
+
+
+def _refuse_names_as_updates(rule: Rule) -> None:
+    """Refuse the name of an optimizer where a matrix is added to it: its update is meant."""
+    nodes = (node for node in rule.expression.walk() if not node.shape.is_scalar)
+    for node in (node for node in nodes if isinstance(node, Add | Subtract)):
+        for term in node.children:
+            if isinstance(term, Symbol) and term.name in catalogue():
+                raise RuleError(
+                    f"'{term}', the name of an optimizer, as a term of '{node}'",
+                    "an update in terms of G, A, B, L, R, W and numbers",
+                    f"write what {term} does: {catalogue()[term.name].rule}",
+                )
 
 
 def rule_of(rule: Rule | Node | str) -> Rule:

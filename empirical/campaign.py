@@ -197,6 +197,13 @@ def trial_of(table: Row, experiment: Experiment) -> Trial:
     return Trial(problem, exponents, values, experiment.data, experiment.device)
 
 
+def counted(
+    tick: Tick | None, name: str, total: int, before: int = 0
+) -> Callable[[int], None] | None:
+    """What `run` calls with the cells of one rule: they are counted after those ``before`` it."""
+    return None if tick is None else lambda done: tick(name, before + done, total)
+
+
 def run(
     name: str,
     trial: Trial,

@@ -84,6 +84,7 @@ class Data:
 NAMES = ("digits", *FOLDERS)
 """What ``load`` knows."""
 LARGEST = 1e12
+"""Up to here sums of squares stay far from overflow in single precision."""
 
 
 def _balanced(
@@ -257,9 +258,10 @@ def _matrix(values: ArrayLike | Tensor, name: str) -> Tensor:
             needed="finite numbers",
             do_this="drop that sample, or fill the value in",
         )
-    if np.abs(array).max() > LARGEST:
+    largest = np.abs(array).max()
+    if largest > LARGEST:
         raise InvalidInput(
-            found=f"{np.abs(array).max():.1e} in {name}",
+            found=f"{largest:.1e} in {name}",
             needed=f"numbers of at most {LARGEST:.0e}, whose products do not overflow",
             do_this="divide them by their standard deviation",
         )

@@ -117,7 +117,7 @@ class ModelTrial:
                 "at least one",
                 "check requires_grad, and that build returns the whole model",
             )
-        refuse_shared(narrow, Layered)
+        refuse_shared(narrow)
         roles = infer_roles(narrow, self.fresh(2 * self.base, 0), ratio=2)
         return {name: roles[_tensor(name, "weight")] for name in layers}
 

@@ -153,7 +153,7 @@ def infer_roles(narrow: nn.Module, wide: nn.Module, ratio: float | None = None) 
             )
         grows = [big > small for small, big in zip(tensor.shape, other[name].shape, strict=True)]
         for axis, (small, big) in enumerate(zip(tensor.shape, other[name].shape, strict=True)):
-            if big > small:
+            if grows[axis]:
                 growing[name, axis] = big / small
             if big < small or (grows[axis] and axis > 1):
                 raise InvalidInput(

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import UnionType
 from typing import TypeAlias
 
 import torch
@@ -113,11 +112,12 @@ def as_matrix(module: Layered, tensor: Tensor) -> Tensor:
     return tensor.view(len(tensor), -1)
 
 
-def refuse_shared(model: nn.Module, kinds: type[nn.Module] | UnionType = nn.Module) -> None:
-    """Refuse a trainable parameter of two modules: its gradient is not D H^T of either."""
+def refuse_shared(model: nn.Module) -> None:
+    """Refuse a trainable parameter of two layers: its gradient is not D H^T of either."""
     owners: dict[nn.Parameter, str] = {}
-    for name, module in model.named_modules():
-        for parameter in module.parameters(recurse=False) if isinstance(module, kinds) else ():
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Layered)]
+    for name, layer in layers:
+        for parameter in layer.parameters(recurse=False):
             owner = owners.setdefault(parameter, name)
             if parameter.requires_grad and owner != name:
                 raise InvalidInput(

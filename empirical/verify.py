@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from sympy import Expr, S
 
-from empirical.campaign import Experiment, Mode, Row, Tick, run, trial_of
+from empirical.campaign import Experiment, Mode, Row, Tick, counted, run, trial_of
 from empirical.crossover import culprit, drift, too_narrow
 from empirical.fit import DECAY, Estimate, estimate
 from empirical.limits import limits
@@ -198,7 +198,8 @@ def verify(
             limit, at = _limits(trial, constants, experiment), experiment
             while True:
                 total = finished + at.cells + (len(trials) - i - 1) * experiment.cells
-                runs = run(name, trial, constants, at, store, _within(tick, name, finished, total))
+                count = counted(tick, name, total, finished)
+                runs = run(name, trial, constants, at, store, count)
                 sizes = _collect(runs, layers)
                 found, said = _judge(name, prediction, sizes, expected, at, runs, limit)
                 more = _more_seeds(found, at)
@@ -312,13 +313,6 @@ def merged(results: Sequence[Verification]) -> Verification:
         sum(result.seconds for result in results),
         tuple(dict.fromkeys(note for result in results for note in result.notes)),
     )
-
-
-def _within(
-    tick: Tick | None, name: str, finished: int, total: int
-) -> Callable[[int], None] | None:
-    """What counts the cells of one rule among those of all."""
-    return None if tick is None else lambda done: tick(name, finished + done, total)
 
 
 def _more_seeds(checks: Sequence[Check], experiment: Experiment) -> int:

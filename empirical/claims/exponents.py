@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sympy import Expr, Rational, S
 
 from empirical.calibration import calibrate
-from empirical.campaign import Experiment, Row, run, trial_of
+from empirical.campaign import Experiment, Row, counted, run, trial_of
 from empirical.claims.claim import Finding
 from empirical.claims.context import Context
 from empirical.claims.figures import Curve, Figure
@@ -235,14 +235,10 @@ def measured(context: Context, label: str, row: Row, steps: int = 1) -> Measured
     experiment = context.wide_experiment(steps=steps)
     trial = trial_of(row, experiment)
     prediction = predict(row[0], row[1], row[2])
-
-    def finished(cells: int) -> None:
-        if context.tick is not None:
-            context.tick(label, cells, experiment.cells)
-
     with blas_threads(context.threads):
         constants = calibrate(trial, experiment.widths[0])
-        runs = run(label, trial, constants, experiment, context.records, finished)
+        count = counted(context.tick, label, experiment.cells)
+        runs = run(label, trial, constants, experiment, context.records, count)
     return Measured(label, prediction, experiment, runs)
 
 

@@ -48,31 +48,31 @@ def interval_finding(
     subject: str, found: Interval, predicted: float, edge: tuple[int, ...]
 ) -> Finding:
     """A drift beside the predicted one; open where a best rate lies at the edge of the grid."""
-    verdict = found.judge(predicted, MARGIN)
-    note = ""
-    if edge:
-        verdict = Verdict.inconclusive
-        note = f"the best value lies at the edge of the grid at width {', '.join(map(str, edge))}"
-    shown = f"[{found.low:+.3f}, {found.high:+.3f}]"
-    return Finding(subject, f"{predicted:g}", f"{found.value:+.3f}", shown, verdict, note)
+    return _drift(subject, f"{predicted:g}", found, found.judge(predicted, MARGIN), "", edge)
 
 
 def moves(subject: str, found: Interval, edge: tuple[int, ...]) -> Finding:
     """That a drift is none of zero: the verdict on zero, turned round."""
     of_zero = found.judge(0.0, MARGIN)
     opposite = {Verdict.agree: Verdict.contradict, Verdict.contradict: Verdict.agree}
-    shown = f"[{found.low:+.3f}, {found.high:+.3f}]"
     verdict, note = opposite.get(of_zero, of_zero), ""
-    if edge:
-        verdict = Verdict.inconclusive
-        note = f"the best value lies at the edge of the grid at width {', '.join(map(str, edge))}"
-    elif verdict is Verdict.contradict:
+    if verdict is Verdict.contradict:
         stays = found.low <= 0 <= found.high
         less = f"it moves by less than {MARGIN:g} doublings a doubling"
         note = "the best value stays put under SP too" if stays else less
-    return Finding(
-        subject, f"not 0 (beyond {MARGIN:g})", f"{found.value:+.3f}", shown, verdict, note
-    )
+    return _drift(subject, f"not 0 (beyond {MARGIN:g})", found, verdict, note, edge)
+
+
+def _drift(
+    subject: str, predicted: str, found: Interval, verdict: Verdict, note: str,
+    edge: tuple[int, ...],
+) -> Finding:  # fmt: skip
+    """The verdict on a drift, open where a best rate lies at the edge of the grid."""
+    if edge:
+        verdict = Verdict.inconclusive
+        note = f"the best value lies at the edge of the grid at width {', '.join(map(str, edge))}"
+    shown = f"[{found.low:+.3f}, {found.high:+.3f}]"
+    return Finding(subject, predicted, f"{found.value:+.3f}", shown, verdict, note)
 
 
 def measures(title: str, rows: list[tuple[str, Transfer]], penalties: list[str]) -> Table:
