@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from empirical.machine import cores
+from empirical.measure.machine import cores
 
 
 def processor() -> str:

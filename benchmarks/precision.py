@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 
 from derivations.catalogue import catalogue, find
-from empirical.wide.paths import Path as Way
-from empirical.wide.paths import path_of
+from empirical.wide.method import Path as Way
+from empirical.wide.method import path_of
 
 SETTINGS = {
     Way.CORE: ("--widths", ",".join(str(4**k) for k in range(5, 11)), "--seeds", "16"),

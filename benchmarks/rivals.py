@@ -47,11 +47,11 @@ from torch.nn import functional
 from wide_speed import trial
 
 from derivations.catalogue import find
-from empirical.calibration import calibrate
-from empirical.capture import Capture
-from empirical.layer import LayerTensors
-from empirical.machine import pick_device
-from empirical.optimizers import PerLayer, RuleOptimizer
+from empirical.measure.calibration import calibrate
+from empirical.measure.machine import pick_device
+from empirical.numbers.capture import Capture
+from empirical.numbers.layer_matrices import LayerTensors
+from empirical.numbers.optimizers import PerLayer, RuleOptimizer
 from empirical.wide import Streaming, measure_wide
 
 PACKAGES = ("torch", "asdfghjkl", "curvlinops-for-pytorch")

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from derivations.catalogue import find
-from empirical.machine import pick_device
+from empirical.measure.machine import pick_device
 from empirical.networks import MLP
-from empirical.optimizers import RuleOptimizer
+from empirical.numbers.optimizers import RuleOptimizer
 
 RULES = ("sgd", "kfac", "shampoo", "foof", "muon", "sign")
 

@@ -25,14 +25,14 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 
 from derivations.catalogue import find
-from empirical.calibration import calibrate
-from empirical.data import load
-from empirical.machine import blas_threads, cores
-from empirical.trial import Trial
+from empirical.data.sources import load
+from empirical.measure.calibration import calibrate
+from empirical.measure.machine import blas_threads, cores
+from empirical.measure.trial import Trial
 from empirical.wide import Streaming, measure_wide
-from scaling.ledger import Activation, Loss, Setting, mlp
-from scaling.settings import read_settings
-from scaling.solve import derive
+from scaling.models.chain import Activation, Loss, Setting, mlp
+from scaling.models.settings import read_settings
+from scaling.solve.derive import derive
 
 PROBE = 3
 KEEP_NOTHING = 2**28

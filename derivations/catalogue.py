@@ -21,10 +21,10 @@ from functools import cache
 
 import derivations
 from derivations.declaration import Optimizer
-from scaling.errors import RuleError, unknown
-from scaling.language import Add, Node, Subtract, Symbol
-from scaling.parser import as_rule, parse
-from scaling.rule import Rule
+from scaling.rules.language import Add, Node, Subtract, Symbol
+from scaling.rules.parser import as_rule, parse
+from scaling.rules.rule import Rule
+from scaling.sizes.errors import RuleError, unknown
 
 _NAME = re.compile(r"[A-Za-z_]\w+")
 

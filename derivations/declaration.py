@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
-from scaling.parser import parse
-from scaling.rule import Rule
+from scaling.rules.parser import parse
+from scaling.rules.rule import Rule
 
 
 @dataclass(frozen=True)

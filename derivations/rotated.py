@@ -23,7 +23,7 @@ From step to step V belongs to the number of an eigenvector, by falling eigenval
 computed anew may change places, and then V is too small for m: with a tiny eps such steps are
 huge, in this rule as in the same loop over dense matrices. The paper follows eigenvectors by a QR
 step instead. Not covered: that, eigenvectors older than the gradient, the skipped first step, and
-exponents of the second step (scaling/rotation.py).
+exponents of the second step (scaling/calculus/rotation.py).
 """
 
 from fractions import Fraction

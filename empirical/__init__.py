@@ -1,15 +1,42 @@
 """What is measured: networks of growing width, steps of any rule, exponents with intervals.
 
-measure.py is the way in, verify.py the way to a verdict. In the order of reading:
+In the order of reading, each folder with a map of its own:
 
-    a rule in numbers   numbers values algebra; what a layer holds: layer samples capture basis
-                        spectral rotation rotated sample_moments ascent state
-    training by it      optimizers update; networks; many at once: stacked
-    one measurement     measure trial training dense sizes calibration machine parametrize once;
-                        any width, exact in law: wide; the limit itself: limits
-    over widths         campaign widths store cluster; data image_files array_file text
-    a verdict           fit verdict crossover verify nodes alignments; report plots
-    longer runs         sweep transfer
-    a user's model      coordinates model_trial
-    the paper           claims
+    numbers      a rule in numbers, on the tensors of one layer; any rule as an optimizer
+    data         what networks are trained on
+    networks     MLP, CNN, ResNet, CBOW of any width, and many side by side
+    measure      one measurement: a rule, a width, a seed
+    wide         the same at any width, exact in law
+    limits       the limit of infinite width itself
+    fit          from sizes at growing widths to an exponent, an interval and a verdict
+    verify       theory against measurement
+    transfer     longer runs: do tuned rates and dampings transfer?
+    your_model   a user's own model
+    report       what was measured, on paper
+    claims       the paper's statements, each an object that can fail
+
+Names are imported on first use, so that ``import empirical`` costs nothing.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "RuleOptimizer": "numbers.optimizers",
+    "check_model": "your_model.coordinate_check",
+    "for_model": "measure.parametrize",
+    "initialise_": "measure.parametrize",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'empirical' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"empirical.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -5,20 +5,17 @@
 >>> scaling.derive(kfac).exponents.c["hidden"]
 -e_A + e_B
 
-The idea is in scale.py (the algebra of sizes) and calculus.py (how a rule is read as sizes). Around
-them, in the order of reading:
+Two interpreters read a rule; this package is the symbolic one, which never imports torch. In the
+order of reading, each folder with a map of its own:
 
-    a rule         language parser rule; underneath tree rewrite names operators functions shapes
-                   frames
-    a network      ledger (sizes at the start) second (after one step) ascent (at moved weights)
-    a question     problem settings presets alignment conditions
-    reading        context values calculus update; the rules of inference leaves scalars entrywise
-                   bounded means sums common averages spectral cuts inner network rotation samples
-                   uphill readback; what they return as lines: derivation
-    an answer      solve (derive) start balance stages decay; prediction (predict) one_step;
-                   symmetry classes (compare)
-    on paper       piecewise (exponents in one symbol) render interface errors; the command: cli
-                   questions options measuring claiming
+    sizes      Theta(M^x) and its algebra, exact; derivations as data; refusals
+    rules      the rule language: tree, shapes, operators, parser
+    models     the network as data: layers and how their sides grow
+    calculus   a rule read as sizes: one file per family of inference
+    states     the network at the start, after one step, at moved weights
+    solve      conditions, and what they fix: derive; predict, compare
+    report     results as text, Markdown, LaTeX, HTML, JSON
+    cli        the command, which alone knows the catalogue and the measurements
 
 Names are imported on first use, so that ``import scaling`` costs nothing.
 """
@@ -29,27 +26,27 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "Rule": "rule",
-    "parse": "parser",
-    "symbol": "language",
-    "derive": "solve",
-    "predict": "prediction",
-    "compare": "symmetry",
-    "shift": "symmetry",
-    "Exponents": "problem",
-    "Problem": "problem",
-    "Setting": "ledger",
-    "Settings": "settings",
-    "read_settings": "settings",
-    "Activation": "ledger",
-    "Loss": "ledger",
-    "mlp": "ledger",
-    "Scale": "scale",
-    "ScalingError": "errors",
-    "InvalidInput": "errors",
-    "RuleError": "errors",
-    "NotCovered": "errors",
-    "Conflict": "errors",
+    "Rule": "rules.rule",
+    "parse": "rules.parser",
+    "symbol": "rules.language",
+    "derive": "solve.derive",
+    "predict": "solve.predict",
+    "compare": "solve.symmetry",
+    "shift": "solve.symmetry",
+    "Exponents": "states.problem",
+    "Problem": "states.problem",
+    "Setting": "models.chain",
+    "Settings": "models.settings",
+    "read_settings": "models.settings",
+    "Activation": "models.chain",
+    "Loss": "models.chain",
+    "mlp": "models.chain",
+    "Scale": "sizes.scale",
+    "ScalingError": "sizes.errors",
+    "InvalidInput": "sizes.errors",
+    "RuleError": "sizes.errors",
+    "NotCovered": "sizes.errors",
+    "Conflict": "sizes.errors",
 }
 __all__ = sorted(_HOME)
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import block_diag, fractional_matrix_power
 
-from empirical.layer import LayerTensors
+from empirical.numbers.layer_matrices import LayerTensors
 
 Array = NDArray[np.float64]
 VALUES = {"rho": 0.3, "rho_A": 0.2, "rho_B": 0.1, "e": 0.5, "e_A": 1.0, "e_B": 0.5, "eps": 1e-3}

@@ -22,21 +22,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sympy import S
 
-from empirical.calibration import calibrate
-from empirical.data import Data, load
-from empirical.dense import measure
-from empirical.fit import estimate
-from empirical.machine import blas_threads
-from empirical.trial import Trial
-from empirical.verdict import Verdict, judge
+from empirical.data.sources import Data, load
+from empirical.fit.exponent import estimate
+from empirical.fit.verdict import Verdict, judge
+from empirical.measure.calibration import calibrate
+from empirical.measure.dense_steps import measure
+from empirical.measure.machine import blas_threads
+from empirical.measure.trial import Trial
 from empirical.wide import Streaming, measure_wide
-from empirical.wide.paths import Path, path_of
-from scaling.errors import NotCovered, ScalingError
-from scaling.ledger import Activation, Setting, mlp
-from scaling.parser import parse
-from scaling.prediction import predict
-from scaling.settings import read_settings
-from scaling.solve import derive
+from empirical.wide.method import Path, path_of
+from scaling.models.chain import Activation, Setting, mlp
+from scaling.models.settings import read_settings
+from scaling.rules.parser import parse
+from scaling.sizes.errors import NotCovered, ScalingError
+from scaling.solve.derive import derive
+from scaling.solve.predict import predict
 
 MARGIN = 0.2
 WIDE, DENSE = (2048, 8192, 32768, 131072), (128, 256, 512, 1024)

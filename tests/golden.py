@@ -13,7 +13,7 @@ from typing import TypeAlias
 from sympy import Expr, S, Symbol, expand
 from sympy.parsing.sympy_parser import parse_expr
 
-from scaling.solve import Derived
+from scaling.solve.derive import Derived
 
 LAYERS = ("input", "hidden", "output")
 Row: TypeAlias = tuple[str, str, str]

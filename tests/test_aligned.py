@@ -9,9 +9,14 @@ import torch
 from sympy import Expr, Rational, S
 from torch import Tensor
 
-from empirical.alignments import (
+from empirical.data.sources import load
+from empirical.fit.exponent import Estimate, estimate
+from empirical.fit.verdict import Verdict, judge
+from empirical.measure.calibration import calibrate
+from empirical.verify.campaign import Row, trial_of
+from empirical.verify.measured_alignments import (
+    AlignmentMeasurement,
     Alignments,
-    Measured,
     as_given,
     experiment_of,
     measure_alignments,
@@ -19,19 +24,14 @@ from empirical.alignments import (
     schedule,
     trajectory,
 )
-from empirical.calibration import calibrate
-from empirical.campaign import Row, trial_of
-from empirical.data import load
-from empirical.fit import Estimate, estimate
-from empirical.verdict import Verdict, judge
-from scaling.alignment import NAMES, Alignment
-from scaling.errors import InvalidInput
-from scaling.one_step import OneStep, one_step
-from scaling.parser import parse
-from scaling.presets import ALIGNMENTS
-from scaling.problem import Problem
-from scaling.questions import literal_of, problem_of, resolve, solution_of
-from scaling.solve import derive
+from scaling.cli.requests import literal_of, problem_of, resolve, solution_of
+from scaling.models.alignment import NAMES, Alignment
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput
+from scaling.solve.derive import derive
+from scaling.solve.one_step import OneStep, one_step
+from scaling.solve.presets import ALIGNMENTS
+from scaling.states.problem import Problem
 
 HALF, THREE_QUARTERS = Rational(1, 2), Rational(3, 4)
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -209,7 +209,7 @@ def fit(low: float, high: float) -> Estimate:
 
 def measured(**intervals: tuple[float, float]) -> Alignments:
     rows = tuple(
-        Measured("hidden", name, step, fit(*x), 0.0, None, None, {})
+        AlignmentMeasurement("hidden", name, step, fit(*x), 0.0, None, None, {})
         for step, shift in ((1, -1.0), (8, 0.0))
         for name, x in ((k, (v[0] + shift, v[1] + shift)) for k, v in intervals.items())
     )

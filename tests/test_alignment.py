@@ -9,22 +9,22 @@ from sympy import Expr, Max, Rational, S
 from torch import Tensor
 
 from derivations.catalogue import find
-from empirical.campaign import Experiment
-from empirical.data import load
-from empirical.training import Training, dense_network
-from empirical.trial import Trial
-from empirical.verdict import Verdict
-from empirical.verify import verify
-from scaling.alignment import Alignment
-from scaling.classes import equivalence_classes, parametrization_classes
-from scaling.errors import InvalidInput
-from scaling.ledger import Setting, mlp
-from scaling.options import Phi
-from scaling.presets import ALIGNMENTS, PARAMETRIZATIONS, alignments, parametrization
-from scaling.problem import Problem
-from scaling.questions import literal_of, problem_of, resolve, table_of
-from scaling.settings import read_settings
-from scaling.solve import Derived, derive
+from empirical.data.sources import load
+from empirical.fit.verdict import Verdict
+from empirical.measure.training import Training, dense_network
+from empirical.measure.trial import Trial
+from empirical.verify.campaign import Experiment
+from empirical.verify.verification import verify
+from scaling.cli.options import Phi
+from scaling.cli.requests import literal_of, problem_of, resolve, table_of
+from scaling.models.alignment import Alignment
+from scaling.models.chain import Setting, mlp
+from scaling.models.settings import read_settings
+from scaling.sizes.errors import InvalidInput
+from scaling.solve.derive import Derived, derive
+from scaling.solve.equivalence import equivalence_classes, parametrization_classes
+from scaling.solve.presets import ALIGNMENTS, PARAMETRIZATIONS, alignments, parametrization
+from scaling.states.problem import Problem
 
 HALF = Rational(1, 2)
 LAYERS = ("input", "hidden", "output")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from empirical.data import load
-from scaling.errors import InvalidInput
+from empirical.data.sources import load
+from scaling.sizes.errors import InvalidInput
 from tests.typed import exit_code
 
 DRAWN = np.random.default_rng(0)

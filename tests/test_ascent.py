@@ -9,24 +9,24 @@ import torch
 from sympy import Expr, Rational, S
 from torch import nn
 
-from empirical.calibration import calibrate
-from empirical.campaign import Experiment, Mode, trial_of
-from empirical.data import load
-from empirical.dense import measure
-from empirical.machine import blas_threads
-from empirical.nodes import measured_lines
-from empirical.optimizers import RuleOptimizer
-from empirical.verdict import Verdict
-from empirical.verify import verify
-from scaling.conditions import MAXIMAL_PERTURBATION, STANDARD
-from scaling.derivation import ASCENT
-from scaling.errors import InvalidInput, NotCovered, RuleError
-from scaling.ledger import Setting, mlp
-from scaling.parser import parse
-from scaling.prediction import predict
-from scaling.questions import literal_of, problem_of, resolve
-from scaling.settings import read_settings
-from scaling.solve import Derived, derive
+from empirical.data.sources import load
+from empirical.fit.verdict import Verdict
+from empirical.measure.calibration import calibrate
+from empirical.measure.dense_steps import measure
+from empirical.measure.machine import blas_threads
+from empirical.numbers.optimizers import RuleOptimizer
+from empirical.verify.campaign import Experiment, Mode, trial_of
+from empirical.verify.derivation_lines import measured_lines
+from empirical.verify.verification import verify
+from scaling.cli.requests import literal_of, problem_of, resolve
+from scaling.models.chain import Setting, mlp
+from scaling.models.settings import read_settings
+from scaling.rules.parser import parse
+from scaling.sizes.derivation import ASCENT
+from scaling.sizes.errors import InvalidInput, NotCovered, RuleError
+from scaling.solve.conditions import MAXIMAL_PERTURBATION, STANDARD
+from scaling.solve.derive import Derived, derive
+from scaling.solve.predict import predict
 
 HALF = S.Half
 SAM = "ascended(radius*G/norm(G))"

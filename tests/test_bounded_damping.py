@@ -13,24 +13,24 @@ from golden import LAYERS
 from sympy import S
 
 from derivations.catalogue import catalogue, find
-from empirical.calibration import calibrate
-from empirical.campaign import Experiment
-from empirical.data import load
-from empirical.dense import measure
-from empirical.layer import LayerTensors
-from empirical.machine import blas_threads
-from empirical.numbers import evaluate
-from empirical.training import damped_sums
-from empirical.trial import Trial
-from empirical.verdict import Verdict
-from empirical.verify import verify
-from scaling.conditions import BOUNDED_DAMPING, STANDARD
-from scaling.errors import Conflict
-from scaling.ledger import mlp
-from scaling.parser import parse
-from scaling.scale import Order
-from scaling.settings import read_settings
-from scaling.solve import Derived, derive
+from empirical.data.sources import load
+from empirical.fit.verdict import Verdict
+from empirical.measure.calibration import calibrate
+from empirical.measure.dense_steps import measure
+from empirical.measure.machine import blas_threads
+from empirical.measure.training import damped_sums
+from empirical.measure.trial import Trial
+from empirical.numbers.interpreter import evaluate
+from empirical.numbers.layer_matrices import LayerTensors
+from empirical.verify.campaign import Experiment
+from empirical.verify.verification import verify
+from scaling.models.chain import mlp
+from scaling.models.settings import read_settings
+from scaling.rules.parser import parse
+from scaling.sizes.errors import Conflict
+from scaling.sizes.scale import Order
+from scaling.solve.conditions import BOUNDED_DAMPING, STANDARD
+from scaling.solve.derive import Derived, derive
 
 POWERS = ("e_A=1", "e_B=1")
 

@@ -1,7 +1,8 @@
 """The bridge from symbols to numbers: every node of every rule, read twice.
 
-One tree, two readings: an exponent (scaling.calculus) and tensors of real networks (empirical). At
-growing widths the slope of a node's measured size must be the exponent. What is compared:
+One tree, two readings: an exponent (scaling.calculus.read) and tensors of real networks
+(empirical). At growing widths the slope of a node's measured size must be the exponent. What is
+compared:
 
     scalar           value       its absolute value
     means, W         entry       root mean square
@@ -27,36 +28,25 @@ from sympy import Expr, Rational, S
 from torch import Tensor
 
 from derivations.catalogue import catalogue
-from empirical.ascent import ascend
-from empirical.calibration import calibrate
-from empirical.capture import Capture
-from empirical.capture import Loss as SampledLoss
-from empirical.data import Data, given
-from empirical.layer import LayerTensors
-from empirical.machine import blas_threads
+from empirical.data.sources import Data, given
+from empirical.measure.calibration import calibrate
+from empirical.measure.machine import blas_threads
+from empirical.measure.parametrize import LayerScales
+from empirical.measure.training import dense_network, loss_of
+from empirical.measure.trial import Constants, Trial, parameter_of
 from empirical.networks import MLP
-from empirical.numbers import State, evaluate_network
-from empirical.parametrize import LayerScales
-from empirical.rotated import Corner
-from empirical.rotated import Rotation as Eigenvectors
-from empirical.spectral import Blocks, Square
-from empirical.training import dense_network, loss_of
-from empirical.trial import Constants, Trial, parameter_of
-from empirical.values import Entries, Rectangular, Value
-from scaling.ascent import with_ascents
-from scaling.calculus import read
-from scaling.context import Context
-from scaling.errors import NotCovered
-from scaling.functions import FUNCTIONS
-from scaling.ledger import Activation, Loss, Setting, ledger, mlp
-from scaling.parser import parse
-from scaling.problem import Exponents, Problem
-from scaling.scale import HALF, Scale, Size
-from scaling.settings import Settings, read_settings
-from scaling.shapes import Dim
-from scaling.solve import derive
-from scaling.tree import Add, Call, Node, Subtract
-from scaling.values import (
+from empirical.numbers.capture import Capture
+from empirical.numbers.capture import LossFunction as SampledLoss
+from empirical.numbers.interpreter import State, evaluate_network
+from empirical.numbers.layer_matrices import LayerTensors
+from empirical.numbers.layer_values import Entries, LayerValue, Rectangular
+from empirical.numbers.moved_gradient import ascend
+from empirical.numbers.rotated_values import Corner
+from empirical.numbers.rotated_values import Eigenbasis as Eigenvectors
+from empirical.numbers.square_matrices import Blocks, Square
+from scaling.calculus.context import Context
+from scaling.calculus.read import read
+from scaling.calculus.values import (
     Aligned,
     Gaussian,
     Mixture,
@@ -66,6 +56,18 @@ from scaling.values import (
     Spectral,
     Vector,
 )
+from scaling.models.chain import Activation, Loss, Setting, mlp
+from scaling.models.settings import Settings, read_settings
+from scaling.rules.functions import FUNCTIONS
+from scaling.rules.parser import parse
+from scaling.rules.shapes import Dim
+from scaling.rules.tree import Add, Call, Node, Subtract
+from scaling.sizes.errors import NotCovered
+from scaling.sizes.scale import HALF, Scale, Size
+from scaling.solve.derive import derive
+from scaling.states.ascent import with_ascents
+from scaling.states.problem import Exponents, Problem
+from scaling.states.start import ledger
 
 TOLERANCE = 1 / 8
 ROUNDING = 1e-9
@@ -150,7 +152,7 @@ def noise(context: Context, entry: Scale) -> Scale:
     return (entry * context.fan(Dim.FAN_OUT) ** HALF).as_size_of(Size.SPECTRAL)
 
 
-def sizes(value: Value, node: Node, layer: LayerTensors, probe: Tensor) -> dict[str, float]:
+def sizes(value: LayerValue, node: Node, layer: LayerTensors, probe: Tensor) -> dict[str, float]:
     shape = node.shape
     if isinstance(value, Entries) and value.is_scalar:  # a multiple of the identity is its factor
         names = ("value",) if shape.is_scalar else ("on_span", "off_span", "norm")
@@ -281,7 +283,7 @@ def measured(
     x, probe = seen[layer]
     found: dict[tuple[Node, str], float] = {}
 
-    def record(name: str, node: Node, value: Value) -> None:
+    def record(name: str, node: Node, value: LayerValue) -> None:
         if name == layer:
             found.update({(node, q): size for q, size in sizes(value, node, x, probe).items()})
 

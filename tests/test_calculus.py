@@ -12,20 +12,21 @@ import pytest
 from sympy import Expr, Rational, S, Symbol
 
 from derivations.catalogue import catalogue
-from scaling import derivation
-from scaling.calculus import read, read_update
-from scaling.context import Context
-from scaling.derivation import Inference
-from scaling.errors import NotCovered, RuleError
-from scaling.functions import FUNCTIONS
-from scaling.ledger import Activation, Loss, Setting, ledger, mlp
-from scaling.parser import parse
-from scaling.scale import Bounds
-from scaling.settings import read_settings
-from scaling.solve import Derived, derive
-from scaling.tree import Matrix, Node
-from scaling.update import Update
-from scaling.values import Aligned, Gaussian, Mixture, Parity, Scalar, Spectral, Vector
+from scaling.calculus.context import Context
+from scaling.calculus.output_change import OutputChange
+from scaling.calculus.read import read, read_update
+from scaling.calculus.values import Aligned, Gaussian, Mixture, Parity, Scalar, Spectral, Vector
+from scaling.models.chain import Activation, Loss, Setting, mlp
+from scaling.models.settings import read_settings
+from scaling.rules.functions import FUNCTIONS
+from scaling.rules.parser import parse
+from scaling.rules.tree import Matrix, Node
+from scaling.sizes import derivation
+from scaling.sizes.derivation import Inference
+from scaling.sizes.errors import NotCovered, RuleError
+from scaling.sizes.scale import Bounds
+from scaling.solve.derive import Derived, derive
+from scaling.states.start import ledger
 
 RELU, TANH, HALF, oo = Activation.RELU, Activation.TANH, S.Half, S.Infinity
 NAMES = ("input", "hidden", "output")
@@ -58,7 +59,7 @@ def node(text: str) -> Node:
     return parse(f"({text})*G").expression.left
 
 
-def update(text: str, **where: Any) -> Update:
+def update(text: str, **where: Any) -> OutputChange:
     return read_update(context(**where), parse(text).expression)
 
 

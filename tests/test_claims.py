@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 
 from derivations.catalogue import find
-from empirical.claims import context as sizes_of
-from empirical.claims import figures, registry, report
+from empirical.claims import claim_report, figures, registry
+from empirical.claims import environment as sizes_of
 from empirical.claims.claim import Claim, Evidence, Finding, Result
-from empirical.claims.context import Context, Tier
-from empirical.claims.families import FAMILIES, RATES, Row, families
+from empirical.claims.environment import Environment, Tier
+from empirical.claims.families import FAMILIES, RATES, FamilyRow, families
 from empirical.claims.figures import Curve, Figure
 from empirical.claims.rate_transfer import one_step
-from empirical.machine import blas_threads
-from empirical.store import VERSION
-from empirical.sweep import Axis, Parametrization, Sweep, train
-from empirical.verdict import Verdict
-from scaling.errors import InvalidInput
-from scaling.render import Format, render
+from empirical.fit.verdict import Verdict
+from empirical.measure.machine import blas_threads
+from empirical.measure.store import VERSION
+from empirical.transfer.sweep import Sweep, SweptAxis, SweptParametrization, train
+from scaling.report.tables import Format, render
+from scaling.sizes.errors import InvalidInput
 
 CLAIMS = registry.claims()
 
@@ -72,7 +72,7 @@ def finding(verdict: Verdict, subject: str = "x") -> Finding:
 
 
 def claim(check: list[Verdict], control: list[Verdict]) -> Claim:
-    def evidence(verdicts: list[Verdict]) -> Callable[[Context], Evidence]:
+    def evidence(verdicts: list[Verdict]) -> Callable[[Environment], Evidence]:
         figure = Figure("f/1", "t", "x", "y", (Curve("c", (1.0, 2.0), (3.0, 4.0)),))
         found = Evidence(tuple(map(finding, verdicts)), figures=(figure,))
         return lambda _: found
@@ -81,7 +81,7 @@ def claim(check: list[Verdict], control: list[Verdict]) -> Claim:
 
 
 def run(check: list[Verdict], control: list[Verdict]) -> Result:
-    return claim(check, control).run(Context())
+    return claim(check, control).run(Environment())
 
 
 def test_the_gravest_finding_decides() -> None:
@@ -101,7 +101,7 @@ def test_a_control_that_is_agreed_to_voids_the_check() -> None:
 @pytest.mark.parametrize("style", [f for f in Format if f is not Format.JSON])
 def test_every_format_shows_every_claim_and_the_reasons(style: Format) -> None:
     results = [run([Verdict.contradict], [Verdict.contradict])]
-    shown = report.render(results, "tier ci", style, full=True)
+    shown = claim_report.render(results, "tier ci", style, full=True)
     assert "contradict" in shown and "1a" in shown and "tier ci" in shown
 
 
@@ -123,23 +123,23 @@ def test_notebooks_show_statement_evidence_and_control(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.name)
-def test_every_family_is_trained_from_weights_that_are_drawn(row: Row) -> None:
-    family = row.make(Context(tier=Tier.desk))
+def test_every_family_is_trained_from_weights_that_are_drawn(row: FamilyRow) -> None:
+    family = row.make(Environment(tier=Tier.desk))
     first = float(row.rates["kfac"][0])
     values = (first, first + 1, first + 2)
-    small = Sweep(family, find("kfac"), Parametrization.mup, (8, 16, 32), values, 2, 3)
+    small = Sweep(family, find("kfac"), SweptParametrization.mup, (8, 16, 32), values, 2, 3)
     found = train(small, 16, 0)
     assert all(loss < found["start"][0] for loss in found["losses"]), found
 
 
 def test_tiers_train_what_they_can_afford() -> None:
-    def names(tier: Tier, rule: str, axis: Axis = Axis.rate) -> list[str]:
-        return [row.name.split(",")[0] for row in families(Context(tier=tier), rule, axis)]
+    def names(tier: Tier, rule: str, axis: SweptAxis = SweptAxis.rate) -> list[str]:
+        return [row.name.split(",")[0] for row in families(Environment(tier=tier), rule, axis)]
 
     assert names(Tier.ci, "kfac") == ["MLP"]
     assert names(Tier.desk, "kfac") == ["MLP", "MLP", "CBOW", "CNN", "ResNet"]
     assert names(Tier.desk, "shampoo") == ["MLP", "MLP", "CBOW"]
-    assert names(Tier.desk, "kfac", Axis.damping) == ["MLP", "MLP"]
+    assert names(Tier.desk, "kfac", SweptAxis.damping) == ["MLP", "MLP"]
     for rule in RATES:
         assert names(Tier.paper, rule) == ["MLP", "MLP", "CBOW", "CNN", "ResNet"]
 
@@ -167,41 +167,41 @@ def test_finished_cells_are_not_repeated_and_a_run_is_taken_up(tmp_path: Path) -
         return {"size": width + seed}
 
     with pytest.raises(KeyboardInterrupt):
-        Context(folder=tmp_path).cells({"a": 1}, [8, 16], 2, measure, "x")
+        Environment(folder=tmp_path).cells({"a": 1}, [8, 16], 2, measure, "x")
     assert calls == [(8, 0), (8, 1), (16, 0)]
     calls[:] = []
-    rows = Context(folder=tmp_path).cells({"a": 1}, [8, 16], 2, measure, "x")
+    rows = Environment(folder=tmp_path).cells({"a": 1}, [8, 16], 2, measure, "x")
     assert calls == [(16, 1)]
     assert [[r["size"] for r in row] for row in rows] == [[8, 9], [16, 17]]
-    Context(folder=tmp_path).cells({"a": 2}, [8], 1, measure, "x")
-    Context(folder=tmp_path, seed=1).cells({"a": 1}, [8], 1, measure, "x")
+    Environment(folder=tmp_path).cells({"a": 2}, [8], 1, measure, "x")
+    Environment(folder=tmp_path, seed=1).cells({"a": 1}, [8], 1, measure, "x")
     assert calls == [(16, 1), (8, 0), (8, 0)]
 
 
 def test_cells_of_another_version_are_refused_before_anything_is_run(tmp_path: Path) -> None:
-    Context(folder=tmp_path).cells({"a": 1}, [8], 1, lambda w, s: {"x": 1}, "x")
+    Environment(folder=tmp_path).cells({"a": 1}, [8], 1, lambda w, s: {"x": 1}, "x")
     path = tmp_path / "cells.jsonl"
     path.write_text(path.read_text().replace(f'"version": {VERSION}', f'"version": {VERSION - 1}'))
     with pytest.raises(InvalidInput, match=rf"format {VERSION - 1} (.|\n)*not mixed"):
-        Context(folder=tmp_path).require()
+        Environment(folder=tmp_path).require()
 
 
 def test_a_claim_run_again_measures_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    small = sizes_of.Sizes((64, 128, 256), 2, (64, 128, 256), 0.1, (8, 16, 32), 1, 2, 2)
+    small = sizes_of.TierSizes((64, 128, 256), 2, (64, 128, 256), 0.1, (8, 16, 32), 1, 2, 2)
     monkeypatch.setitem(sizes_of.SIZES, Tier.ci, small)
     chosen = registry.find(["1c", "9b"])
-    first = [c.run(Context(folder=tmp_path)) for c in chosen]
+    first = [c.run(Environment(folder=tmp_path)) for c in chosen]
 
     def nothing(*_: Any, **__: Any) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("empirical.campaign.measure_mean", nothing)
+    monkeypatch.setattr("empirical.verify.campaign.measure_mean", nothing)
     monkeypatch.setattr("empirical.claims.families.train", nothing)
-    again = [c.run(Context(folder=tmp_path)) for c in chosen]
+    again = [c.run(Environment(folder=tmp_path)) for c in chosen]
     assert [r.evidence for r in again] == [r.evidence for r in first]
-    report.write(again, "tiny", tmp_path)
+    claim_report.write(again, "tiny", tmp_path)
     payload = json.loads((tmp_path / "claims.json").read_text())
     assert [c["id"] for c in payload["claims"]] == ["1c", "9b"]
     assert payload["claims"][0]["control"]["refused"] is True
@@ -232,5 +232,5 @@ def test_a_folder_without_figures_is_refused(tmp_path: Path, damage: str) -> Non
 
 
 def test_the_listing_names_every_claim() -> None:
-    shown = render(report.listing(tuple(CLAIMS.values())), Format.TEXT)
+    shown = render(claim_report.listing(tuple(CLAIMS.values())), Format.TEXT)
     assert all(f"\n{name}" in shown for name in CLAIMS)

@@ -14,8 +14,8 @@ from typed import exit_code
 from empirical.claims import registry
 from empirical.claims.claim import Claim, Evidence, Finding
 from empirical.claims.figures import Curve, Figure
-from empirical.machine import blas_threads
-from empirical.verdict import Verdict
+from empirical.fit.verdict import Verdict
+from empirical.measure.machine import blas_threads
 
 
 class Outcome(NamedTuple):

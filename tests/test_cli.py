@@ -16,7 +16,7 @@ import pytest
 from typed import exit_code
 
 from derivations.catalogue import catalogue
-from empirical.machine import blas_threads
+from empirical.measure.machine import blas_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 DENSE = ("--mode", "dense", "--threads", "1")
@@ -60,7 +60,7 @@ def run(
     gc.enable()  # `main` switches it off
 
 
-def process(*words: str, code: str = "from scaling.cli import main; main()") -> Result:
+def process(*words: str, code: str = "from scaling.cli.main import main; main()") -> Result:
     """The command in a process of its own."""
     start = "import sys; sys.argv = ['scaling', *sys.argv[1:]]; "
     found = subprocess.run(
@@ -182,7 +182,7 @@ def test_the_second_step_is_an_option_of_every_verb_that_derives_or_verifies(run
 def test_all_means_the_catalogue_and_deep_every_line(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scaling.measuring.catalogue_names", lambda: ["sgd", "muon"])
+    monkeypatch.setattr("scaling.cli.measuring.catalogue_names", lambda: ["sgd", "muon"])
     report = json.loads(run("verify", "--all", *TINY, "--format", "json").out)
     assert {check["rule"] for check in report["checks"]} == {"sgd", "muon"}
     words = (
@@ -373,7 +373,7 @@ def test_this_too_is_refused_in_three_parts(run: Run, words: tuple[str, ...]) ->
 def test_the_command_of_a_process_has_the_exit_codes_and_streams() -> None:
     script = next(line for line in (ROOT / "pyproject.toml").read_text().splitlines()
                   if line.startswith("scaling = "))  # fmt: skip
-    assert ast.literal_eval(script.partition(" = ")[2]) == "scaling.cli:main"
+    assert ast.literal_eval(script.partition(" = ")[2]) == "scaling.cli.main:main"
     good, wrong = process("derive", "muon"), process("derive", "G @ G")
     assert (good.code, good.err) == (0, "") and good.out.startswith("muon: dW = orth(G)")
     in_three_parts(wrong)
@@ -391,7 +391,7 @@ class Hide:
         if name.split('.')[0] == '{package}':
             raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
 sys.meta_path.insert(0, Hide())
-from scaling.cli import main
+from scaling.cli.main import main
 main()
 """
     return process(*words, code=f"exec({hide!r})")
@@ -459,7 +459,7 @@ def test_an_interrupt_says_what_is_kept(run: Run, monkeypatch: pytest.MonkeyPatc
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("empirical.verify.verify", stop)
+    monkeypatch.setattr("empirical.verify.verification.verify", stop)
     found = run("verify", "sgd", *TINY)
     assert found.code == 130
     assert "finished measurements are kept in --out" in found.err

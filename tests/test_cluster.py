@@ -13,13 +13,13 @@ import pytest
 from distributed import Client, LocalCluster
 from wide_trials import trial
 
-from empirical.calibration import calibrate
-from empirical.cluster import workers_of
-from empirical.sizes import Measurement
+from empirical.measure.calibration import calibrate
+from empirical.measure.measured_sizes import Measurement
+from empirical.verify.cluster import workers_of
 from empirical.wide import Streaming, measure_wide, tiles
 from empirical.wide.noise import ROWS
 from empirical.wide.passes import mapped
-from scaling.errors import InvalidInput
+from scaling.sizes.errors import InvalidInput
 
 KFAC, SIGN = trial("kfac"), trial("sign")
 TASKS = Streaming(task=ROWS)
@@ -110,7 +110,7 @@ def test_a_measurement_survives_the_death_of_a_worker(cluster: LocalCluster) -> 
 
 
 def scaling(*words: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from scaling.cli import main; main()"
+    code = "import sys; from scaling.cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
     )

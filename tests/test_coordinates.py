@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy
 
-from empirical import data, text
-from empirical.coordinates import Build, Scales, check_model, standard
+from empirical.data import sources, text
+from empirical.fit.verdict import Verdict
+from empirical.measure.parametrize import LayerScales, fans_in, for_model, initialise_
 from empirical.networks import CBOW, ResNet
-from empirical.parametrize import LayerScales, fans_in, for_model, initialise_
-from empirical.report import as_frame, as_json, render
-from empirical.verdict import Verdict
-from empirical.verify import Check, Verification
-from scaling.errors import InvalidInput
-from scaling.parser import parse
+from empirical.report.measured_tables import as_frame, as_json, render
+from empirical.verify.verification import Check, Verification
+from empirical.your_model.coordinate_check import Build, Scales, check_model, standard
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput
 
-IMAGES, WORDS = data.images(samples=6), text.load(vocabulary=30, samples=16, probe=16, radius=1)
+IMAGES, WORDS = sources.images(samples=6), text.load(vocabulary=30, samples=16, probe=16, radius=1)
 SMALL = avg_pool2d(IMAGES.inputs, 2)
 SGD = parse("G")
 

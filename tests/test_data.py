@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from empirical.data import NAMES, Data, given, images, load
-from empirical.image_files import FOLDERS
-from scaling.errors import InvalidInput
+from empirical.data.image_files import FOLDERS
+from empirical.data.sources import NAMES, Data, given, images, load
+from scaling.sizes.errors import InvalidInput
 
 
 def rows(data: Data) -> tuple[set[bytes], set[bytes]]:

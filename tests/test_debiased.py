@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from derivations.catalogue import find
+from empirical.measure.parametrize import draw_
 from empirical.networks import MLP
-from empirical.numbers import evaluate
-from empirical.optimizers import RuleOptimizer
-from empirical.parametrize import draw_
-from empirical.state import State
-from scaling.parser import parse
+from empirical.numbers.interpreter import evaluate
+from empirical.numbers.optimizers import RuleOptimizer
+from empirical.numbers.state import State
+from scaling.rules.parser import parse
 
 STEPS = 4
 

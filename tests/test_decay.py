@@ -15,24 +15,24 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from derivations.catalogue import catalogue, find
-from empirical.calibration import calibrate
-from empirical.campaign import Experiment
-from empirical.data import load
-from empirical.dense import measure
-from empirical.machine import blas_threads
-from empirical.optimizers import RuleOptimizer
-from empirical.parametrize import for_model
-from empirical.trial import Trial
-from empirical.verdict import Verdict
-from empirical.verify import Verification, verify
-from scaling.conditions import BALANCED_DECAY, STANDARD
-from scaling.errors import InvalidInput, NotCovered
-from scaling.ledger import mlp
-from scaling.parser import parse
-from scaling.prediction import predict
-from scaling.settings import read_settings
-from scaling.solve import Derived, derive
-from scaling.symmetry import compare, shift
+from empirical.data.sources import load
+from empirical.fit.verdict import Verdict
+from empirical.measure.calibration import calibrate
+from empirical.measure.dense_steps import measure
+from empirical.measure.machine import blas_threads
+from empirical.measure.parametrize import for_model
+from empirical.measure.trial import Trial
+from empirical.numbers.optimizers import RuleOptimizer
+from empirical.verify.campaign import Experiment
+from empirical.verify.verification import Verification, verify
+from scaling.models.chain import mlp
+from scaling.models.settings import read_settings
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput, NotCovered
+from scaling.solve.conditions import BALANCED_DECAY, STANDARD
+from scaling.solve.derive import Derived, derive
+from scaling.solve.predict import predict
+from scaling.solve.symmetry import compare, shift
 
 DECAYING = [name for name, optimizer in catalogue().items() if optimizer.rule.decays]
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from empirical.fit import Estimate, estimate
-from empirical.verdict import Remedy, Verdict, judge, overall, remedy
-from scaling.errors import InvalidInput
+from empirical.fit.exponent import Estimate, estimate
+from empirical.fit.verdict import Remedy, Verdict, judge, overall, remedy
+from scaling.sizes.errors import InvalidInput
 
 Floats = NDArray[np.float64]
 

@@ -7,10 +7,10 @@ import pytest
 from fuzzing import Case, fuzz, outcome
 
 from derivations.catalogue import catalogue
-from scaling.errors import ScalingError
-from scaling.functions import FUNCTIONS
-from scaling.ledger import Activation
-from scaling.parser import parse
+from scaling.models.chain import Activation
+from scaling.rules.functions import FUNCTIONS
+from scaling.rules.parser import parse
+from scaling.sizes.errors import ScalingError
 
 
 def test_random_rules_agree_or_are_refused() -> None:

@@ -16,10 +16,10 @@ from golden import (
 from sympy import Max, Rational, S, Symbol
 
 from derivations.catalogue import catalogue, find
-from scaling.ledger import Activation, Loss, Setting, mlp
-from scaling.parser import parse
-from scaling.settings import read_settings
-from scaling.solve import Derived, derive
+from scaling.models.chain import Activation, Loss, Setting, mlp
+from scaling.models.settings import read_settings
+from scaling.rules.parser import parse
+from scaling.solve.derive import Derived, derive
 
 beta = Symbol("beta")
 ids = {"ids": lambda table: table.id}

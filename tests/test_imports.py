@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("scaling", "derivations", "empirical")
 HEAVY = {"torch", "scipy", "sklearn", "matplotlib", "pandas", "joblib", "torchvision"}
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-COMPOSITION_ROOT = {ROOT / "scaling" / "cli.py", ROOT / "scaling" / "questions.py"}
+COMPOSITION_ROOT = ROOT / "scaling" / "cli"
+ORDER = {
+    "scaling": ("sizes", "rules", "models", "calculus", "states", "solve", "report", "cli"),
+    "empirical": (
+        "numbers", "data", "networks", "measure", "wide", "fit", "limits", "verify", "transfer",
+        "your_model", "report", "claims",
+    ),
+}  # fmt: skip
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
@@ -40,6 +48,15 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
     yield from walk(ast.parse(path.read_text()), False)
 
 
+def full_imports(path: Path) -> Iterator[str]:
+    """The full name of each module that is imported, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -49,7 +66,7 @@ def test_imports_run_one_way(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     above = set(PACKAGES[PACKAGES.index(package) + 1 :])
     for name, inside in imports(path):
-        if path in COMPOSITION_ROOT and inside:
+        if path.parent == COMPOSITION_ROOT and inside:
             continue
         assert name not in above, f"{name_of(path)} imports {name}"
 
@@ -73,7 +90,7 @@ def test_this_test_sees_an_import_that_runs_the_wrong_way(tmp_path: Path) -> Non
     path.write_text(
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    from empirical import fit\n"
-        "import empirical.fit\n"
+        "import empirical.fit.exponent\n"
         "class C:\n    def f(self):\n        from derivations.catalogue import find\n"
     )
     assert list(imports(path)) == [("typing", False), ("empirical", False), ("derivations", True)]
@@ -84,15 +101,58 @@ def modules(package: str) -> list[str]:
     return [n.removesuffix(".__init__") for n in names if n.split(".")[0] == package]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_every_module_has_its_place_on_the_map_of_its_package(package: str) -> None:
-    words = set(re.findall(r"\w+", ast.get_docstring(ast.parse(about(package))) or ""))
-    own = {name.split(".")[1] for name in modules(package) if "." in name}
-    assert own <= words, f"place {sorted(own - words)} on the map in {package}/__init__.py"
+FOLDERS = [path.parent for path in FILES if path.name == "__init__.py"]
 
 
-def about(package: str) -> str:
-    return (ROOT / package / "__init__.py").read_text()
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
+def test_a_folder_is_the_map_of_what_is_in_it(folder: Path) -> None:
+    about = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    own = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
+    own |= {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert own <= set(re.findall(r"\w+", about)), f"place {sorted(own)} on {name_of(folder)}"
+
+
+def test_no_folder_is_without_a_map() -> None:
+    assert {path.parent for path in FILES} == set(FOLDERS)
+
+
+def test_no_two_files_share_a_name() -> None:
+    names = Counter(path.name for path in FILES if not path.name.startswith("__"))
+    assert not {name for name, count in names.items() if count > 1}
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    trees = [ast.parse(path.read_text()) for path in FILES]
+    found = Counter(n.name for tree in trees for n in tree.body if isinstance(n, ast.ClassDef))
+    assert not {name for name, count in found.items() if count > 1 and name[0] != "_"}
+
+
+def runs_upwards(path: Path, name: str) -> bool:
+    """Whether an import leads from a folder to one that is built on it."""
+    package, folder, *_ = path.relative_to(ROOT).parts
+    parts = name.split(".")
+    order = ORDER.get(package, ())
+    if parts[0] != package or len(parts) < 2 or not {folder, parts[1]} <= set(order):
+        return False
+    return order.index(parts[1]) > order.index(folder)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_folders_import_one_way(path: Path) -> None:
+    above = [name for name in full_imports(path) if runs_upwards(path, name)]
+    assert not above, f"{name_of(path)} imports {above}"
+
+
+def test_an_import_of_a_folder_above_is_seen() -> None:
+    path = ROOT / "scaling" / "rules" / "tree.py"
+    assert runs_upwards(path, "scaling.calculus.read")
+    assert not runs_upwards(path, "scaling.sizes.errors")
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_every_folder_has_its_place_in_the_order(package: str) -> None:
+    folders = {folder.name for folder in FOLDERS if folder.parent == ROOT / package}
+    assert folders == set(ORDER[package])
 
 
 def loaded_after(code: str) -> set[str]:
@@ -114,7 +174,7 @@ print("\n" + json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 
 RUN = """
 import sys
-from scaling.cli import main
+from scaling.cli.main import main
 sys.argv = ["scaling", {words}]
 try:
     main()
@@ -153,4 +213,4 @@ def test_importing_scaling_alone_does_not_even_load_sympy() -> None:
 
 
 def test_the_probe_sees_a_heavy_module() -> None:
-    assert "torch" in loaded_after("import empirical.layer")
+    assert "torch" in loaded_after("import empirical.numbers.layer_matrices")

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from derivations.catalogue import find, rule_of
-from scaling.errors import InvalidInput, RuleError
-from scaling.frames import check_frames
-from scaling.functions import FUNCTIONS
-from scaling.language import (
+from scaling.models.settings import exact
+from scaling.rules.eigenbases import check_frames
+from scaling.rules.functions import FUNCTIONS
+from scaling.rules.language import (
     A,
     B,
     G,
@@ -42,12 +42,12 @@ from scaling.language import (
     symbol,
     trace,
 )
-from scaling.names import FANS, MATRICES, SymbolKind
-from scaling.parser import as_rule, parse, parse_scalar
-from scaling.rule import Rule
-from scaling.settings import exact
-from scaling.solve import derive
-from scaling.tree import Negate, Node, Number, Symbol, Transpose
+from scaling.rules.parser import as_rule, parse, parse_scalar
+from scaling.rules.rule import Rule
+from scaling.rules.symbols import FANS, MATRICES, SymbolKind
+from scaling.rules.tree import Negate, Node, Number, Symbol, Transpose
+from scaling.sizes.errors import InvalidInput, RuleError
+from scaling.solve.derive import derive
 
 rho, rho_A, rho_B, eps = (symbol(name) for name in ("rho", "rho_A", "rho_B", "eps"))
 e, e_A, e_B, beta = (symbol(name) for name in ("e", "e_A", "e_B", "beta"))

@@ -15,13 +15,13 @@ from dense_layers import RULES, VALUES, Array, Dense, assert_close, power
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from empirical import samples
-from empirical.capture import Loss
 from empirical.networks import CBOW, CNN, ResNet
-from empirical.optimizers import Fisher, RuleOptimizer
-from empirical.samples import ScaledEmbedding
-from scaling.errors import InvalidInput
-from scaling.parser import parse
+from empirical.numbers import layer_samples
+from empirical.numbers.capture import LossFunction
+from empirical.numbers.layer_samples import ScaledEmbedding
+from empirical.numbers.optimizers import Fisher, RuleOptimizer
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
 
@@ -156,7 +156,7 @@ def test_every_rule_on_an_embedding_is_the_dense_rule_on_one_hot_columns(rule: s
 
 
 def test_patches_in_another_order_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = samples._patches
+    right = layer_samples._patches
 
     def wrong(layer: nn.Conv2d, x: Tensor) -> Tensor:
         channels_last = right(layer, x).unflatten(1, (x.shape[1], -1)).transpose(1, 2)
@@ -165,7 +165,7 @@ def test_patches_in_another_order_are_refused(monkeypatch: pytest.MonkeyPatch) -
     model, x, y = convolutional("plain")
     expected = RULES["sign(G)"](dense(model, x, y))
     assert_close(update(model, x, y, "sign(G)"), expected)
-    monkeypatch.setattr(samples, "_patches", wrong)
+    monkeypatch.setattr(layer_samples, "_patches", wrong)
     with pytest.raises(InvalidInput, match=r"a \.grad of '0' other than"):
         update(model, x, y, "sign(G)")
 
@@ -201,7 +201,7 @@ def twin_steps(ours: nn.Module, theirs: nn.Module, mine: Tensor, same: Tensor, y
         for _ in range(2):
             optimizer.zero_grad()
             output = model(x)
-            optimizer.sample_fisher(output, Loss.CROSS_ENTROPY, generator)
+            optimizer.sample_fisher(output, LossFunction.CROSS_ENTROPY, generator)
             cross_entropy(output, y).backward()
             optimizer.step()
 

@@ -9,19 +9,19 @@ from scipy import stats
 from scipy.special import erf
 
 from derivations.catalogue import find
-from empirical.calibration import calibrate
-from empirical.data import load
-from empirical.limits import KERNELS, by_quadrature, limits
-from empirical.trial import Constants, Trial
+from empirical.data.sources import load
+from empirical.limits.infinite_width import KERNELS, by_quadrature, limits
+from empirical.measure.calibration import calibrate
+from empirical.measure.trial import Constants, Trial
 from empirical.wide import Streaming, measure_wide
 from empirical.wide.columns import gram
-from empirical.wide.network import network
 from empirical.wide.noise import Stream
-from scaling.errors import NotCovered
-from scaling.ledger import Activation, Setting, mlp
-from scaling.problem import Problem
-from scaling.settings import read_settings
-from scaling.solve import derive
+from empirical.wide.wide_network import network
+from scaling.models.chain import Activation, Setting, mlp
+from scaling.models.settings import read_settings
+from scaling.sizes.errors import NotCovered
+from scaling.solve.derive import derive
+from scaling.states.problem import Problem
 
 DATA = load("digits", samples=12, probe=12)
 COV = np.array([[1.0, 0.5, -0.3], [0.5, 2.0, 0.1], [-0.3, 0.1, 0.7]])

@@ -13,26 +13,26 @@ from dense_layers import Array, power
 from scipy.special import softmax
 
 from derivations.catalogue import catalogue
-from empirical import dense
-from empirical.basis import EIGENVALUE_ZERO, triangular_root
-from empirical.calibration import calibrate
-from empirical.data import Data, given, load
-from empirical.dense import READOUTS, measure
-from empirical.machine import blas_threads, check_memory, pick_device
+from empirical.data.sources import Data, given, load
+from empirical.measure import dense_steps
+from empirical.measure.calibration import calibrate
+from empirical.measure.dense_steps import READOUTS, measure
+from empirical.measure.machine import blas_threads, check_memory, pick_device
+from empirical.measure.measured_sizes import MOST_NETWORKS, Measurement, measure_mean
+from empirical.measure.parametrize import draw_
+from empirical.measure.training import damped_sums, dampings_in
+from empirical.measure.trial import Constants, Trial
 from empirical.networks import MLP
-from empirical.once import measure_once
-from empirical.optimizers import RuleOptimizer
-from empirical.parametrize import draw_
-from empirical.sizes import MOST_NETWORKS, Measurement, measure_mean
-from empirical.training import damped_sums, dampings_in
-from empirical.trial import Constants, Trial
-from scaling.errors import InvalidInput, NotCovered
-from scaling.ledger import Activation, Loss, Setting, mlp
-from scaling.parser import parse
-from scaling.problem import Problem
-from scaling.settings import Settings, exact, read_settings
-from scaling.solve import derive
-from scaling.symmetry import move, shift
+from empirical.numbers.basis import EIGENVALUE_ZERO, triangular_root
+from empirical.numbers.optimizers import RuleOptimizer
+from empirical.verify.single import measure_once
+from scaling.models.chain import Activation, Loss, Setting, mlp
+from scaling.models.settings import Settings, exact, read_settings
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput, NotCovered
+from scaling.solve.derive import derive
+from scaling.solve.symmetry import move, shift
+from scaling.states.problem import Problem
 
 PHI = {
     Activation.TANH: (np.tanh, lambda u: 1 - np.tanh(u) ** 2),
@@ -332,7 +332,7 @@ def test_a_width_beyond_the_memory_is_refused_before_anything_is_allocated(
 ) -> None:
     pages = {"SC_AVPHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", pages.__getitem__)
-    monkeypatch.setattr(dense, "dense_network", lambda *_: pytest.fail("allocated"))
+    monkeypatch.setattr(dense_steps, "dense_network", lambda *_: pytest.fail("allocated"))
     check_memory(300, depth=3)
     with pytest.raises(
         InvalidInput, match=r"width 4,096(.|\n)*0\.0 GiB that are free(.|\n)*smaller"

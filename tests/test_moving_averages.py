@@ -17,11 +17,11 @@ from dense_layers import (
     tensors,
 )
 
-from empirical.numbers import evaluate
-from empirical.spectral import Square
-from empirical.state import State
-from scaling.errors import InvalidInput
-from scaling.parser import parse
+from empirical.numbers.interpreter import evaluate
+from empirical.numbers.square_matrices import Square
+from empirical.numbers.state import State
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput
 
 Step = Callable[[list[Dense]], Array]
 

@@ -13,19 +13,20 @@ from sympy import Rational, S
 from torch import Tensor, nn
 
 from derivations.catalogue import find
-from empirical.layer import LayerTensors
-from empirical.numbers import evaluate, evaluate_network
-from empirical.optimizers import RuleOptimizer
-from empirical.state import State
-from empirical.wide.paths import Path, path_of
-from scaling.calculus import read
-from scaling.errors import InvalidInput, NotCovered, RuleError
-from scaling.ledger import Setting, ledger, mlp
-from scaling.parser import parse
-from scaling.problem import Problem
-from scaling.settings import read_settings
-from scaling.solve import derive
-from scaling.tree import Call
+from empirical.numbers.interpreter import evaluate, evaluate_network
+from empirical.numbers.layer_matrices import LayerTensors
+from empirical.numbers.optimizers import RuleOptimizer
+from empirical.numbers.state import State
+from empirical.wide.method import Path, path_of
+from scaling.calculus.read import read
+from scaling.models.chain import Setting, mlp
+from scaling.models.settings import read_settings
+from scaling.rules.parser import parse
+from scaling.rules.tree import Call
+from scaling.sizes.errors import InvalidInput, NotCovered, RuleError
+from scaling.solve.derive import derive
+from scaling.states.problem import Problem
+from scaling.states.start import ledger
 
 LAYERS = ("input", "hidden", "output")
 

@@ -13,17 +13,17 @@ from scipy.special import erf
 from torch import Tensor, nn
 from torch.nn import functional
 
-from empirical.networks import CBOW, CNN, MLP, Activation, ResNet
-from scaling.errors import InvalidInput
+from empirical.networks import CBOW, CNN, MLP, Nonlinearity, ResNet
+from scaling.sizes.errors import InvalidInput
 
 Network = TypeVar("Network", bound=nn.Module)
 
 PHI = {
-    Activation.tanh: np.tanh,
-    Activation.relu: lambda u: np.maximum(u, 0),
-    Activation.gelu: lambda u: u * (1 + erf(u / math.sqrt(2))) / 2,
-    Activation.erf: erf,
-    Activation.linear: lambda u: u,
+    Nonlinearity.tanh: np.tanh,
+    Nonlinearity.relu: lambda u: np.maximum(u, 0),
+    Nonlinearity.gelu: lambda u: u * (1 + erf(u / math.sqrt(2))) / 2,
+    Nonlinearity.erf: erf,
+    Nonlinearity.linear: lambda u: u,
 }
 
 
@@ -43,10 +43,10 @@ def inputs(samples: int = 5, features: int = 3) -> Tensor:
     return torch.randn(samples, features, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("activation", list(Nonlinearity))
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("depth", [2, 3, 5])
-def test_outputs_are_those_of_the_formula(depth: int, bias: bool, activation: Activation) -> None:
+def test_outputs_are_those_of_the_formula(depth: int, bias: bool, activation: Nonlinearity) -> None:
     multipliers = [0.5 + l for l in range(depth)]
     network = filled(MLP(3, 7, 2, depth, activation, bias, multipliers))
     h, expected = inputs().numpy(), []
@@ -64,7 +64,7 @@ def test_outputs_are_those_of_the_formula(depth: int, bias: bool, activation: Ac
 
 def test_every_activation_has_its_function() -> None:
     u = torch.linspace(-3, 3, 13, dtype=torch.float64)
-    for activation in Activation:
+    for activation in Nonlinearity:
         np.testing.assert_allclose(activation(u).numpy(), PHI[activation](u.numpy()), rtol=1e-12)
 
 
@@ -117,7 +117,7 @@ def test_weights_travel_as_a_state_dict() -> None:
 
 def test_dtype_device_and_a_named_activation_are_kept() -> None:
     network = MLP(3, 7, 2, activation="relu", dtype=torch.float32, device="meta")
-    assert network.activation is Activation.relu
+    assert network.activation is Nonlinearity.relu
     assert all(layer.weight.dtype == torch.float32 for layer in dense(network))
     assert all(layer.weight.device.type == "meta" for layer in dense(network))
 
@@ -182,7 +182,7 @@ def pool(h: Tensor) -> Tensor:
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 16)])
 def test_the_cnn_is_its_formula(channels: int, size: int) -> None:
     m = [0.5, 1.5, 2.0, 0.25, 3.0]
-    network = filled(CNN(4, channels, size, 5, Activation.tanh, multipliers=m))
+    network = filled(CNN(4, channels, size, 5, Nonlinearity.tanh, multipliers=m))
     a, b, c, d, e = weights(network)
     x = pictures(channels, size)
     h = torch.tanh(conv(m[0] * x, a))
@@ -210,7 +210,7 @@ def test_the_residual_network_is_its_formula() -> None:
 
 
 def test_the_bag_of_words_is_its_formula() -> None:
-    network = filled(CBOW(4, 7, Activation.tanh, multipliers=[0.5, 2.0]))
+    network = filled(CBOW(4, 7, Nonlinearity.tanh, multipliers=[0.5, 2.0]))
     embedding, head = weights(network)
     ids = torch.tensor([[0, 6, 6], [1, 2, 3]])
     one_hot = functional.one_hot(ids, 7).double()

@@ -9,14 +9,14 @@ from functools import cache
 import pytest
 from sympy import Rational
 
-from empirical.campaign import Experiment, Row, trial_of
-from empirical.data import load
-from empirical.machine import blas_threads
-from empirical.nodes import OWN, READBACK, Line, measured_lines
-from empirical.report import lines_table, render_lines
-from empirical.verdict import Verdict, judge
-from empirical.verify import verify_deep
-from scaling.questions import problem_of, resolve, solution_of
+from empirical.data.sources import load
+from empirical.fit.verdict import Verdict, judge
+from empirical.measure.machine import blas_threads
+from empirical.report.measured_tables import lines_table, render_lines
+from empirical.verify.campaign import Experiment, Row, trial_of
+from empirical.verify.derivation_lines import OWN, READBACK, Line, measured_lines
+from empirical.verify.verification import verify_deep
+from scaling.cli.requests import problem_of, resolve, solution_of
 
 WIDTHS, MARGIN = (64, 128, 256, 512, 1024), 0.15
 DIGITS = load("digits", samples=8, probe=16)
@@ -98,7 +98,7 @@ def test_deep_verification_has_a_check_for_every_line() -> None:
 @pytest.mark.parametrize("style", ["text", "json", "html", "latex", "markdown"])
 def test_explain_measured_prints_in_every_format(style: str) -> None:
     words = ("explain", "sgd", "--measured", "--widths", "32:512", "--seeds", "2", "--samples", "2")
-    code = "from scaling.cli import main; main()"
+    code = "from scaling.cli.main import main; main()"
     found = subprocess.run(
         [sys.executable, "-c", code, *words, "--format", style, "--threads", "1"],
         capture_output=True, text=True, check=False,

@@ -18,13 +18,13 @@ from dense_layers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from empirical.layer import LayerTensors
-from empirical.numbers import Update, evaluate
-from empirical.spectral import Blocks, Square
-from empirical.values import Value
-from scaling.errors import InvalidInput
-from scaling.parser import parse
-from scaling.tree import Node
+from empirical.numbers.interpreter import FactoredUpdate, evaluate
+from empirical.numbers.layer_matrices import LayerTensors
+from empirical.numbers.layer_values import LayerValue
+from empirical.numbers.square_matrices import Blocks, Square
+from scaling.rules.parser import parse
+from scaling.rules.tree import Node
+from scaling.sizes.errors import InvalidInput
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -174,7 +174,7 @@ def test_an_update_is_applied_and_added_as_its_dense_matrix_would_be(text: str, 
     assert float(update.rms()) == pytest.approx(np.sqrt((dense**2).mean()), rel=1e-10)
 
 
-def as_array(value: Value) -> Array:
+def as_array(value: LayerValue) -> Array:
     if isinstance(value, Blocks):
         value = value.square()
     return np.atleast_2d(value.dense().numpy())
@@ -183,9 +183,9 @@ def as_array(value: Value) -> Array:
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("text", RULES)
 def test_recorded_sizes_are_those_of_the_node(text: str, name: str) -> None:
-    rule, seen = parse(text), dict[Node, Value]()
+    rule, seen = parse(text), dict[Node, LayerValue]()
 
-    def record(node: Node, value: Value) -> None:
+    def record(node: Node, value: LayerValue) -> None:
         assert node not in seen
         assert all(child in seen for child in node.children), "operands come first"
         seen[node] = value
@@ -241,5 +241,5 @@ def test_norms_and_traces_obey_their_identities(seed: int, shape: tuple[int, int
 def test_cuda_agrees_with_the_cpu(text: str) -> None:
     x = tensors(layer("hidden, true Fisher"))
     on_cuda = LayerTensors(*(y.cuda() for y in (x.H, x.D, x.W, x.fisher) if y is not None))
-    update: Update = evaluate(parse(text), on_cuda, VALUES)
+    update: FactoredUpdate = evaluate(parse(text), on_cuda, VALUES)
     assert_close(update.dense().cpu(), evaluate(parse(text), x, VALUES).dense().numpy(), rtol=1e-9)

@@ -12,10 +12,10 @@ from dense_layers import Array, assert_close, power
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from empirical.capture import Loss, sampled_cotangents
-from empirical.optimizers import Fisher, RuleOptimizer, with_factor_ema
-from scaling.errors import InvalidInput
-from scaling.parser import parse
+from empirical.numbers.capture import LossFunction, sampled_cotangents
+from empirical.numbers.optimizers import Fisher, RuleOptimizer, with_factor_ema
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput
 
 KFAC = "(B + rho_B*I)**(-e_B) @ G @ (A + rho_A*I)**(-e_A)"
 VALUES = {"rho_A": 0.1, "rho_B": 0.05, "e_A": 1.0, "e_B": 0.5}
@@ -263,8 +263,8 @@ def test_an_optimizer_that_is_gone_leaves_no_hooks_behind() -> None:
     assert not model[0]._forward_hooks
 
 
-@pytest.mark.parametrize("loss", Loss)
-def test_the_true_fisher_is_that_of_sampled_targets(loss: Loss) -> None:
+@pytest.mark.parametrize("loss", LossFunction)
+def test_the_true_fisher_is_that_of_sampled_targets(loss: LossFunction) -> None:
     model, (x, y) = mlp(), batches(1)[0]
     optimizer = RuleOptimizer(model, parse("B @ G"), lr=0.0, fisher=Fisher.TRUE)
     output = model(x)
@@ -282,7 +282,7 @@ def test_the_true_fisher_is_that_of_sampled_targets(loss: Loss) -> None:
 
 def test_sampled_labels_have_the_covariance_of_the_softmax() -> None:
     logits = torch.tensor([[0.0, 1.0, -1.0]]).double().expand(200_000, 3)
-    f = sampled_cotangents(logits, Loss.CROSS_ENTROPY, torch.Generator().manual_seed(0))
+    f = sampled_cotangents(logits, LossFunction.CROSS_ENTROPY, torch.Generator().manual_seed(0))
     p = logits[0].softmax(0)
     expected = torch.diag(p) - torch.outer(p, p)
     # Entries are means of 200000 numbers of size below one: four standard errors are below 0.009.
@@ -365,7 +365,7 @@ def test_steps_that_would_not_mean_what_they_say_are_refused() -> None:
         optimizer.step()
     empirical = RuleOptimizer(model, parse("G"), lr=0.1)
     with pytest.raises(InvalidInput, match="sample_fisher on an optimizer with the empirical"):
-        empirical.sample_fisher(model(x), Loss.MSE, torch.Generator())
+        empirical.sample_fisher(model(x), LossFunction.MSE, torch.Generator())
     with pytest.raises(InvalidInput, match="a gradient of '0', though its layer was not called"):
         empirical.step()
     empirical.zero_grad()

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sympy import Rational, S
 
-from empirical.sizes import Quantity
-from scaling.cli import main
-from scaling.ledger import Activation, Loss
+from empirical.measure.measured_sizes import Quantity
+from scaling.cli.main import main
+from scaling.models.chain import Activation, Loss
 
 SETTING = (
     "--depth", "4", "--biases", "--activation", "tanh", "--loss", "cross_entropy",
@@ -87,7 +87,7 @@ def test_verify_plans_what_is_asked(arguments: Arguments) -> None:
 
 
 def test_verify_has_the_defaults_of_its_help(arguments: Arguments) -> None:
-    args, _ = arguments("campaign.plan", "verify", "sgd", "momentum")
+    args, _ = arguments("verify.campaign.plan", "verify", "sgd", "momentum")
     rows, mode, widths, seeds, margin, data, _, threads, memory, quantity = args
     assert [row[3].name for row in rows] == ["sgd", "momentum"]
     problem = rows[0][0]
@@ -96,25 +96,25 @@ def test_verify_has_the_defaults_of_its_help(arguments: Arguments) -> None:
     assert (mode, widths, seeds, margin) == ("auto", None, None, None)
     assert (data.name, len(data.inputs), threads, memory) == ("digits", 16, 0, None)
     assert quantity is Quantity.ALL
-    args, _ = arguments("campaign.plan", "verify", "sgd", "--step", "2")
+    args, _ = arguments("verify.campaign.plan", "verify", "sgd", "--step", "2")
     assert args[0][0][0].step == 2
 
 
 def test_verify_runs_the_plan_with_its_expectations(
     arguments: Arguments, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    monkeypatch.setattr("empirical.campaign.plan", lambda *_: "the plan")
+    monkeypatch.setattr("empirical.verify.campaign.plan", lambda *_: "the plan")
     words = ("verify", "sgd", "--expect", "own_hidden=1", "--out", str(tmp_path))
-    (plan, expect, out, tick), _ = arguments("verify.verify_all", *words)
+    (plan, expect, out, tick), _ = arguments("verify.verification.verify_all", *words)
     assert (plan, expect, out) == ("the plan", ["own_hidden=1"], tmp_path)
     tick("sgd", 1, 2)  # progress, shown or not
-    (_, expect, out, _), _ = arguments("verify.verify_all", "verify", "sgd")
+    (_, expect, out, _), _ = arguments("verify.verification.verify_all", "verify", "sgd")
     assert (expect, out) == ([], None)
 
 
 def test_deep_verification_measures_every_layer_of_every_rule(arguments: Arguments) -> None:
     words = ("verify", "kfac", "--deep", *SETTING, *DATA, *SWEEP, "--margin", "0.07")
-    ((row,), (steps,), experiment, tick), _ = arguments("verify.verify_deep", *words)
+    ((row,), (steps,), experiment, tick), _ = arguments("verify.verification.verify_deep", *words)
     check_row(row, aligned=False)
     assert steps.keys() == {layer.name for layer in row[0].setting.layers}
     assert (experiment.widths, experiment.seeds, experiment.margin) == ((16, 32, 64, 128), 7, 0.07)
@@ -139,7 +139,7 @@ def test_measure_takes_one_width_and_seed(arguments: Arguments) -> None:
         "width": 48, "seed": 9, "device": "cpu", "threads": 3, "mode": "dense", "steps": 6,
         "memory_limit": 3 * 2**10, "quantity": Quantity.OWN,
     }  # fmt: skip
-    _, options = arguments("once.measure_once", "measure", "sgd")
+    _, options = arguments("verify.single.measure_once", "measure", "sgd")
     assert {k: options[k] for k in ("width", "seed", "threads", "mode", "steps")} == {
         "width": 256, "seed": 0, "threads": 0, "mode": "auto", "steps": 1,
     }  # fmt: skip
@@ -149,7 +149,9 @@ def test_measure_takes_one_width_and_seed(arguments: Arguments) -> None:
 def test_alignments_are_measured_as_asked(arguments: Arguments, verb: str) -> None:
     words = (verb, "kfac", *SETTING, *DATA, *SWEEP, "--steps", "11")
     words += ("--margin", "0.07") if verb == "align" else ("--alignment", "measured")
-    (row, experiment, steps, tick), _ = arguments("alignments.measure_alignments", *words)
+    (row, experiment, steps, tick), _ = arguments(
+        "verify.measured_alignments.measure_alignments", *words
+    )
     problem, table, bounds, declared = row
     check_problem(problem, aligned=False)
     assert (table.c["output"], declared.name, steps) == (3, "kfac", 11)
@@ -159,7 +161,7 @@ def test_alignments_are_measured_as_asked(arguments: Arguments, verb: str) -> No
     assert (len(experiment.data.inputs), experiment.device, experiment.threads) == (5, "cpu", 3)
     tick("sgd", 1, 2)
     default = (verb, "sgd", *words[-2:]) if verb == "derive" else (verb, "sgd")
-    (_, _, steps, _), _ = arguments("alignments.measure_alignments", *default)
+    (_, _, steps, _), _ = arguments("verify.measured_alignments.measure_alignments", *default)
     assert steps == 8
 
 
@@ -167,20 +169,26 @@ def test_a_derivation_is_measured_as_asked(
     arguments: Arguments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("explain", "kfac", "--measured", "--layer", "hidden_2", *SETTING, *DATA, *SWEEP)
-    (trial, steps, widths, seeds, margin), _ = arguments("nodes.measured_lines", *words)
+    (trial, steps, widths, seeds, margin), _ = arguments(
+        "verify.derivation_lines.measured_lines", *words
+    )
     check_problem(trial.problem, aligned=False)
     assert trial.exponents.c["output"] == 3
     assert trial.values["rho_A"] == 0.125
     assert (list(steps), widths, seeds) == (["hidden_2"], (16, 32, 64, 128), 7)
     assert 0 < margin < 1
     assert (len(trial.data.inputs), trial.device) == (5, "cpu")
-    (count,), _ = arguments("machine.blas_threads", *words)
+    (count,), _ = arguments("measure.machine.blas_threads", *words)
     assert count == 3
-    monkeypatch.setattr("empirical.nodes.measured_lines", lambda *_: {"hidden_2": []})
-    (title, lines, style), _ = arguments("report.render_lines", *words, "--format", "html")
+    monkeypatch.setattr(
+        "empirical.verify.derivation_lines.measured_lines", lambda *_: {"hidden_2": []}
+    )
+    (title, lines, style), _ = arguments(
+        "report.measured_tables.render_lines", *words, "--format", "html"
+    )
     assert (title.partition(":")[0], lines, style) == ("kfac, hidden_2 layer", [], "html")
-    monkeypatch.setattr("empirical.report.render_lines", lambda *_: "")
-    (verdicts,), _ = arguments("verify.exit_code", *words)
+    monkeypatch.setattr("empirical.report.measured_tables.render_lines", lambda *_: "")
+    (verdicts,), _ = arguments("verify.verification.exit_code", *words)
     assert verdicts == []
 
 
@@ -198,16 +206,16 @@ def test_the_cluster_is_the_one_named(arguments: Arguments, verb: str, function:
 def test_data_come_from_the_folder_named(arguments: Arguments, verb: str, tmp_path: Any) -> None:
     more = {"explain": ("--measured",), "derive": ("--alignment", "measured")}.get(verb, ())
     words = (verb, "sgd", *more, "--data", "mnist", "--data-root", str(tmp_path), "--samples", "9")
-    args, options = arguments("data.load", *words)
+    args, options = arguments("data.sources.load", *words)
     assert (args, options) == (("mnist", tmp_path), {"samples": 9})
 
 
 @pytest.mark.parametrize("verb", ["verify", "measure", "align", "explain", "derive"])
 def test_the_device_is_the_one_named(arguments: Arguments, verb: str) -> None:
     more = {"explain": ("--measured",), "derive": ("--alignment", "measured")}.get(verb, ())
-    args, _ = arguments("machine.pick_device", verb, "sgd", *more, "--device", "cuda")
+    args, _ = arguments("measure.machine.pick_device", verb, "sgd", *more, "--device", "cuda")
     assert args == ("cuda",)
-    args, _ = arguments("machine.pick_device", verb, "sgd", *more)
+    args, _ = arguments("measure.machine.pick_device", verb, "sgd", *more)
     assert args == ("auto",)
 
 
@@ -218,7 +226,7 @@ def test_claims_run_in_the_tier_and_place_named(arguments: Arguments, tmp_path: 
     )
     assert (tier.value, device, threads, out, seed) == ("desk", "cpu", 2, tmp_path, 5)
     tick("4b", 1, 2)
-    (tier, _, threads, out, seed, _), _ = arguments("claims.context.Context", "claims", "4b")
+    (tier, _, threads, out, seed, _), _ = arguments("claims.environment.Context", "claims", "4b")
     assert (tier.value, out, seed) == ("ci", None, 0)
     assert threads >= 1  # all cores
 
@@ -271,7 +279,7 @@ def test_the_command_ends_with_the_code_and_words_of_what_happened(
     run: Callable[..., Any], code: int, err: str,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("scaling.cli.app", run)
+    monkeypatch.setattr("scaling.cli.main.app", run)
     with pytest.raises(SystemExit) as end:
         main()
     gc.enable()
@@ -282,7 +290,7 @@ def test_the_command_ends_with_the_code_and_words_of_what_happened(
 def test_a_reader_who_left_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     silent = StringIO()
     monkeypatch.setattr(sys, "stderr", silent)
-    monkeypatch.setattr("scaling.cli.app", lambda **_: _raise(BrokenPipeError()))
+    monkeypatch.setattr("scaling.cli.main.app", lambda **_: _raise(BrokenPipeError()))
     with pytest.raises(SystemExit) as end:
         main()
     gc.enable()

@@ -12,9 +12,8 @@ from sympy import S, Symbol
 from torch import Tensor, nn
 
 from derivations.catalogue import catalogue, find
-from empirical.data import load
-from empirical.optimizers import RuleOptimizer
-from empirical.parametrize import (
+from empirical.data.sources import load
+from empirical.measure.parametrize import (
     LayerScales,
     at_width,
     draw_,
@@ -22,11 +21,12 @@ from empirical.parametrize import (
     infer_roles,
     power_of_width,
 )
-from scaling.errors import InvalidInput
-from scaling.ledger import Role, Setting, mlp
-from scaling.parser import parse
-from scaling.rule import Rule
-from scaling.solve import derive
+from empirical.numbers.optimizers import RuleOptimizer
+from scaling.models.chain import Role, Setting, mlp
+from scaling.rules.parser import parse
+from scaling.rules.rule import Rule
+from scaling.sizes.errors import InvalidInput
+from scaling.solve.derive import derive
 
 Build = Callable[[int], nn.Module]
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sympy import Expr, Max, Rational, S, Symbol, oo, symbols
 
-from scaling.piecewise import canonical, read
-from scaling.scale import Bounds, Order
+from scaling.sizes.piecewise import canonical, read
+from scaling.sizes.scale import Bounds, Order
 
 X = Symbol("x")
 RATIONALS = st.fractions(-3, 3, max_denominator=4).map(

@@ -29,9 +29,9 @@ def test_readme_check_fails_on_an_edited_block():
 
 def test_readme_verification_table_has_the_predictions_of_today():
     from derivations.catalogue import find
-    from empirical.verify import QUANTITIES, TOUR
+    from empirical.verify.verification import QUANTITIES, TOUR
     from scaling import Problem, predict
-    from scaling.questions import literal_of, problem_of
+    from scaling.cli.requests import literal_of, problem_of
 
     table = next(body for _, command, body, _ in BLOCKS if command.endswith("report.md"))
     rows = re.findall(

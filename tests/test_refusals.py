@@ -7,9 +7,18 @@ import pytest
 from sympy import S, Symbol, oo
 
 from derivations.catalogue import catalogue
-from scaling.conditions import MAXIMAL_UPDATE, STANDARD
-from scaling.errors import InvalidInput, NotCovered, RuleError, ScalingError, unknown
-from scaling.language import (
+from scaling.cli.requests import missing_package
+from scaling.models.chain import Setting, mlp
+from scaling.models.settings import read_settings
+from scaling.report.tables import (
+    Format,
+    Table,
+    catalogue_table,
+    derived_table,
+    render,
+    render_steps,
+)
+from scaling.rules.language import (
     A,
     G,
     L,
@@ -41,17 +50,15 @@ from scaling.language import (
     symbol,
     trace,
 )
-from scaling.ledger import Setting, mlp
-from scaling.parser import as_rule, parse
-from scaling.prediction import predict
-from scaling.problem import Exponents, Problem
-from scaling.questions import missing_package
-from scaling.render import Format, Table, catalogue_table, derived_table, render, render_steps
-from scaling.rule import evaluate_power
-from scaling.scale import Bounds, Order, Scale, Size
-from scaling.settings import read_settings
-from scaling.solve import derive
-from scaling.symmetry import compare
+from scaling.rules.parser import as_rule, parse
+from scaling.rules.rule import evaluate_power
+from scaling.sizes.errors import InvalidInput, NotCovered, RuleError, ScalingError, unknown
+from scaling.sizes.scale import Bounds, Order, Scale, Size
+from scaling.solve.conditions import MAXIMAL_UPDATE, STANDARD
+from scaling.solve.derive import derive
+from scaling.solve.predict import predict
+from scaling.solve.symmetry import compare
+from scaling.states.problem import Exponents, Problem
 
 LOOSE = [condition for condition in STANDARD if condition is not MAXIMAL_UPDATE]
 TWO_AXES = Scale.over({"width": 1}, Size.ENTRY), Scale.over({"depth": 1}, Size.ENTRY)

@@ -12,13 +12,16 @@ import pytest
 from sympy import Max, S, Symbol, sympify
 
 from derivations.catalogue import catalogue
-from scaling.derivation import Step
-from scaling.interface import compared_json, derived_json, predicted_json, steps_json, to_json
-from scaling.ledger import Activation, Setting, mlp
-from scaling.parser import parse
-from scaling.prediction import Prediction, predict
-from scaling.problem import CONVENTION, Exponents, Problem
-from scaling.render import (
+from scaling.models.chain import Activation, Setting, mlp
+from scaling.models.settings import read_settings
+from scaling.report.as_json import (
+    compared_json,
+    derived_json,
+    predicted_json,
+    steps_json,
+    to_json,
+)
+from scaling.report.tables import (
     SIZE_OF,
     Format,
     Table,
@@ -28,9 +31,12 @@ from scaling.render import (
     render,
     render_steps,
 )
-from scaling.settings import read_settings
-from scaling.solve import Derived, derive
-from scaling.symmetry import compare
+from scaling.rules.parser import parse
+from scaling.sizes.derivation import Step
+from scaling.solve.derive import Derived, derive
+from scaling.solve.predict import Prediction, predict
+from scaling.solve.symmetry import compare
+from scaling.states.problem import CONVENTION, Exponents, Problem
 
 LAYERS = mlp(3, biases=True)
 TABULAR = [Format.TEXT, Format.MARKDOWN, Format.LATEX, Format.HTML]

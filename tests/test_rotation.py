@@ -8,20 +8,20 @@ import torch
 from dense_layers import LAYERS, Array, Dense, assert_close, layer, polar, tensors
 
 from derivations.catalogue import find
-from empirical.calibration import calibrate
-from empirical.layer import LayerTensors
-from empirical.limits import limits
-from empirical.numbers import evaluate
-from empirical.rotated import Corner
-from empirical.state import State
-from empirical.trial import Trial
-from empirical.wide.paths import Path, path_of
-from scaling.errors import InvalidInput, NotCovered, RuleError
-from scaling.ledger import mlp
-from scaling.parser import parse
-from scaling.rule import Rule
-from scaling.settings import read_settings
-from scaling.solve import Derived, derive
+from empirical.limits.infinite_width import limits
+from empirical.measure.calibration import calibrate
+from empirical.measure.trial import Trial
+from empirical.numbers.interpreter import evaluate
+from empirical.numbers.layer_matrices import LayerTensors
+from empirical.numbers.rotated_values import Corner
+from empirical.numbers.state import State
+from empirical.wide.method import Path, path_of
+from scaling.models.chain import mlp
+from scaling.models.settings import read_settings
+from scaling.rules.parser import parse
+from scaling.rules.rule import Rule
+from scaling.sizes.errors import InvalidInput, NotCovered, RuleError
+from scaling.solve.derive import Derived, derive
 
 SOAP, ONE_SIDED, EKFAC = (find(name).rule for name in ("soap", "soap_one_sided", "ekfac"))
 VALUES = {"beta1": 0.9, "beta2": 0.8, "shampoo_beta": 0.7, "eps": 1e-3, "e": 1.0}

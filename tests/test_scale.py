@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sympy import Expr, Max, Rational, S, Symbol
 
-from scaling.errors import NotCovered
-from scaling.scale import WIDTH, Bounds, Order, Scale, Size, exponent
+from scaling.sizes.errors import NotCovered
+from scaling.sizes.scale import WIDTH, Bounds, Order, Scale, Size, exponent
 
 law = settings(max_examples=60, deadline=None, derandomize=True)
 

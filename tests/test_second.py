@@ -7,20 +7,21 @@ from golden import TABLES, Golden, differences
 from sympy import Expr, Rational, S
 
 from derivations.catalogue import catalogue
-from scaling.calculus import read
-from scaling.errors import InvalidInput, NotCovered
-from scaling.ledger import Activation, Loss, Setting, ledger, mlp
-from scaling.parser import parse
-from scaling.prediction import Prediction, predict
-from scaling.presets import ALIGNMENTS, PARAMETRIZATIONS, parametrization
-from scaling.problem import Exponents, Problem, rate
-from scaling.questions import literal_of, problem_of
-from scaling.scale import Order, Size
-from scaling.second import Second, after_first
-from scaling.settings import read_settings
-from scaling.solve import Derived, derive
-from scaling.sums import collect
-from scaling.values import Aligned, Vector
+from scaling.calculus.read import read
+from scaling.calculus.values import Aligned, Vector
+from scaling.cli.requests import literal_of, problem_of
+from scaling.models.chain import Activation, Loss, Setting, mlp
+from scaling.models.settings import read_settings
+from scaling.rules.like_terms import collect
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput, NotCovered
+from scaling.sizes.scale import Order, Size
+from scaling.solve.derive import Derived, derive
+from scaling.solve.predict import Prediction, predict
+from scaling.solve.presets import ALIGNMENTS, PARAMETRIZATIONS, parametrization
+from scaling.states.problem import Exponents, Problem, rate
+from scaling.states.second_step import Second, after_first
+from scaling.states.start import ledger
 
 HALF, oo = S.Half, S.Infinity
 RELU, TANH = Activation.RELU, Activation.TANH
@@ -236,7 +237,7 @@ def test_h_fac_has_rank_one_terms_at_the_second_step_only(
 
 def parse_part(text: str) -> Any:
     """Text that is no update by itself."""
-    from scaling.parser import _Parser
+    from scaling.rules.parser import _Parser
 
     return _Parser(text).expression()
 
@@ -274,7 +275,7 @@ CANCELS = [
 
 @pytest.mark.parametrize("text", CANCELS)
 def test_what_is_debiased_cancels_at_the_first_step_and_not_at_the_second(text: str) -> None:
-    from scaling.averages import at_first
+    from scaling.rules.rewrites import at_first
 
     node = parse_part(text)
     assert collect(node, at_first) == []

@@ -14,20 +14,20 @@ import torch
 from sympy import S
 from wide_trials import least_p_value, trial
 
-from empirical.calibration import calibrate
-from empirical.campaign import Experiment, Mode, Row, trial_of
-from empirical.data import load
-from empirical.dense import measure
-from empirical.machine import blas_threads
-from empirical.nodes import measured_lines
-from empirical.numbers import LayerTensors, evaluate
-from empirical.trial import Trial
-from empirical.verdict import Verdict
-from empirical.verify import verify
+from empirical.data.sources import load
+from empirical.fit.verdict import Verdict
+from empirical.measure.calibration import calibrate
+from empirical.measure.dense_steps import measure
+from empirical.measure.machine import blas_threads
+from empirical.measure.trial import Trial
+from empirical.numbers.interpreter import LayerTensors, evaluate
+from empirical.verify.campaign import Experiment, Mode, Row, trial_of
+from empirical.verify.derivation_lines import measured_lines
+from empirical.verify.verification import verify
 from empirical.wide import Streaming, measure_wide
-from scaling.errors import InvalidInput
-from scaling.parser import parse
-from scaling.questions import literal_of, problem_of, resolve, solution_of
+from scaling.cli.requests import literal_of, problem_of, resolve, solution_of
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput
 
 DIGITS = load("digits", samples=8, probe=6)
 WIDE: dict[str, Any] = {

@@ -6,7 +6,13 @@ import pytest
 from sympy import Expr, Max, Rational, S, Symbol
 
 from derivations.catalogue import catalogue
-from scaling.conditions import (
+from scaling.cli.requests import literal_of, problem_of
+from scaling.models.chain import Activation, Loss, Setting, mlp
+from scaling.models.settings import Settings, exact, read_settings
+from scaling.rules.parser import parse
+from scaling.rules.rule import Rule
+from scaling.sizes.errors import Conflict, InvalidInput, NotCovered
+from scaling.solve.conditions import (
     BALANCED_DAMPING,
     BOUNDED_DAMPING,
     MAXIMAL_READBACK,
@@ -16,15 +22,9 @@ from scaling.conditions import (
     STANDARD,
     Condition,
 )
-from scaling.errors import Conflict, InvalidInput, NotCovered
-from scaling.ledger import Activation, Loss, Setting, mlp
-from scaling.parser import parse
-from scaling.prediction import LayerPrediction, predict
-from scaling.problem import Exponents, Problem
-from scaling.questions import literal_of, problem_of
-from scaling.rule import Rule
-from scaling.settings import Settings, exact, read_settings
-from scaling.solve import Derived, derive
+from scaling.solve.derive import Derived, derive
+from scaling.solve.predict import LayerPrediction, predict
+from scaling.states.problem import Exponents, Problem
 
 HALF, oo = S.Half, S.Infinity
 RELU, TANH = Activation.RELU, Activation.TANH

@@ -13,15 +13,15 @@ import pytest
 from sympy import Expr, Rational, S, Symbol
 
 from derivations.catalogue import catalogue
-from scaling.errors import NotCovered
-from scaling.ledger import Activation, Loss, Setting, mlp
-from scaling.parser import parse
-from scaling.prediction import predict
-from scaling.problem import Exponents, Problem
-from scaling.rule import Rule
-from scaling.settings import Settings, read_settings
-from scaling.solve import derive
-from scaling.symmetry import Comparison, canonical, compare, move, shift
+from scaling.models.chain import Activation, Loss, Setting, mlp
+from scaling.models.settings import Settings, read_settings
+from scaling.rules.parser import parse
+from scaling.rules.rule import Rule
+from scaling.sizes.errors import NotCovered
+from scaling.solve.derive import derive
+from scaling.solve.predict import predict
+from scaling.solve.symmetry import Comparison, canonical, compare, move, shift
+from scaling.states.problem import Exponents, Problem
 
 e, e_A = Symbol("e"), Symbol("e_A")
 ONE, ZERO = S.One, S.Zero

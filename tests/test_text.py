@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from empirical import text
-from empirical.text import given, load, vocabulary_of, words_of
-from scaling.errors import InvalidInput
+from empirical.data import text
+from empirical.data.text import given, load, vocabulary_of, words_of
+from scaling.sizes.errors import InvalidInput
 
 SENTENCE = words_of("the cat saw the dog and the dog saw a cat")
 

@@ -11,12 +11,21 @@ import torch
 from torch import nn
 
 from derivations.catalogue import find
-from empirical import sweep as sweeping
 from empirical.claims.rate_transfer import moves
+from empirical.fit.verdict import Verdict
 from empirical.networks import MLP
-from empirical.stacked import covers
-from empirical.sweep import Axis, Family, Parametrization, Sweep, factors, losses_of, train
-from empirical.transfer import (
+from empirical.networks.stacked import covers
+from empirical.transfer import sweep as sweeping
+from empirical.transfer.sweep import (
+    Family,
+    Sweep,
+    SweptAxis,
+    SweptParametrization,
+    factors,
+    losses_of,
+    train,
+)
+from empirical.transfer.transfer_measures import (
     Interval,
     Losses,
     best_rate,
@@ -24,9 +33,8 @@ from empirical.transfer import (
     parametrization_penalty,
     transfer,
 )
-from empirical.verdict import Verdict
-from scaling.errors import InvalidInput
-from scaling.parser import parse
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput
 
 WIDTHS = (64, 128, 256, 512)
 RATES = tuple(float(v) for v in range(-8, 3))
@@ -179,16 +187,18 @@ def family(build: Any = None) -> Family:
     return Family("small", build or usual, x, y, half_square, 8)
 
 
-def small(rule: str = "kfac", p: Parametrization = Parametrization.mup, **changes: Any) -> Sweep:
+def small(
+    rule: str = "kfac", p: SweptParametrization = SweptParametrization.mup, **changes: Any
+) -> Sweep:
     usual: dict[str, Any] = {"widths": (8, 16, 32), "values": (-4.0, -3.0, -2.0), "seeds": 2,
                              "steps": 5, "dtype": torch.float64}  # fmt: skip
     return Sweep(changes.pop("family", family()), find(rule), p, **{**usual, **changes})
 
 
-@pytest.mark.parametrize("p", list(Parametrization))
+@pytest.mark.parametrize("p", list(SweptParametrization))
 @pytest.mark.parametrize("rule", ["kfac", "foof", "shampoo", "kfac_relative", "muon", "sgd"])
 def test_networks_side_by_side_are_networks_one_by_one(
-    monkeypatch: pytest.MonkeyPatch, rule: str, p: Parametrization
+    monkeypatch: pytest.MonkeyPatch, rule: str, p: SweptParametrization
 ) -> None:
     one = small(rule, p)
     together = train(one, 16, 1)
@@ -229,7 +239,7 @@ def test_networks_other_than_a_plain_mlp_are_trained_one_by_one() -> None:
 
 
 def test_the_parametrizations_agree_at_the_base_and_differ_beyond_it() -> None:
-    mup, sp = small(), small(p=Parametrization.sp)
+    mup, sp = small(), small(p=SweptParametrization.sp)
     assert train(mup, 8, 0) == train(sp, 8, 0)
     assert train(mup, 32, 0) != train(sp, 32, 0)
     hidden, output = (factors(sp, 32)[f"layers.{i}.weight"] for i in (1, 2))
@@ -237,7 +247,7 @@ def test_the_parametrizations_agree_at_the_base_and_differ_beyond_it() -> None:
 
 
 def test_dampings_are_swept_in_units_of_the_factors() -> None:
-    one = small(axis=Axis.damping, values=(-30.0, -3.0, 30.0))
+    one = small(axis=SweptAxis.damping, values=(-30.0, -3.0, 30.0))
     found = train(one, 8, 0)
     assert found["losses"][2] == pytest.approx(found["start"][0], rel=1e-6)  # drowned: no step
     assert found["losses"][1] < 0.9 * found["start"][0]

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from empirical import campaign, report
-from empirical.calibration import calibrate
-from empirical.campaign import Experiment, Row
-from empirical.data import Data, given, load
-from empirical.machine import blas_threads
-from empirical.store import VERSION
-from empirical.verdict import Verdict
-from empirical.verify import EXIT_CODE, QUANTITIES, Check, Verification, verify
-from scaling.errors import InvalidInput, NotCovered
-from scaling.questions import literal_of, problem_of, resolve
+from empirical.data.sources import Data, given, load
+from empirical.fit.verdict import Verdict
+from empirical.measure.calibration import calibrate
+from empirical.measure.machine import blas_threads
+from empirical.measure.store import VERSION
+from empirical.report import measured_tables
+from empirical.verify import campaign
+from empirical.verify.campaign import Experiment, Row
+from empirical.verify.verification import EXIT_CODE, QUANTITIES, Check, Verification, verify
+from scaling.cli.requests import literal_of, problem_of, resolve
+from scaling.sizes.errors import InvalidInput, NotCovered
 
 LAYERS = ("input", "hidden", "output")
 DIGITS = load("digits")
@@ -263,7 +264,7 @@ def test_records_of_other_constants_are_not_used(
         found = calibrate(*given)
         return replace(found, eta={layer: eta * 0.9 for layer, eta in found.eta.items()})
 
-    monkeypatch.setattr("empirical.verify.calibrate", smaller)
+    monkeypatch.setattr("empirical.verify.verification.calibrate", smaller)
     verify([table("sam")], experiment(**TINY), out=tmp_path)
     assert calls[every:] == calls[:every]
 
@@ -382,7 +383,7 @@ def test_what_cannot_be_measured_is_refused_before_any_measurement(
 
 def test_the_json_has_the_keys_of_the_interface(kept: Path) -> None:
     result = verify([SGD], experiment(), ["own_hidden=-oo"], kept)
-    found = json.loads(report.render(result, "json"))
+    found = json.loads(measured_tables.render(result, "json"))
     assert {"verdict", "checks", "widths", "seeds", "seconds"} <= set(found)
     keys = {"rule", "layer", "quantity", "predicted", "measured", "low", "high", "verdict"}
     assert all(keys <= set(check) for check in found["checks"])
@@ -399,7 +400,7 @@ def test_the_json_has_the_keys_of_the_interface(kept: Path) -> None:
 @pytest.mark.parametrize("style", ["text", "markdown", "latex", "html"])
 def test_every_format_shows_every_check(kept: Path, style: str) -> None:
     result = verify([SGD], experiment(), out=kept)
-    shown = report.render(result, style)
+    shown = measured_tables.render(result, style)
     for check in result.checks:
         assert f"{check.measured.slope:+.3f}" in shown, check
     assert shown.count("agree") >= len(result.checks)
@@ -408,7 +409,7 @@ def test_every_format_shows_every_check(kept: Path, style: str) -> None:
 def test_all_files_are_written_and_can_be_read(tmp_path: Path) -> None:
     tables = [table("sgd"), table("kfac"), table("G @ (A + rho*I)**(-1)"), table("G/2")]
     result = verify(tables, experiment(**TINY), out=tmp_path)
-    report.write(result, tmp_path)
+    measured_tables.write(result, tmp_path)
     assert json.loads((tmp_path / "report.json").read_text())["seeds"] == 2
     assert (tmp_path / "report.md").read_text().count("\n| sgd |") == 9
     rows = list(csv.DictReader(io.StringIO((tmp_path / "sizes.csv").read_text())))

@@ -7,15 +7,23 @@ from typing import Any
 import pytest
 import torch
 
-from empirical.campaign import CROSS_WIDTHS, DENSE_WIDTHS, WIDE_WIDTHS, Experiment, Mode, Row, plan
-from empirical.data import Data, load
-from empirical.machine import blas_threads
-from empirical.verdict import Verdict
-from empirical.verify import Verification, verify
+from empirical.data.sources import Data, load
+from empirical.fit.verdict import Verdict
+from empirical.measure.machine import blas_threads
+from empirical.verify.campaign import (
+    CROSS_WIDTHS,
+    DENSE_WIDTHS,
+    WIDE_WIDTHS,
+    Experiment,
+    Mode,
+    Row,
+    plan,
+)
+from empirical.verify.verification import Verification, verify
 from empirical.wide import Streaming
-from empirical.wide.paths import Path
-from scaling.errors import InvalidInput
-from scaling.questions import literal_of, problem_of, resolve
+from empirical.wide.method import Path
+from scaling.cli.requests import literal_of, problem_of, resolve
+from scaling.sizes.errors import InvalidInput
 
 DIGITS = load("digits", samples=8, probe=6)
 

@@ -10,21 +10,21 @@ import torch
 from sympy import Rational
 from wide_trials import least_p_value, ruled, trial
 
-from empirical.calibration import calibrate
-from empirical.data import Data, given, load
-from empirical.dense import measure
-from empirical.numbers import LayerTensors, State, evaluate
-from empirical.optimizers import RuleOptimizer
-from empirical.sizes import Measurement
-from empirical.training import dense_network, loss_of
-from empirical.trial import Constants, Trial
+from empirical.data.sources import Data, given, load
+from empirical.measure.calibration import calibrate
+from empirical.measure.dense_steps import measure
+from empirical.measure.measured_sizes import Measurement
+from empirical.measure.training import dense_network, loss_of
+from empirical.measure.trial import Constants, Trial
+from empirical.numbers.interpreter import LayerTensors, State, evaluate
+from empirical.numbers.optimizers import RuleOptimizer
 from empirical.wide import Streaming, measure_wide
 from empirical.wide.activations import ACTIVATIONS
+from empirical.wide.method import Path, path_of, refuse_unless_wide
 from empirical.wide.noise import ROWS
-from empirical.wide.paths import Path, path_of, refuse_unless_wide
-from scaling.errors import InvalidInput
-from scaling.ledger import Activation, Loss
-from scaling.parser import parse
+from scaling.models.chain import Activation, Loss
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput
 
 ALPHA = 1e-3
 SEEDS = 60

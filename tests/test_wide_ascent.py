@@ -10,28 +10,28 @@ from sympy import Expr, S
 from test_wide import numbers, runs
 from wide_trials import least_p_value, on_two_machines, trial
 
-from empirical import dense
-from empirical.calibration import calibrate
-from empirical.campaign import Experiment, Mode
-from empirical.data import load
-from empirical.dense import measure
-from empirical.limits import limits
-from empirical.machine import blas_threads
+from empirical.data.sources import load
+from empirical.fit.verdict import Verdict
+from empirical.limits.infinite_width import limits
+from empirical.measure import dense_steps
+from empirical.measure.calibration import calibrate
+from empirical.measure.dense_steps import measure
+from empirical.measure.machine import blas_threads
+from empirical.measure.measured_sizes import MeasuredSizes, Measurement, Quantity
+from empirical.measure.trial import Constants, Trial
 from empirical.networks import MLP
-from empirical.sizes import Measurement, Quantity, Sizes
-from empirical.trial import Constants, Trial
-from empirical.verdict import Verdict
-from empirical.verify import Check, verify
+from empirical.verify.campaign import Experiment, Mode
+from empirical.verify.verification import Check, verify
 from empirical.wide import Streaming, measure_wide, tiles
-from empirical.wide import measure as wide
-from empirical.wide.network import Network
+from empirical.wide import wide_steps as wide
+from empirical.wide.method import Path, path_of, refuse_unless_wide
 from empirical.wide.noise import ROWS
-from empirical.wide.paths import Path, path_of, refuse_unless_wide
 from empirical.wide.weight import Change, Weight
-from scaling.errors import InvalidInput, NotCovered
-from scaling.ledger import Activation, Loss
-from scaling.parser import parse
-from scaling.questions import literal_of, problem_of, resolve
+from empirical.wide.wide_network import Network
+from scaling.cli.requests import literal_of, problem_of, resolve
+from scaling.models.chain import Activation, Loss
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput, NotCovered
 
 ALPHA = 1e-3
 SAM = "ascended(radius*G/norm(G))"
@@ -80,10 +80,10 @@ def both(
     steps: int = 1,
     quantity: Quantity = Quantity.ALL,
     machine: Streaming = EXACT,
-) -> tuple[Mapping[str, Sizes], Mapping[str, Sizes]]:
+) -> tuple[Mapping[str, MeasuredSizes], Mapping[str, MeasuredSizes]]:
     """Sizes of a wide network, and of the dense one whose weights gave all of its answers."""
     starts: list[Network] = []
-    begin, draw = wide._Run.start, dense.dense_network
+    begin, draw = wide._Run.start, dense_steps.dense_network
 
     def start(run: Any) -> Network:
         starts.append(begin(run))
@@ -100,7 +100,7 @@ def both(
         return model
 
     monkeypatch.setattr(wide._Run, "start", start)
-    monkeypatch.setattr(dense, "dense_network", network)
+    monkeypatch.setattr(dense_steps, "dense_network", network)
     ours = measure_wide(t, constants, WIDTH, 3, steps, machine, quantity)
     return ours.sizes, measure(t, constants, WIDTH, 3, steps, quantity).sizes
 
@@ -113,7 +113,7 @@ def whole_of(weight: Weight) -> torch.Tensor:
 
 
 def assert_same(
-    ours: Mapping[str, Sizes], theirs: Mapping[str, Sizes], accuracy: float = 1e-7
+    ours: Mapping[str, MeasuredSizes], theirs: Mapping[str, MeasuredSizes], accuracy: float = 1e-7
 ) -> None:
     for name, x in ours.items():
         known = theirs[name].known()

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 from wide_trials import least_p_value
 
-from empirical.wide.columns import Axis, Columns, gram
+from empirical.wide.columns import Columns, NeuronAxis, gram
 from empirical.wide.implicit import ImplicitGaussian, Span
 from empirical.wide.noise import ROWS, Stream
-from empirical.wide.streaming import Memory, Streaming
-from scaling.errors import InvalidInput
+from empirical.wide.streaming import MemoryLimit, Streaming
+from scaling.sizes.errors import InvalidInput
 
 SEEDS = 500
 ALPHA = 1e-3
 
 
-def axis(side: int, dtype: torch.dtype = torch.float64, **options: int) -> Axis:
+def axis(side: int, dtype: torch.dtype = torch.float64, **options: int) -> NeuronAxis:
     streaming = Streaming(dtype, **options)
-    return Axis(side, dtype, streaming, streaming.memory())
+    return NeuronAxis(side, dtype, streaming, streaming.memory())
 
 
 def matrix(rows: int, columns: int, seed: int = 0, std: float = 1.0) -> ImplicitGaussian:
@@ -200,7 +200,7 @@ def test_neither_chunks_nor_workers_nor_memory_change_what_neurons_hold() -> Non
 
 
 def test_memory_is_granted_until_it_is_used_up() -> None:
-    memory = Memory(12)
+    memory = MemoryLimit(12)
     memory.reserve(2)
     assert memory.grants(6) and not memory.grants(5) and memory.grants(4)
 

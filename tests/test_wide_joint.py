@@ -9,23 +9,30 @@ from test_wide_rows import axis, normal
 from wide_trials import least_p_value, on_two_machines, ruled, trial
 
 from derivations.catalogue import find
-from empirical.calibration import calibrate
-from empirical.dense import measure
-from empirical.limits import limits
-from empirical.numbers import LayerTensors, State, evaluate_network
-from empirical.sizes import Quantity
-from empirical.trial import Trial
-from empirical.wide import measure as wide
-from empirical.wide import measure_wide, update
+from empirical.limits.infinite_width import limits
+from empirical.measure.calibration import calibrate
+from empirical.measure.dense_steps import measure
+from empirical.measure.measured_sizes import Quantity
+from empirical.measure.trial import Trial
+from empirical.numbers.interpreter import LayerTensors, State, evaluate_network
+from empirical.wide import measure_wide, span_update
+from empirical.wide import wide_steps as wide
 from empirical.wide.implicit import ImplicitGaussian, Span
+from empirical.wide.method import Path, path_of, refuse_unless_wide
 from empirical.wide.noise import ROWS, Stream
-from empirical.wide.paths import Path, path_of, refuse_unless_wide
 from empirical.wide.rows import RowLearner
-from empirical.wide.update import Coordinates, Joint, Learner, Lesson, Source, sums_over_layers
+from empirical.wide.span_update import (
+    Coordinates,
+    Joint,
+    Learner,
+    Lesson,
+    Source,
+    sums_over_layers,
+)
 from empirical.wide.weight import Weight
-from scaling.errors import InvalidInput, NotCovered
-from scaling.ledger import Activation
-from scaling.parser import parse
+from scaling.models.chain import Activation
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput, NotCovered
 
 ALPHA = 1e-3
 SIDES = {"input": (12, 3), "hidden": (14, 12), "output": (2, 14)}
@@ -87,7 +94,7 @@ def test_sums_of_fewer_layers_are_rejected(monkeypatch: pytest.MonkeyPatch) -> N
     def alone(
         sources: dict[str, Source], seen: dict[str, Lesson], told: dict[str, Joint]
     ) -> dict[str, Joint]:
-        one = update.sums_over_layers
+        one = span_update.sums_over_layers
         return {n: one({n: sources[n]}, {n: seen[n]}, {n: told[n]})[n] for n in sources}
 
     monkeypatch.setattr(wide, "sums_over_layers", alone)

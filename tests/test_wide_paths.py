@@ -9,15 +9,15 @@ from test_wide_rows import axis
 from torch import Tensor
 
 from derivations.catalogue import catalogue, find
-from empirical.numbers import LayerTensors, evaluate_network
+from empirical.numbers.interpreter import LayerTensors, evaluate_network
 from empirical.wide.implicit import Span
-from empirical.wide.looks import here, perturbations
-from empirical.wide.paths import Path, path_of, refuse_unless_wide, way_of
+from empirical.wide.method import Path, path_of, refuse_unless_wide, way_of
+from empirical.wide.span_update import Coordinates, Source
 from empirical.wide.strips import strips_of
-from empirical.wide.update import Coordinates, Source
-from scaling.errors import InvalidInput
-from scaling.parser import parse
-from scaling.rule import Rule
+from scaling.rules.ascents import here, perturbations
+from scaling.rules.parser import parse
+from scaling.rules.rule import Rule
+from scaling.sizes.errors import InvalidInput
 
 SIDES = {"hidden": (40, 36), "output": (3, 40)}  # longer than blocks
 SAMPLES = 2

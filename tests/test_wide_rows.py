@@ -5,22 +5,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from empirical.numbers import LayerTensors, State, evaluate
-from empirical.training import size_of
-from empirical.values import Value
+from empirical.measure.training import size_of
+from empirical.numbers.interpreter import LayerTensors, State, evaluate
+from empirical.numbers.layer_values import LayerValue
 from empirical.wide import tiles
-from empirical.wide.columns import Axis
+from empirical.wide.columns import NeuronAxis
 from empirical.wide.implicit import ImplicitGaussian, Span
+from empirical.wide.method import Path, path_of
 from empirical.wide.noise import Stream
-from empirical.wide.paths import Path, path_of
 from empirical.wide.rows import RowLearner, learner
+from empirical.wide.span_update import Coordinates, Source
 from empirical.wide.streaming import Streaming
-from empirical.wide.update import Coordinates, Source
 from empirical.wide.weight import Weight
-from scaling.errors import InvalidInput
-from scaling.parser import parse
-from scaling.rule import Rule
-from scaling.tree import Node
+from scaling.rules.parser import parse
+from scaling.rules.rule import Rule
+from scaling.rules.tree import Node
+from scaling.sizes.errors import InvalidInput
 
 VALUES = {"rho": 0.3, "eps": 0.01, "beta": 0.6, "beta2": 0.9, "e": 0.5}
 RULES = [
@@ -44,9 +44,9 @@ RULES = [
 ]
 
 
-def axis(side: int, limit: int = 2**28) -> Axis:
+def axis(side: int, limit: int = 2**28) -> NeuronAxis:
     streaming = Streaming(torch.float64, limit)
-    return Axis(side, torch.float64, streaming, streaming.memory())
+    return NeuronAxis(side, torch.float64, streaming, streaming.memory())
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -89,7 +89,7 @@ class Layer:
     def change(self, step: int, d: Tensor) -> None:
         """What is peculiar to the cotangents of a step: nothing."""
 
-    def _record(self, node: Node, value: Value) -> None:
+    def _record(self, node: Node, value: LayerValue) -> None:
         self.sizes[node] = size_of(node, value)
 
 

@@ -14,30 +14,30 @@ from test_wide_rows import RULES, VALUES, axis, normal
 from typer.testing import CliRunner
 from wide_trials import least_p_value, ruled, trial
 
-from empirical.calibration import calibrate
-from empirical.campaign import Experiment, Mode, plan
-from empirical.data import load
-from empirical.dense import measure
-from empirical.numbers import LayerTensors, State, evaluate
-from empirical.sizes import Measurement, Quantity
-from empirical.trial import Constants, Trial
-from empirical.verify import verify
-from empirical.wide import Streaming, measure_wide, paths, sample
+from empirical.data.sources import load
+from empirical.measure.calibration import calibrate
+from empirical.measure.dense_steps import measure
+from empirical.measure.measured_sizes import Measurement, Quantity
+from empirical.measure.trial import Constants, Trial
+from empirical.numbers.interpreter import LayerTensors, State, evaluate
+from empirical.verify.campaign import Experiment, Mode, plan
+from empirical.verify.verification import verify
+from empirical.wide import Streaming, measure_wide, method, sample
 from empirical.wide.implicit import ImplicitGaussian, Span
+from empirical.wide.method import WIDEST_SAMPLE, path_of, refuse_unless_wide
+from empirical.wide.method import Path as Way
 from empirical.wide.noise import ROWS, Stream
-from empirical.wide.parts import parts
-from empirical.wide.paths import WIDEST_SAMPLE, path_of, refuse_unless_wide
-from empirical.wide.paths import Path as Way
-from empirical.wide.places import sum_levels
 from empirical.wide.sample import sampled
-from empirical.wide.update import Coordinates, Source
+from empirical.wide.span_update import Coordinates, Source
 from empirical.wide.weight import Weight
-from scaling.cli import app
-from scaling.errors import InvalidInput
-from scaling.ledger import Activation
-from scaling.parser import parse
-from scaling.questions import literal_of, problem_of, resolve
-from scaling.shapes import Dim
+from scaling.cli.main import app
+from scaling.cli.requests import literal_of, problem_of, resolve
+from scaling.models.chain import Activation
+from scaling.rules.parser import parse
+from scaling.rules.schedule import sum_levels
+from scaling.rules.shapes import Dim
+from scaling.rules.weight_term import parts
+from scaling.sizes.errors import InvalidInput
 
 ALPHA = 1e-3
 OWN = Quantity.OWN
@@ -268,11 +268,11 @@ def test_widths_that_a_sample_cannot_reach_are_refused_by_name() -> None:
     with pytest.raises(InvalidInput, match=r"found: the width .* for 'sign\(G\)'"):
         refuse_unless_wide(parse("sign(G)"), WIDEST_SAMPLE + 1, own_only=True)
     with pytest.raises(InvalidInput, match=r"(?s)for 'sign\(G\)'.*, --quantity own, or an update"):
-        refuse_unless_wide(parse("sign(G)"), paths.WIDEST_ROWS + 1)
+        refuse_unless_wide(parse("sign(G)"), method.WIDEST_ROWS + 1)
     with pytest.raises(InvalidInput, match=r"found: the width .* for 'abs\(G\)'"):
         refuse_unless_wide(parse("G / norm(abs(G))"), WIDEST_SAMPLE + 1, own_only=True)
     with pytest.raises(InvalidInput, match=r"for 'col_mean\(G\)' in .*, which adds up entries"):
-        refuse_unless_wide(parse("G - col_mean(G)"), paths.WIDEST_ROWS + 1, own_only=True)
+        refuse_unless_wide(parse("G - col_mean(G)"), method.WIDEST_ROWS + 1, own_only=True)
 
 
 # --- the surface --------------------------------------------------------------------------------

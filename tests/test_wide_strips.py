@@ -8,15 +8,15 @@ from test_wide import numbers, runs
 from wide_trials import least_p_value, on_two_machines, trial
 
 from derivations.catalogue import find
-from empirical.calibration import calibrate
-from empirical.dense import measure
-from empirical.numbers import evaluate
+from empirical.measure.calibration import calibrate
+from empirical.measure.dense_steps import measure
+from empirical.numbers.interpreter import evaluate
 from empirical.wide import measure_wide, strips
+from empirical.wide.method import Path, refuse_unless_wide
 from empirical.wide.noise import ROWS
-from empirical.wide.paths import Path, refuse_unless_wide
 from empirical.wide.strips import strips_of
-from scaling.errors import InvalidInput
-from scaling.parser import parse
+from scaling.rules.parser import parse
+from scaling.sizes.errors import InvalidInput
 
 ALPHA = 1e-3
 VALUES = {

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from wide_trials import least_p_value, ruled
 
-from empirical.calibration import calibrate
+from empirical.measure.calibration import calibrate
 from empirical.wide import measure_wide
-from empirical.wide.columns import Axis
+from empirical.wide.columns import NeuronAxis
 from empirical.wide.implicit import ImplicitGaussian
 from empirical.wide.noise import ROWS, Stream
 from empirical.wide.streaming import Streaming
-from empirical.wide.weight import Decayed, LowRank, Weight
-from scaling.errors import InvalidInput
+from empirical.wide.weight import Decayed, LowRankUpdate, Weight
+from scaling.sizes.errors import InvalidInput
 
 SEEDS = 500
 ALPHA = 1e-3
@@ -23,9 +23,9 @@ STD = 0.7
 
 
 def matrix(rows: int, columns: int, seed: int = 0, **options: int) -> ImplicitGaussian:
-    def axis(side: int) -> Axis:
+    def axis(side: int) -> NeuronAxis:
         streaming = Streaming(torch.float64, **options)
-        return Axis(side, torch.float64, streaming, streaming.memory())
+        return NeuronAxis(side, torch.float64, streaming, streaming.memory())
 
     return ImplicitGaussian.between(axis(rows), axis(columns), STD, Stream(seed, (1,)))
 
@@ -146,9 +146,9 @@ def test_neither_chunks_nor_workers_change_a_norm() -> None:
 # --- weights in motion --------------------------------------------------------------------------
 
 
-def low_rank(W: Weight, seed: int) -> LowRank:
+def low_rank(W: Weight, seed: int) -> LowRankUpdate:
     left = W.rows.given(normal(seed, W.rows.side, 2))
-    return LowRank(left, W.columns.given(normal(seed + 1, W.columns.side, 2)))
+    return LowRankUpdate(left, W.columns.given(normal(seed + 1, W.columns.side, 2)))
 
 
 def test_norms_and_products_of_weights_that_move_and_decay_are_those_of_whole_matrices() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from scaling.cli import main
+from scaling.cli.main import main
 
 
 def exit_code(words: tuple[str, ...], patch: pytest.MonkeyPatch) -> Any:

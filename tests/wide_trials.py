@@ -9,16 +9,16 @@ from scipy.stats import ks_2samp
 from sympy import Expr
 
 from derivations.catalogue import find
-from empirical.calibration import calibrate
-from empirical.data import Data, load
-from empirical.sizes import Measurement
-from empirical.trial import Trial
+from empirical.data.sources import Data, load
+from empirical.measure.calibration import calibrate
+from empirical.measure.measured_sizes import Measurement
+from empirical.measure.trial import Trial
 from empirical.wide import Streaming, measure_wide
 from empirical.wide.noise import ROWS
-from scaling.ledger import Activation, Loss, Setting, mlp
-from scaling.parser import parse
-from scaling.settings import read_settings
-from scaling.solve import derive
+from scaling.models.chain import Activation, Loss, Setting, mlp
+from scaling.models.settings import read_settings
+from scaling.rules.parser import parse
+from scaling.solve.derive import derive
 
 
 def trial(

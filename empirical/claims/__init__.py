@@ -1,6 +1,9 @@
 """The statements of arXiv 2312.12226, each as an object that derives, measures and can fail.
 
-Read in this order: claim.py (what a claim and its evidence are), context.py (sizes by tier, where
-finished cells are kept), exponents.py (the measurements that most claims share), then one file per
-group, which registry.py finds.
+what a claim is    claim (and its evidence) environment (sizes by tier, finished cells) registry
+what most share    exponents (tables of exponents, measured) families (what is trained) figures
+groups 1 to 8      parametrization damping push_through heuristics standard zero_output (with
+regression, escape) invariance eigenvalues
+groups 9 to 12     rate_transfer damping_transfer wider ablation (with convolution)
+on paper           claim_report
 """

@@ -19,12 +19,12 @@ from collections.abc import Mapping
 from sympy import S
 
 from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
-from empirical.claims.context import Context
 from empirical.claims.convolution import CLAIM as CONVOLUTION
 from empirical.claims.damping import MARGIN
-from empirical.claims.exponents import LAYERS, Measured, literal, measured
+from empirical.claims.environment import Environment
+from empirical.claims.exponents import LAYERS, TableMeasurement, literal, measured
 from empirical.claims.figures import Curve, Figure
-from empirical.verdict import Verdict
+from empirical.fit.verdict import Verdict
 
 INGREDIENTS: Mapping[str, tuple[str, ...]] = {
     "c_input": ("c_input=0",),
@@ -38,11 +38,11 @@ _JUDGED = (*((layer, "own") for layer in LAYERS), ("output", "feature"))
 """Where the breaks are looked for, by layer and quantity."""
 
 
-def _run(context: Context, name: str) -> Measured:
+def _run(context: Environment, name: str) -> TableMeasurement:
     return measured(context, f"without {name}", literal("shampoo", _E, *INGREDIENTS[name]))
 
 
-def _broken(run: Measured) -> list[str]:
+def _broken(run: TableMeasurement) -> list[str]:
     """Sizes that theory has depend on the width, by name."""
     found = [
         f"{quantity} of {layer} ~ M^({x})"
@@ -58,7 +58,7 @@ def _broken(run: Measured) -> list[str]:
     ]
 
 
-def _evidence(context: Context, control: bool) -> Evidence:
+def _evidence(context: Environment, control: bool) -> Evidence:
     """The control says of every check that breaks that it holds."""
     found: list[Finding] = []
     curves: list[Curve] = []

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from empirical.claims.figures import Figure
-from empirical.verdict import Verdict, overall
-from scaling.render import Format, Table, render
+from empirical.fit.verdict import Verdict, overall
+from scaling.report.tables import Format, Table, render
 
 if TYPE_CHECKING:
-    from empirical.claims.context import Context
+    from empirical.claims.environment import Environment
 
 PAPER = "arXiv 2312.12226"
 
@@ -106,15 +106,15 @@ class Claim:
     title: str
     statement: str
     reference: str
-    check: Callable[[Context], Evidence]
-    control: Callable[[Context], Evidence]
+    check: Callable[[Environment], Evidence]
+    control: Callable[[Environment], Evidence]
 
     @property
     def group(self) -> int:
         """The number of its group."""
         return int(self.id.rstrip("abcdefghijklmnopqrstuvwxyz"))
 
-    def run(self, context: Context) -> Result:
+    def run(self, context: Environment) -> Result:
         """Check and control."""
         start = time.perf_counter()
         evidence, control = self.check(context), self.control(context)

@@ -26,15 +26,15 @@ from torch import Tensor, nn
 
 from derivations.catalogue import find
 from empirical.claims.claim import PAPER, Claim, Evidence, Finding
-from empirical.claims.context import Context, Tier
+from empirical.claims.environment import Environment, Tier
 from empirical.claims.exponents import PLANTED, curve, judged
 from empirical.claims.families import half_square
 from empirical.claims.figures import Curve, Figure
-from empirical.coordinates import MARGIN, check_model, standard
-from empirical.data import images
-from empirical.fit import estimate
-from empirical.machine import blas_threads
-from empirical.verdict import Verdict, overall
+from empirical.data.sources import images
+from empirical.fit.exponent import estimate
+from empirical.fit.verdict import Verdict, overall
+from empirical.measure.machine import blas_threads
+from empirical.your_model.coordinate_check import MARGIN, check_model, standard
 
 IMAGES = 2
 WIDTHS = {Tier.ci: (64, 128, 256, 512), Tier.desk: (64, 128, 256, 512, 1024)}
@@ -56,7 +56,7 @@ def build(width: int) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class KernelSizes:
     """Sizes of one step: layer -> quantity -> (seeds, widths), and what is predicted of them."""
 
     label: str
@@ -82,7 +82,7 @@ class Sizes:
         ]
 
 
-def _measured(context: Context, rule: str, usual: bool = False) -> Sizes:
+def _measured(context: Environment, rule: str, usual: bool = False) -> KernelSizes:
     """Sizes under the derived parametrization, or under the ``usual`` one."""
     tier = Tier.ci if context.tier is Tier.ci else Tier.desk
     widths, seeds, declared = WIDTHS[tier], SEEDS[tier], find(rule)
@@ -116,14 +116,14 @@ def _measured(context: Context, rule: str, usual: bool = False) -> Sizes:
         names[n]: {q: sympify(x) for q, x in row.items()} for n, row in cell["predicted"].items()
     }
     label = f"{rule}, {'standard' if usual else 'muP'}"
-    return Sizes(label, widths, {names[n]: t for n, t in cell["tables"].items()}, predicted)
+    return KernelSizes(label, widths, {names[n]: t for n, t in cell["tables"].items()}, predicted)
 
 
 def _tensors(data: Any) -> tuple[Tensor, Tensor, Tensor]:
     return data.inputs, data.targets, data.probe_inputs
 
 
-def _check(context: Context) -> Evidence:
+def _check(context: Environment) -> Evidence:
     runs = [_measured(context, rule) for rule in RULES]
     usual = [_measured(context, rule, usual=True) for rule in RULES]
     curves = [c for run in (runs[0], usual[0]) for c in run.curves()]
@@ -134,7 +134,7 @@ def _check(context: Context) -> Evidence:
     return Evidence(tuple(found), figures=(figure,))
 
 
-def _moving(usual: Sizes) -> tuple[Verdict, str]:
+def _moving(usual: KernelSizes) -> tuple[Verdict, str]:
     """The gravest verdict on the sizes of the standard parametrization, and whose it is."""
     verdicts = {f.subject: f.verdict for f in usual.findings()}
     gravest = overall(verdicts.values())
@@ -142,7 +142,7 @@ def _moving(usual: Sizes) -> tuple[Verdict, str]:
     return gravest, ", ".join(names)
 
 
-def _moves(usual: Sizes) -> Finding:
+def _moves(usual: KernelSizes) -> Finding:
     """That some size depends on the width: agreed to if one contradicts the exponent 0."""
     gravest, names = _moving(usual)
     verdict = Verdict.agree if gravest is Verdict.contradict else Verdict.inconclusive
@@ -150,7 +150,7 @@ def _moves(usual: Sizes) -> Finding:
     return Finding(f"{usual.label}: some own or feature", "not 0", names, "", verdict)
 
 
-def _control(context: Context) -> Evidence:
+def _control(context: Environment) -> Evidence:
     """Exponents off by 1/4; and the standard parametrization, said to move all sizes alike."""
     found = [f for rule in RULES for f in _measured(context, rule).findings(planted=PLANTED)]
     for rule in RULES:

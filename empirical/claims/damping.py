@@ -13,11 +13,11 @@ from __future__ import annotations
 from sympy import Rational, S
 
 from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
-from empirical.claims.context import Context, Tier
+from empirical.claims.environment import Environment, Tier
 from empirical.claims.exponents import LAYERS, PLANTED, literal, measured, solved, symbolic
 from empirical.claims.figures import Figure
-from empirical.verdict import Verdict
-from scaling.settings import exact
+from empirical.fit.verdict import Verdict
+from scaling.models.settings import exact
 
 READOUTS = ("1", "5/4", "3/2")
 """Values of b_output at which eigenvalues are measured."""
@@ -40,7 +40,7 @@ def _published(b_output: str, shift: Rational | None = None) -> dict[str, tuple[
     return {k: tuple(str(exact(x) + shift) for x in row) for k, row in rows.items()}
 
 
-def _eigenvalues(context: Context, control: bool) -> list[Finding]:
+def _eigenvalues(context: Environment, control: bool) -> list[Finding]:
     """lambda_max of A and B for every readout; the published exponent against the slope."""
     step = PLANTED if control else S.Zero
     found = [] if control else symbolic("kfac", _published("beta"), "b_output=beta")
@@ -58,15 +58,15 @@ def _eigenvalues(context: Context, control: bool) -> list[Finding]:
     return found
 
 
-def _check_valid(context: Context) -> Evidence:
+def _check_valid(context: Environment) -> Evidence:
     return Evidence(tuple(_eigenvalues(context, control=False)))
 
 
-def _control_valid(context: Context) -> Evidence:
+def _control_valid(context: Environment) -> Evidence:
     return Evidence(tuple(_eigenvalues(context, control=True)))
 
 
-def _fixed(context: Context, control: bool) -> Evidence:
+def _fixed(context: Environment, control: bool) -> Evidence:
     """Dampings that do not scale, under muP: rho/lambda is a power of the width."""
     row = literal("kfac", *_POWERS, "d_rho_A=0", "d_rho_B=0")
     run = measured(context, "kfac, constant damping", row)

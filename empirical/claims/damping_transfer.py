@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from empirical.claims.claim import PAPER, Group
 from empirical.claims.rate_transfer import MUP, SP, claim
-from empirical.sweep import Axis
+from empirical.transfer.sweep import SweptAxis
 
 _WHERE = (
     f"{PAPER}, figure of damping transfer: 3-layer CNN on FashionMNIST, squared loss (caption read)"
@@ -20,7 +20,7 @@ GROUP = Group(
         claim(
             "10a",
             "kfac",
-            Axis.damping,
+            SweptAxis.damping,
             MUP,
             (
                 "the damping of K-FAC transfers under muP",
@@ -31,7 +31,7 @@ GROUP = Group(
         claim(
             "10b",
             "kfac",
-            Axis.damping,
+            SweptAxis.damping,
             SP,
             (
                 "the damping of K-FAC drifts under SP",

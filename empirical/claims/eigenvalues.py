@@ -10,8 +10,8 @@ from __future__ import annotations
 from sympy import S
 
 from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
-from empirical.claims.context import Context, Tier
 from empirical.claims.damping import MARGIN
+from empirical.claims.environment import Environment, Tier
 from empirical.claims.exponents import PLANTED, measured, solved
 from empirical.claims.figures import Curve, Figure
 
@@ -24,7 +24,7 @@ SQUARED = {"kfac": 1, "shampoo": 2}
 both the margin and what the control plants count twice."""
 
 
-def _evidence(context: Context, rule: str, control: bool) -> Evidence:
+def _evidence(context: Environment, rule: str, control: bool) -> Evidence:
     found: list[Finding] = []
     curves: list[Curve] = []
     planted = SQUARED[rule] * PLANTED if control else S.Zero

@@ -19,17 +19,17 @@ from torch import Tensor
 
 from derivations.catalogue import find
 from empirical.claims.claim import Evidence, Finding
-from empirical.claims.context import Context, Tier
+from empirical.claims.environment import Environment, Tier
 from empirical.claims.families import half_square
 from empirical.claims.figures import Curve, Figure
-from empirical.machine import blas_threads
+from empirical.fit.verdict import Verdict
+from empirical.measure.machine import blas_threads
+from empirical.measure.parametrize import draw_, power_of_width
 from empirical.networks import MLP
-from empirical.parametrize import draw_, power_of_width
-from empirical.stacked import Stack
-from empirical.transfer import Interval, bootstrapped
-from empirical.verdict import Verdict
-from scaling.render import Table
-from scaling.settings import exact
+from empirical.networks.stacked import Stack
+from empirical.transfer.transfer_measures import Interval, bootstrapped
+from scaling.models.settings import exact
+from scaling.report.tables import Table
 
 Floats = NDArray[np.float64]
 READOUTS = ("1/2", "1", "oo")
@@ -71,7 +71,9 @@ def _weights(schedule: Schedule, b_output: str, seed: int) -> MLP:
     return model
 
 
-def _trained(context: Context, schedule: Schedule, b: str, batch: int, seed: int) -> dict[str, Any]:
+def _trained(
+    context: Environment, schedule: Schedule, b: str, batch: int, seed: int
+) -> dict[str, Any]:
     """Held-out accuracy, training loss and change of features for every rate."""
     data, rule = context.data(schedule.samples, HELD_OUT), find("kfac").rule
     x, y = (t.to(context.device, torch.float32) for t in (data.inputs, data.targets))
@@ -144,7 +146,7 @@ def _dampings(model: MLP, x: Tensor, y: Tensor) -> dict[str, dict[str, float]]:
     return found
 
 
-def _table(context: Context) -> dict[tuple[str, int], list[dict[str, Any]]]:
+def _table(context: Environment) -> dict[tuple[str, int], list[dict[str, Any]]]:
     """(b_output, batch) -> records by seed."""
     schedule, found = SCHEDULES[context.tier], {}
     with blas_threads(context.threads):
@@ -178,7 +180,7 @@ def _of(records: Sequence[Mapping[str, Any]], what: str) -> Floats:
     return np.array([r[what][best] for r in records], dtype=float)
 
 
-def _escape_slope(context: Context) -> tuple[Interval, Floats]:
+def _escape_slope(context: Environment) -> tuple[Interval, Floats]:
     """How log(dh / dh of b_output = 1) changes per doubling of the batch; and the logs."""
     table, batches = _table(context), SCHEDULES[context.tier].batches
     ratio = []
@@ -205,7 +207,7 @@ def _falls(found: Interval, planted: float = 0.0) -> Finding:
     return Finding(label, "< 0", f"{value:+.3f}", f"[{low:+.3f}, {high:+.3f}]", verdict)
 
 
-def _accuracies(context: Context) -> Table:
+def _accuracies(context: Environment) -> Table:
     table, batches = _table(context), SCHEDULES[context.tier].batches
     rows = tuple(
         (
@@ -227,7 +229,7 @@ def _accuracies(context: Context) -> Table:
     return Table("accuracy by b_output and batch size", columns, rows, (note,))
 
 
-def escape(context: Context) -> Evidence:
+def escape(context: Environment) -> Evidence:
     """That the change of features from a zero readout falls with the batch, relative to usual."""
     slope, logs = _escape_slope(context)
     batches = tuple(map(float, SCHEDULES[context.tier].batches))
@@ -245,12 +247,12 @@ def escape(context: Context) -> Evidence:
     return Evidence((_falls(slope),), (note,), (_accuracies(context),), (figure,))
 
 
-def no_escape(context: Context) -> Evidence:
+def no_escape(context: Environment) -> Evidence:
     """The same ratios, grown by a factor e per doubling of the batch."""
     return Evidence((_falls(_escape_slope(context)[0], planted=1.0),))
 
 
-def ranking(context: Context, handicap: float = 0.0) -> Evidence:
+def ranking(context: Environment, handicap: float = 0.0) -> Evidence:
     """Accuracy of b_output = 1 over that of the others, batch by batch.
 
     The control takes a ``handicap`` off the accuracy of b_output = 1.

@@ -3,7 +3,7 @@
     solved     the exponents that the conditions give, with what the settings fix
     literal    the exponents of muP with what the settings fix written over them
     symbolic   a published table beside the derived one, cell by cell
-    measured   own and feature of every layer, exact in law, against `scaling.prediction.predict`
+    measured   own and feature of every layer, exact in law, against `scaling.solve.predict.predict`
     dampings   lambda_max of every damped factor and rho/lambda_max against the calculus' regimes
 
 ``planted`` moves a prediction by what it says and leaves the measurement as it is: the negative
@@ -21,21 +21,21 @@ import sympy
 from numpy.typing import NDArray
 from sympy import Expr, Rational, S
 
-from empirical.calibration import calibrate
-from empirical.campaign import Experiment, Row, counted, run, trial_of
 from empirical.claims.claim import Finding
-from empirical.claims.context import Context
+from empirical.claims.environment import Environment
 from empirical.claims.figures import Curve, Figure
-from empirical.fit import Estimate, estimate
-from empirical.machine import blas_threads
-from empirical.sizes import Measurement
-from empirical.training import damped_sums
-from empirical.verdict import Verdict, judge
-from scaling.prediction import Prediction, predict
-from scaling.questions import literal_of, problem_of, resolve, solution_of
-from scaling.settings import exact
-from scaling.solve import Derived, derive
-from scaling.tree import Node
+from empirical.fit.exponent import Estimate, estimate
+from empirical.fit.verdict import Verdict, judge
+from empirical.measure.calibration import calibrate
+from empirical.measure.machine import blas_threads
+from empirical.measure.measured_sizes import Measurement
+from empirical.measure.training import damped_sums
+from empirical.verify.campaign import Experiment, Row, counted, run, trial_of
+from scaling.cli.requests import literal_of, problem_of, resolve, solution_of
+from scaling.models.settings import exact
+from scaling.rules.tree import Node
+from scaling.solve.derive import Derived, derive
+from scaling.solve.predict import Prediction, predict
 
 LAYERS = ("input", "hidden", "output")
 QUARTER = Rational(1, 4)
@@ -46,7 +46,7 @@ PLANTED = QUARTER
 def solved(rule: str, *settings: str, **options: object) -> Row:
     """A rule under the exponents that `derive` gives, with what the settings fix.
 
-    ``options`` are those of `scaling.questions.problem_of`: activation, loss, fisher.
+    ``options`` are those of `scaling.cli.requests.problem_of`: activation, loss, fisher.
     """
     problem = problem_of(rule, list(settings), practice=True, **options)  # type: ignore[arg-type]
     solution = solution_of(problem)
@@ -123,7 +123,7 @@ def at_zero(rule: str, *exponents: str) -> Derived:
 
 
 @dataclass(frozen=True)
-class Measured:
+class TableMeasurement:
     """A rule, what is predicted of one of its steps, and what was measured."""
 
     label: str
@@ -183,7 +183,7 @@ class Measured:
 class Damped:
     """A factor and its damping in one layer, over widths."""
 
-    of: Measured
+    of: TableMeasurement
     layer: str
     total: Node
     term: Node
@@ -230,7 +230,7 @@ class Damped:
         return judged(label, fit, predicted + planted, allowed)
 
 
-def measured(context: Context, label: str, row: Row, steps: int = 1) -> Measured:
+def measured(context: Environment, label: str, row: Row, steps: int = 1) -> TableMeasurement:
     """Sizes of ``steps`` steps at the tier's widths, finished cells taken from the store."""
     experiment = context.wide_experiment(steps=steps)
     trial = trial_of(row, experiment)
@@ -239,7 +239,7 @@ def measured(context: Context, label: str, row: Row, steps: int = 1) -> Measured
         constants = calibrate(trial, experiment.widths[0])
         count = counted(context.tick, label, experiment.cells)
         runs = run(label, trial, constants, experiment, context.records, count)
-    return Measured(label, prediction, experiment, runs)
+    return TableMeasurement(label, prediction, experiment, runs)
 
 
 def curve(label: str, widths: Sequence[int], table: NDArray[np.float64]) -> Curve:

@@ -26,13 +26,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from derivations.catalogue import find
-from empirical import text
-from empirical.claims.context import Context, Tier
-from empirical.data import images
-from empirical.machine import blas_threads
+from empirical.claims.environment import Environment, Tier
+from empirical.data import text
+from empirical.data.sources import images
+from empirical.measure.machine import blas_threads
 from empirical.networks import CBOW, CNN, MLP, ResNet
-from empirical.sweep import Axis, Family, Parametrization, Sweep, losses_of, train
-from empirical.transfer import Losses
+from empirical.transfer.sweep import (
+    Family,
+    Sweep,
+    SweptAxis,
+    SweptParametrization,
+    losses_of,
+    train,
+)
+from empirical.transfer.transfer_measures import Losses
 
 SAMPLES = 512
 BATCH = 32
@@ -67,44 +74,44 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Row:
+class FamilyRow:
     """A family: its name, how it is made from a context, its plans, its rates if not the usual."""
 
     name: str
-    make: Callable[[Context], Family]
+    make: Callable[[Environment], Family]
     plans: Mapping[Tier, Plan | None]
     """A tier that is missing does not run it; None stands for the tier's own sizes."""
     rates: Mapping[str, tuple[int, int]] = field(default_factory=lambda: RATES)
     dampings: bool = True
     """Whether group 10 sweeps its dampings too."""
 
-    def plan(self, context: Context) -> Plan:
+    def plan(self, context: Environment) -> Plan:
         """The plan of the context's tier."""
         sizes = context.sizes
         usual = Plan(sizes.train, sizes.rates, sizes.seeds, sizes.steps)
         return self.plans[context.tier] or usual
 
 
-def _mlp(loss: Callable[[Tensor, Tensor], Tensor], name: str) -> Callable[[Context], Family]:
+def _mlp(loss: Callable[[Tensor, Tensor], Tensor], name: str) -> Callable[[Environment], Family]:
     def build(width: int) -> nn.Module:
         return MLP(64, width, 10, 3, "relu")
 
-    def make(context: Context) -> Family:
+    def make(context: Environment) -> Family:
         data = context.data(SAMPLES, 4)
         return Family(name, build, data.inputs, data.targets, loss, BATCH)
 
     return make
 
 
-def _images(build: Callable[[int], nn.Module], name: str) -> Callable[[Context], Family]:
-    def make(context: Context) -> Family:
+def _images(build: Callable[[int], nn.Module], name: str) -> Callable[[Environment], Family]:
+    def make(context: Environment) -> Family:
         data = images("digits", samples=IMAGES, probe=4, seed=context.seed)
         return Family(name, build, data.inputs, data.targets, half_square, IMAGE_BATCH)
 
     return make
 
 
-def _cbow(context: Context) -> Family:
+def _cbow(context: Environment) -> Family:
     words = text.load("pydoc", vocabulary=VOCABULARY, samples=WINDOWS, probe=4, seed=context.seed)
 
     def build(width: int) -> nn.Module:
@@ -115,13 +122,13 @@ def _cbow(context: Context) -> Family:
 
 _PAPER = (64, 128, 256, 512)
 FAMILIES = (
-    Row("MLP, squared loss", _mlp(half_square, "mlp mse"), dict.fromkeys(Tier)),
-    Row(
+    FamilyRow("MLP, squared loss", _mlp(half_square, "mlp mse"), dict.fromkeys(Tier)),
+    FamilyRow(
         "MLP, cross-entropy",
         _mlp(cross_entropy, "mlp cross-entropy"),
         dict.fromkeys((Tier.desk, Tier.paper)),
     ),
-    Row(
+    FamilyRow(
         "CBOW",
         _cbow,
         {
@@ -131,14 +138,14 @@ FAMILIES = (
         {"kfac": (-4, 4), "foof": (-2, 6), "shampoo": (-2, 6)},
         dampings=False,
     ),
-    Row(
+    FamilyRow(
         "CNN",
         _images(CNN, "cnn"),
         {Tier.desk: Plan((8, 16, 32), 1, 3, 24, ("kfac",)), Tier.paper: Plan(_PAPER, 2, 8, 400)},
         {"kfac": (-10, -2), "foof": (-7, 1), "shampoo": (-7, 1)},
         dampings=False,
     ),
-    Row(
+    FamilyRow(
         "ResNet",
         _images(ResNet, "resnet"),
         {Tier.desk: Plan((8, 16, 32), 1, 3, 24, ("kfac",)), Tier.paper: Plan(_PAPER, 2, 8, 400)},
@@ -153,21 +160,25 @@ BEST_RATE = {"kfac": -2.0}
 """log2 of the learning rate where the damping is swept."""
 
 
-def families(context: Context, rule: str, axis: Axis = Axis.rate) -> list[Row]:
-    """The families that a tier trains with an optimizer; for dampings, those of `Row.dampings`."""
+def families(context: Environment, rule: str, axis: SweptAxis = SweptAxis.rate) -> list[FamilyRow]:
+    """The families that a tier trains with an optimizer; for dampings, `FamilyRow.dampings`."""
     rows = [row for row in FAMILIES if context.tier in row.plans]
-    if axis is Axis.damping:
+    if axis is SweptAxis.damping:
         rows = [row for row in rows if row.dampings]
     return [row for row in rows if rule in row.plan(context).rules]
 
 
 def swept(
-    context: Context, row: Row, rule: str, parametrization: Parametrization, axis: Axis = Axis.rate
+    context: Environment,
+    row: FamilyRow,
+    rule: str,
+    parametrization: SweptParametrization,
+    axis: SweptAxis = SweptAxis.rate,
 ) -> Losses:
     """The losses of a family under a rule, from the store as far as they are there."""
     plan, declared = row.plan(context), find(rule)
-    first, last = row.rates[rule] if axis is Axis.rate else DAMPINGS
-    per_doubling = plan.per_doubling if axis is Axis.rate else 0.5 * plan.per_doubling
+    first, last = row.rates[rule] if axis is SweptAxis.rate else DAMPINGS
+    per_doubling = plan.per_doubling if axis is SweptAxis.rate else 0.5 * plan.per_doubling
     values = np.linspace(first, last, round((last - first) * per_doubling) + 1)
     sweep = Sweep(
         row.make(context),

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from empirical.plots import COLOURS, MARKERS
-from empirical.store import write_atomically
-from scaling.errors import InvalidInput
+from empirical.measure.store import write_atomically
+from empirical.report.plots import COLOURS, MARKERS
+from scaling.sizes.errors import InvalidInput
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,10 +14,10 @@ from __future__ import annotations
 from sympy import S
 
 from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
-from empirical.claims.context import Context
-from empirical.claims.exponents import PLANTED, Damped, Measured, measured, solved
+from empirical.claims.environment import Environment
+from empirical.claims.exponents import PLANTED, Damped, TableMeasurement, measured, solved
 from empirical.claims.figures import Figure
-from empirical.verdict import Verdict
+from empirical.fit.verdict import Verdict
 
 _PI = "sqrt(trace(A)*fan_out/(trace(B)*fan_in))"
 PI_SPLIT = f"(B + rho/{_PI}*I)**(-1) @ G @ (A + rho*{_PI}*I)**(-1)"
@@ -28,11 +28,11 @@ _CONSTANT = {PI_SPLIT: ("d_rho=0",), TRACE: (), LARGEST: ()}
 _NAMES = {PI_SPLIT: "pi split", TRACE: "trace-relative", LARGEST: "Shampoo, relative"}
 
 
-def _run(context: Context, rule: str) -> Measured:
+def _run(context: Environment, rule: str) -> TableMeasurement:
     return measured(context, _NAMES[rule], solved(rule, *_CONSTANT[rule]))
 
 
-def _figure(name: str, run: Measured) -> Figure:
+def _figure(name: str, run: TableMeasurement) -> Figure:
     title = f"{run.label}: damping over the largest eigenvalue"
     curves = tuple(x.ratio_curve() for x in run.damped())
     return Figure(name, title, "width M", "rho / lambda_max", curves)
@@ -50,12 +50,12 @@ def _right(places: list[Damped]) -> list[Finding]:
     return found
 
 
-def _hidden(context: Context) -> Evidence:
+def _hidden(context: Environment) -> Evidence:
     run = _run(context, PI_SPLIT)
     return Evidence(tuple(_right([x for x in run.damped() if x.layer == "hidden"])))
 
 
-def _ends(context: Context, control: bool) -> Evidence:
+def _ends(context: Environment, control: bool) -> Evidence:
     """A's damping at both ends is off by a power of the width; the control says that it is not."""
     run = _run(context, PI_SPLIT)
     found = []
@@ -70,12 +70,12 @@ def _ends(context: Context, control: bool) -> Evidence:
     return Evidence(tuple(found), figures=() if control else (_figure("4_pi_split", run),))
 
 
-def _everywhere(context: Context, rule: str, name: str) -> Evidence:
+def _everywhere(context: Environment, rule: str, name: str) -> Evidence:
     run = _run(context, rule)
     return Evidence(tuple(_right(run.damped())), figures=(_figure(name, run),))
 
 
-def _planted(context: Context, rule: str, layers: tuple[str, ...]) -> Evidence:
+def _planted(context: Environment, rule: str, layers: tuple[str, ...]) -> Evidence:
     places = [x for x in _run(context, rule).damped() if x.layer in layers]
     return Evidence(tuple(x.finding("ratio", planted=PLANTED) for x in places))
 

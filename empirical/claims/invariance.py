@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
-from empirical.claims.context import Context, Tier
+from empirical.claims.environment import Environment, Tier
 from empirical.claims.exponents import (
     LAYERS,
     PLANTED,
-    Measured,
+    TableMeasurement,
     measured,
     same_exponents,
     solved,
 )
 from empirical.claims.figures import Curve, Figure
-from scaling.questions import problem_of, solution_of
+from scaling.cli.requests import problem_of, solution_of
 
 KFAC = "(B + rho_B*I)**(-e_B) @ G @ (A + rho_A*I)**(-e_A)"
 KFAC_EMA = "(ema(B, beta) + rho_B*I)**(-e_B) @ ema(G, mu) @ (ema(A, beta) + rho_A*I)**(-e_A)"
@@ -72,12 +72,12 @@ VARIANTS: Mapping[str, tuple[Variant, ...]] = {
 SUBJECTS = {"a": "activation", "b": "moving average", "c": "loss", "d": "Fisher", "e": "step"}
 
 
-def _variants(context: Context, letter: str) -> list[Variant]:
+def _variants(context: Environment, letter: str) -> list[Variant]:
     here = list(Tier).index(context.tier)
     return [v for v in VARIANTS[letter] if list(Tier).index(v.tier) <= here]
 
 
-def _run(context: Context, v: Variant) -> Measured:
+def _run(context: Environment, v: Variant) -> TableMeasurement:
     return measured(context, v.label, solved(v.rule, *v.settings, **v.options), v.steps)
 
 
@@ -88,7 +88,7 @@ def _symbols(v: Variant) -> Finding:
     return same_exponents(f"{v.label}: the exponents of {v.plain}", plain, solution_of(problem))
 
 
-def _check(context: Context, letter: str) -> Evidence:
+def _check(context: Environment, letter: str) -> Evidence:
     found: list[Finding] = []
     curves: list[Curve] = []
     for v in _variants(context, letter):
@@ -101,7 +101,7 @@ def _check(context: Context, letter: str) -> Evidence:
     return Evidence(tuple(found), figures=(figure,))
 
 
-def _control(context: Context, letter: str) -> Evidence:
+def _control(context: Environment, letter: str) -> Evidence:
     """Exponents off by 1/4; and that the readout's scale is as indifferent as these are."""
     found = [f for v in _variants(context, letter) for f in _run(context, v).findings(
         planted=PLANTED)]  # fmt: skip

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from sympy import S
 
 from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
-from empirical.claims.context import Context, Tier
+from empirical.claims.environment import Environment, Tier
 from empirical.claims.exponents import (
     PLANTED,
     at_zero,
@@ -47,7 +47,7 @@ Powers = Sequence[str]
 """Settings of the exponent symbols, as ``e_A=1``."""
 
 
-def _runs(context: Context, usual: Sequence[Powers], more: Sequence[Powers]) -> list[Powers]:
+def _runs(context: Environment, usual: Sequence[Powers], more: Sequence[Powers]) -> list[Powers]:
     return [*usual, *([] if context.tier is Tier.ci else more)]
 
 
@@ -63,7 +63,7 @@ def _claim(
 ) -> Claim:
     """``extra``: powers which, set to zero, make gradient descent of the rule."""
 
-    def findings(context: Context, planted: bool) -> list[Finding]:
+    def findings(context: Environment, planted: bool) -> list[Finding]:
         step = PLANTED if planted else S.Zero
         found = symbolic(rule, published, planted=step)
         if extra and not planted:
@@ -74,14 +74,14 @@ def _claim(
             found += measured(context, label, solved(rule, *powers)).findings(planted=step)
         return found
 
-    def check(context: Context) -> Evidence:
+    def check(context: Environment) -> Evidence:
         first = _runs(context, usual, more)[0]
         label = " ".join((rule, *first))
         shown = measured(context, label, solved(rule, *first))
         figure = shown.figure(f"1{letter}_{rule}", f"{label}: dh against width, muP")
         return Evidence(tuple(findings(context, planted=False)), figures=(figure,))
 
-    def control(context: Context) -> Evidence:
+    def control(context: Environment) -> Evidence:
         return Evidence(tuple(findings(context, planted=True)))
 
     return Claim(f"1{letter}", title, statement, f"{PAPER}, Prop. 4.1, Table 1", check, control)

@@ -19,12 +19,12 @@ from sympy import S
 from torch import Tensor
 
 from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
-from empirical.claims.context import Context
+from empirical.claims.environment import Environment
 from empirical.claims.exponents import LAYERS, derived, judged
 from empirical.claims.figures import Curve, Figure
-from empirical.fit import estimate
-from empirical.verdict import Verdict
-from scaling.derivation import PUSH_THROUGH
+from empirical.fit.exponent import estimate
+from empirical.fit.verdict import Verdict
+from scaling.sizes.derivation import PUSH_THROUGH
 
 SAMPLES = 12
 SIDES = (3, 12, 64, 256)
@@ -54,7 +54,7 @@ def _gap(d: Tensor, other: Tensor, rho: float, e: float) -> float:
     return float(torch.linalg.matrix_norm(left - right) / torch.linalg.matrix_norm(right))
 
 
-def _identity(context: Context, same: bool) -> Evidence:
+def _identity(context: Environment, same: bool) -> Evidence:
     found = []
     for side in SIDES:
         for rho in DAMPINGS:
@@ -84,7 +84,7 @@ def _reach(same: bool, seeds: int) -> NDArray[np.float64]:
     return np.array(rows)
 
 
-def _reason(context: Context) -> Evidence:
+def _reason(context: Environment) -> Evidence:
     """The derivation rests on it, and so does what a vanishing damping does."""
     found = []
     for rule in ("kfac", "kfac_left_only"):
@@ -110,7 +110,7 @@ def _reason(context: Context) -> Evidence:
     return Evidence(tuple(found), figures=(figure,))
 
 
-def _no_reason(context: Context) -> Evidence:
+def _no_reason(context: Environment) -> Evidence:
     """B of another batch, said to act as B of the same one; a derivation that never meets B."""
     fit = estimate(INVERSE_DAMPINGS, _reach(False, 8))
     text = "|(B + rho)^(-1) D| in 1/rho, B of another batch"

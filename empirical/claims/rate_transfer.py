@@ -1,8 +1,8 @@
 """Group 9: the best learning rate stays put across widths under muP, and drifts under SP.
 
 For every family, optimizer and parametrization: log2 of the best rate against log2 of the width,
-its drift with an interval, and the three measures of `empirical.transfer`. muP and SP coincide at
-the narrowest width, so they differ in the scaling alone.
+its drift with an interval, and the three measures of `empirical.transfer.transfer_measures`. muP
+and SP coincide at the narrowest width, so they differ in the scaling alone.
 
 A drift is taken to be none if its interval lies within 1/4 of zero, half of 1/2, the smallest step
 between a rule's own exponents; SP is said to drift if its interval lies outside of that.
@@ -26,21 +26,27 @@ import math
 
 from derivations.catalogue import find
 from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
-from empirical.claims.context import Context
+from empirical.claims.environment import Environment
 from empirical.claims.exponents import literal
 from empirical.claims.families import families, swept
 from empirical.claims.figures import Curve, Figure
-from empirical.sweep import Axis, Parametrization
-from empirical.transfer import Interval, Losses, Transfer, parametrization_penalty, transfer
-from empirical.verdict import Verdict
-from scaling.prediction import predict
-from scaling.render import Table
+from empirical.fit.verdict import Verdict
+from empirical.transfer.sweep import SweptAxis, SweptParametrization
+from empirical.transfer.transfer_measures import (
+    Interval,
+    Losses,
+    Transfer,
+    parametrization_penalty,
+    transfer,
+)
+from scaling.report.tables import Table
+from scaling.solve.predict import predict
 
 MARGIN = 0.25
-MUP, SP = Parametrization.mup, Parametrization.sp
+MUP, SP = SweptParametrization.mup, SweptParametrization.sp
 AXES = {
-    Axis.rate: "learning rate at the narrowest width",
-    Axis.damping: "damping at the narrowest width, over the factor's largest eigenvalue",
+    SweptAxis.rate: "learning rate at the narrowest width",
+    SweptAxis.damping: "damping at the narrowest width, over the factor's largest eigenvalue",
 }
 
 
@@ -88,7 +94,9 @@ def measures(title: str, rows: list[tuple[str, Transfer]], penalties: list[str])
         "", "drift per doubling", "residual of the law", "miss when extrapolated",
         "its loss excess", "doublings within 5 %", "penalty of the narrowest's",
     )  # fmt: skip
-    notes = ("drift, residual, miss and tolerance in doublings of the value; see transfer.py",)
+    notes = (
+        "drift, residual, miss and tolerance in doublings of the value; see transfer_measures.py",
+    )
     return Table(title, columns, shown, (*notes, *penalties))
 
 
@@ -108,7 +116,7 @@ def loss_figure(name: str, title: str, losses: Losses, x_label: str) -> Figure:
     return Figure(name, title, x_label, "training loss", curves)
 
 
-def evidence(context: Context, rule: str, axis: Axis, p: Parametrization) -> Evidence:
+def evidence(context: Environment, rule: str, axis: SweptAxis, p: SweptParametrization) -> Evidence:
     """The drift under one parametrization, over all families; measures of both beside it."""
     found: list[Finding] = []
     rows: list[tuple[str, Transfer]] = []
@@ -134,7 +142,7 @@ def evidence(context: Context, rule: str, axis: Axis, p: Parametrization) -> Evi
             f"{percent(at_widest)} at the widest, {percent(limit)} in the limit"
         )
     table = measures(f"transfer of the {axis}: {rule}", rows, penalties)
-    notes = (one_step(rule),) if p is SP and axis is Axis.rate else ()
+    notes = (one_step(rule),) if p is SP and axis is SweptAxis.rate else ()
     return Evidence(tuple(found), notes, (table,), tuple(figures))
 
 
@@ -152,7 +160,7 @@ def one_step(rule: str) -> str:
     return f"{start} ~ M^({x}), {drift} of the largest stable rate"
 
 
-def control(context: Context, rule: str, axis: Axis, p: Parametrization) -> Evidence:
+def control(context: Environment, rule: str, axis: SweptAxis, p: SweptParametrization) -> Evidence:
     """Of muP: that the best value goes with the width, or with its inverse. Of SP: that muP drifts.
 
     Where muP does not hold the best value in place, saying that SP does not either means nothing,
@@ -170,7 +178,9 @@ def control(context: Context, rule: str, axis: Axis, p: Parametrization) -> Evid
     return Evidence(tuple(found))
 
 
-def claim(id: str, rule: str, axis: Axis, p: Parametrization, texts: tuple[str, str, str]) -> Claim:
+def claim(
+    id: str, rule: str, axis: SweptAxis, p: SweptParametrization, texts: tuple[str, str, str]
+) -> Claim:
     """``texts``: title, statement, reference."""
     return Claim(
         id,
@@ -189,7 +199,7 @@ _STAYS = tuple(
     claim(
         f"9{letter}",
         rule,
-        Axis.rate,
+        SweptAxis.rate,
         MUP,
         (
             f"the learning rate of {name} transfers under muP",
@@ -203,7 +213,7 @@ _DRIFTS = tuple(
     claim(
         f"9{letter}",
         rule,
-        Axis.rate,
+        SweptAxis.rate,
         SP,
         (
             f"the learning rate of {name} drifts under SP",

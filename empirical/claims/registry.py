@@ -15,7 +15,7 @@ from functools import cache
 
 import empirical.claims
 from empirical.claims.claim import Claim, Group
-from scaling.errors import unknown
+from scaling.sizes.errors import unknown
 
 
 @cache

@@ -6,8 +6,8 @@ layer over the n training samples, k its column at a new input, and y the target
     f_1(x) = eta (y y^T/n + rho_B)^(-1) y (K + rho)^(-1) k(x),        rho = n rho_A / M
 
 and for classes of equal number the first factor is a number: eta y (K + rho)^(-1) k. K is the
-closed form of limits.py, so f_1, a sum over neurons, must approach it as M^(-1/2). Gradient descent
-gives eta y k, Shampoo something else: their distance from it stays, whatever their rate.
+closed form of infinite_width.py, so f_1, a sum over neurons, must approach it as M^(-1/2). Gradient
+descent gives eta y k, Shampoo something else: their distance from it stays, whatever their rate.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sympy import Rational, S
 
-from empirical.calibration import calibrate
-from empirical.campaign import Experiment, trial_of
 from empirical.claims.claim import Evidence
-from empirical.claims.context import Context
+from empirical.claims.environment import Environment
 from empirical.claims.exponents import curve, judged, literal
 from empirical.claims.figures import Figure
-from empirical.fit import estimate
-from empirical.limits import limits
-from empirical.machine import blas_threads
-from empirical.trial import Constants, Trial
+from empirical.fit.exponent import estimate
+from empirical.limits.infinite_width import limits
+from empirical.measure.calibration import calibrate
+from empirical.measure.machine import blas_threads
+from empirical.measure.trial import Constants, Trial
+from empirical.verify.campaign import Experiment, trial_of
 from empirical.wide import outputs_wide
 
 Floats = NDArray[np.float64]
@@ -38,7 +38,7 @@ PROBE = 16
 RULES = {"kfac": ("e_A=1", "e_B=1"), "sgd": (), "shampoo": ("e=1/2",)}
 
 
-def _trial(context: Context, rule: str) -> tuple[Trial, Constants, Experiment]:
+def _trial(context: Environment, rule: str) -> tuple[Trial, Constants, Experiment]:
     experiment = context.wide_experiment(context.data(BALANCED, PROBE))
     trial = trial_of(literal(rule, *RULES[rule], "b_output=oo"), experiment)
     return trial, calibrate(trial, experiment.widths[0]), experiment
@@ -59,7 +59,7 @@ def regression(trial: Trial, constants: Constants, width: int, ridge: float = 1.
     return found
 
 
-def _outputs(context: Context, rule: str) -> list[list[Floats]]:
+def _outputs(context: Environment, rule: str) -> list[list[Floats]]:
     """f_1 on the probe samples, by seed, then width."""
     trial, constants, experiment = _trial(context, rule)
     configuration = {"what": "first outputs", "rule": rule, "samples": [BALANCED, PROBE],
@@ -77,7 +77,7 @@ def _outputs(context: Context, rule: str) -> list[list[Floats]]:
     return [[np.array(row[seed]["outputs"]) for row in rows] for seed in range(experiment.seeds)]
 
 
-def _distances(context: Context, rule: str, ridge: float = 1.0, scaled: bool = False) -> Floats:
+def _distances(context: Environment, rule: str, ridge: float = 1.0, scaled: bool = False) -> Floats:
     """|f_1 - f| / |f_1| by (seed, width), f the regression; ``scaled``: at its best multiple."""
     trial, constants, experiment = _trial(context, "kfac")
     targets = [regression(trial, constants, width, ridge) for width in experiment.widths]
@@ -91,7 +91,7 @@ def _distances(context: Context, rule: str, ridge: float = 1.0, scaled: bool = F
     return np.array(rows)
 
 
-def first_step(context: Context) -> Evidence:
+def first_step(context: Environment) -> Evidence:
     """How fast f_1 approaches the regression: K-FAC as M^(-1/2), SGD and Shampoo never."""
     widths = context.wide_experiment().widths
     closest = _distances(context, "kfac")
@@ -115,7 +115,7 @@ def first_step(context: Context) -> Evidence:
     return Evidence(tuple(found), (f"distance at width {widths[-1]:,}: {left}",), (), (figure,))
 
 
-def wrong_regression(context: Context) -> Evidence:
+def wrong_regression(context: Environment) -> Evidence:
     """Another ridge, and gradient descent, each said to be approached as M^(-1/2)."""
     widths, margin = context.wide_experiment().widths, context.sizes.margin
     planted = {

@@ -3,8 +3,8 @@
     standard   b = (0, 1/2, 1/2), neither rates nor dampings scale: c = d = 0
     lazy       b_output = 1/2, and c and d as the conditions give them for it (NTK-like)
 
-`scaling.prediction.predict` evaluates both. In the first some feature change depends on the width;
-in the second nothing grows, the output moves by Theta(1), and all features stand still.
+`scaling.solve.predict.predict` evaluates both. In the first some feature change depends on the
+width; in the second nothing grows, the output moves by Theta(1), and all features stand still.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 from sympy import S
 
 from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
-from empirical.claims.context import Context
-from empirical.claims.exponents import PLANTED, Measured, literal, measured, solved
+from empirical.claims.environment import Environment
+from empirical.claims.exponents import PLANTED, TableMeasurement, literal, measured, solved
 from empirical.claims.figures import Figure
-from empirical.verdict import Verdict
-from scaling.prediction import LayerRegime
+from empirical.fit.verdict import Verdict
+from scaling.solve.predict import LayerRegime
 
 STANDARD = {
     "kfac": ("e_A=1", "e_B=1", "d_rho_A=0", "d_rho_B=0"),
@@ -25,17 +25,17 @@ STANDARD = {
 LAZY = {"kfac": ("e_A=1", "e_B=1"), "shampoo": ("e=1/2",)}
 
 
-def _standard(context: Context, rule: str) -> Measured:
+def _standard(context: Environment, rule: str) -> TableMeasurement:
     return measured(
         context, f"{rule}, standard", literal(rule, *STANDARD[rule], "c=0", init="standard")
     )
 
 
-def _lazy(context: Context, rule: str) -> Measured:
+def _lazy(context: Environment, rule: str) -> TableMeasurement:
     return measured(context, f"{rule}, lazy", solved(rule, *LAZY[rule], "b_output=1/2"))
 
 
-def _depends(run: Measured) -> Finding:
+def _depends(run: TableMeasurement) -> Finding:
     """That theory has a feature change which depends on the width."""
     features = {x: run.predicted(x, "feature") for x in run.prediction.layers}
     shown = ", ".join("unpredicted" if x is None else str(x) for x in features.values())
@@ -44,7 +44,7 @@ def _depends(run: Measured) -> Finding:
     return Finding(f"{run.label}: feature exponents", "not all 0", shown, "", verdict)
 
 
-def _still(run: Measured) -> Finding:
+def _still(run: TableMeasurement) -> Finding:
     """That theory has features that stand still under an output that moves."""
     found = run.prediction.layers
     hidden = [x for name, x in found.items() if name != "output"]
@@ -54,7 +54,7 @@ def _still(run: Measured) -> Finding:
     return Finding(f"{run.label}: regimes", "lazy below, output moves", shown, "", verdict)
 
 
-def _figure(name: str, title: str, runs: list[Measured]) -> Figure:
+def _figure(name: str, title: str, runs: list[TableMeasurement]) -> Figure:
     curves = [
         run.curve(f"{run.label}: {layer}", layer, "feature")
         for run in runs
@@ -63,14 +63,14 @@ def _figure(name: str, title: str, runs: list[Measured]) -> Figure:
     return Figure(name, title, "width M", "RMS of dh", tuple(curves), turn=2)
 
 
-def _check_standard(context: Context) -> Evidence:
+def _check_standard(context: Environment) -> Evidence:
     runs = [_standard(context, rule) for rule in STANDARD]
     found = [finding for run in runs for finding in (_depends(run), *run.findings(["feature"]))]
     figure = _figure("5_standard", "standard parametrization: dh against width", runs)
     return Evidence(tuple(found), figures=(figure,))
 
 
-def _control_standard(context: Context) -> Evidence:
+def _control_standard(context: Environment) -> Evidence:
     """Wherever a feature change depends on the width, that it does not."""
     runs = [_standard(context, rule) for rule in STANDARD]
     found = []
@@ -82,14 +82,14 @@ def _control_standard(context: Context) -> Evidence:
     return Evidence(tuple(found))
 
 
-def _check_lazy(context: Context) -> Evidence:
+def _check_lazy(context: Environment) -> Evidence:
     runs = [_lazy(context, rule) for rule in LAZY]
     found = [finding for run in runs for finding in (_still(run), *run.findings(["feature"]))]
     figure = _figure("5_lazy", "lazy parametrization: dh against width", runs)
     return Evidence(tuple(found), figures=(figure,))
 
 
-def _control_lazy(context: Context) -> Evidence:
+def _control_lazy(context: Environment) -> Evidence:
     """That features learn, and that the output stands still."""
     found = []
     for run in (_lazy(context, rule) for rule in LAZY):

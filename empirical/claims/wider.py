@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
-from empirical.claims.context import Context
+from empirical.claims.environment import Environment
 from empirical.claims.families import families, swept
 from empirical.claims.figures import Curve, Figure
 from empirical.claims.rate_transfer import MUP, SP
-from empirical.sweep import Parametrization
-from empirical.transfer import Interval, Losses, bootstrapped
-from empirical.verdict import Verdict
+from empirical.fit.verdict import Verdict
+from empirical.transfer.sweep import SweptParametrization
+from empirical.transfer.transfer_measures import Interval, Losses, bootstrapped
 
 RULES = ("kfac", "shampoo")
 FLAT = 0.02
@@ -74,7 +74,7 @@ def _curve(label: str, losses: Losses) -> Curve:
     return Curve(label, x, tuple(math.exp(y) for y in mean))
 
 
-def _evidence(context: Context, p: Parametrization, planted: float = 0.0) -> Evidence:
+def _evidence(context: Environment, p: SweptParametrization, planted: float = 0.0) -> Evidence:
     """``planted`` is added to log loss at every doubling: what the control does."""
     found: list[Finding] = []
     curves: list[Curve] = []

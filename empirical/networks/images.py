@@ -27,14 +27,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from empirical.networks.parts import (
-    Activation,
+from empirical.networks.building_blocks import (
+    Nonlinearity,
     activation_named,
     blank,
     check_at_least,
     checked_multipliers,
 )
-from scaling.errors import InvalidInput
+from scaling.sizes.errors import InvalidInput
 
 
 class CNN(nn.Module):
@@ -58,7 +58,7 @@ class CNN(nn.Module):
         channels: int = 1,
         size: int = 8,
         classes: int = 10,
-        activation: Activation | str = Activation.relu,
+        activation: Nonlinearity | str = Nonlinearity.relu,
         bias: bool = False,
         multipliers: Sequence[float] | None = None,
         dtype: torch.dtype = torch.float64,
@@ -97,7 +97,7 @@ class Block(nn.Module):
         self,
         width: int,
         bias: bool,
-        activation: Activation,
+        activation: Nonlinearity,
         multipliers: tuple[float, float],
         branch: float,
         dtype: torch.dtype,
@@ -140,7 +140,7 @@ class ResNet(nn.Module):
         classes: int = 10,
         blocks: int = 2,
         branch: float | None = None,
-        activation: Activation | str = Activation.relu,
+        activation: Nonlinearity | str = Nonlinearity.relu,
         bias: bool = False,
         multipliers: Sequence[float] | None = None,
         dtype: torch.dtype = torch.float64,

@@ -19,14 +19,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from empirical.networks.parts import (
-    Activation,
+from empirical.networks.building_blocks import (
+    Nonlinearity,
     activation_named,
     blank,
     check_at_least,
     checked_multipliers,
 )
-from empirical.samples import ScaledEmbedding
+from empirical.numbers.layer_samples import ScaledEmbedding
 
 
 class CBOW(nn.Module):
@@ -45,7 +45,7 @@ class CBOW(nn.Module):
         self,
         width: int,
         vocabulary: int,
-        activation: Activation | str = Activation.linear,
+        activation: Nonlinearity | str = Nonlinearity.linear,
         bias: bool = False,
         multipliers: Sequence[float] | None = None,
         dtype: torch.dtype = torch.float64,

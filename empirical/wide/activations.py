@@ -24,7 +24,7 @@ from torch.nn import functional
 
 
 @dataclass(frozen=True)
-class Activation:
+class ActivatedNeurons:
     """An entrywise nonlinearity, with its slope and its change."""
 
     value: Callable[[Tensor], Tensor]
@@ -74,15 +74,15 @@ def _second(u: Tensor, v: Tensor) -> Tensor:
     return v
 
 
-ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
+ACTIVATIONS: Mapping[str, ActivatedNeurons] = MappingProxyType(
     {
-        "tanh": Activation(torch.tanh, _tanh_slope, _tanh_change),
-        "relu": Activation(torch.relu, _relu_slope, _relu_change),
-        "erf": Activation(torch.erf, _erf_slope, partial(_change_in_float64, torch.erf)),
-        "gelu": Activation(
+        "tanh": ActivatedNeurons(torch.tanh, _tanh_slope, _tanh_change),
+        "relu": ActivatedNeurons(torch.relu, _relu_slope, _relu_change),
+        "erf": ActivatedNeurons(torch.erf, _erf_slope, partial(_change_in_float64, torch.erf)),
+        "gelu": ActivatedNeurons(
             functional.gelu, _gelu_slope, partial(_change_in_float64, functional.gelu)
         ),
-        "linear": Activation(_identity, _second, _second),
+        "linear": ActivatedNeurons(_identity, _second, _second),
     }
 )
-"""By the label of `scaling.ledger.Activation`."""
+"""By the label of `scaling.models.chain.Activation`."""

@@ -25,15 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from empirical.wide.noise import Stream
-from empirical.wide.passes import (
-    Chunk,
-    products_of,
-    run,
-    sums,
-    values,
-    workers_share_memory,
-)
-from empirical.wide.streaming import Memory, Streaming
+from empirical.wide.passes import Chunk, products_of, run, sums, values, workers_share_memory
+from empirical.wide.streaming import MemoryLimit, Streaming
 
 Function = Callable[..., Tensor]
 T = TypeVar("T")
@@ -97,12 +90,12 @@ Atom = Noise | Given | Entrywise
 class Columns:
     """A linear combination of atoms, (side, count): sum_i atom_i @ coefficient_i."""
 
-    axis: Axis
+    axis: NeuronAxis
     count: int
     terms: tuple[tuple[Atom, Tensor], ...] = ()
 
     @classmethod
-    def of(cls, axis: Axis, atom: Atom) -> Columns:
+    def of(cls, axis: NeuronAxis, atom: Atom) -> Columns:
         """An atom as it is."""
         return cls(axis, atom.count, ((atom, torch.eye(atom.count, dtype=torch.float64)),))
 
@@ -164,10 +157,12 @@ def gram(x: Columns, y: Columns) -> Tensor:
 # --- neurons ------------------------------------------------------------------------------------
 
 
-class Axis:
+class NeuronAxis:
     """``side`` neurons, inputs or classes, and the Gram matrices of what they hold."""
 
-    def __init__(self, side: int, dtype: torch.dtype, streaming: Streaming, memory: Memory) -> None:
+    def __init__(
+        self, side: int, dtype: torch.dtype, streaming: Streaming, memory: MemoryLimit
+    ) -> None:
         self.side, self.dtype, self.streaming = side, dtype, streaming
         self.kept: dict[Atom, Tensor] = {}
         self.ready: set[Atom] = set()
@@ -255,7 +250,7 @@ class Axis:
         return {"side": self.side, "dtype": self.dtype, "streaming": self.streaming}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state, memory=Memory(0))  # type: ignore[misc]
+        self.__init__(**state, memory=MemoryLimit(0))  # type: ignore[misc]
 
 
 def _below(atoms: Iterable[Atom]) -> list[Atom]:

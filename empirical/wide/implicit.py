@@ -39,15 +39,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from empirical.basis import EIGENVALUE_ZERO, tolerance, triangular_root
-from empirical.wide.columns import Axis, Columns, gram
+from empirical.numbers.basis import EIGENVALUE_ZERO, tolerance, triangular_root
+from empirical.wide.columns import Columns, NeuronAxis, gram
 from empirical.wide.noise import Stream
 
 
 class Span:
     """An orthonormal basis of all columns that it has met, as combinations of them."""
 
-    def __init__(self, axis: Axis) -> None:
+    def __init__(self, axis: NeuronAxis) -> None:
         self.axis = axis
         self.basis = axis.none()
         self.zero = max(tolerance(axis.dtype) ** 2, EIGENVALUE_ZERO)
@@ -76,7 +76,7 @@ class _Side:
     foreseen: Columns | None = None
 
     @classmethod
-    def between(cls, axis: Axis, other: Axis, stream: Stream) -> _Side:
+    def between(cls, axis: NeuronAxis, other: NeuronAxis, stream: Stream) -> _Side:
         return cls(Span(axis), other.none(), stream)
 
     def foresee(self, count: int) -> Columns:
@@ -140,7 +140,9 @@ class ImplicitGaussian:
     _rest: _Rest
 
     @classmethod
-    def between(cls, rows: Axis, columns: Axis, std: float, stream: Stream) -> ImplicitGaussian:
+    def between(
+        cls, rows: NeuronAxis, columns: NeuronAxis, std: float, stream: Stream
+    ) -> ImplicitGaussian:
         """A (rows.side, columns.side) matrix; the stream must not be used elsewhere."""
         right = _Side.between(columns, rows, stream.at(0))
         left = _Side.between(rows, columns, stream.at(1))
@@ -152,7 +154,7 @@ class ImplicitGaussian:
         return ImplicitGaussian(self.std, self._there, self._here, self._rest)
 
     @property
-    def rows(self) -> Axis:
+    def rows(self) -> NeuronAxis:
         """The axis on which W x lives."""
         return self._here.images.axis
 

@@ -28,10 +28,10 @@ from joblib.parallel import BACKENDS, DEFAULT_BACKEND, get_active_backend
 from numpy.typing import NDArray
 from torch import Tensor
 
-from empirical.measure import blas_threads
+from empirical.measure.measurement import blas_threads
 
 if TYPE_CHECKING:
-    from empirical.wide.columns import Atom, Axis, Columns
+    from empirical.wide.columns import Atom, Columns, NeuronAxis
 
 Floats: TypeAlias = NDArray[np.float64]
 T = TypeVar("T")
@@ -42,30 +42,30 @@ MOST_TASKS = 64
 
 
 @dataclass(frozen=True)
-class Product:
+class AxisProduct:
     """The Gram matrix of two lists of atoms; of one list with itself where they are the same."""
 
     left: tuple[Atom, ...]
     right: tuple[Atom, ...]
 
 
-def products_of(pairs: Sequence[tuple[Atom, Atom]]) -> list[Product]:
+def products_of(pairs: Sequence[tuple[Atom, Atom]]) -> list[AxisProduct]:
     """Products that cover all pairs: one of all atoms with themselves unless that wastes much."""
     atoms = tuple(dict.fromkeys(atom for pair in pairs for atom in pair))
     if _count(atoms) ** 2 <= 3 * sum(a.count * b.count for a, b in pairs):
-        return [Product(atoms, atoms)]
+        return [AxisProduct(atoms, atoms)]
     rows: dict[Atom, list[Atom]] = {}
     for a, b in pairs:
         rows.setdefault(a, []).append(b)
-    return [Product((a,), tuple(others)) for a, others in rows.items()]
+    return [AxisProduct((a,), tuple(others)) for a, others in rows.items()]
 
 
-def sums(axis: Axis, products: Sequence[Product]) -> list[Tensor]:
+def sums(axis: NeuronAxis, products: Sequence[AxisProduct]) -> list[Tensor]:
     """Every product, (left columns, right columns), summed over all neurons of the axis."""
     return added(run(axis, partial(_sums, axis, tuple(products))))
 
 
-def values(axis: Axis, x: Columns) -> Tensor:
+def values(axis: NeuronAxis, x: Columns) -> Tensor:
     """The numbers themselves, (side, count), in the dtype of the axis."""
     return torch.cat(list(run(axis, partial(_values, axis, x))))
 
@@ -91,7 +91,7 @@ def added(parts: Iterable[list[Tensor]]) -> list[Tensor]:
     return functools.reduce(lambda x, y: [*map(torch.add, x, y)], parts)
 
 
-def run(axis: Axis, task: Callable[[slice], T]) -> Iterator[T]:
+def run(axis: NeuronAxis, task: Callable[[slice], T]) -> Iterator[T]:
     """What a task makes of slices of the neurons of an axis, in order."""
     least = max(axis.streaming.task, -(-axis.side // MOST_TASKS))
     slices = list(pieces(slice(0, axis.side), least, axis.streaming.chunk))
@@ -110,14 +110,14 @@ def pieces(rows: slice, least: int, unit: int) -> Iterator[slice]:
     return (slice(i, min(i + step, rows.stop)) for i in range(rows.start, rows.stop, step))
 
 
-def chunks(axis: Axis, rows: slice) -> Iterator[Chunk]:
+def chunks(axis: NeuronAxis, rows: slice) -> Iterator[Chunk]:
     """Chunks of some neurons, one at a time: each writes where the one before it did."""
     workspace = Workspace()
     for piece in pieces(rows, 1, axis.streaming.chunk):
         yield Chunk(axis, piece, workspace)
 
 
-def _sums(axis: Axis, products: Sequence[Product], rows: slice) -> list[Tensor]:
+def _sums(axis: NeuronAxis, products: Sequence[AxisProduct], rows: slice) -> list[Tensor]:
     totals = [np.zeros((_count(p.left), _count(p.right))) for p in products]
     for chunk in chunks(axis, rows):
         for total, product in zip(totals, products, strict=True):
@@ -127,7 +127,7 @@ def _sums(axis: Axis, products: Sequence[Product], rows: slice) -> list[Tensor]:
     return [torch.from_numpy(total) for total in totals]
 
 
-def _values(axis: Axis, x: Columns, rows: slice) -> Tensor:
+def _values(axis: NeuronAxis, x: Columns, rows: slice) -> Tensor:
     return torch.cat([chunk.columns(x).clone() for chunk in chunks(axis, rows)])
 
 
@@ -152,7 +152,7 @@ class Workspace:
 class Chunk:
     """What some neurons hold; each atom is evaluated once."""
 
-    def __init__(self, axis: Axis, rows: slice, workspace: Workspace) -> None:
+    def __init__(self, axis: NeuronAxis, rows: slice, workspace: Workspace) -> None:
         self.axis, self.rows, self._workspace = axis, rows, workspace
         self._values: dict[Atom, Tensor] = {}
 

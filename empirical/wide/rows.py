@@ -18,11 +18,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from empirical.wide.columns import Atom, Axis, Columns
-from empirical.wide.forms import Form, forms_of
+from empirical.wide.columns import Atom, Columns, NeuronAxis
+from empirical.wide.method import Path, block_unit
 from empirical.wide.passes import added, mapped
-from empirical.wide.paths import Path, block_unit
-from empirical.wide.places import sum_levels
+from empirical.wide.span_update import ALONE, Joint, Learner, Source
 from empirical.wide.streaming import Streaming
 from empirical.wide.tiles import (
     TASK,
@@ -35,12 +34,13 @@ from empirical.wide.tiles import (
     number_on_tile,
     precision,
 )
-from empirical.wide.update import ALONE, Joint, Learner, Source
 from empirical.wide.weight import Change, Decayed, Weight
-from scaling.language import Node
-from scaling.shapes import Dim
+from empirical.wide.whole_layer_values import Form, forms_of
+from scaling.rules.language import Node
+from scaling.rules.schedule import sum_levels
+from scaling.rules.shapes import Dim
 
-Images: TypeAlias = dict[tuple[Atom, int], Columns]
+RowImages: TypeAlias = dict[tuple[Atom, int], Columns]
 """(an atom, one of its columns) -> the matrix times that column."""
 
 
@@ -55,12 +55,12 @@ class Rows:
 
     tiles: Tiles
     node: Node
-    axes: tuple[Axis, Axis]
+    axes: tuple[NeuronAxis, NeuronAxis]
     watched: frozenset[Node] = frozenset()
     sizes: dict[Node, float] = field(default_factory=dict)
     scale: float = 1.0
     transposed: bool = False
-    images: tuple[Images, Images] = field(default_factory=lambda: ({}, {}))
+    images: tuple[RowImages, RowImages] = field(default_factory=lambda: ({}, {}))
 
     @property
     def T(self) -> Rows:
@@ -160,7 +160,7 @@ def learner(source: Source, way: Path | None) -> Learner | RowLearner:
     return Learner(source) if way is Path.CORE else RowLearner(source)
 
 
-def _held(forms: Mapping[Node, Form], axis: Axis) -> int:
+def _held(forms: Mapping[Node, Form], axis: NeuronAxis) -> int:
     """Columns of one axis that whole values keep."""
     return sum(x.count for form in forms.values() for x in form.columns.values() if x.axis is axis)
 

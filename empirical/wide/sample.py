@@ -8,14 +8,15 @@ mean of all, with noise that does not grow with the width; a layer with no more 
 The other side is summed over whole: it streams by in chunks, a tile (tiles.py) at a time, and
 nothing of it is held. That costs rows * M * n in place of M^2 n.
 
-Sums over all rows of what has one sign (col_mean(G*G), rms(sign(G)); estimable.py) are those of the
-sample, for as many rows as there are: means of what is exchangeable again, off by rows^(-1/2) in a
-layer with more rows, at every width alike. All else is exact in law.
+Sums over all rows of what has one sign (col_mean(G*G), rms(sign(G)); estimable_sums.py) are those
+of the sample, for as many rows as there are: means of what is exchangeable again, off by
+rows^(-1/2) in a layer with more rows, at every width alike. All else is exact in law.
 
 The rows are also the same at every width: a network of a sample draws neuron i from a stream that
 its width does not name, so what the choice of rows adds to a size, it adds at all widths alike, and
 a slope over widths is as good as one of whole layers. (Every width has its own law; only draws at
-different widths are dependent, which whoever judges by whole seeds, as fit.py does, may ignore.)
+different widths are dependent, which whoever judges by whole seeds, as exponent.py does, may
+ignore.)
 
 Not covered: sums over all rows of what has either sign, which take a whole sweep and are rows.py's;
 feature changes, which need every row; the second step.
@@ -30,12 +31,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from empirical.wide.columns import Axis, Columns
-from empirical.wide.forms import Form, Plain, Whole, forms_of
+from empirical.wide.columns import Columns, NeuronAxis
+from empirical.wide.method import SAMPLED_ROWS, block_unit
 from empirical.wide.noise import ROWS
 from empirical.wide.passes import Chunk, added, chunks
-from empirical.wide.paths import SAMPLED_ROWS, block_unit
-from empirical.wide.places import sum_levels
+from empirical.wide.span_update import ALONE, Joint, Source
 from empirical.wide.tiles import (
     Seen,
     Tally,
@@ -46,10 +46,11 @@ from empirical.wide.tiles import (
     number_on_tile,
     precision,
 )
-from empirical.wide.update import ALONE, Joint, Source
 from empirical.wide.weight import Weight
-from scaling.language import Call, Node
-from scaling.shapes import Dim
+from empirical.wide.whole_layer_values import Form, Plain, Whole, forms_of
+from scaling.rules.language import Call, Node
+from scaling.rules.schedule import sum_levels
+from scaling.rules.shapes import Dim
 
 
 def head(x: Columns, count: int) -> Tensor:
@@ -109,7 +110,7 @@ class Strip:
         return [self.h, *(x for f in self.forms.values() for x in f.columns.values())]
 
     @property
-    def axis(self) -> Axis:
+    def axis(self) -> NeuronAxis:
         """The axis of columns."""
         return self.h.axis
 
@@ -209,5 +210,5 @@ def sampled(
     return Sample(strip, found.update, rate, weight, watched - sizes.keys(), sizes)
 
 
-def _first_chunk(axis: Axis) -> Chunk:
+def _first_chunk(axis: NeuronAxis) -> Chunk:
     return next(chunks(axis, slice(0, min(axis.side, ROWS))))

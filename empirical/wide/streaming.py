@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from empirical.wide.noise import ROWS
-from scaling.errors import InvalidInput
+from scaling.sizes.errors import InvalidInput
 
 MEMORY_LIMIT = 2**30
 EXACT_BELOW = 100_000
@@ -59,9 +59,9 @@ class Streaming:
         """The dtype of what neurons hold at a width."""
         return self.dtype or (torch.float64 if width <= EXACT_BELOW else torch.float32)
 
-    def memory(self) -> Memory:
+    def memory(self) -> MemoryLimit:
         """A fresh allowance."""
-        return Memory(self.memory_limit)
+        return MemoryLimit(self.memory_limit)
 
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -85,7 +85,7 @@ def parse_bytes(text: str) -> int:
     return size
 
 
-class Memory:
+class MemoryLimit:
     """An allowance of bytes: for the chunks at work, and for what is kept between passes."""
 
     def __init__(self, limit: int) -> None:

@@ -12,12 +12,13 @@ mirror image, f(G Q_R), lives on the axis of fan_out.
     leaf    Q^T Y with Y in the span: read in coordinates       Q_L^T ema(G, beta)
     strip   entrywise functions of leaves and numbers           (Q_L^T G)^2 / (norm(A) + eps)
 
-Moving averages within a strip belong to the number of an eigenvector (rotation.py), and so are made
-again from the leaves of all steps so far; where a step had fewer directions, rows are zero there.
-What counts as zero in a leaf is told as in rotated.py, except that the smallest entry that counts
-is measured by the root mean square entry in place of the largest, so that chunks agree on it.
+Moving averages within a strip belong to the number of an eigenvector (eigenvectors.py), and so are
+made again from the leaves of all steps so far; where a step had fewer directions, rows are zero
+there. What counts as zero in a leaf is told as in rotated_values.py, except that the smallest entry
+that counts is measured by the root mean square entry in place of the largest, so that chunks agree
+on it.
 
-Not covered, and refused by paths.py: per-sample squares of a strip. Functions with f(0) != 0 are
+Not covered, and refused by method.py: per-sample squares of a strip. Functions with f(0) != 0 are
 refused when they are rotated back, as on dense networks.
 """
 
@@ -31,18 +32,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from empirical.basis import EIGENVALUE_ZERO, Basis
-from empirical.numbers import LayerTensors, Maker, Sight
-from empirical.rotated import Corner
-from empirical.state import State
-from empirical.values import Entries, Value
+from empirical.numbers.basis import EIGENVALUE_ZERO, Basis
+from empirical.numbers.interpreter import LayerTensors, Maker, Sight
+from empirical.numbers.layer_values import Entries, LayerValue
+from empirical.numbers.rotated_values import Corner
+from empirical.numbers.state import State
 from empirical.wide.columns import Columns
 from empirical.wide.implicit import Span
-from empirical.wide.looks import operands
-from empirical.wide.places import averages, spectral_nodes
-from scaling.errors import InvalidInput
-from scaling.language import MatMul, Node, Transpose
-from scaling.shapes import Dim, Frame
+from scaling.rules.ascents import operands
+from scaling.rules.language import MatMul, Node, Transpose
+from scaling.rules.schedule import averages, spectral_nodes
+from scaling.rules.shapes import Dim, Frame
+from scaling.sizes.errors import InvalidInput
 
 # --- what is a strip ----------------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class Moment:
     """What one step saw of a strip: its leaves, and the numbers in it."""
 
     leaves: Mapping[Node, Leaf]
-    numbers: Mapping[Node, Value]
+    numbers: Mapping[Node, LayerValue]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,7 @@ class _Step:
     """A moment without its columns, for workers to read."""
 
     zeros: Mapping[Node, tuple[Tensor, float]]
-    numbers: Mapping[Node, Value]
+    numbers: Mapping[Node, LayerValue]
 
 
 def _on_chunk(
@@ -177,7 +178,7 @@ class Strips:
         """How to make every strip in these parts of a rule."""
         return {node: partial(self._make, node) for node in strips_of(nodes)}
 
-    def _make(self, node: Node, read: Callable[[Node], Value]) -> Corner:
+    def _make(self, node: Node, read: Callable[[Node], LayerValue]) -> Corner:
         side = long_side(node)
         span, axis = self.spans[side], self.spans[side].axis
         moments = self._moments(node, read, span)
@@ -214,9 +215,9 @@ class Strips:
         corner = Corner(core, off, (turned, axis.side), None, basis)
         return corner.T if isinstance(node.shape.cols, Frame) else corner
 
-    def _moments(self, node: Node, read: Callable[[Node], Value], span: Span) -> list[Moment]:
+    def _moments(self, node: Node, read: Callable[[Node], LayerValue], span: Span) -> list[Moment]:
         """Those of all steps if the strip has averages, of the present one otherwise."""
-        leaves, numbers = dict[Node, Leaf](), dict[Node, Value]()
+        leaves, numbers = dict[Node, Leaf](), dict[Node, LayerValue]()
         for part in spectral_nodes([node]):
             value = read(part)
             if isinstance(value, Corner):

@@ -2,11 +2,12 @@
 
 An entry of sign(G), or of G / sqrt(ema(G*G)), follows from that entry of G = D H^T / n, now and in
 earlier steps; an entry of G / sqrt(row_mean(G*G)) also from a sum over its row. So a tile of the
-update is what empirical/numbers.py makes of the same rows of D and of H, once it is told the values
-that see beyond the tile:
+update is what empirical/numbers/interpreter.py makes of the same rows of D and of H, once it is
+told the values that see beyond the tile:
 
     sums        row_mean, col_mean, norm, rms     one more sweep over all tiles
-    spectral    (B + rho*I)**(-1) @ G, norm(A)    from Gram matrices (update.py), U V^T on the tile
+    spectral    (B + rho*I)**(-1) @ G, norm(A)    from Gram matrices (span_update.py), U V^T on the
+                                                  tile
     blocks      diag(A), block(L, size)           likewise: Q S Q^T + off (I - Q Q^T), cut to blocks
 
 Claim.  The same entries come out as with whole matrices. Tiles are cut at multiples of the size of
@@ -26,13 +27,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from empirical.numbers import LayerTensors, Record, Sight, State
-from empirical.values import Value
-from empirical.wide.forms import Plain, Whole, entries
+from empirical.numbers.interpreter import LayerTensors, Record, Sight, State
+from empirical.numbers.layer_values import LayerValue
 from empirical.wide.passes import pieces
-from empirical.wide.places import averages, blocked_nodes
-from scaling.language import Call, Node
-from scaling.shapes import Dim, Side
+from empirical.wide.whole_layer_values import Plain, Whole, entries
+from scaling.rules.language import Call, Node
+from scaling.rules.schedule import averages, blocked_nodes
+from scaling.rules.shapes import Dim, Side
 
 TILE = (256, 1024)
 EXACT_BELOW = 2**24
@@ -66,7 +67,7 @@ class Tiles:
     steps: tuple[Seen, ...]
     sides: tuple[int, int]
     unit: int = 1
-    blocks: dict[Any, list[dict[Node, Value]]] = field(default_factory=dict)
+    blocks: dict[Any, list[dict[Node, LayerValue]]] = field(default_factory=dict)
     apart: dict[tuple[Node, ...], list[Node]] = field(default_factory=dict)
 
     @cached_property
@@ -81,9 +82,9 @@ class Tiles:
 
     def read(
         self, nodes: Sequence[Node], rows: slice, columns: slice, record: Record | None = None
-    ) -> list[Value]:
+    ) -> list[LayerValue]:
         """The values of nodes on a tile."""
-        state, found = State(), list[Value]()
+        state, found = State(), list[LayerValue]()
         across: dict[Side, slice] = {Dim.FAN_OUT: rows, Dim.FAN_IN: columns, Dim.ONE: slice(None)}
         first = 0 if self.averages else len(self.steps) - 1
         for step, seen in enumerate(self.steps[first:], first):
@@ -115,7 +116,9 @@ class Tiles:
         w = d.new_zeros(1, 1).expand(len(d), len(h))
         return LayerTensors(H=h, D=d, W=w, sides=self.sides)
 
-    def _blocks(self, nodes: Sequence[Node], side: Dim, part: slice) -> list[dict[Node, Value]]:
+    def _blocks(
+        self, nodes: Sequence[Node], side: Dim, part: slice
+    ) -> list[dict[Node, LayerValue]]:
         """All in ``nodes`` that is made of blocks of one side, on a part of it, step by step."""
         asked = [node for node in self._blocked(tuple(nodes)) if node.shape.rows is side]
         if not asked:
@@ -128,8 +131,10 @@ class Tiles:
             self.blocks[key] = self._make_blocks(asked, side, part)
         return self.blocks[key]
 
-    def _make_blocks(self, asked: list[Node], side: Dim, part: slice) -> list[dict[Node, Value]]:
-        state, made = State(), list[dict[Node, Value]]()
+    def _make_blocks(
+        self, asked: list[Node], side: Dim, part: slice
+    ) -> list[dict[Node, LayerValue]]:
+        state, made = State(), list[dict[Node, LayerValue]]()
         one = slice(0, 1)
         rows, columns = (part, one) if side is Dim.FAN_OUT else (one, part)
         for seen in self.steps:
@@ -184,7 +189,7 @@ class Tally:
     squares: dict[Node, tuple[float, float]] = field(default_factory=dict)
     largest: dict[Node, float] = field(default_factory=dict)
 
-    def __call__(self, node: Node, value: Value) -> None:
+    def __call__(self, node: Node, value: LayerValue) -> None:
         """Take in a tile."""
         if node not in self.watched:
             return

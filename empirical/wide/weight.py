@@ -22,10 +22,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from empirical.wide.columns import Axis, Columns, gram
+from empirical.wide.columns import Columns, NeuronAxis, gram
 from empirical.wide.implicit import ImplicitGaussian
-from scaling.errors import InvalidInput
-from scaling.language import Node
+from scaling.rules.language import Node
+from scaling.sizes.errors import InvalidInput
 
 
 class Change(Protocol):
@@ -45,7 +45,7 @@ class Change(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class LowRank:
+class LowRankUpdate:
     """The matrix left right^T, with left on the axis of rows and right on that of columns."""
 
     left: Columns
@@ -53,19 +53,19 @@ class LowRank:
     sizes: Mapping[Node, float] = field(default_factory=dict)
 
     @property
-    def T(self) -> LowRank:
+    def T(self) -> LowRankUpdate:
         """Transpose."""
-        return LowRank(self.right, self.left, self.sizes)
+        return LowRankUpdate(self.right, self.left, self.sizes)
 
     def __matmul__(self, x: Columns) -> Columns:
         return self.left @ gram(self.right, x)
 
-    def __rmul__(self, c: float) -> LowRank:
-        return LowRank(c * self.left, self.right, self.sizes)
+    def __rmul__(self, c: float) -> LowRankUpdate:
+        return LowRankUpdate(c * self.left, self.right, self.sizes)
 
-    def beside(self, other: LowRank) -> LowRank:
+    def beside(self, other: LowRankUpdate) -> LowRankUpdate:
         """The sum of both."""
-        return LowRank(self.left.beside(other.left), self.right.beside(other.right))
+        return LowRankUpdate(self.left.beside(other.left), self.right.beside(other.right))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,12 +107,12 @@ class Weight:
         return Weight(self.initial.T, tuple(x.T for x in self.updates), self.grown)
 
     @property
-    def rows(self) -> Axis:
+    def rows(self) -> NeuronAxis:
         """The axis on which W x lives."""
         return self.initial.rows
 
     @property
-    def columns(self) -> Axis:
+    def columns(self) -> NeuronAxis:
         """The axis on which x lives."""
         return self.initial.T.rows
 
@@ -158,7 +158,7 @@ class Weight:
         square = ((1 + self.grown) * self.initial.norm()) ** 2
         if not self.updates:
             return math.sqrt(square)
-        low = [x for x in self.updates if isinstance(x, LowRank)]
+        low = [x for x in self.updates if isinstance(x, LowRankUpdate)]
         if len(low) < len(self.updates):
             raise InvalidInput(
                 "norm(W) or rms(W) after a step that was made entry by entry",

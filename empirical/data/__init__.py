@@ -1,0 +1,7 @@
+"""What networks are trained on: always the same samples, whatever the width.
+
+sources       the samples by name, seeded, disjoint from the probe
+image_files   MNIST, Fashion-MNIST, CIFAR in a folder of the user's
+array_file    arrays in an .npz file
+text          words and their neighbours
+"""

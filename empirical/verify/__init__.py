@@ -1,0 +1,9 @@
+"""Theory against measurement: predicted | measured [interval] | verdict.
+
+campaign              which rules are measured how: every width and seed, none of them twice
+single                one measurement, for the command line
+verification          verdicts, layer by layer
+derivation_lines      every line of a derivation beside its measurement
+measured_alignments   the alignment of real training over steps
+cluster               where the tasks run: here, or on a Dask cluster
+"""

@@ -1,0 +1,162 @@
+"""Moving averages at the first and at the second step.
+
+    ema(X, beta)       (1 - beta) X_1                      then (1 - beta) (beta X_1 + X_2)
+    debiased(X, beta)  X_1                                 then (beta X_1 + X_2) / (1 + beta)
+
+At the first step both are X up to a factor, and a debiased average *is* X: `at_first` writes a tree
+without it, so that debiased(X, beta) - X is found to cancel. At the second step the weights are of
+order one, so an average is as large as the larger of X_1 and X_2 (if they do not cancel), and what
+cancelled before appears: debiased(X, beta) - X = beta (X_1 - X_2) / (1 + beta). That is as large as
+X only if the first step changed X by its own size, which is what `Before.moved` says.
+
+An average of sign-indefinite entries vanishes where none of its terms does, and its directions that
+are new at the second step may be much shorter than those of both steps: quotients and inverses that
+would notice are refused (entrywise.py, spectra.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+from scaling.calculus.context import Context
+from scaling.calculus.entrywise import Reading
+from scaling.calculus.sums import merged, size_of
+from scaling.calculus.values import (
+    Aligned,
+    Gaussian,
+    Mixture,
+    Scalar,
+    Spectral,
+    Value,
+    Vector,
+    describe,
+)
+from scaling.rules.like_terms import totals
+from scaling.rules.rewrites import at_first, without_row_means
+from scaling.rules.tree import Call, Matrix, Node
+from scaling.sizes.derivation import AVERAGE, GIVEN, PRODUCT, Step
+
+
+def refuse_unless_moved(context: Context, node: Node) -> None:
+    """Refuse a difference between two steps of what the first step may not have moved."""
+    if context.before is None:
+        return
+    simplify = simplification(context)
+    left: dict[Node, Fraction] = {}
+    averaged: dict[Node, set[str]] = {}
+    differing = {term: x for term, x in totals(node, simplify).items() if x}
+    for term, factor in differing.items():
+        for part, times in totals(term, lambda n: at_first(simplify(n))).items():
+            left[part] = left.get(part, Fraction(0)) + factor * times
+            averaged.setdefault(part, set()).update(_averaged(term))
+    for part, factor in left.items():
+        if factor == 0 and not averaged[part] & context.before.moved:
+            raise context.not_covered(
+                node,
+                f"the difference of {part} between two steps, which the first step moves by less "
+                "than its own size",
+                "a first step that moves it by its own size",
+            )
+
+
+def _averaged(node: Node) -> set[str]:
+    """The names of the matrices in debiased averages."""
+    inside = [n for n in node.walk() if isinstance(n, Call) and n.function == "debiased"]
+    return {part.name for n in inside for part in n.walk() if isinstance(part, Matrix)}
+
+
+def average(context: Context, node: Call, first: Reading, second: Reading) -> Reading:
+    """An average of X at the first and at the second step."""
+    (x, step_x), (y, step_y) = first, second
+    steps = (step_x, step_y)
+    numbers = f"the larger of {x.main} at the first and {y.main} at the second step"
+    if _is_zero(x) or _is_zero(y):
+        value = y if _is_zero(x) else x
+        return value, Step(AVERAGE, str(node), size_of(context, value), numbers, steps, node=node)
+    value = _both(context, node, x, y)
+    assumption = f"what {node} averages does not cancel between the steps"
+    if isinstance(value, Scalar | Vector | Aligned) and value.positive:
+        assumption = ""
+    if isinstance(value, Spectral):
+        assumption = ""
+    size = size_of(context, value)
+    return value, Step(AVERAGE, str(node), size, numbers, steps, assumption, node)
+
+
+def first_average(node: Call, reading: Reading) -> Reading:
+    """An average at the first step."""
+    value, step = reading
+    note = "(1 - beta) times it at the first step"
+    note = "the thing itself at the first step" if node.function == "debiased" else note
+    return value, Step(PRODUCT, str(node), step.result, note, (step,), node=node)
+
+
+def simplification(context: Context) -> Callable[[Node], Node]:
+    """How terms of a sum are written before they are compared, in this layer and at this step."""
+    first, bias = context.step == 1, context.sizes.layer.is_bias
+
+    def simplify(node: Node) -> Node:
+        node = at_first(node) if first else node
+        return without_row_means(node) if bias else node
+
+    return simplify
+
+
+def weights_now(context: Context, node: Node) -> Reading:
+    """W, and what the first step added to it."""
+    random, change = Gaussian(context.sizes.w), context.before and context.before.change
+    match change:
+        case Aligned():
+            size = context.plus(random.entry, change.entry)
+            numbers = f"std of an entry {random.entry} + dW {change.entry}"
+            return Mixture(change, random), Step(GIVEN, "W", size, numbers, node=node)
+        case Mixture(aligned, gaussian):
+            random = replace(random, entry=context.plus(random.entry, gaussian.entry))
+            size = context.plus(random.entry, aligned.entry)
+            return Mixture(aligned, random), Step(GIVEN, "W", size, "W + dW", node=node)
+        case Gaussian(entry):
+            random = replace(random, entry=context.plus(random.entry, entry))
+    return random, Step(GIVEN, "W", random.entry, "std of an entry", node=node)
+
+
+def _is_zero(value: Value) -> bool:
+    return not isinstance(value, Mixture) and value.main.is_zero
+
+
+def _both(context: Context, node: Node, x: Value, y: Value) -> Value:
+    if isinstance(x, Gaussian | Mixture) and isinstance(y, Gaussian | Mixture):
+        return _weights(context, node, x, y)
+    value = merged(context, node, x, y, context.bounds.order(x.main.width, y.main.width))
+    if isinstance(value, Spectral):
+        return replace(value, steps=2)
+    if isinstance(value, Aligned | Vector):  # of one sign: zero where both are, and only there
+        joint = value.positive and all(
+            v.monomial for v in (x, y) if isinstance(v, Aligned | Vector)
+        )
+        value = replace(value, steps=2, monomial=joint)
+    if isinstance(value, Aligned):
+        return replace(value, left_exact=False, right_exact=False)
+    return value
+
+
+def _weights(
+    context: Context, node: Node, x: Gaussian | Mixture, y: Gaussian | Mixture
+) -> Gaussian | Mixture:
+    """W_1 and W_2 = W_1 + dW_1, with weights of one sign."""
+    parts = [(v.gaussian, v.aligned) if isinstance(v, Mixture) else (v, None) for v in (x, y)]
+    (noise, first), (more, second) = parts
+    gaussian = replace(
+        noise,
+        entry=context.plus(noise.entry, more.entry),
+        multiple=context.plus(noise.multiple, more.multiple),
+    )
+    if first is None or second is None:
+        aligned = first or second
+        return gaussian if aligned is None else Mixture(aligned, gaussian)
+    order = context.bounds.order(first.main.width, second.main.width)
+    both = merged(context, node, first, second, order)
+    if not isinstance(both, Aligned):
+        raise context.not_covered(node, f"an average of {describe(both)}", "one kind of matrix")
+    return Mixture(replace(both, left_exact=False, right_exact=False, steps=2), gaussian)

@@ -1,0 +1,158 @@
+"""Where a rule is read: one layer's sizes, the hyper-parameters' exponents, what is known of them.
+
+The context also keeps what the reading decides on the way: the regime of every sum, and the
+equations by which a damping of unknown scale balances the term that it is added to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import sympy
+from sympy import Expr, Rational, S
+
+from scaling.calculus.values import Value
+from scaling.models.alignment import Alignment
+from scaling.models.chain import Activation
+from scaling.models.layer_sizes import LayerSizes
+from scaling.rules.shapes import Dim
+from scaling.rules.tree import Node
+from scaling.sizes.errors import NotCovered
+from scaling.sizes.scale import Bounds, Order, Scale, Size
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A sum, and which of its terms sets the size: the other one is an alternative regime."""
+
+    layer: str
+    node: Node
+    left: Node
+    right: Node
+    left_size: Scale
+    right_size: Scale
+    order: Order
+
+    def __str__(self) -> str:
+        verdict = {
+            Order.LESS: f"{self.right} dominates",
+            Order.GREATER: f"{self.left} dominates",
+            Order.EQUAL: "balanced",
+            Order.OPEN: "open: depends on the symbols",
+        }[self.order]
+        return f"{self.left} ~ {self.left_size}, {self.right} ~ {self.right_size}: {verdict}"
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The equation left = right between the exponents of two terms; left is the damping."""
+
+    node: Node
+    left: Expr
+    right: Expr
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a second step looks back on in a layer.
+
+    ``context``: the layer at the first step. ``change``: its first update, learning rate included;
+    None if that is exactly zero. ``moved``: names of the matrices that the first step changed by
+    as much as their own size, so that what differs between the steps is as large as what it
+    differs from.
+    """
+
+    context: Context
+    change: Value | None
+    moved: frozenset[str]
+
+
+@dataclass
+class Context:
+    """One layer, as a rule sees it.
+
+    Args:
+        sizes: the layer's entry in the ledger.
+        scaled: exponent d of each damping, decay and radius, rho' M^(-d); may be an unknown symbol.
+        exponents: value of each exponent symbol of the rule; missing ones stay symbolic.
+        bounds: what is known of the symbols.
+        unknown: symbols to be solved for by balance.
+        sampled_fisher: B is made of sampled cotangents, whose span need not contain D.
+        activation: decides whether h has a mean.
+        alignment: how updates meet their inputs in this layer, if that is not derived.
+        before: the first step, if this is the second.
+        network: the contexts of all layers by name, for sums over layers.
+        ascended: the layer's sizes at W + X, by X.
+    """
+
+    sizes: LayerSizes
+    scaled: Mapping[str, Expr]
+    exponents: Mapping[str, Expr] = field(default_factory=dict)
+    bounds: Bounds = field(default_factory=Bounds)
+    unknown: frozenset[sympy.Symbol] = frozenset()
+    sampled_fisher: bool = False
+    activation: Activation = Activation.RELU
+    alignment: Alignment | None = None
+    before: Before | None = None
+    network: Mapping[str, Context] = field(default_factory=dict)
+    ascended: Mapping[Node, LayerSizes] = field(default_factory=dict)
+    balances: list[Balance] = field(default_factory=list)
+    regimes: list[Regime] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """1 at initialisation, 2 after one step."""
+        return 1 if self.before is None else 2
+
+    def exponent(self, name: str) -> Expr:
+        """The value of an exponent symbol of the rule."""
+        return self.exponents.get(name, sympy.Symbol(name))
+
+    def fan(self, side: Dim) -> Scale:
+        """The length of a side."""
+        layer = self.sizes.layer
+        return Scale.of_width(
+            {Dim.FAN_IN: layer.fan_in, Dim.FAN_OUT: layer.fan_out}.get(side, S.Zero), Size.SCALAR
+        )
+
+    @property
+    def spread(self) -> Scale:
+        """sqrt(fan_in fan_out): from an entry to the norm of a matrix made of O(1) directions."""
+        return (self.fan(Dim.FAN_IN) * self.fan(Dim.FAN_OUT)).root()
+
+    def plus(self, x: Scale, y: Scale) -> Scale:
+        """The sum of two sizes, decided by the bounds."""
+        return x.plus(y, self.bounds)
+
+    def compare(self, node: Node, x: Scale, y: Scale) -> Order:
+        """Compare the terms of a sum; a term of unknown scale is balanced with the other."""
+        for one, other in ((x, y), (y, x)):
+            free = one.width.free_symbols & self.unknown
+            if free and not other.width.free_symbols & free and not other.is_zero:
+                self.balances.append(Balance(node, one.width, other.width))
+                return Order.EQUAL
+        return self.bounds.order(x.width, y.width)
+
+    def decide(self, node: Node, left: Node, right: Node, x: Scale, y: Scale) -> Order:
+        """Compare two sizes and remember the regime."""
+        order = self.compare(node, x, y)
+        self.regimes.append(Regime(self.sizes.layer.name, node, left, right, x, y, order))
+        return order
+
+    def alone(self) -> Context:
+        """The same, keeping no record of what is read."""
+        return replace(self, balances=[], regimes=[])
+
+    def exceeds(self, x: Expr, y: Rational) -> bool:
+        """Whether x > y for all admissible values of the symbols."""
+        return self.bounds.order(x, y) is Order.GREATER
+
+    def not_covered(self, node: Node, found: str, needed: str) -> NotCovered:
+        """The refusal that names the node and the layer."""
+        return NotCovered(
+            f"{found}, in '{node}' of the {self.sizes.layer.name} layer",
+            needed,
+            "rewrite that part, or derive its size by hand and measure it: the calculus has no "
+            "rule of inference for it",
+        )

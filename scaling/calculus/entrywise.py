@@ -1,0 +1,370 @@
+"""Rules of inference for entries: broadcast, products, powers, sign, abs, sqrt, bounds and means.
+
+An entrywise function of G = D H^T is known by the size of its entries and by how it behaves in
+delta and in h. Odd in h: its rows stay aligned with h, so dW h adds up over fan_in (LLN). Even in
+h: it meets h only through h's mean, which is of order |h| for ReLU and M^(-1/2) |h| for odd
+activations (means). Odd in delta: the change keeps the direction of the gradient.
+
+Refused: entries so heavy-tailed that a few of them set the size (|x|^p with p <= -1/2), and
+functions that are neither odd nor even where the activation has zero mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from sympy import Expr, S
+
+from scaling.calculus.context import Context
+from scaling.calculus.values import (
+    CONSTANT,
+    Aligned,
+    Behaviour,
+    Parity,
+    Scalar,
+    Value,
+    Vector,
+    describe,
+    times,
+)
+from scaling.models.layer_sizes import mean_step
+from scaling.rules.shapes import Dim
+from scaling.rules.tree import Call, Multiply, Node, Power
+from scaling.sizes.derivation import ENTRYWISE, LLN, Step
+from scaling.sizes.scale import HALF, Scale, Size
+
+Reading = tuple[Value, Step]
+
+
+def coherent(
+    context: Context,
+    entry: Scale,
+    left: Behaviour,
+    right: Behaviour,
+    transposed: bool,
+    positive: bool = False,
+    monomial: bool = True,
+    mixes: bool = False,
+    steps: int = 1,
+) -> Aligned:
+    """A matrix with entries of that size and behaviour, made by O(1) directions."""
+    gain = (entry * context.spread).as_size_of(Size.SPECTRAL)
+    sizes = context.sizes
+    if right.parity is not Parity.ODD and not sizes.h.is_zero:
+        gain = gain * (sizes.mean_h / sizes.h).as_size_of(Size.SCALAR)
+    return Aligned(
+        gain, entry, left, right, low_rank=False, left_exact=False, right_exact=False,
+        transposed=transposed, positive=positive, monomial=monomial, mixes=mixes, steps=steps,
+    )  # fmt: skip
+
+
+def broadcast(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
+    """Spread a scalar or a vector over the matrix that it meets."""
+    match x, y:
+        case ((Aligned() | Vector()), Scalar()):
+            return x, _spread_scalar(context, y, x)
+        case Scalar(), (Aligned() | Vector()):
+            return _spread_scalar(context, x, y), y
+        case Aligned(), Vector():
+            return x, spread_vector(context, y, x.transposed)
+        case Vector(), Aligned():
+            return spread_vector(context, x, y.transposed), y
+        case Vector(), Vector() if x.is_row is not y.is_row:
+            row = x if x.is_row else y
+            transposed = row.side is Dim.FAN_OUT
+            return spread_vector(context, x, transposed), spread_vector(context, y, transposed)
+    return x, y
+
+
+def product(
+    context: Context, node: Node, x: Value, y: Value, steps: tuple[Step, ...], invert: bool
+) -> Reading:
+    """X * Y or X / Y, entry by entry; neither is a scalar."""
+    if invert:
+        if isinstance(x, Aligned | Vector) and isinstance(y, Aligned | Vector):
+            holes = y.has_holes if isinstance(y, Aligned) else y.mixes
+            y = replace(y, mixes=x.mixes or holes or x.steps > y.steps)
+        y = reciprocal(context, node, y, x)
+    x, y = broadcast(context, x, y)
+    match x, y:
+        case Aligned(), Aligned():
+            need_entries(context, node, x, y)
+            entry = x.entry * y.entry
+            left, right = x.left.times(y.left), x.right.times(y.right)
+            _check(context, node, left, right)
+            value = coherent(
+                context, entry, left, right, x.transposed, _positive(node, x, y), _monomial(x, y),
+                x.mixes or y.mixes, max(x.steps, y.steps),
+            )  # fmt: skip
+            return value, _step(node, value, f"{x.entry} x {y.entry}", steps)
+        case Vector(), Vector():
+            behaviour = x.behaviour.times(y.behaviour)
+            _check(context, node, behaviour)
+            averaged = x.averaged.times(y.averaged)
+            vector = Vector(
+                x.entry * y.entry, x.side, behaviour, x.is_row, averaged, _positive(node, x, y),
+                _monomial(x, y), x.mixes or y.mixes, max(x.steps, y.steps),
+            )  # fmt: skip
+            return vector, _step(node, vector, f"{x.entry} x {y.entry}", steps)
+    raise context.not_covered(
+        node, f"entries of {describe(x)} times {describe(y)}", "functions of G entry by entry"
+    )
+
+
+def reciprocal(context: Context, node: Node, y: Value, numerator: Value) -> Value:
+    """1/Y, entry by entry; 0/0 is 0, because a weight without gradient rests."""
+    if y.main.is_zero:
+        if numerator.main.is_zero:
+            return times(y, Scale.zero(Size.SCALAR))
+        raise context.not_covered(node, "a division by exactly zero", "a damping or eps")
+    if isinstance(y, Scalar | Aligned | Vector):
+        _need_no_poles(context, node, y)
+    match y:
+        case Scalar(size):
+            return replace(y, size=size**-1)
+        case Aligned():
+            need_entries(context, node, y)
+            sides = y.left.reciprocal(), y.right.reciprocal()
+            return coherent(
+                context, y.entry**-1, *sides, y.transposed, y.positive, y.monomial, y.mixes, y.steps
+            )
+        case Vector():
+            return replace(y, entry=y.entry**-1, behaviour=y.behaviour.reciprocal())
+    raise context.not_covered(
+        node, f"division by {describe(y)}", "a scalar, entries of G, or **(-1) of a square matrix"
+    )
+
+
+def power(context: Context, node: Power, value: Aligned | Vector, p: Expr, step: Step) -> Reading:
+    """X**p, entry by entry."""
+    if value.entry.is_zero:
+        if p.is_positive:
+            return value, replace(step, subject=str(node), node=node)
+        raise context.not_covered(node, f"zero to the power {p}", "a damping or eps")
+
+    if not (p.is_positive or p.is_nonnegative):
+        _need_no_poles(context, node, value)
+
+    def change(old: Behaviour) -> Behaviour:
+        parity = old.parity
+        if parity is Parity.ODD:
+            if not p.is_Integer:
+                raise context.not_covered(
+                    node,
+                    f"entries that take both signs to the power {p}",
+                    "a whole power; sign(X)*abs(X)**p is odd, abs(X)**p is even",
+                )
+            parity = Parity.ODD if p % 2 else Parity.EVEN
+        return Behaviour(parity, p * old.vanishing)
+
+    even = bool(p.is_Integer and p % 2 == 0)
+    positive = value.positive or even
+    numbers = f"({value.entry})^({p})"
+    result = _function(context, node, value, value.entry**p, change, numbers, step, positive)
+    if not p.is_Integer:
+        _need_positive(context, node, value)
+    return result
+
+
+def function(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    """sign(X), abs(X) and sqrt(X) of entries."""
+    p = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
+    if not isinstance(value, Aligned | Vector):
+        raise context.not_covered(node, f"{node.function} of {describe(value)}", "a function of G")
+
+    def change(old: Behaviour) -> Behaviour:
+        parity = old.parity
+        if parity is Parity.ODD and node.function == "sqrt":
+            raise context.not_covered(
+                node, "the square root of entries that take both signs", "sqrt(abs(X)) or sqrt(X*X)"
+            )
+        if parity is Parity.ODD and node.function == "abs":
+            parity = Parity.EVEN
+        return Behaviour(parity, p * old.vanishing)
+
+    entry = value.entry if value.entry.is_zero else value.entry**p
+    numbers = f"{node.function} of {value.entry}"
+    positive = value.positive or node.function == "abs"
+    result = _function(context, node, value, entry, change, numbers, step, positive)
+    if node.function == "sqrt":
+        _need_positive(context, node, value)
+    return result
+
+
+def bounded(
+    context: Context, node: Call, value: Value, bound: Scale, near: bool, steps: tuple[Step, ...]
+) -> Reading:
+    """Entries that reach a bound: as sign(X) times the bound beyond it, as X itself near zero."""
+    if not isinstance(value, Aligned | Vector):
+        raise context.not_covered(node, f"{node.function} of {describe(value)}", "a function of G")
+
+    def change(old: Behaviour) -> Behaviour:
+        smooth = near and context.exceeds(old.vanishing, S.Zero)
+        return Behaviour(old.parity, old.vanishing if smooth else S.Zero)
+
+    entry, numbers = bound.as_size_of(Size.ENTRY), "near the bound" if near else "at the bound"
+    result, line = _function(context, node, value, entry, change, numbers, steps[0], value.positive)
+    return result, replace(line, inputs=steps)
+
+
+def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    """row_mean(X) and col_mean(X)."""
+    if not isinstance(value, Aligned):
+        raise context.not_covered(node, f"means of {describe(value)}", "a function of G")
+    need_entries(context, node, value)
+    over_fan_in = (node.function == "row_mean") is not value.transposed
+    side = Dim.FAN_OUT if over_fan_in else Dim.FAN_IN
+    kept, averaged = (value.left, value.right) if over_fan_in else (value.right, value.left)
+    is_row = node.function == "col_mean"
+    _check(context, node, kept, averaged)
+    if averaged.parity is Parity.MIXED:
+        raise context.not_covered(
+            node, "a mean of odd and even terms, which may cancel", "means of one parity each"
+        )
+    single = over_fan_in and context.sizes.layer.is_bias  # one input, the constant 1
+    if averaged.parity is Parity.EVEN or single:
+        vector = Vector(
+            value.entry, side, kept, is_row, Parity.EVEN, value.positive, value.monomial,
+            value.mixes and single, value.steps,
+        )  # fmt: skip
+        numbers = "of a single input" if single else "all of one sign"
+        return vector, Step(LLN, str(node), value.entry, numbers, (step,), node=node)
+    means = mean_step(context.sizes, over_fan_in, context.activation)
+    base = context.sizes.h if over_fan_in else context.sizes.delta
+    ratio = Scale.one(Size.SCALAR)
+    if not base.is_zero:
+        ratio = (means.result / base).as_size_of(Size.SCALAR)
+    smooth = Behaviour(kept.parity, S.One)  # a mean of both signs vanishes in places of its own
+    vector = Vector(
+        value.entry * ratio, side, smooth, is_row, averaged.parity, value.positive, mixes=True,
+        steps=value.steps,
+    )  # fmt: skip
+    numbers = f"{value.entry} x mean/entry {ratio}"
+    return vector, Step(means.inference, str(node), vector.entry, numbers, (step, means), node=node)
+
+
+def need_entries(context: Context, node: Node, *values: Value) -> None:
+    """Refuse values whose entries are not made by O(1) directions."""
+    for value in values:
+        if isinstance(value, Aligned) and not value.coherent:
+            raise context.not_covered(
+                node, "entries of a full-rank polar factor", "entries made by O(1) directions"
+            )
+
+
+def _function(
+    context: Context,
+    node: Node,
+    value: Aligned | Vector,
+    entry: Scale,
+    change: Callable[[Behaviour], Behaviour],
+    numbers: str,
+    step: Step,
+    positive: bool,
+) -> Reading:
+    need_entries(context, node, value)
+    result: Aligned | Vector
+    if isinstance(value, Vector):
+        averaged = change(Behaviour(value.averaged, S.Zero)).parity
+        result = replace(
+            value, entry=entry, behaviour=change(value.behaviour), averaged=averaged,
+            positive=positive,
+        )  # fmt: skip
+    else:
+        sides = change(value.left), change(value.right)
+        if Parity.MIXED in (sides[0].parity, sides[1].parity):
+            raise context.not_covered(
+                node, "a function of a sum of odd and even terms", "a function of each term apart"
+            )
+        result = coherent(
+            context, entry, *sides, value.transposed, positive, value.monomial, value.mixes,
+            value.steps,
+        )  # fmt: skip
+        result = replace(result, covers=value.covers)
+    return result, _step(node, result, numbers, (step,))
+
+
+def _step(node: Node, value: Aligned | Vector, numbers: str, inputs: tuple[Step, ...]) -> Step:
+    if isinstance(value, Aligned):
+        numbers += f", {value.left.parity} in delta, {value.right.parity} in h"
+    return Step(ENTRYWISE, str(node), value.entry, numbers, inputs, node=node)
+
+
+def _positive(node: Node, x: Aligned | Vector, y: Aligned | Vector) -> bool:
+    first, second = node.children
+    return (x.positive and y.positive) or (isinstance(node, Multiply) and first == second)
+
+
+def _monomial(x: Aligned | Vector, y: Aligned | Vector) -> bool:
+    return x.monomial and y.monomial
+
+
+def _need_positive(context: Context, node: Node, value: Scalar | Aligned | Vector) -> None:
+    if not value.positive:
+        raise context.not_covered(
+            node,
+            "a root of values that may be negative",
+            "sqrt(X*X), abs(X)**p, or sign(X)*abs(X)**p for an odd function",
+        )
+
+
+def _need_no_poles(context: Context, node: Node, value: Scalar | Aligned | Vector) -> None:
+    if not value.positive and (isinstance(value, Scalar) or not value.monomial):
+        raise context.not_covered(
+            node, "a division by a difference, which may vanish", "a sum of positive terms"
+        )
+    if isinstance(value, Scalar) or not (value.mixes or (value.steps > 1 and not value.monomial)):
+        return
+    sides = (value.behaviour,) if isinstance(value, Vector) else (value.left, value.right)
+    if not all(context.exceeds(HALF, side.vanishing) for side in sides):
+        raise context.not_covered(
+            node,
+            "a division by a sum over samples, neurons or steps, which vanishes where G does not",
+            "a damping or eps, or a mean of G*G",
+        )
+
+
+def _check(context: Context, node: Node, *behaviours: Behaviour) -> None:
+    """Refuse what has no typical entry, or no definite alignment with h."""
+    sizes = context.sizes
+    for behaviour in behaviours:
+        if not context.exceeds(behaviour.vanishing, -HALF):
+            raise context.not_covered(
+                node,
+                f"entries that blow up like |x|^({behaviour.vanishing}) where an entry x of h or "
+                "delta is small, so that a few of them set the size",
+                "a growth slower than |x|^(-1/2); give symbols in powers a value",
+            )
+        if behaviour.parity is Parity.MIXED and sizes.mean_h != sizes.h:
+            raise context.not_covered(
+                node,
+                "an entrywise function neither odd nor even, under an activation of zero mean",
+                "odd and even parts apart, or an activation whose mean does not vanish",
+            )
+
+
+def check_tails(context: Context, node: Node, value: Aligned) -> None:
+    """Refuse a norm or an update whose entries are so heavy-tailed that a few of them set it."""
+    for behaviour in (value.left, value.right):
+        _check(context, node, Behaviour(Parity.ODD, behaviour.vanishing))
+
+
+def _spread_scalar(context: Context, scalar: Scalar, like: Aligned | Vector) -> Aligned | Vector:
+    entry = scalar.size.as_size_of(Size.ENTRY)
+    if isinstance(like, Vector):
+        return Vector(entry, like.side, CONSTANT, like.is_row, positive=scalar.positive)
+    return coherent(context, entry, CONSTANT, CONSTANT, like.transposed, scalar.positive)
+
+
+def spread_vector(context: Context, vector: Vector, transposed: bool) -> Aligned:
+    """A row or a column, repeated over the matrix that it meets."""
+    on_left = vector.side is Dim.FAN_OUT
+    # constant along what was averaged; but a mean over delta still changes sign with the gradient
+    sign = CONSTANT if vector.averaged is Parity.EVEN else Behaviour(Parity.MIXED, S.Zero)
+    left = vector.behaviour if on_left else sign
+    right = CONSTANT if on_left else vector.behaviour
+    return coherent(
+        context, vector.entry, left, right, transposed, vector.positive, vector.monomial,
+        vector.mixes, vector.steps,
+    )  # fmt: skip

@@ -1,0 +1,101 @@
+"""The inner product of an update with the gradient, where it cannot cancel.
+
+    <f(B) G g(A), G> = |f(B)^(1/2) G g(A)^(1/2)|^2        f, g positive
+
+so its size is the product of both spectral sizes: n directions, no cancellation. The same holds of
+<X, X>. A product of two functions on one side, such as A @ L on different matrices, is not
+symmetric, and two arbitrary functions of G may be orthogonal: both are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from scaling.calculus.context import Context
+from scaling.calculus.entrywise import Reading, check_tails, need_entries
+from scaling.calculus.spectra import is_square_of_one
+from scaling.calculus.values import Aligned, Scalar, describe
+from scaling.rules.shapes import Side
+from scaling.rules.tree import (
+    Add,
+    Call,
+    Divide,
+    MatMul,
+    Matrix,
+    Multiply,
+    Node,
+    Power,
+    Transpose,
+    is_average,
+)
+from scaling.sizes.derivation import INNER, Step
+from scaling.sizes.scale import Size
+
+PositiveScalar = Callable[[Node], bool]
+
+
+def inner(
+    context: Context, node: Call, first: Reading, second: Reading, positive: PositiveScalar
+) -> Reading:
+    """The size of <X, Y> for X = Y, or Y = G and X = f(B) G g(A)."""
+    (x, step_x), (y, step_y) = first, second
+    if not isinstance(x, Aligned) or not isinstance(y, Aligned):
+        raise context.not_covered(
+            node, f"the inner product of {describe(x)} and {describe(y)}", "functions of G"
+        )
+    left, right = node.argument, node.option
+    assert right is not None, "an inner product has two operands"
+    need_entries(context, node, x, y)
+    for value in (x, y):
+        check_tails(context, node, value)
+    along = (left, right) if right == Matrix("G") else (right, left)
+    averaged = any(is_average(n) and n.shape.is_gradient_like for n in along[0].walk())
+    # an average over steps may be orthogonal to the last of them
+    sides = None if averaged and context.step > 1 else _sides(along[0], positive)
+    if left != right and (along[1] != Matrix("G") or sides is None):
+        raise context.not_covered(
+            node,
+            "the inner product of two matrices that may be orthogonal",
+            "inner(X, X), or inner(X, G) with X = f(B) @ G @ g(A) for positive functions",
+        )
+    size = (x.entry * y.entry).as_size_of(Size.SCALAR) * context.spread**2
+    numbers = f"{x.entry} x {y.entry} x fan_out fan_in"
+    return Scalar(size), Step(INNER, str(node), size, numbers, (step_x, step_y), node=node)
+
+
+def _sides(node: Node, positive: PositiveScalar) -> frozenset[Side] | None:
+    """The sides on which a positive function acts on G, each at most once; None if not so."""
+    if node == Matrix("G"):
+        return frozenset()
+    if isinstance(node, Call) and is_average(node):
+        return _sides(node.argument, positive)
+    if not isinstance(node, Multiply | Divide | MatMul):
+        return None
+    x, y = node.left, node.right
+    if isinstance(node, MatMul):
+        f, inside = (x, y) if x.shape.is_square else (y, x)
+        used = _sides(inside, positive) if _is_positive(f, positive) else None
+        side = f.shape.rows
+        return None if used is None or side in used else used | {side}
+    swapped = isinstance(node, Multiply) and x.shape.is_scalar
+    factor, inside = (x, y) if swapped else (y, x)
+    return _sides(inside, positive) if factor.shape.is_scalar and positive(factor) else None
+
+
+def _is_positive(node: Node, positive: PositiveScalar) -> bool:
+    """Whether a square matrix is symmetric without negative eigenvalues, whatever the data."""
+    match node:
+        case Matrix(name):
+            return name in "ABLRI"
+        case Add(x, y):
+            return _is_positive(x, positive) and _is_positive(y, positive)
+        case Multiply(x, y) | Divide(x, y):
+            factor, matrix = (x, y) if x.shape.is_scalar else (y, x)
+            return positive(factor) and _is_positive(matrix, positive)
+        case Call(_, x) if is_average(node):
+            return _is_positive(x, positive)
+        case Power(x) | Transpose(x) | Call("diag" | "block", x):
+            return _is_positive(x, positive)
+        case MatMul():
+            return is_square_of_one(node) and not node.left.shape.is_square
+    return False

@@ -1,0 +1,345 @@
+"""The order calculus: read a rule as sizes instead of numbers. Sound or silent.
+
+`read(context, node)` returns what is known of a node (values.py) together with the derivation
+step that says why. What no rule of inference covers raises `NotCovered` naming the node. The
+numeric twin that reads the same tree is empirical/numbers/interpreter.py.
+
+Why a few numbers suffice. With n = Theta(1) samples G = D H^T / n, and every matrix that a rule
+builds from A, B, L, R acts on the spans of D and H only through n x n matrices whose entries are
+all of one order. So a spectral function is one number on the span and one off it, an entrywise
+function of G is the size of an entry and its parity, and a sum is its larger term. The sizes of h,
+delta and W come from the ledger, those of the second step from second_step.py.
+
+This file is the whole recursion. It reads the operands and hands them to a rule of inference:
+
+    G A B L R W I, symbols, numbers                                      leaves.py
+    X + Y, X - Y                                                         sums.py
+    X * Y, X / Y, X**p, sign, abs, sqrt, means of rows and columns       entrywise.py
+    the same of scalars, max                                             scalars.py
+    X @ Y, X**p of square matrices, orth, blocks, norms                  spectra.py,
+                                                                         diagonal_blocks.py
+    X @ Y of row and column means                                        means.py
+    clip, atan                                                           clipping.py
+    ema, debiased                                                        averages.py
+    eig, and what is done in eigenbases                                  rotation.py
+    inner(X, Y), over_layers(x)                                          inner_product.py,
+                                                                         layer_sums.py
+    sample_square(X), ascended(X)                                        per_sample_squares.py,
+                                                                         moved_weights.py
+
+`read_update` goes on from what is known of dW to what a step does, dW h (output_change.py).
+
+>>> from scaling.models.chain import Setting
+>>> from scaling.states.start import ledger
+>>> from scaling.rules.language import G, orth, sign
+>>> books = ledger(
+...     Setting(),
+...     {"input": S.Zero, "hidden": S.Zero, "output": S.Zero},
+...     {"input": S.Zero, "hidden": HALF, "output": S.One},
+... )
+>>> hidden = Context(books.sizes["hidden"], scaled={})
+>>> for rule in (G, sign(G), orth(G)):
+...     value, step = read(hidden, rule)
+...     print(f"{rule}: entry {value.entry}, gain {value.gain}")
+G: entry M^(-1), gain 1
+sign(G): entry 1, gain M^(1)
+orth(G): entry M^(-1), gain 1
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from functools import partial
+
+from sympy import Expr, Rational, S
+
+from scaling.calculus import (
+    averages,
+    clipping,
+    entrywise,
+    leaves,
+    means,
+    moved_weights,
+    output_change,
+    per_sample_squares,
+    rotation,
+    scalars,
+    spectra,
+    sums,
+)
+from scaling.calculus.context import Context
+from scaling.calculus.entrywise import Reading
+from scaling.calculus.inner_product import inner
+from scaling.calculus.layer_sums import over_layers
+from scaling.calculus.values import (
+    Aligned,
+    Rotated,
+    Rotation,
+    Scalar,
+    Spectral,
+    Value,
+    Vector,
+    describe,
+    signed,
+    times,
+    transposed,
+)
+from scaling.rules.diagonal_blocks import inward
+from scaling.rules.like_terms import collect
+from scaling.rules.rule import evaluate_power
+from scaling.rules.shapes import Dim
+from scaling.rules.tree import (
+    Add,
+    Call,
+    Divide,
+    MatMul,
+    Matrix,
+    Multiply,
+    Negate,
+    Node,
+    Number,
+    Power,
+    Subtract,
+    Symbol,
+    Transpose,
+)
+from scaling.sizes.derivation import NORMS, PRODUCT, SUM, Step
+from scaling.sizes.errors import RuleError
+from scaling.sizes.scale import HALF, Scale, Size
+
+
+def read(context: Context, node: Node) -> Reading:
+    """What is known of a node, and the step that says why.
+
+    Raises:
+        NotCovered: where no rule of inference applies, naming the node.
+    """
+    value, step = _read(context, node)
+    return value, step if step.time == context.step else replace(step, time=context.step)
+
+
+def read_update(context: Context, node: Node) -> output_change.OutputChange:
+    """The sizes of dW h for an update dW = node, with learning rate 1.
+
+    Raises:
+        NotCovered: for an update that is even in the gradient (it has no descent direction).
+    """
+    return output_change.effect(context, node, read)
+
+
+def _read(context: Context, node: Node) -> Reading:
+    match node:
+        case Matrix():
+            return leaves.matrix(context, node)
+        case Number():
+            return leaves.number(node)
+        case Symbol():
+            return leaves.symbol(context, node)
+        case Negate(operand):
+            value, step = read(context, operand)
+            return signed(value, False), step
+        case Transpose(operand):
+            value, step = read(context, operand)
+            return transposed(value), step
+        case Add() | Subtract():
+            return _sum(context, node)
+        case Multiply() | Divide():
+            return _entrywise(context, node)
+        case MatMul():
+            return _matmul(context, node)
+        case Power(base, power):
+            return _power(context, node, base, evaluate_power(power, _rational, context.exponent))
+        case Call():
+            return _call(context, node)
+    raise context.not_covered(node, "an unknown kind of node", "a node of the rule language")
+
+
+# --- operators ----------------------------------------------------------------------------------
+
+
+def _sum(context: Context, node: Node) -> Reading:
+    terms = collect(node, averages.simplification(context))
+    averages.refuse_unless_moved(context, node)
+    moved_weights.refuse_difference(context, node)
+    if not terms:
+        like = next((c for c in node.children if c.shape == node.shape), node.children[0])
+        value, step = read(context, like)
+        zero = times(value, Scale.zero(Size.SCALAR))
+        return zero, Step(SUM, str(node), zero.main, "the terms cancel exactly", (step,), node=node)
+    square = node.shape.is_square
+    if square and len({isinstance(term, Negate) for term in terms}) > 1:
+        raise context.not_covered(
+            node, "a difference of square matrices, whose eigenvalues may cancel", "a sum"
+        )
+    total, so_far = read(context, terms[0]), terms[0]
+    for term in terms[1:]:
+        other = read(context, term)
+        rotated = any(isinstance(value, Rotated) for value, _ in (total, other))
+        add = rotation.add if rotated else sums.add
+        value, step = add(context, node, so_far, term, total, other)
+        so_far = Add(so_far, term)
+        total = value, replace(step, node=so_far)  # a part of a longer sum is measured as that
+    value, step = total
+    if so_far.shape != node.shape:  # what cancelled had a shape that the rest lacks
+        raise context.not_covered(
+            node, "a sum whose matrices cancel", "the sum written without them"
+        )
+    return value, replace(step, subject=str(node), node=node)
+
+
+def _entrywise(context: Context, node: Multiply | Divide) -> Reading:
+    invert = isinstance(node, Divide)
+    x, step_x = read(context, node.left)
+    y, step_y = read(context, node.right)
+    steps = (step_x, step_y)
+    if isinstance(y, Rotated) and (invert or not isinstance(x, Scalar)):
+        return rotation.product(context, node, (x, step_x), (y, step_y))
+    if isinstance(y, Scalar):
+        factor = entrywise.reciprocal(context, node, y, x) if invert else y
+        value = signed(times(x, factor.main), y.positive)
+    elif isinstance(x, Scalar):
+        other = entrywise.reciprocal(context, node, y, x) if invert else y
+        value = signed(times(other, x.size), x.positive)
+    else:
+        return entrywise.product(context, node, x, y, steps, invert)
+    numbers = f"{x.main} {'/' if invert else 'x'} {y.main}"
+    return value, Step(PRODUCT, str(node), value.main, numbers, steps, node=node)
+
+
+def _power(context: Context, node: Power, base: Node, p: Expr) -> Reading:
+    value, step = read(context, base)
+    if not p.is_Symbol and p.has(S.ComplexInfinity, S.NaN, S.Infinity, S.NegativeInfinity):
+        raise RuleError(f"the power of {node}, which is {p}", "a finite number", "fix it")
+    match value:
+        case Scalar():
+            return scalars.power(context, node, value, p, step)
+        case Spectral():
+            return spectra.power(context, node, value, p, step)
+        case Aligned() | Vector():
+            return entrywise.power(context, node, value, p, step)
+        case Rotated():
+            return rotation.function(
+                context, node, value, lambda c, x: entrywise.power(c, node, x, p, step), p
+            )
+    raise context.not_covered(node, f"a power of {describe(value)}", "a function of G")
+
+
+def _matmul(context: Context, node: MatMul) -> Reading:
+    x, step_x = read(context, node.left)
+    y, step_y = read(context, node.right)
+    steps = (step_x, step_y)
+    if isinstance(x, Rotation) or isinstance(y, Rotation):
+        return rotation.rotate(context, node, x, y, steps)
+    match x, y:
+        case Spectral(), Spectral():
+            return spectra.product(context, node, x, y, steps)
+        case Spectral(), Aligned():
+            return spectra.push_through(context, node, x, y, steps)
+        case Aligned(), Spectral():
+            return spectra.push_through(context, node, y, x, steps)
+        case Aligned(), Aligned() if x.transposed is not y.transposed:
+            return spectra.gram_product(context, node, x, y, steps)
+        case Vector(), Vector():
+            return means.product(context, node, x, y, steps)
+    for one, other in ((x, y), (y, x)):
+        if isinstance(one, Spectral) and one.side is Dim.ANY:
+            value = times(other, one.on_span.as_size_of(Size.SCALAR))
+            return value, Step(PRODUCT, str(node), value.main, "", steps, node=node)
+    raise context.not_covered(
+        node,
+        f"{describe(x)} @ {describe(y)}",
+        "square matrices of A, B, L, R around a function of G (keep W outside of them)",
+    )
+
+
+# --- functions ----------------------------------------------------------------------------------
+
+
+def _call(context: Context, node: Call) -> Reading:
+    if node.function in ("diag", "block") and (moved := inward(node)) != node:
+        value, step = read(context, moved)
+        return value, replace(step, subject=str(node), node=node)
+    value, step = read(context, node.argument)
+    match node.function:
+        case "sign" | "abs" | "sqrt":
+            return _function(context, node, value, step)
+        case "clip":
+            limit = _option(node)
+            return clipping.bounded(context, node, (value, step), limit, read(context, limit))
+        case "atan":
+            return clipping.bounded(context, node, (value, step), ONE, read(context, ONE))
+        case "max":
+            return scalars.larger(context, node, (value, step), read(context, _option(node)))
+        case "row_mean" | "col_mean":
+            moved_weights.refuse_mean(context, node, value)
+            return entrywise.mean(context, node, value, step)
+        case "orth":
+            return spectra.orth(context, node, value, step)
+        case "newton_schulz":
+            return spectra.newton_schulz(context, node, value, step)
+        case "diag" | "block":
+            return spectra.blocks(context, node, value, step)
+        case "trace" | "norm" | "specnorm" | "rms":
+            return _norm(context, node, value, step)
+        case "inner":
+            second = read(context, _option(node))
+            return inner(context, node, (value, step), second, partial(_is_positive, context))
+        case "over_layers":
+            return over_layers(context, node, (value, step), read)
+        case "ema" | "debiased":
+            return _average(context, node, value, step)
+        case "eig":
+            return rotation.eigenbasis(context, node, value, step)
+        case "sample_square":
+            return per_sample_squares.sample_square(context, node, value, step)
+        case "ascended":
+            return moved_weights.gradient(context, node, step, read)
+    raise context.not_covered(node, f"the function {node.function}", "a rule of inference for it")
+
+
+ONE = Number(Fraction(1))
+
+
+def _option(node: Call) -> Node:
+    assert node.option is not None, f"{node.function} has two operands"
+    return node.option
+
+
+def _function(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    match value:
+        case Scalar():
+            return scalars.function(context, node, value, step)
+        case Rotated():
+            power = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
+            return rotation.function(
+                context, node, value, lambda c, x: entrywise.function(c, node, x, step), power
+            )
+    return entrywise.function(context, node, value, step)
+
+
+def _average(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    if context.before is not None:
+        first = read(context.before.context, node.argument)
+        return averages.average(context, node, first, (value, step))
+    if isinstance(value, Rotated):
+        rotation.average(context, node, value)
+    return averages.first_average(node, (value, step))
+
+
+def _norm(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    norm = rotation.norm if isinstance(value, Rotated) else spectra.norm
+    size = norm(context, node, value)  # type: ignore[arg-type]
+    line = Step(NORMS, str(node), size, "", (step,), node=node)
+    if node.function == "specnorm" and isinstance(value, Spectral) and value.blocks:
+        line = line.because(f"{node}, the largest of many numbers, up to logarithms of the width")
+    return Scalar(size), line
+
+
+def _is_positive(context: Context, node: Node) -> bool:
+    value, _ = read(context.alone(), node)
+    return isinstance(value, Scalar) and value.positive
+
+
+def _rational(value: Fraction) -> Expr:
+    return Rational(value.numerator, value.denominator)

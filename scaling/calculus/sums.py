@@ -1,0 +1,186 @@
+"""The rule of inference for sums: the larger term sets the size, if the terms do not cancel.
+
+Like terms are collected first, so what cancels exactly is exactly zero. A damping of unknown
+scale is balanced with the term that it is added to (`Context.compare`). Everything else is decided
+by comparing exponents, and the decision is recorded as a `Regime`: it is the first thing to look
+at when a measurement drifts from one exponent to another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sympy import Expr
+
+from scaling.calculus.context import Context, Regime
+from scaling.calculus.entrywise import Reading, broadcast
+from scaling.calculus.values import (
+    Aligned,
+    Behaviour,
+    Gaussian,
+    Mixture,
+    Scalar,
+    Spectral,
+    Value,
+    Vector,
+    describe,
+    times,
+)
+from scaling.rules.like_terms import is_damping, is_joint
+from scaling.rules.shapes import Dim
+from scaling.rules.tree import (
+    Negate,
+    Node,
+)
+from scaling.sizes.derivation import DAMPING, SUM, Step
+from scaling.sizes.scale import Order, Scale, Size
+
+
+def add(
+    context: Context, node: Node, left: Node, right: Node, first: Reading, second: Reading
+) -> Reading:
+    """One sum of two terms."""
+    (x, step_x), (y, step_y) = first, second
+    x, y = broadcast(context, x, y)
+    steps = (step_x, step_y)
+    if isinstance(x, Gaussian | Mixture) or isinstance(y, Gaussian | Mixture):
+        value = _mix(context, node, x, y)
+        numbers = "an aligned and a random part, kept apart"
+        size = size_of(context, value)
+        return value, Step(SUM, f"{left} + {right}", size, numbers, steps, node=node)
+    for zero, other in ((x, y), (y, x)):
+        if zero.main.is_zero and isinstance(zero, Aligned) and isinstance(other, Aligned):
+            line = Step(SUM, f"{left} + {right}", other.main, "one term is zero", steps, node=node)
+            return other, replace(line, time=context.step)
+    if context.unknown and any(is_damping(one) and is_joint(other)
+                               for one, other in ((left, right), (right, left))):  # fmt: skip
+        raise context.not_covered(
+            node, "a damping of unknown scale added to a sum over layers", "one with a given d"
+        )
+    order = context.compare(node, x.main, y.main)
+    if order is Order.EQUAL:
+        x, y = _balanced(context, x, y)
+    regime = Regime(context.sizes.layer.name, node, left, right, x.main, y.main, order)
+    context.regimes.append(regime)
+    value = merged(context, node, x, y, order)
+    difference = isinstance(left, Negate) or isinstance(right, Negate)
+    damped = not difference and is_damping(left) != is_damping(right)
+    assumption = f"the terms of {node} do not cancel" if order is Order.EQUAL and not damped else ""
+    inference = DAMPING if damped else SUM
+    line = Step(inference, f"{left} + {right}", value.main, str(regime), steps, assumption, node)
+    return value, replace(line, time=context.step)
+
+
+def _balanced(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
+    """Give the term of unknown scale the scale of the other one."""
+    for one, other in ((x, y), (y, x)):
+        if one.main.width.free_symbols & context.unknown and one.main != other.main:
+            scaled = times(one, (other.main / one.main).as_size_of(Size.SCALAR))
+            return (scaled, y) if one is x else (x, scaled)
+    return x, y
+
+
+def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Value:
+    """The sum of two values of one kind that do not cancel."""
+    plus = context.plus
+    match x, y:
+        case Scalar(), Scalar():
+            return Scalar(plus(x.size, y.size), x.positive and y.positive)
+        case Spectral(), Spectral():
+            anisotropic = [v for v in (x, y) if v.off_span != v.on_span]
+            if len({v.contains_data for v in anisotropic}) > 1:
+                raise context.not_covered(
+                    node, "a sum of curvatures, one of which may miss the gradient", "one of them"
+                )
+            return Spectral(
+                y.side if x.side is Dim.ANY else x.side,
+                plus(x.on_span, y.on_span),
+                plus(x.off_span, y.off_span),
+                all(v.contains_data for v in anisotropic),
+                x.symmetric and y.symmetric,
+                x.blocks or y.blocks,
+                _off_span_vanishing(context, x, y, order),
+                max(x.steps, y.steps),
+            )
+        case Vector(), Vector() if x.side is y.side:
+            behaviour = _behaviour(context, x.behaviour, y.behaviour, order)
+            return replace(
+                x, entry=plus(x.entry, y.entry), behaviour=behaviour,
+                averaged=x.averaged.plus(y.averaged), positive=x.positive and y.positive,
+                monomial=False,
+                mixes=x.mixes or y.mixes,
+                steps=max(x.steps, y.steps),
+            )  # fmt: skip
+        case Aligned(), Aligned():
+            return Aligned(
+                gain=plus(x.gain, y.gain),
+                entry=plus(x.entry, y.entry),
+                left=_behaviour(context, x.left, y.left, order),
+                right=_behaviour(context, x.right, y.right, order),
+                low_rank=x.low_rank and y.low_rank,
+                coherent=x.coherent and y.coherent,
+                left_exact=x.left_exact and y.left_exact,
+                right_exact=x.right_exact and y.right_exact,
+                transposed=x.transposed,
+                positive=x.positive and y.positive,
+                monomial=False,
+                mixes=x.mixes or y.mixes,
+                covers=not x.has_holes and not y.has_holes,
+                steps=max(x.steps, y.steps),
+            )
+    raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
+
+
+def _behaviour(context: Context, x: Behaviour, y: Behaviour, order: Order) -> Behaviour:
+    """Near zero the slower term stays; but a term that is negligible elsewhere only cuts there."""
+    parity = x.parity.plus(y.parity)
+    return Behaviour(parity, _vanishing(context, x.vanishing, y.vanishing, order))
+
+
+def _vanishing(context: Context, x: Expr, y: Expr, order: Order) -> Expr:
+    if order in (Order.LESS, Order.GREATER):
+        return y if order is Order.LESS else x
+    return -context.bounds.larger(-x, -y)
+
+
+def _off_span_vanishing(context: Context, x: Spectral, y: Spectral, order: Order) -> Expr:
+    """What is zero off the data's span shields nothing there from a small diagonal entry."""
+    if x.off_span.is_zero is not y.off_span.is_zero:
+        return y.vanishing if x.off_span.is_zero else x.vanishing
+    return _vanishing(context, x.vanishing, y.vanishing, order)
+
+
+def _mix(context: Context, node: Node, x: Value, y: Value) -> Value:
+    random, aligned = _parts(x)
+    more_random, more_aligned = _parts(y)
+    if not all(isinstance(v, Gaussian | Mixture | Aligned) for v in (x, y)):
+        raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
+    noise = random or more_random
+    if random and more_random:
+        raise context.not_covered(node, "several terms in W, which may cancel", "one term in W")
+    signal = aligned or more_aligned
+    if aligned and more_aligned:
+        order = context.compare(node, aligned.main, more_aligned.main)
+        both = merged(context, node, aligned, more_aligned, order)
+        assert isinstance(both, Aligned)
+        signal = both
+    assert noise is not None
+    return Mixture(signal, noise) if signal else noise
+
+
+def size_of(context: Context, value: Value) -> Scale:
+    """The typical entry of a value; of a mixture that of its larger part."""
+    if isinstance(value, Mixture):
+        return context.plus(value.aligned.entry, value.gaussian.entry)
+    return value.main
+
+
+def _parts(value: Value) -> tuple[Gaussian | None, Aligned | None]:
+    match value:
+        case Mixture(aligned, gaussian):
+            return gaussian, aligned
+        case Gaussian():
+            return value, None
+        case Aligned():
+            return None, value
+    return None, None

@@ -1,0 +1,318 @@
+"""What the order calculus knows of a value: one small abstract domain per kind of matrix.
+
+    Scalar     a size
+    Spectral   a symmetric function of A, B, L, R or I on one side: the size of its eigenvalues on
+               the data's span (n directions) and off it
+    Aligned    a gradient-like matrix: its gain along the data (how far it stretches h), the size
+               of a typical entry, and its parity in delta (left) and in h (right)
+    Gaussian   W: independent entries, no direction
+    Mixture    Aligned + Gaussian
+    Vector     a row or column of means
+    Rotation   the eigenvectors of a square matrix of one side
+    Rotated    a gradient-like matrix with one side or both in such a basis: a corner that holds the
+               data, and a constant outside of it
+
+Sizes of different kinds are never mixed: the gain of an Aligned value and its entries are two
+facts, and each rule of inference (read.py) says which of them it derives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from sympy import Expr, S
+
+from scaling.rules.shapes import Dim
+from scaling.sizes.scale import Scale, Size
+
+
+class Parity(StrEnum):
+    """How a value behaves when its factor (delta on the left, h on the right) flips sign."""
+
+    ODD = "odd"
+    EVEN = "even"
+    MIXED = "neither odd nor even"
+
+    def times(self, other: Parity) -> Parity:
+        """Parity of a product."""
+        if Parity.MIXED in (self, other):
+            return Parity.MIXED
+        return Parity.EVEN if self is other else Parity.ODD
+
+    def plus(self, other: Parity) -> Parity:
+        """Parity of a sum."""
+        return self if self is other else Parity.MIXED
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How a value depends on its factor on one side: delta on the left, h on the right.
+
+    ``vanishing``: as an entry x of the factor goes to 0, the value goes to 0 like |x|^vanishing.
+    A negative number means that it blows up there: entries are then heavy-tailed.
+    """
+
+    parity: Parity
+    vanishing: Expr
+
+    def times(self, other: Behaviour) -> Behaviour:
+        """Behaviour of a product, entry by entry."""
+        return Behaviour(self.parity.times(other.parity), self.vanishing + other.vanishing)
+
+    def reciprocal(self) -> Behaviour:
+        """Behaviour of 1/x."""
+        return Behaviour(self.parity, -self.vanishing)
+
+
+LINEAR = Behaviour(Parity.ODD, S.One)
+CONSTANT = Behaviour(Parity.EVEN, S.Zero)
+ONE = Scale.one(Size.SCALAR)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A number."""
+
+    size: Scale
+    positive: bool = True
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.size
+
+
+@dataclass(frozen=True)
+class Spectral:
+    """A symmetric matrix on one side, by the size of its eigenvalues.
+
+    ``contains_data``: the span holds the gradient's own factor (D on the left, H on the right).
+    ``symmetric`` is False for a product of two different matrices, whose powers are not covered.
+    ``blocks``: made of pieces of fixed size, so that it turns vectors out of the data's span and
+    has of the order of fan eigenvalues of either size. ``vanishing``: as an entry x of the factor
+    goes to 0, the entry of a diagonal matrix goes to 0 like |x|^vanishing. ``steps``: of training
+    that are averaged in it; directions new at the second may be much shorter than those of both.
+    """
+
+    side: Dim
+    on_span: Scale
+    off_span: Scale
+    contains_data: bool = True
+    symmetric: bool = True
+    blocks: bool = False
+    vanishing: Expr = S.Zero
+    steps: int = 1
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.on_span
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A gradient-like matrix that keeps a direction: D C H^T or an entrywise function of it.
+
+    ``gain``: size of its action from the data's input direction to the output direction (a
+    spectral size). ``entry``: its typical entry. ``low_rank``: O(1) non-zero singular values.
+    ``coherent``: the entries are made by O(1) directions, entry = gain / sqrt(fan_in fan_out) up
+    to the means. ``left_exact``/``right_exact``: the factors are exactly D and H. ``positive``: no
+    entry is negative. ``monomial``: a product of powers, without sums, so that it vanishes with
+    its factors only. ``mixes``: sums over samples or neurons, so that it vanishes elsewhere than G.
+    ``covers``: nevertheless it vanishes nowhere but where G does. ``steps``: of training that are
+    averaged in it, so that it vanishes elsewhere than one of them.
+    """
+
+    gain: Scale
+    entry: Scale
+    left: Behaviour = LINEAR
+    right: Behaviour = LINEAR
+    low_rank: bool = True
+    coherent: bool = True
+    left_exact: bool = True
+    right_exact: bool = True
+    transposed: bool = False
+    positive: bool = False
+    monomial: bool = True
+    mixes: bool = False
+    covers: bool = False
+    steps: int = 1
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.entry
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether it may vanish where G does not."""
+        return self.mixes and not self.covers
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent entries: a multiple of W; ``multiple`` is its size in units of W."""
+
+    entry: Scale
+    transposed: bool = False
+    multiple: Scale = ONE
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.entry
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """An aligned and a Gaussian part, added."""
+
+    aligned: Aligned
+    gaussian: Gaussian
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.aligned.entry + self.gaussian.entry
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A column (side fan_out) or a row (side fan_in) of means of a gradient-like matrix.
+
+    ``averaged``: how it depends on the sign of the factor that was averaged over.
+    """
+
+    entry: Scale
+    side: Dim
+    behaviour: Behaviour
+    is_row: bool
+    averaged: Parity = Parity.EVEN
+    positive: bool = False
+    monomial: bool = True
+    mixes: bool = False
+    steps: int = 1
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.entry
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """``factor`` times the eigenvectors of a square matrix, or their transpose.
+
+    ``holds_data``: those with eigenvalues above the rest span all of D or H, and not only the
+    gradient's own directions, of which there may be fewer.
+    """
+
+    side: Dim
+    factor: Scale
+    transposed: bool = False
+    holds_data: bool = True
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.factor
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """A gradient-like matrix whose ``sides`` are in eigenbases: a corner of O(1) rows and columns.
+
+    ``inner``: the corner, as a matrix of a layer whose rotated sides do not grow. ``off``: the
+    entries outside of it, all the same number. An entry of the corner that is exactly zero may be
+    so at any width (in the eigenbases of G itself the corner is diagonal), so zeros are known by
+    the matrices that were rotated, by name: the value is zero wherever one of ``zeros`` is, and
+    nowhere but where one of ``poles`` is.
+    """
+
+    inner: Aligned
+    off: Scalar
+    sides: frozenset[Dim]
+    zeros: frozenset[str]
+    poles: frozenset[str]
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.inner.entry
+
+
+def times(value: Value, factor: Scale) -> Value:
+    """A value times a scalar of size ``factor``."""
+    match value:
+        case Scalar(size):
+            return replace(value, size=size * factor)
+        case Spectral(on_span=on_span, off_span=off_span):
+            return replace(value, on_span=on_span * factor, off_span=off_span * factor)
+        case Aligned(gain=gain, entry=entry):
+            return replace(value, gain=gain * factor, entry=entry * factor)
+        case Gaussian(entry=entry, multiple=multiple):
+            return replace(value, entry=entry * factor, multiple=multiple * factor)
+        case Vector(entry=entry):
+            return replace(value, entry=entry * factor)
+        case Mixture(aligned, gaussian):
+            scaled = replace(aligned, gain=aligned.gain * factor, entry=aligned.entry * factor)
+            entry, multiple = gaussian.entry * factor, gaussian.multiple * factor
+            return Mixture(scaled, replace(gaussian, entry=entry, multiple=multiple))
+        case Rotation(factor=old):
+            return replace(value, factor=old * factor)
+        case Rotated(inner, off):
+            scaled = replace(inner, gain=inner.gain * factor, entry=inner.entry * factor)
+            return replace(value, inner=scaled, off=replace(off, size=off.size * factor))
+
+
+Value = Scalar | Spectral | Aligned | Gaussian | Mixture | Vector | Rotation | Rotated
+
+
+def describe(value: Value) -> str:
+    """One phrase naming the kind of a value, for messages."""
+    match value:
+        case Scalar():
+            return "a scalar"
+        case Spectral(side=side):
+            return f"a square matrix on the {side} side"
+        case Aligned(left=left):
+            return f"a gradient-like matrix, {left.parity} in G"
+        case Gaussian():
+            return "the Gaussian matrix W"
+        case Mixture():
+            return "a sum of W and a gradient-like matrix"
+        case Vector():
+            return "a vector of means"
+        case Rotation(side):
+            return f"eigenvectors on the {side} side"
+        case Rotated(inner):
+            return f"a rotated matrix, {inner.left.parity} in G"
+
+
+def transposed(value: Value) -> Value:
+    """What is known of X.T."""
+    match value:
+        case Aligned() | Gaussian():
+            return replace(value, transposed=not value.transposed)
+        case Mixture(aligned, gaussian):
+            flip = not aligned.transposed
+            return Mixture(replace(aligned, transposed=flip), replace(gaussian, transposed=flip))
+        case Vector():
+            return replace(value, is_row=not value.is_row)
+        case Rotation():
+            return replace(value, transposed=not value.transposed)
+        case Rotated(inner):
+            return replace(value, inner=replace(inner, transposed=not inner.transposed))
+    return value
+
+
+def signed(value: Value, positive: bool) -> Value:
+    """What is known of X times a scalar beside its size: positive only if the scalar is."""
+    if isinstance(value, Scalar | Aligned | Vector):
+        return replace(value, positive=value.positive and positive)
+    if isinstance(value, Rotated):
+        inner = replace(value.inner, positive=value.inner.positive and positive)
+        off = replace(value.off, positive=value.off.positive and positive)
+        return replace(value, inner=inner, off=off)
+    return value

@@ -1,0 +1,7 @@
+"""The ``scaling`` command: the one place where theory, catalogue and measurement meet.
+
+main       the command and the verbs that derive
+measuring  the verbs that measure; claiming: the paper's claims
+options    every option, named and explained once
+requests   what a user asks: a rule by name or text, as a problem with its answer
+"""

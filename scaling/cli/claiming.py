@@ -1,0 +1,100 @@
+"""The verb `scaling claims`: the paper's statements, the objects that tests and notebook run."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scaling.cli.options import (
+    DeviceName,
+    DeviceOption,
+    Style,
+    StyleOption,
+    ThreadsOption,
+    folder,
+)
+from scaling.cli.requests import lazily
+from scaling.sizes.errors import InvalidInput
+
+
+class TierName(StrEnum):
+    """How much is spent."""
+
+    ci = "ci"
+    desk = "desk"
+    paper = "paper"
+
+
+def claims(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="A claim (4b) or a group (4); default: all."),
+    ] = None,
+    list_only: Annotated[bool, typer.Option("--list", help="List the claims, run none.")] = False,
+    tier: Annotated[
+        TierName, typer.Option(help="ci: minutes; desk: an hour; paper: its widths, for a GPU.")
+    ] = TierName.ci,
+    full: Annotated[bool, typer.Option("--full", help="Show the evidence of every claim.")] = False,
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="Draw the figures of --out again; run nothing.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            parser=folder,
+            help="Folder for cells, report and figures; a run is taken up there.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the data.")] = 0,
+    style: StyleOption = Style.text,
+    device: DeviceOption = DeviceName.cpu,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Check the statements of arXiv 2312.12226: derive, measure, and try to refute."""
+    report, registry = lazily("claims.claim_report"), lazily("claims.registry")
+    chosen = registry.find(ids or [str(group.number) for group in registry.groups()])
+    if redraw:
+        if out is None:
+            raise InvalidInput("--redraw without --out", "the folder of a run", "add --out DIR")
+        for path in lazily("claims.figures").redraw(out):
+            typer.echo(path)
+        return
+    if list_only:
+        _list(report, chosen, style)
+        return
+    if out is not None:
+        lazily("report.plots").require()
+    module, machine = lazily("claims.environment"), lazily("measure.machine")
+    with lazily("report.measured_tables").progress(sys.stderr.isatty()) as tick:
+        context = module.Context(
+            module.Tier(tier),
+            machine.pick_device(device),
+            threads or machine.cores(),
+            out,
+            seed,
+            tick,
+        )
+        context.require()
+        results = [claim.run(context) for claim in chosen]
+    about = f"tier {tier}, {context.device}, seed {seed}; {module.describe(context.tier)}"
+    if out is not None:
+        report.write(results, about, out)
+    typer.echo(report.render(results, about, style, full))
+    raise typer.Exit(
+        lazily("verify.verification").exit_code([result.verdict for result in results])
+    )
+
+
+def _list(report, chosen, style: Style) -> None:  # type: ignore[no-untyped-def]
+    from scaling.report.as_json import to_json
+    from scaling.report.tables import Format, render
+
+    if style is Style.json:
+        typer.echo(to_json({"claims": [report.claim_json(claim) for claim in chosen]}))
+    else:
+        typer.echo(render(report.listing(chosen), Format(style)))

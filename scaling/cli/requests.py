@@ -1,0 +1,156 @@
+"""What a user of the command line asks: a rule by name or text, as a problem with its answer.
+
+With main.py this is where theory, catalogue and measurement meet. Nothing here imports sympy or
+torch before it is needed: `scaling --help` must be quick, and verbs that derive must not wait for
+torch.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+from scaling.cli.options import FisherName, LossName, Phi
+from scaling.sizes.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from derivations.declaration import Optimizer
+    from scaling.sizes.scale import Bounds
+    from scaling.solve.derive import Derived
+    from scaling.solve.presets import MeasuredAlignment
+    from scaling.states.problem import Exponents, Problem
+
+
+def catalogue_names() -> list[str]:
+    """All names of the catalogue."""
+    from derivations.catalogue import catalogue
+
+    return list(catalogue())
+
+
+def resolve(text: str) -> Optimizer:
+    """A catalogue entry, or rule text as an undeclared optimizer."""
+    from derivations.catalogue import resolve
+
+    return resolve(text)
+
+
+def problem_of(
+    rule: str,
+    settings: list[str] | None,
+    depth: int = 3,
+    biases: bool = False,
+    activation: Phi = Phi.relu,
+    loss: LossName = LossName.mse,
+    fisher: FisherName = FisherName.empirical,
+    init: str | None = None,
+    alignment: Sequence[str] | None = None,
+    practice: bool = False,
+    measured: MeasuredAlignment | None = None,
+    step: int = 1,
+) -> Problem:
+    """Everything that fixes what an exponent means.
+
+    ``practice`` gives the rule's exponent symbols the values that its declaration names, where the
+    user gave none: measurements need numbers, derivations keep the symbols. ``measured`` is what
+    finds the alignment of that name.
+    """
+    from dataclasses import replace
+
+    from sympy import Rational
+
+    from scaling.models.chain import Activation, Loss, Setting, mlp
+    from scaling.models.settings import read_settings
+    from scaling.solve.presets import alignments, parametrization
+    from scaling.states.problem import Problem
+
+    layers = mlp(depth, biases)
+    phi = next(member for member in Activation if member.label == activation)
+    declared = resolve(rule)
+    named = [] if init is None else parametrization(init, layers)
+    preset = read_settings(named, declared.rule, layers)
+    chosen = read_settings([*named, *(settings or [])], declared.rule, layers)
+    if practice:
+        usual = {k: Rational(*x.as_integer_ratio()) for k, x in declared.exponents.items()}
+        chosen = replace(chosen, exponents={**usual, **chosen.exponents}).closed()
+    assumed = alignments(alignment or (), layers, measured)
+    setting = Setting(layers, phi, Loss(loss), assumed)
+    return Problem(declared.rule, setting, chosen, fisher is FisherName.true, preset, step)
+
+
+def table_of(text: str, depth: int) -> tuple[Problem, Exponents]:
+    """The derived table of ``RULE; key=value; ...``, with literal changes to its exponents.
+
+    The keys ``init`` and ``alignment`` (also ``alignment_hidden`` and the like) say for what it is
+    derived; they are no changes.
+    """
+    rule, *changes = (part.strip() for part in text.split(";"))
+    keys = [change.partition("=")[0].strip() for change in changes]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise InvalidInput(f"'{key}' twice in '{text}'", "one value", "leave one of them out")
+    init, alignment, settings = None, [], []
+    for change in changes:
+        key, equals, value = (part.strip() for part in change.partition("="))
+        head, _, place = key.partition("_")
+        if equals and key == "init":
+            init = value
+        elif equals and head == "alignment":
+            alignment.append(f"{place}={value}" if place else value)
+        else:
+            settings.append(change)
+    problem = problem_of(rule, settings, depth, init=init, alignment=alignment)
+    return problem, literal_of(problem)[0]
+
+
+def solution_of(problem: Problem, literal: bool = False) -> Derived:
+    """The derived exponents; ``literal`` ignores settings but the preset and the rule's symbols."""
+    from dataclasses import replace
+
+    from scaling.solve.derive import derive
+
+    settings = problem.settings
+    if literal:
+        settings = replace(problem.preset, exponents=settings.exponents)
+    return derive(
+        problem.rule, settings, problem.setting, sampled_fisher=problem.sampled_fisher,
+        step=problem.step,
+    )  # fmt: skip
+
+
+def literal_of(problem: Problem) -> tuple[Exponents, Bounds]:
+    """The derived table with what is set taken literally, and what is known of its symbols."""
+    from sympy import S, Symbol
+
+    solution = solution_of(problem, literal=True)
+    table = solution.exponents.updated(problem.settings)
+    known = {b.name: (S.Zero, S.Infinity) for b in table.b.values() if isinstance(b, Symbol)}
+    return table, problem.bounds(known)
+
+
+def lazily(module: str):  # type: ignore[no-untyped-def]
+    """A module that measures, imported when it is needed."""
+    import importlib
+
+    gc.enable()
+    try:
+        return importlib.import_module(f"empirical.{module}")
+    except ModuleNotFoundError as error:
+        raise missing_package(error) from None
+
+
+def missing_package(error: ModuleNotFoundError) -> InvalidInput:
+    """What to install; our own modules cannot be missing, so that is a bug and stays one."""
+    if error.name is None or error.name.split(".")[0] in ("empirical", "scaling", "derivations"):
+        raise error
+    if error.name.split(".")[0] in ("dask", "distributed"):
+        extra, what = "cluster", "a Dask cluster needs"
+    else:
+        extra, what = "empirical", "measuring needs"
+    return InvalidInput(
+        f"no package '{error.name}', which {what}",
+        f"the extra '{extra}' of this package",
+        f"pip install 'scaling[{extra}]'",
+    )

@@ -1,0 +1,7 @@
+"""The network as data: its layers, how their sides grow, and what a user fixes of them.
+
+chain         the chain of dense layers: what it is made of, and how its sides grow
+layer_sizes   sizes of h, delta and W in every layer: all that a rule sees of a network
+alignment     how updates meet what they act on, where that is assumed instead of derived
+settings      exponents and symbols that a user fixes, as key=value
+"""

@@ -1,0 +1,5 @@
+"""Results on paper.
+
+tables    text, Markdown, LaTeX and HTML
+as_json   JSON: the keys that programs rely on
+"""

@@ -1,0 +1,9 @@
+"""The rule language: an optimizer's update, written once, as a tree that interpreters read.
+
+what there is      shapes operators functions symbols
+a rule             tree language parser rule
+a tree, rewritten  rewrites like_terms diagonal_blocks
+a tree, analysed   eigenbases (what may be rotated) ascents (gradients at moved weights)
+                   dependence (what a value follows from) weight_term (dW = U + beta W)
+                   estimable_sums schedule (how a rule is read part by part)
+"""

@@ -1,0 +1,83 @@
+"""Which sums over all rows a sample of rows tells: those of what has one sign.
+
+    mean over rows of x_i^2    of the order of x^2, and so is that of some rows: off by rows^(-1/2)
+    mean over rows of x_i      of either sign: M^(-1/2) x over all rows, rows^(-1/2) x over some,
+                               which is a size that does not scale
+
+norm and rms add up squares. row_mean and col_mean add up what they are given: of one sign if its
+tree says so, as in abs(G), G*G + eps, ema(G*G). Debiased averages are what they average in the
+first step, so what cancels then, as debiased(col_mean(G), beta) - col_mean(G), needs no rows.
+
+>>> from scaling.rules.parser import parse
+>>> [
+...     needs_all_rows(parse(x).expression)
+...     for x in ("G / rms(G)", "G / col_mean(G*G)", "G - col_mean(G)")
+... ]
+[None, None, <rule col_mean(G)>]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from scaling.rules.ascents import operands
+from scaling.rules.language import (
+    Add,
+    Call,
+    Divide,
+    Multiply,
+    Node,
+    Number,
+    Power,
+    Subtract,
+    Symbol,
+    is_average,
+)
+from scaling.rules.like_terms import totals
+from scaling.rules.rewrites import at_first
+from scaling.rules.shapes import Dim
+
+_POSITIVE = ("abs", "sqrt", "norm", "specnorm", "rms", "trace", "sample_square")
+
+
+def needs_all_rows(node: Node) -> Node | None:
+    """The first sum over rows that a sample of them does not tell, in the first step."""
+    return next((part for part in _live(node) if _is_signed_sum(part)), None)
+
+
+def _live(node: Node) -> Iterator[Node]:
+    """The parts that the first step sees."""
+    if isinstance(node, Add | Subtract) and not any(totals(node, at_first).values()):
+        return
+    yield node
+    for child in operands(node):
+        yield from _live(child)
+
+
+def _is_signed_sum(node: Node) -> bool:
+    match node:
+        case Call("row_mean" | "col_mean", argument):
+            over_rows = Dim.FAN_OUT in argument.shape.dims and Dim.FAN_OUT not in node.shape.dims
+            return over_rows and not _is_positive(argument)
+    return False
+
+
+def _is_positive(node: Node) -> bool:
+    match node:
+        case Number(value):
+            return value >= 0
+        case Symbol():
+            return True
+        case Multiply(x, y):
+            return x == y or (_is_positive(x) and _is_positive(y))
+        case Power(x, Number(p)) if p.denominator == 1 and p % 2 == 0:
+            return True
+        case Power(x, _):
+            return _is_positive(x)
+        case Add(x, y) | Divide(x, y) | Call("max", x, Node() as y):
+            return _is_positive(x) and _is_positive(y)
+        case Call("row_mean" | "col_mean", x):
+            return _is_positive(x)
+        case Call(function, x):
+            return function in _POSITIVE or (is_average(node) and _is_positive(x))
+    return False

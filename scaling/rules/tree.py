@@ -1,0 +1,399 @@
+"""The tree of a rule: one frozen node for every matrix, symbol, number, operator and function.
+
+    leaves      Matrix  Symbol  Number
+    operators   Add  Subtract  Multiply  Divide  MatMul  Power  Negate  Transpose
+    functions   Call
+
+The tree is all that an interpreter sees. Nodes compare by structure, print as text that parses to
+them, and know their shape (operators.py, functions.py), which is checked as they are built: an
+impossible rule does not exist. How rules are written is in language.py.
+
+>>> G, e = Matrix("G"), Symbol("e")
+>>> rule = (G @ G.T) ** (-e) @ G
+>>> rule == MatMul(Power(MatMul(G, Transpose(G)), Negate(e)), G), rule, str(rule.shape)
+(True, <rule (G @ G.T)**(-e) @ G>, 'fan_out x fan_in')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+from scaling.rules import operators
+from scaling.rules.functions import FUNCTIONS
+from scaling.rules.shapes import SCALAR, Frame, Shape
+from scaling.rules.symbols import FANS, MATRICES, SymbolKind, check_matrix, check_symbol, kind_of
+from scaling.sizes.errors import RuleError
+
+
+class Node:
+    """A node of a rule. Nodes compare by structure and never change."""
+
+    @property
+    def shape(self) -> Shape:
+        """Rows and columns."""
+        raise NotImplementedError
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        """Operands, left to right."""
+        return ()
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below it, children first."""
+        for child in self.children:
+            yield from child.walk()
+        yield self
+
+    @property
+    def T(self) -> Node:
+        """Transpose; a scalar is its own."""
+        return self if self.shape.is_scalar else Transpose(self)
+
+    def __add__(self, other: Operand) -> Node:
+        return Add(self, as_node(other))
+
+    def __radd__(self, other: Operand) -> Node:
+        return Add(as_node(other), self)
+
+    def __sub__(self, other: Operand) -> Node:
+        return Subtract(self, as_node(other))
+
+    def __rsub__(self, other: Operand) -> Node:
+        return Subtract(as_node(other), self)
+
+    def __mul__(self, other: Operand) -> Node:
+        return Multiply(self, as_node(other))
+
+    def __rmul__(self, other: Operand) -> Node:
+        return Multiply(as_node(other), self)
+
+    def __truediv__(self, other: Operand) -> Node:
+        return quotient(self, as_node(other))
+
+    def __rtruediv__(self, other: Operand) -> Node:
+        return quotient(as_node(other), self)
+
+    def __matmul__(self, other: Operand) -> Node:
+        return MatMul(self, as_node(other))
+
+    def __pow__(self, power: Operand) -> Node:
+        return Power(self, as_node(power))
+
+    def __neg__(self) -> Node:
+        return Negate(self)
+
+    def __abs__(self) -> Node:
+        return Call("abs", self)
+
+    _precedence = 5
+    __array_ufunc__ = None  # a numpy number on the left leaves the operation to the node
+
+    def __str__(self) -> str:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<rule {self}>"
+
+    def _wrap(self, child: Node, strictly: bool = False) -> str:
+        loose = child._precedence < self._precedence
+        tie = strictly and child._precedence == self._precedence
+        return f"({child})" if loose or tie else str(child)
+
+
+Operand = Node | int | float | Fraction
+
+
+def as_node(value: Operand) -> Node:
+    """A node from a node or a number; floats are read as the decimals they print as."""
+    if isinstance(value, Node):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)):
+        raise RuleError(
+            f"{value!r} ({type(value).__name__}) in a rule",
+            "a matrix, a symbol or a number",
+            "build symbols with symbol('rho')",
+        )
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise RuleError(f"the number {value}", "a finite number", "write it out")
+        return as_node(Fraction(repr(float(value))))
+    number = Number(abs(Fraction(value)))
+    return Negate(number) if value < 0 else number
+
+
+@dataclass(frozen=True, repr=False)
+class _Named(Node):
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, repr=False)
+class Matrix(_Named):
+    """A matrix that every layer has: one of G A B L R W I."""
+
+    def __post_init__(self) -> None:
+        check_matrix(self.name)
+
+    @property
+    def shape(self) -> Shape:
+        """Rows and columns."""
+        return MATRICES[self.name][0]
+
+
+@dataclass(frozen=True, repr=False)
+class Symbol(_Named):
+    """A hyper-parameter: a damping, a decay, a radius, an exponent, or a number of order one."""
+
+    def __post_init__(self) -> None:
+        check_symbol(self.name)
+
+    @property
+    def shape(self) -> Shape:
+        """Rows and columns."""
+        return SCALAR
+
+    @property
+    def kind(self) -> SymbolKind:
+        """Read off the name: rho*, eps*, decay*, radius*, e, e_*, e1..; else of order one."""
+        return kind_of(self.name)
+
+    @property
+    def is_fan(self) -> bool:
+        """Whether this is fan_in or fan_out."""
+        return self.name in FANS
+
+
+@dataclass(frozen=True, repr=False)
+class Number(Node):
+    """An exact number, not negative."""
+
+    value: Fraction
+
+    @property
+    def shape(self) -> Shape:
+        """Rows and columns."""
+        return SCALAR
+
+    @property
+    def _precedence(self) -> int:  # type: ignore[override]
+        return 5 if self.value.denominator == 1 else 2
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+@dataclass(frozen=True, repr=False)
+class _Binary(Node):
+    left: Node
+    right: Node
+
+    def __post_init__(self) -> None:
+        _ = self.shape  # an ill-shaped node must not exist
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        """Operands, left to right."""
+        return self.left, self.right
+
+    def _refuse(self, needed: str, do_this: str) -> RuleError:
+        x, op, y = self.left, self._operator.strip(), self.right
+        found = f"{short(x)} ({x.shape}) {op} {short(y)} ({y.shape})"
+        return RuleError(found, needed, do_this)
+
+    _operator = "?"
+
+    def __str__(self) -> str:
+        return f"{self._wrap(self.left)}{self._operator}{self._wrap(self.right, strictly=True)}"
+
+
+class _Sum(_Binary):
+    _precedence = 1
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Rows and columns."""
+        return operators.of_sum(self.left.shape, self.right.shape, self._refuse)
+
+
+class Add(_Sum):
+    """Sum; a scalar or a vector broadcasts over a gradient-like matrix."""
+
+    _operator = " + "
+
+
+class Subtract(_Sum):
+    """Difference."""
+
+    _operator = " - "
+
+
+class _Entrywise(_Binary):
+    _precedence = 2
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Rows and columns."""
+        x, y, inverts = self.left.shape, self.right.shape, isinstance(self, Divide)
+        return operators.of_entries(x, y, inverts, self._refuse)
+
+
+class Multiply(_Entrywise):
+    """Product with a scalar, or entry by entry."""
+
+    _operator = "*"
+
+
+class Divide(_Entrywise):
+    """Quotient by a scalar, or entry by entry; 0/0 is 0 (a weight without gradient rests)."""
+
+    _operator = "/"
+
+
+def quotient(left: Node, right: Node) -> Node:
+    """Left / right; a quotient of numbers is a number, so that 1/2 is what 0.5 is."""
+    if isinstance(right, Number) and right.value != 0:
+        if isinstance(left, Number):
+            return Number(left.value / right.value)
+        if isinstance(left, Negate) and isinstance(left.operand, Number):
+            return Negate(Number(left.operand.value / right.value))
+    return Divide(left, right)
+
+
+class MatMul(_Binary):
+    """Matrix product."""
+
+    _operator = " @ "
+    _precedence = 2
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Rows and columns."""
+        return operators.of_product(self.left.shape, self.right.shape, self._refuse)
+
+
+@dataclass(frozen=True, repr=False)
+class Power(Node):
+    """Matrix power of a square matrix; entrywise power of anything else."""
+
+    base: Node
+    power: Node
+
+    _precedence = 4
+
+    def __post_init__(self) -> None:
+        if self.base.shape.is_rotation:
+            raise RuleError(
+                f"a power of the eigenbasis {short(self.base)}",
+                "a power of a square matrix, or of entries",
+                "write powers of the matrix itself: L**(-1/4) @ G",
+            )
+        found = f"the power {short(self.power)}"
+        for node in self.power.walk():
+            if isinstance(node, Divide) and node.right == Number(Fraction(0)):
+                raise RuleError(found, "a finite number", "do not divide by 0")
+            arithmetic = isinstance(node, Number | Add | Subtract | Multiply | Divide | Negate)
+            symbol = node if isinstance(node, Symbol) else None
+            if not arithmetic and (symbol is None or symbol.kind is not SymbolKind.EXPONENT):
+                raise RuleError(
+                    found,
+                    "a number or a symbol named e, e_*, e1.., with + - * /",
+                    f"rename {short(symbol)} to e_{symbol.name[:8]} if it is an exponent"
+                    if symbol is not None and not symbol.is_fan
+                    else "write the power as a number or an exponent symbol",
+                )
+
+    @property
+    def shape(self) -> Shape:
+        """Rows and columns."""
+        return self.base.shape
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        """Operands, left to right."""
+        return (self.base,)
+
+    def __str__(self) -> str:
+        return f"{self._wrap(self.base, strictly=True)}**{self._wrap(self.power, strictly=True)}"
+
+
+@dataclass(frozen=True, repr=False)
+class _Unary(Node):
+    operand: Node
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        """The operand."""
+        return (self.operand,)
+
+
+class Negate(_Unary):
+    """Minus."""
+
+    _precedence = 3
+
+    @property
+    def shape(self) -> Shape:
+        """Rows and columns."""
+        return self.operand.shape
+
+    def __str__(self) -> str:
+        return f"-{self._wrap(self.operand, strictly=True)}"
+
+
+class Transpose(_Unary):
+    """Transpose."""
+
+    @property
+    def shape(self) -> Shape:
+        """Rows and columns."""
+        return self.operand.shape.transposed
+
+    def __str__(self) -> str:
+        return f"{self._wrap(self.operand)}.T"
+
+
+@dataclass(frozen=True, repr=False)
+class Call(Node):
+    """A function of the language applied to a matrix, with scalar options."""
+
+    function: str
+    argument: Node
+    option: Node | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.shape
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Rows and columns."""
+        function, shape = FUNCTIONS[self.function], self.argument.shape
+        if not function.accepts(shape):
+            found = f"{self.function}({short(self.argument)}) of a {shape}"
+            raise RuleError(found, function.needs, function.about)
+        if function.basis:
+            return Shape(shape.rows, Frame(shape.dims[0], str(self.argument)))
+        return function.result(shape)
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        """Operands, left to right."""
+        return (self.argument,) if self.option is None else (self.argument, self.option)
+
+    def __str__(self) -> str:
+        return f"{self.function}({', '.join(map(str, self.children))})"
+
+
+def is_average(node: Node) -> bool:
+    """Whether a node is a moving average over the steps of training."""
+    return isinstance(node, Call) and FUNCTIONS[node.function].average
+
+
+def short(node: Node, limit: int = 40) -> str:
+    """The text of a node, cut to fit a message."""
+    text = str(node)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,7 @@
+"""Sizes: exponents of the growing width, what they are the size of, and the lines that say why.
+
+scale        Theta(M^x): products, powers and sums of sizes, decided by what is known of symbols
+piecewise    exponents in one symbol, in a canonical form
+derivation   the named rules of inference, and a derivation as a tree of steps
+errors       every refusal: found, needed, do this
+"""

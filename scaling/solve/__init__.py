@@ -1,0 +1,8 @@
+"""From conditions to exponents, and from exponents to what they mean.
+
+conditions     what is asked of a network as it grows
+derive         the conditions solved for b, c, d; in stages: initialisation stages balance decay
+predict        one step under any exponents; one_step: the alignment that it has
+symmetry       when two tables describe the same training; equivalence: compare two optimizers
+presets        parametrizations and alignments by name
+"""

@@ -1,0 +1,146 @@
+"""`predict` evaluates a step under any exponents, as they are, and names each layer's regime.
+
+    own      dW_l h_{l-1}
+    shrink   the fraction of its weights that a decay takes away
+    ascent   X_l h_{l-1}, of the perturbation in ascended(X)
+    feature  dh_l = own + W_l dh_{l-1}; df at the output
+
+    unstable     something grows with the width
+    maximal      the layer's own update moves its output by Theta(1)
+    sub-maximal  its features move by Theta(1), but not through its own weights
+    lazy         the features stand still, the output moves
+    frozen       nothing moves
+
+The third term, dW_l dh_{l-1}, is no larger than own while dh = O(h). Above an unstable layer the
+alignment of the changed features is unknown: features there are not predicted.
+
+The second step (`Problem.step`) is measured from where the first one left the network: own is
+dW_2 h with h after the first step, feature is h after the second minus h after the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+
+from sympy import Expr, S
+
+from scaling.calculus.context import Regime
+from scaling.calculus.read import read_update
+from scaling.calculus.readback import Carry, features, through
+from scaling.sizes.scale import Bounds, Order, Scale
+from scaling.states.ascent import perturbations, with_ascents
+from scaling.states.problem import Exponents, Problem, rate
+from scaling.states.second_step import after_first
+from scaling.states.start import ledger
+
+
+class LayerRegime(StrEnum):
+    """What one step does to a layer as the width grows."""
+
+    UNSTABLE = "unstable"
+    MAXIMAL = "maximal"
+    SUB_MAXIMAL = "sub-maximal"
+    LAZY = "lazy"
+    FROZEN = "frozen"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class LayerPrediction:
+    """Exponents of what is measured in a layer; ``feature`` of the output layer is df.
+
+    ``feature`` is None above an unstable layer, where the calculus is silent; ``shrink`` where no
+    decay acts on weights that are not zero; ``ascent`` for rules that perturb no weights. ``gaps``
+    holds how soon a size has its exponent, up to M^-gap, where terms were dropped (`Scale.gap`).
+    """
+
+    init: Expr
+    own: Expr
+    feature: Expr | None
+    regime: LayerRegime
+    shrink: Expr | None = None
+    ascent: Expr | None = None
+    gaps: Mapping[str, Expr] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Exponents of one step of a rule under given exponents."""
+
+    problem: Problem
+    exponents: Exponents
+    layers: Mapping[str, LayerPrediction]
+    regimes: Mapping[str, tuple[Regime, ...]]
+    assumptions: tuple[str, ...]
+
+
+def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None) -> Prediction:
+    """Evaluate the problem's step under the given exponents, without solving anything.
+
+    ``bounds`` is what is known of symbols in the exponents (`Derived.bounds` for derived ones).
+
+    Raises:
+        NotCovered: if the calculus does not cover the rule, or an activation saturates.
+    """
+    setting, bounds = problem.setting, bounds or problem.bounds()
+    x, rule = exponents, problem.rule.expression
+    books = ledger(setting, x.a, x.b, bounds)
+    books = with_ascents(problem, x.a, x.b, x.d, books, bounds)
+    ascents = perturbations(problem, books, x, bounds)
+    contexts = problem.contexts(books, x.d, bounds)
+    updates = {name: read_update(context, rule) for name, context in contexts.items()}
+    carry: Carry = partial(through, setting, a=x.a, b=x.b)
+    initial = {layer.name: books.sizes[layer.name].w for layer in setting.layers}
+    if problem.step == 2:
+        second = after_first(problem, x, contexts, updates, books, bounds)
+        initial = {name: w.plus(second.added(name), bounds) for name, w in initial.items()}
+        books, carry = second.books, second.carry
+        contexts = second.contexts(x.d)
+        updates = {
+            layer.name: second.split(layer, read_update(contexts[layer.name], rule))
+            for layer in setting.layers
+        }
+    regimes = {name: tuple(context.regimes) for name, context in contexts.items()}
+    assumptions = list(problem.rule.assumptions)
+    assumptions += [text for u in updates.values() for text in u.step.assumptions()]
+    moved = {name: u.times(rate(x.c[name])) for name, u in updates.items()}
+    changes = features(setting, moved, carry, bounds, books.features)
+    layers = {}
+    for layer in setting.layers:
+        update = moved[layer.name]
+        own = update.coherent.plus(update.random, bounds)
+        start = initial[layer.name] if layer.is_bias else books.features[layer.position]
+        feature = changes[layer.position]
+        regime = _regime(own, feature, changes[-1], layer.position == setting.depth, bounds)
+        lost = update.multiple if problem.rule.decays and not start.is_zero else None
+        if lost is not None and bounds.order(lost.width, S.Zero) is Order.GREATER:
+            regime = LayerRegime.UNSTABLE  # a step overshoots zero
+        shown = None if feature is None else feature.width
+        shrink = None if lost is None or lost.is_zero else lost.width
+        ascent = ascents[layer.name].width if ascents else None
+        gaps = {"own": own.gap} if feature is None else {"own": own.gap, "feature": feature.gap}
+        layers[layer.name] = LayerPrediction(
+            start.width, own.width, shown, regime, shrink, ascent, gaps
+        )
+    return Prediction(problem, exponents, layers, regimes, tuple(dict.fromkeys(assumptions)))
+
+
+def _regime(
+    own: Scale, feature: Scale | None, output: Scale | None, last: bool, bounds: Bounds
+) -> LayerRegime:
+    sizes = [own, feature] if last else [own, feature, output]
+    named = [LayerRegime.MAXIMAL, LayerRegime.SUB_MAXIMAL, LayerRegime.LAZY]
+    orders = [Order.GREATER if s is None else bounds.order(s.width, S.Zero) for s in sizes]
+    if Order.GREATER in orders[:2]:
+        return LayerRegime.UNSTABLE
+    if own.is_zero and feature is not None and feature.is_zero:
+        return LayerRegime.FROZEN
+    for order, regime in zip(orders, named, strict=False):
+        if order is Order.OPEN:
+            return LayerRegime.OPEN
+        if order in (Order.EQUAL, Order.GREATER):  # greater: an output that grows still moves
+            return regime
+    return LayerRegime.FROZEN

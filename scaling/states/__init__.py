@@ -1,0 +1,7 @@
+"""The network in its states: at the start, after one step, at moved weights.
+
+problem       a rule in a setting, and a table of exponents
+start         sizes of h, delta and W at initialisation
+second_step   sizes once every layer's weights are W + dW_1
+ascent        sizes at W + X, for sharpness-aware minimization, and the radius that it needs
+"""

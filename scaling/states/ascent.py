@@ -1,0 +1,119 @@
+"""The gradient at moved weights: sharpness-aware minimization, and the radius that it needs.
+
+    ascended(X) = G at W + X, every layer l moved by its own X_l        X = radius G / norm(G): SAM
+    radius ~ M^-d                                                      maximal perturbation fixes d
+
+The claim.  A perturbation is a step that is taken back: the sizes of h and delta at W + X are those
+after a first step with dW = X (second_step.py, read here at a rate of one), and G there is D' H'^T
+with them. So an update made of it has the sizes of one made of G wherever X is stable, that is
+where it moves h_l and f by O(1). Maximal perturbation asks for the most: X_l h_(l-1) = Theta(1) in
+every layer, or as much as leaves the output stable, which is the equation of maximal update with
+the radius in the place of the rate (stages.py, `radii`). For G / norm(G) by layers it is the
+spectral condition of arXiv 2411.00075; with the norm of all layers (over_layers) the last one alone
+is perturbed unless the radii differ by layers, as derived there.
+
+D' and H' are not D and H: products with A, B, L, R have no push-through, and what is divided by a
+function of G' vanishes elsewhere than G' does.
+
+Not covered, and refused: the second step; a perturbation that outgrows what it moves; weights
+above that are smaller than their perturbation (a readout that starts at zero), where delta' follows
+the features and not W^T delta; an alignment that is given; sums over layers in which the radii of
+several layers meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sympy import Expr, S
+
+from scaling.calculus.read import read_update
+from scaling.models.layer_sizes import LayerSizes, Ledger
+from scaling.rules.tree import Node
+from scaling.sizes.derivation import Step
+from scaling.sizes.errors import NotCovered
+from scaling.sizes.scale import Bounds, Order, Scale
+from scaling.states.problem import Exponents, Problem
+from scaling.states.second_step import CANCEL, Second, after_first
+
+
+def with_ascents(
+    problem: Problem,
+    a: Mapping[str, Expr],
+    b: Mapping[str, Expr],
+    d: Mapping[str, Mapping[str, Expr]],
+    books: Ledger,
+    bounds: Bounds,
+) -> Ledger:
+    """The books at W, with those at W + X for every ascended(X) of the rule.
+
+    Raises:
+        NotCovered: for what the module does not cover.
+    """
+    found: dict[Node, Mapping[str, LayerSizes]] = {}
+    contexts = problem.contexts(books, d, bounds) if problem.rule.ascents else {}
+    for call in problem.rule.ascents:
+        if problem.step > 1:
+            raise NotCovered(
+                f"'{call}' at the second step",
+                "the sizes at W + dW_1 + X",
+                "use --step 1, or measure: scaling measure RULE --steps 2",
+            )
+        updates = {name: read_update(x, call.argument) for name, x in contexts.items()}
+        still = Exponents(a, b, dict.fromkeys(contexts, S.Zero), d)
+        try:
+            moved = after_first(problem, still, contexts, updates, books, bounds)
+        except NotCovered as error:
+            raise NotCovered(
+                f"'{call}', whose perturbation is no stable step: {error.found}",
+                error.needed,
+                "raise d of its radius",
+            ) from error
+        _refuse_turned(problem, call, moved)
+        found[call.argument] = {name: _renamed(x) for name, x in moved.books.sizes.items()}
+    return replace(books, ascended=found)
+
+
+def perturbations(
+    problem: Problem, books: Ledger, x: Exponents, bounds: Bounds
+) -> dict[str, Scale]:
+    """The size of X_l h_(l-1) in every layer, of the largest X; nothing for a rule without one."""
+    contexts = problem.contexts(books, x.d, bounds) if problem.rule.ascents else {}
+    found: dict[str, Scale] = {}
+    for call in problem.rule.ascents:
+        for name, context in contexts.items():
+            update = read_update(context, call.argument)
+            own = update.coherent.plus(update.random, bounds)
+            found[name] = found[name].plus(own, bounds) if name in found else own
+    return found
+
+
+def _refuse_turned(problem: Problem, call: Node, moved: Second) -> None:
+    """Refuse cotangents that follow what was added to the weights above, not these weights."""
+    for layer in problem.setting.layers:
+        delta = moved.deltas[layer.position]
+        order = moved.bounds.order(delta.noise.width, delta.whole(moved.bounds).width)
+        if order is not Order.EQUAL:
+            raise NotCovered(
+                f"'{call}', whose cotangents in the {layer.name} layer follow the perturbation "
+                "above and not the weights",
+                "weights above that are as large as what is added to them",
+                "use a readout with b_output <= 1 + a_output, or a smaller radius",
+            )
+
+
+def _renamed(sizes: LayerSizes) -> LayerSizes:
+    h, delta = _at_moved(sizes.h_step), _at_moved(sizes.delta_step)
+    return replace(sizes, h_step=h, delta_step=delta)
+
+
+def _at_moved(step: Step) -> Step:
+    """A line that second_step.py wrote, as a line of the first step at W + X."""
+    inputs = tuple(map(_at_moved, step.inputs))
+    if step.time == 1:
+        return replace(step, inputs=inputs)
+    text = "what a perturbation adds does not cancel what was there"
+    assumption = text if step.assumption == CANCEL else step.assumption
+    subject = f"{step.subject} at W + X"
+    return replace(step, subject=subject, inputs=inputs, assumption=assumption, time=1)
