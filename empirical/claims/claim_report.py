@@ -15,7 +15,7 @@ from empirical.claims import figures
 from empirical.claims.claim import Claim, Evidence, Result
 from empirical.claims.registry import groups
 from empirical.fit.verdict import Verdict, overall
-from empirical.measure.store import prepare_folder, write_atomically
+from empirical.measure.store import prepare_folder, refuse_foreign_reports, write_atomically
 from scaling.report.as_json import to_json
 from scaling.report.tables import Format, Table
 from scaling.report.tables import render as render_table
@@ -114,9 +114,15 @@ def _evidence(evidence: Evidence) -> dict[str, Any]:
     return {"findings": findings, "tables": tables, "notes": list(evidence.notes)}
 
 
+def require_own(folder: Path) -> None:
+    """Refuse a folder in which `write` would replace files of someone else's."""
+    keys = {"verdict", "about", "claims"}
+    refuse_foreign_reports(folder, "claims.json", keys, ("claims.md", "summary.md"))
+
+
 def write(results: Sequence[Result], about: str, folder: Path) -> None:
     """Write claims.json, claims.md, summary.md, figures.json and the figures into a folder."""
-    prepare_folder(folder)
+    require_own(prepare_folder(folder))
     write_atomically(folder / "claims.json", (to_json(as_json(results, about)) + "\n").encode())
     text = render(results, about, Format.MARKDOWN, full=True) + "\n"
     write_atomically(folder / "claims.md", text.encode())

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from empirical.data.sources import Data, load
+from empirical.measure.record import record_store
 from empirical.measure.store import Store, fingerprint, prepare_folder
 from empirical.verify.campaign import Experiment, Mode
 from empirical.wide import Streaming
@@ -118,12 +119,12 @@ class Environment:
 
     @cached_property
     def _cells(self) -> Store:
-        return Store(self.store_folder, "cells.jsonl", frozenset())
+        return Store(self.store_folder, "cells.jsonl")
 
     @cached_property
     def records(self) -> Store:
         """The measurements of campaign.py, read once."""
-        return Store(self.store_folder)
+        return record_store(self.store_folder)
 
     def cell(
         self,

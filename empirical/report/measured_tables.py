@@ -18,7 +18,7 @@ import pandas as pd
 
 from empirical.fit.exponent import Estimate
 from empirical.measure.measured_sizes import Measurement
-from empirical.measure.store import prepare_folder, write_atomically
+from empirical.measure.store import prepare_folder, refuse_foreign_reports, write_atomically
 from empirical.verify.campaign import Tick
 from empirical.verify.derivation_lines import Line
 from empirical.verify.measured_alignments import Alignments
@@ -249,11 +249,17 @@ def alignments_json(result: Alignments) -> dict[str, Any]:
     }
 
 
+def require_own(folder: Path) -> None:
+    """Refuse a folder in which `write` would replace files of someone else's."""
+    keys = {"verdict", "checks", "series"}
+    refuse_foreign_reports(folder, "report.json", keys, ("report.md", "sizes.csv"))
+
+
 def write(result: Verification, folder: Path) -> None:
     """Write report.json, report.md, sizes.csv and the figures into a folder."""
     from empirical.report.plots import figures
 
-    prepare_folder(folder)
+    require_own(prepare_folder(folder))
     write_atomically(folder / "report.json", (to_json(as_json(result)) + "\n").encode())
     text = render_table(as_table(result), Format.MARKDOWN) + "\n"
     write_atomically(folder / "report.md", text.encode())

@@ -24,11 +24,11 @@ from empirical.measure.machine import cores
 from empirical.measure.measured_sizes import (
     MOST_NETWORKS,
     Measure,
-    MeasuredSizes,
     Measurement,
     Quantity,
     measure_mean,
 )
+from empirical.measure.record import packed, require_alike, unpacked
 from empirical.measure.store import Store, fingerprint
 from empirical.measure.trial import Constants, Trial
 from empirical.verify import derivation_lines
@@ -228,14 +228,15 @@ def run(
     for seed, width in product(range(experiment.seeds), experiment.widths):
         stored = store.get(key, width, seed)
         if stored is not None:
-            runs[seed, width] = _unpacked(name, width, seed, stored, trial, experiment)
+            runs[seed, width] = unpacked(name, width, seed, stored, trial, experiment.steps)
     for width in experiment.widths:
         missing = [seed for seed in range(experiment.seeds) if (seed, width) not in runs]
         for seed, measurement in _measured(trial, constants, experiment, width, missing):
-            store.put(key, width, seed, _packed(measurement))
+            store.put(key, width, seed, packed(measurement))
             runs[seed, width] = measurement
             if tick is not None:
                 tick(len(runs))
+    require_alike(name, runs.values())
     if tick is not None:
         tick(experiment.cells)
     return [[runs[s, w] for w in experiment.widths] for s in range(experiment.seeds)]
@@ -309,24 +310,3 @@ def _rounded(numbers: Any) -> Any:
     if isinstance(numbers, Mapping):
         return {key: _rounded(x) for key, x in numbers.items()}
     return f"{numbers:.6g}"
-
-
-def _packed(m: Measurement) -> dict[str, Any]:
-    sums = [[layer, str(node), *terms] for (layer, node), terms in m.sums.items()]
-    sizes = {name: x.known() for name, x in m.sizes.items()}
-    return {"sizes": sizes, "sums": sums, "seconds": m.seconds, "peak_mb": m.peak_mb}
-
-
-def _unpacked(
-    name: str,
-    width: int,
-    seed: int,
-    record: dict[str, Any],
-    trial: Trial,
-    experiment: Experiment,
-) -> Measurement:
-    nodes = {str(node): node for node in trial.problem.rule.expression.walk()}
-    sums = {(layer, nodes[text]): (x, y) for layer, text, x, y in record["sums"]}
-    sizes = {k: MeasuredSizes(**x) for k, x in record["sizes"].items()}
-    spent = record["seconds"], record["peak_mb"]
-    return Measurement(name, width, seed, sizes, sums, *spent, experiment.steps)

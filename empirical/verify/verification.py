@@ -35,7 +35,7 @@ from empirical.measure.measurement import (
     calibrate,
     check_memory,
 )
-from empirical.measure.store import Store
+from empirical.measure.record import record_store
 from empirical.verify.campaign import Experiment, Mode, Row, Tick, counted, run, trial_of
 from empirical.verify.derivation_lines import measured_lines
 from scaling.models.settings import exact
@@ -188,7 +188,7 @@ def verify(
         check_memory(experiment.widths[-1], trials[0].problem.setting.depth)
     for trial, prediction in zip(trials, predictions, strict=True):
         _need_numbers(trial, prediction)
-    store = Store(out)
+    store = record_store(out)
     checks: list[Check] = []
     series: list[Series] = []
     notes: list[str] = []

@@ -69,6 +69,7 @@ def claims(
         return
     if out is not None:
         lazily("report.plots").require()
+        report.require_own(out)
     module, machine = lazily("claims.environment"), lazily("measure.machine")
     with lazily("report.measured_tables").progress(sys.stderr.isatty()) as tick:
         context = module.Context(

@@ -118,6 +118,7 @@ def verify(
     verifying, report = lazily("verify.verification"), lazily("report.measured_tables")
     if out is not None:
         lazily("report.plots").require()
+        report.require_own(out)
     if everything and rules:
         raise InvalidInput("rules beside --all", "one of the two", "leave one out")
     names = catalogue_names() if everything else rules or list(verifying.TOUR)
