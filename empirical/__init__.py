@@ -10,8 +10,8 @@ In the order of reading, each folder with a map of its own:
     limits       the limit of infinite width itself
     fit          from sizes at growing widths to an exponent, an interval and a verdict
     verify       theory against measurement
-    transfer     longer runs: do tuned rates and dampings transfer?
     your_model   a user's own model
+    transfer     longer runs: do tuned rates and dampings transfer?
     report       what was measured, on paper
     claims       the paper's statements, each an object that can fail
 
@@ -26,8 +26,8 @@ from typing import Any
 _HOME = {
     "RuleOptimizer": "numbers.optimizers",
     "check_model": "your_model.coordinate_check",
-    "for_model": "measure.parametrize",
-    "initialise_": "measure.parametrize",
+    "for_model": "your_model.model_scales",
+    "initialise_": "your_model.initialise",
 }
 __all__ = sorted(_HOME)
 

@@ -12,11 +12,14 @@ from torch.nn.functional import avg_pool2d, cross_entropy
 
 from empirical.data import sources, text
 from empirical.fit.verdict import Verdict
-from empirical.measure.parametrize import LayerScales, fans_in, for_model, initialise_
+from empirical.measure.parametrize import LayerScales
 from empirical.networks import CBOW, ResNet
 from empirical.report.measured_tables import as_frame, as_json, render
 from empirical.verify.verification import Check, Verification
 from empirical.your_model.coordinate_check import Build, Scales, check_model, standard
+from empirical.your_model.initialise import initialise_
+from empirical.your_model.model_scales import for_model
+from empirical.your_model.roles import fans_in
 from scaling.rules.parser import parse
 from scaling.sizes.errors import InvalidInput
 

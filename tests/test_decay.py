@@ -20,11 +20,11 @@ from empirical.fit.verdict import Verdict
 from empirical.measure.calibration import calibrate
 from empirical.measure.dense_steps import measure
 from empirical.measure.machine import blas_threads
-from empirical.measure.parametrize import for_model
 from empirical.measure.trial import Trial
 from empirical.numbers.optimizers import RuleOptimizer
 from empirical.verify.campaign import Experiment
 from empirical.verify.verification import Verification, verify
+from empirical.your_model.model_scales import for_model
 from scaling.models.chain import mlp
 from scaling.models.settings import read_settings
 from scaling.rules.parser import parse

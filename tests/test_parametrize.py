@@ -13,15 +13,10 @@ from torch import Tensor, nn
 
 from derivations.catalogue import catalogue, find
 from empirical.data.sources import load
-from empirical.measure.parametrize import (
-    LayerScales,
-    at_width,
-    draw_,
-    for_model,
-    infer_roles,
-    power_of_width,
-)
+from empirical.measure.parametrize import LayerScales, at_width, draw_, power_of_width
 from empirical.numbers.optimizers import RuleOptimizer
+from empirical.your_model.model_scales import for_model
+from empirical.your_model.roles import infer_roles
 from scaling.models.chain import Role, Setting, mlp
 from scaling.rules.parser import parse
 from scaling.rules.rule import Rule

@@ -5,7 +5,7 @@
 
 Two parametrizations that coincide at the base width, so that what differs is the scaling alone:
 
-    mup   b, c, d derived from the rule (`parametrize.for_model`)
+    mup   b, c, d derived from the rule (`for_model`)
     sp    the standard one: b of `scaling.solve.presets`, neither rates nor dampings scale (c = d =
           0)
 
@@ -33,13 +33,16 @@ import torch
 from torch import Tensor, nn
 
 from derivations.declaration import Optimizer
-from empirical.measure.parametrize import LayerScales, for_model, infer_roles, initialise_
+from empirical.measure.parametrize import LayerScales
 from empirical.measure.training import damped_sums, dampings_in, size_of
 from empirical.networks import MLP
 from empirical.networks.stacked import Stack, covers
 from empirical.numbers.layer_values import LayerValue
 from empirical.numbers.optimizers import RuleOptimizer
 from empirical.transfer.transfer_measures import Losses
+from empirical.your_model.initialise import initialise_
+from empirical.your_model.model_scales import for_model
+from empirical.your_model.roles import infer_roles
 from scaling.rules.tree import Node
 from scaling.sizes.errors import InvalidInput
 from scaling.solve.presets import PARAMETRIZATIONS

@@ -56,9 +56,10 @@ from torch import Tensor
 from derivations.catalogue import rule_of
 from empirical.fit.exponent import Estimate, estimate
 from empirical.fit.verdict import Verdict, judge, remedy
-from empirical.measure.parametrize import LayerScales, fans_in, with_values
+from empirical.measure.parametrize import LayerScales
 from empirical.verify.campaign import Mode
 from empirical.verify.verification import QUANTITIES, Check, Series, Verification
+from empirical.your_model.model_scales import with_values
 from empirical.your_model.model_trial import (
     Build,
     LossFunction,
@@ -67,6 +68,7 @@ from empirical.your_model.model_trial import (
     Parametrization,
     Scales,
 )
+from empirical.your_model.roles import fans_in
 from scaling.models.chain import Role, Setting, mlp
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Matrix, Node

@@ -28,20 +28,16 @@ from torch.func import functional_call
 
 from empirical.measure.calibration import DAMPING_AT_BASE, OWN_AT_BASE
 from empirical.measure.measured_sizes import MOST_NETWORKS, MeasuredSizes, mean_size
-from empirical.measure.parametrize import (
-    LayerScales,
-    draw_,
-    for_model,
-    infer_roles,
-    initialise_,
-    start_stds,
-)
+from empirical.measure.parametrize import LayerScales, draw_
 from empirical.measure.training import damped_sums, dampings_in, sizes_recorder
 from empirical.measure.trial import Constants
 from empirical.numbers.layer_samples import KINDS, Layered, as_matrix, refuse_shared
 from empirical.numbers.layer_values import LayerValue
 from empirical.numbers.optimizers import RuleOptimizer
 from empirical.verify.verification import QUANTITIES
+from empirical.your_model.initialise import initialise_, start_stds
+from empirical.your_model.model_scales import for_model
+from empirical.your_model.roles import infer_roles
 from scaling.models.chain import Role
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Node
