@@ -3,5 +3,6 @@
 chain         the chain of dense layers: what it is made of, and how its sides grow
 layer_sizes   sizes of h, delta and W in every layer: all that a rule sees of a network
 alignment     how updates meet what they act on, where that is assumed instead of derived
+graph         any network: operations on tensors whose axes grow, as a tracer or a few lines make it
 settings      exponents and symbols that a user fixes, as key=value
 """
