@@ -1,4 +1,4 @@
-"""Mutants of scaling/: every file with one small change, and an importer that puts it in place.
+"""Mutants of scaling/: every file with one small change, by the operators of mutmut.
 
 The changes are mutmut's: every operator, number, text, argument, default and branch inside of a
 function. They are put in differently. mutmut compiles all mutants of a file side by side behind
@@ -11,36 +11,15 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib.abc
-import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper
+from mutation_plan import Mutant, file_of, modules
 from mutmut.mutation.file_mutation import MutationVisitor
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A file with one change, by its place in the list of all changes of that file."""
-
-    module: str
-    number: int
-    function: str
-    lines: tuple[int, ...]
-    """Of the statement that is changed; of the whole function if that is its head."""
-    line: int
-    """Of these, the first that is changed."""
-    diff: str
-    source: str
 
 
 class _Visitor(MutationVisitor):
@@ -68,14 +47,12 @@ def changes(path: Path) -> tuple[cst.Module, list[tuple[cst.CSTNode, cst.CSTNode
 
 def everything() -> dict[str, int]:
     """How many mutants each module has."""
-    files = sorted((ROOT / "scaling").glob("*.py"))
-    return {path.stem: count for path in files if (count := len(changes(path)[1]))}
+    return {name: n for name in modules() if (n := len(changes(file_of(name))[1]))}
 
 
 def build(module: str, numbers: Sequence[int]) -> list[Mutant]:
     """Mutants of one module by number."""
-    path = ROOT / "scaling" / f"{module}.py"
-    tree, found = changes(path)
+    tree, found = changes(file_of(module))
     mutants = []
     for number in numbers:
         source = tree.deep_replace(*found[number]).code
@@ -104,25 +81,3 @@ def _span(node: ast.AST) -> tuple[int, int]:
         return node.pattern.lineno, node.body[-1].end_lineno or 0
     assert isinstance(node, ast.stmt)
     return node.lineno, node.end_lineno or 0
-
-
-class Importer(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports the mutant in place of its module."""
-
-    def __init__(self, mutant: Mutant) -> None:
-        package = mutant.module == "__init__"
-        self.name = "scaling" if package else f"scaling.{mutant.module}"
-        self.folders = [str(ROOT / "scaling")] if package else None
-        self.source, self.path = mutant.source, str(ROOT / "scaling" / f"{mutant.module}.py")
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Only this one module."""
-        if name != self.name:
-            return None
-        return importlib.util.spec_from_file_location(
-            name, self.path, loader=self, submodule_search_locations=self.folders
-        )
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run the mutant's source as the module."""
-        exec(compile(self.source, self.path, "exec"), vars(module))

@@ -4,11 +4,11 @@ A fault is a mutant (mutants.py), a file of scaling/ with one change. It replace
 forked process, before scaling is imported there, and never exists as a file.
 
 A random sample of all mutants is run (seeded, without replacement; one process, on one core). Each
-meets the tests that run through the lines of its change, as coverage.py tells them apart, from the
-shortest on until one fails; what passes has survived. Of lines that every import runs, any test may
-be the one that notices. No test that trains networks takes part but those of the commands, and a
-mutant gets so many seconds of each kind and no more: what other tests alone would notice counts as
-survived, so that the rate is a lower bound.
+meets the tests (mutation_plan.py) that run through the lines of its change, as coverage.py tells
+them apart, from the shortest on until one fails; what passes has survived. Of lines that every
+import runs, any test may be the one that notices. No test that trains networks takes part but those
+of the commands, and a mutant gets so many seconds of each kind and no more: what other tests alone
+would notice counts as survived, so that the rate is a lower bound.
 
     pip install mutmut==3.8.1
     python benchmarks/mutation.py --sample 400 --seed 1 --out mutants.jsonl
@@ -35,40 +35,9 @@ from typing import Any, TypeAlias
 
 import pytest
 from coverage import Coverage
-from mutants import ROOT, Importer, Mutant, build, everything
+from mutants import build, everything
+from mutation_plan import ROOT, SCALING, STAGES, Importer, Mutant, file_of, module_of, stages_of
 
-COMMAND_LINE = {"cli", "claiming", "measuring", "options", "questions"}
-LONG = (
-    "alike_along_the_symmetry", "follows_the_degrees", "add_and_undo", "maximal_in_every_layer",
-    "maximal_at_the_first_step", "depth_changes", "same_tree", "in_every_format",
-    "every_step_once", "measured", "contradicted", "train_to", "calibrated", "random_texts",
-    "associate", "obey", "distribute", "whatever_the_symbols", "of_one_class",
-    "of_the_interface", "one_radius_for_all",
-)  # fmt: skip
-"""Tests that train networks, or repeat one property for every rule of the catalogue."""
-THEORY = (
-    "refusals", "language", "calculus", "golden", "bounded_damping", "rotation", "network_norms",
-    "second", "solve", "decay", "ascent", "alignment", "symmetry", "render", "scale",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Tests that are run together: what to collect, and how many seconds of it a mutant gets."""
-
-    collected: tuple[str, ...]
-    seconds: float
-
-
-STAGES: dict[str, Stage] = {
-    "surface": Stage(("tests/test_surface.py",), 20),
-    "theory": Stage(
-        ("scaling", *(f"tests/test_{x}.py" for x in THEORY), "-k", f"not ({' or '.join(LONG)})"), 20
-    ),
-    "commands": Stage(
-        ("tests/test_options.py", "tests/test_cli.py", "tests/test_claims_cli.py"), 60
-    ),
-}
 PYTEST = ["-x", "-q", "-n0", "-p", "no:cacheprovider", "--tb=no"]
 CPU_SECONDS = 300
 """After this much a mutant is taken to be caught in a loop, which every test run would notice."""
@@ -161,7 +130,8 @@ def coverage_of(name: str) -> dict[str, Any]:
         coverage.stop()
         data, lines = coverage.get_data(), {}
         for file in data.measured_files():
-            lines[Path(file).stem] = data.contexts_by_lineno(file)
+            if SCALING in (path := Path(file)).parents:
+                lines[module_of(path)] = data.contexts_by_lineno(file)
         found = {"failed": int(code), "seconds": recorder.seconds, "lines": lines}
         with os.fdopen(pipe, "w") as out:
             json.dump(found, out)
@@ -218,11 +188,6 @@ def run(mutant: Mutant, covered: Covered) -> Outcome:
         killed = f"{killed} (timeout)"
     known = {k: v for k, v in asdict(mutant).items() if k != "source"}
     return Outcome(**known, killed=killed, seconds=round(time.perf_counter() - start, 1))
-
-
-def stages_of(module: str) -> list[str]:
-    """Which kinds of tests a mutant of a module meets."""
-    return list(STAGES) if module in COMMAND_LINE else ["surface", "theory"]
 
 
 def interval(hits: int, trials: int) -> tuple[float, float]:
@@ -300,8 +265,7 @@ def main() -> None:
         for place in drawn:
             mutant = mutants[place]
             if given.control:
-                source = (ROOT / "scaling" / f"{mutant.module}.py").read_text()
-                mutant = replace(mutant, source=source)
+                mutant = replace(mutant, source=file_of(mutant.module).read_text())
             outcomes.append(run(mutant, covered))
             out.write(json.dumps(asdict(outcomes[-1])) + "\n")
             out.flush()

@@ -3,7 +3,7 @@
 A kernel has the axes (out, in, height, width). Height and width multiply the number of terms by a
 constant, and so do the positions of an image, each one a sample. So a kernel from the pixels is an
 input layer, one from channels to channels a hidden one, and nothing is derived anew:
-`coordinates.check_model` takes the exponents of these roles and measures one step of the network.
+`check_model` takes the exponents of these roles and measures one step of the network.
 
     conv 4x4, stride 2, 1 -> M      tanh      conv 2x2, M -> M      tanh      linear 4 M -> 10
 

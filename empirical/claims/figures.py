@@ -1,6 +1,6 @@
 """Figures of claims, drawn from numbers that were stored: nothing is measured to draw them again.
 
-`draw` makes a PNG of a `Figure`; `redraw` makes those of a folder that `report.write` filled.
+`draw` makes a PNG of a `Figure`; `redraw` makes those of a folder that `claim_report.write` filled.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     left   c I off the span, core S on it:  Q_D S Q_D^T + c (I - Q_D Q_D^T)      A, L, ... likewise
     dW     Q_D C Q_H^T = D (R_D^+ C R_H^+) H^T
 
-Claim.  A rule whose update is D C H^T (wide/paths.py calls it CORE) is a function of n x n
+Claim.  A rule whose update is D C H^T (wide/method.py calls it CORE) is a function of n x n
 matrices, which batched linear algebra evaluates for all networks at once: the tree is walked once,
 not once for every network. The numbers are those of interpreter.py, which the tests compare with.
 

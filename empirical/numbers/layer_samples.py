@@ -192,7 +192,7 @@ def _rows(module: nn.Linear | nn.Conv2d | nn.EmbeddingBag, x: Tensor, like: Tens
 
 
 def _patches(module: nn.Conv2d, x: Tensor) -> Tensor:
-    """Each position's patch, in the order of ``weight.view(out, -1)``: channel, row, column."""
+    """Each position's patch, in the order of the weights' view(out, -1): channel, row, column."""
     sides: list[int] = []  # from the last axis to the first, as functional.pad takes them
     for axis in (1, 0):
         match module.padding:

@@ -1,6 +1,6 @@
 """Which rules are measured how, and the measurements: every width and seed, none of them twice.
 
-A plan splits rules by what they allow (wide/paths.py): wide with dense networks as a cross-check,
+A plan splits rules by what they allow (wide/method.py): wide with dense networks as a cross-check,
 or dense alone. `run` measures the cells of one rule, width by width, keeps each in the store as it
 is finished, and takes from the store what an earlier run of the same configuration left there.
 """
@@ -126,7 +126,7 @@ def plan(
 
     auto: wide for every rule that it covers, with dense networks of moderate width and few samples
     as a cross-check; dense alone for the others. Where ``quantity`` is own updates alone, entrywise
-    rules reach further; see wide/paths.py.
+    rules reach further; see wide/method.py.
     """
     own = quantity is Quantity.OWN
     ways = [None if mode == "dense" else path_of(table[0].rule, own) for table in tables]

@@ -3,7 +3,7 @@
     own^2 = mean over rows i and probe samples of (dW h)_i^2
 
 Claim.  Neurons are exchangeable: numbering them otherwise changes no law. So the first rows of a
-layer are a sample of its rows as good as any, and a mean over `paths.SAMPLED_ROWS` of them has the
+layer are a sample of its rows as good as any, and a mean over `method.SAMPLED_ROWS` of them has the
 mean of all, with noise that does not grow with the width; a layer with no more rows is taken whole.
 The other side is summed over whole: it streams by in chunks, a tile (tiles.py) at a time, and
 nothing of it is held. That costs rows * M * n in place of M^2 n.

@@ -3,7 +3,7 @@
     h_0 = x     u_l = W_l (m_l h_{l-1}) + v_l     h_l = phi(u_l)     f = u_L
     delta_{l-1} = phi'(u_{l-1}) m_l W_l^T delta_l
 
-as in empirical/networks.py. A step is followed as a change, never as a difference of two states:
+as in perceptron.py. A step is followed as a change, never as a difference of two states:
 
     du_l = W_l (m_l dh_{l-1}) + dW_l (m_l (h + dh)_{l-1}) + dv_l
     dh_l = phi(u_l + du_l) - phi(u_l)

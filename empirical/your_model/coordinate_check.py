@@ -31,8 +31,8 @@ averaged over as many draws as fit into the widest. Everything is in float64.
     >>> check_model(build, parse("sign(G)"), *batch, widths, seeds=8, scales=usual).verdict.name
     'contradict'
 
-``empirical.report.measured_tables.render(result, "text")`` shows the table, `report.write` the
-files and figures.
+``empirical.report.measured_tables.render(result, "text")`` shows the table, `measured_tables.write`
+the files and figures.
 
 Curvature.  The theory holds at widths beyond the number of samples, and a convolution has one at
 every position of every image. A rule made of A, B, L or R then crosses over at narrow widths; a

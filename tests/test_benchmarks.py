@@ -1,0 +1,70 @@
+"""Benchmarks are run by hand, so what they name is held against the files here."""
+
+import ast
+import importlib
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
+PLAN = runpy.run_path(str(ROOT / "benchmarks" / "mutation_plan.py"))
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.name)
+def test_a_benchmark_imports_names_that_exist(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in (
+            "scaling", "derivations", "empirical",
+        ):  # fmt: skip
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
+
+
+def test_mutation_testing_finds_every_module_of_scaling() -> None:
+    files = sorted((ROOT / "scaling").rglob("*.py"))
+    found = PLAN["modules"]()
+    assert [PLAN["file_of"](module) for module in found] == files
+    assert {"rules.tree", "calculus.read", "cli.main", "cli.__init__", "__init__"} <= set(found)
+
+
+def test_mutants_of_the_command_line_alone_meet_the_tests_of_commands() -> None:
+    of_commands = {x for x in PLAN["modules"]() if "commands" in PLAN["stages_of"](x)}
+    inside = {path.stem for path in (ROOT / "scaling" / "cli").glob("*.py")}
+    assert of_commands == {f"cli.{name}" for name in inside}
+
+
+def test_what_mutants_meet_exists() -> None:
+    stages = PLAN["STAGES"]
+    for stage in stages.values():
+        for word in stage.collected:
+            assert " " in word or word == "-k" or (ROOT / word).exists(), word
+    files = [word for word in stages["theory"].collected if word.endswith(".py")]
+    tests = {x for file in files for x in re.findall(r"def (test_\w+)", (ROOT / file).read_text())}
+    unknown = [word for word in PLAN["LONG"] if not any(word in test for test in tests)]
+    assert tests and not unknown, f"no test of the theory is named {unknown}"
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("sizes.errors", "scaling.sizes.errors"), ("sizes.__init__", "scaling.sizes")],
+)
+@pytest.mark.parametrize("planted", [True, False])
+def test_a_mutant_takes_the_place_of_its_module(module: str, name: str, planted: bool) -> None:
+    code = f"""
+import importlib, runpy, sys
+plan = runpy.run_path("benchmarks/mutation_plan.py")
+source = plan["file_of"]({module!r}).read_text() + "\\nPLANTED = True\\n"
+mutant = plan["Mutant"]({module!r}, 0, "", (), 0, "", source)
+if {planted}:
+    sys.meta_path.insert(0, plan["Importer"](mutant))
+import scaling.sizes.errors  # through the package and its neighbours
+print(hasattr(sys.modules[{name!r}], "PLANTED"))
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout.strip() == str(planted), run.stderr
