@@ -32,6 +32,23 @@ def eigenvectors(x: Array) -> Array:
     return np.linalg.eigh(x)[1][:, ::-1]
 
 
+@pytest.mark.parametrize("rule", [
+    SOAP, ONE_SIDED, EKFAC, parse("eig(B) @ (eig(B).T @ G / (eps + abs(eig(B).T @ G)))"),
+    parse("eig(L) @ sign(eig(L).T @ G)"), parse("G * norm(eig(B).T @ G @ eig(A))"),
+])  # fmt: skip
+def test_a_gradient_that_is_exactly_zero_stays_so_in_every_basis(rule: Rule) -> None:
+    """Under a readout that starts at zero the layers below rest, and the readout learns as ever."""
+    zero, usual = (
+        derive(rule, read_settings([given], rule, mlp())) for given in ("b_output=oo", "b_output=1")
+    )
+    assert {"c_input", "c_hidden"} <= set(zero.free)
+    assert zero.updates["hidden"].entry.is_zero
+    assert not usual.updates["hidden"].entry.is_zero
+    assert zero.exponents.c["output"] == usual.exponents.c["output"]
+    assert zero.exponents.d["output"] == usual.exponents.d["output"]
+    assert usual.free == ()
+
+
 # --- SOAP and EKFAC, written out ----------------------------------------------------------------
 
 

@@ -4,18 +4,20 @@
     X larger                 bound sign(X): its parities, and no trace of its size
 
 atan is smooth and clip is not, but a size does not tell them apart; atan has the bound 1. Which of
-both holds is kept as a regime, and a bound that is above or below the entries depending on symbols
+both holds is a regime, and a bound that is above or below the entries depending on symbols
 is refused.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from sympy import S
 
 from scaling.calculus import entrywise, rotation
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
-from scaling.calculus.values import Rotated, Scalar
+from scaling.calculus.values import Rotated, Scalar, Value
 from scaling.rules.tree import Call, Node
 from scaling.sizes.derivation import ENTRYWISE, Step
 from scaling.sizes.scale import Order
@@ -31,7 +33,14 @@ def bounded(context: Context, node: Call, first: Reading, limit: Node, second: R
         rotation.need_nothing_outside(context, node, value)
     if value.main.is_zero:
         return value, Step(ENTRYWISE, str(node), value.main, "of zero", steps, node=node)
-    order = context.decide(node, node.argument, limit, value.main, bound.size)
+    regime = context.decide(node, node.argument, limit, value.main, bound.size)
+    result, line = _at_the_bound(context, node, value, bound, regime.order, steps)
+    return result, replace(line, decision=regime)
+
+
+def _at_the_bound(
+    context: Context, node: Call, value: Value, bound: Scalar, order: Order, steps: tuple[Step, ...]
+) -> Reading:
     if order is Order.OPEN:
         raise context.not_covered(
             node, "a bound that is above or below the entries depending on symbols", "their values"

@@ -1,16 +1,15 @@
 """Where a rule is read: one layer's sizes, the hyper-parameters' exponents, what is known of them.
 
-The context also keeps what the reading decides on the way: the regime of every sum, and the
-equations by which a damping of unknown scale balances the term that it is added to.
+What a reading decides on the way, the regime of every sum, stands in the step that it decides
+(`Step.decision`); `regimes` collects it from a derivation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
-import sympy
-from sympy import Expr, Rational, S
+from sympy import Expr, Rational, S, Symbol
 
 from scaling.calculus.values import Value
 from scaling.models.alignment import Alignment
@@ -18,13 +17,18 @@ from scaling.models.chain import Activation
 from scaling.models.layer_sizes import LayerSizes
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Node
+from scaling.sizes.derivation import Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import Bounds, Order, Scale, Size
 
 
 @dataclass(frozen=True)
 class Regime:
-    """A sum, and which of its terms sets the size: the other one is an alternative regime."""
+    """A sum, and which of its terms sets the size: the other one is an alternative regime.
+
+    While the scale of one term is to be solved for, the order is that of a balance, and the sizes
+    are the two sides of its equation (scaling/solve/balance.py).
+    """
 
     layer: str
     node: Node
@@ -44,13 +48,22 @@ class Regime:
         return f"{self.left} ~ {self.left_size}, {self.right} ~ {self.right_size}: {verdict}"
 
 
-@dataclass(frozen=True)
-class Balance:
-    """The equation left = right between the exponents of two terms; left is the damping."""
+def unknown_first(x: Scale, y: Scale, unknown: Collection[Symbol]) -> tuple[Scale, Scale] | None:
+    """Of two terms the one of unknown scale and the one that it is to equal; None if neither is.
 
-    node: Node
-    left: Expr
-    right: Expr
+    What holds the same unknown on both sides, or meets an exact zero, is no equation.
+    """
+    for one, other in ((x, y), (y, x)):
+        free = one.width.free_symbols.intersection(unknown)
+        if free and not other.width.free_symbols & free and not other.is_zero:
+            return one, other
+    return None
+
+
+def regimes(step: Step) -> tuple[Regime, ...]:
+    """What a derivation decided, each once: at its own step of training, not at earlier ones."""
+    decided = (x.decision for x in step.walk() if x.time == step.time)
+    return tuple(dict.fromkeys(x for x in decided if isinstance(x, Regime)))
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ class Before:
     moved: frozenset[str]
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Context:
     """One layer, as a rule sees it.
 
@@ -90,15 +103,13 @@ class Context:
     scaled: Mapping[str, Expr]
     exponents: Mapping[str, Expr] = field(default_factory=dict)
     bounds: Bounds = field(default_factory=Bounds)
-    unknown: frozenset[sympy.Symbol] = frozenset()
+    unknown: frozenset[Symbol] = frozenset()
     sampled_fisher: bool = False
     activation: Activation = Activation.RELU
     alignment: Alignment | None = None
     before: Before | None = None
     network: Mapping[str, Context] = field(default_factory=dict)
     ascended: Mapping[Node, LayerSizes] = field(default_factory=dict)
-    balances: list[Balance] = field(default_factory=list)
-    regimes: list[Regime] = field(default_factory=list)
 
     @property
     def step(self) -> int:
@@ -107,7 +118,7 @@ class Context:
 
     def exponent(self, name: str) -> Expr:
         """The value of an exponent symbol of the rule."""
-        return self.exponents.get(name, sympy.Symbol(name))
+        return self.exponents.get(name, Symbol(name))
 
     def fan(self, side: Dim) -> Scale:
         """The length of a side."""
@@ -125,24 +136,14 @@ class Context:
         """The sum of two sizes, decided by the bounds."""
         return x.plus(y, self.bounds)
 
-    def compare(self, node: Node, x: Scale, y: Scale) -> Order:
-        """Compare the terms of a sum; a term of unknown scale is balanced with the other."""
-        for one, other in ((x, y), (y, x)):
-            free = one.width.free_symbols & self.unknown
-            if free and not other.width.free_symbols & free and not other.is_zero:
-                self.balances.append(Balance(node, one.width, other.width))
-                return Order.EQUAL
-        return self.bounds.order(x.width, y.width)
+    def decide(self, node: Node, left: Node, right: Node, x: Scale, y: Scale) -> Regime:
+        """Compare the two terms of a node; a term of unknown scale is balanced with the other.
 
-    def decide(self, node: Node, left: Node, right: Node, x: Scale, y: Scale) -> Order:
-        """Compare two sizes and remember the regime."""
-        order = self.compare(node, x, y)
-        self.regimes.append(Regime(self.sizes.layer.name, node, left, right, x, y, order))
-        return order
-
-    def alone(self) -> Context:
-        """The same, keeping no record of what is read."""
-        return replace(self, balances=[], regimes=[])
+        The regime is the decision of the step that follows from it.
+        """
+        balanced = unknown_first(x, y, self.unknown) is not None
+        order = Order.EQUAL if balanced else self.bounds.order(x.width, y.width)
+        return Regime(self.sizes.layer.name, node, left, right, x, y, order)
 
     def exceeds(self, x: Expr, y: Rational) -> bool:
         """Whether x > y for all admissible values of the symbols."""

@@ -138,11 +138,8 @@ def reciprocal(context: Context, node: Node, y: Value, numerator: Value) -> Valu
 
 def power(context: Context, node: Power, value: Aligned | Vector, p: Expr, step: Step) -> Reading:
     """X**p, entry by entry."""
-    if value.entry.is_zero:
-        if p.is_positive:
-            return value, replace(step, subject=str(node), node=node)
+    if value.entry.is_zero and not p.is_positive:
         raise context.not_covered(node, f"zero to the power {p}", "a damping or eps")
-
     if not (p.is_positive or p.is_nonnegative):
         _need_no_poles(context, node, value)
 

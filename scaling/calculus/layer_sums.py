@@ -3,7 +3,7 @@
     over_layers(x) ~ M^max_l x_l
 
 The number is read in the context of every layer (`Context.network`). Terms of one order do not
-cancel, since all are positive; which layer leads is kept as a regime, because what is divided by
+cancel, since all are positive; which layer leads is a regime, because what is divided by
 the sum, in any layer, scales with that layer's number.
 
 Not covered: numbers of both signs, and a damping of unknown scale added to such a sum (sums.py): it
@@ -38,10 +38,12 @@ def over_layers(
     total, steps, numbers = value.size, [step], [f"{here} {value.size}"]
     for name, other in context.network.items():
         if name != here:
-            term, _ = read(other.alone(), node.argument)
+            term, _ = read(other, node.argument)
             total = context.plus(total, term.main)
             steps.append(Step(OVER_LAYERS, f"{node.argument} of {name}", term.main))
             numbers.append(f"{name} {term.main}")
-    context.decide(node, node.argument, node, value.size, total)
+    regime = context.decide(node, node.argument, node, value.size, total)
     text = " + ".join(numbers)
-    return Scalar(total), Step(OVER_LAYERS, str(node), total, text, tuple(steps), node=node)
+    return Scalar(total), Step(
+        OVER_LAYERS, str(node), total, text, tuple(steps), node=node, decision=regime
+    )

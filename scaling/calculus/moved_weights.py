@@ -33,7 +33,7 @@ def gradient(
         raise context.not_covered(
             node, "a gradient at moved weights, of which one layer is read alone", "them all"
         )
-    moved = replace(context.alone(), sizes=context.ascended[node.argument])
+    moved = replace(context, sizes=context.ascended[node.argument])
     value, line = read(moved, G)
     assert isinstance(value, Aligned), "a gradient is aligned with the data"
     value = replace(value, left_exact=False, right_exact=False, mixes=True)

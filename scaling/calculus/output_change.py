@@ -73,9 +73,10 @@ def effect(context: Context, node: Node, read: Read) -> OutputChange:
     multiple = NOTHING
     numbers = []
     inference = ALIGNED_UPDATE
-    common = None
+    common: Scale | None = None
+    told_apart: tuple[Step, ...] = ()
     if isinstance(signal, Aligned) and signal.left.parity is Parity.MIXED:
-        signal, common = apart(context, node, signal, read)
+        signal, common, told_apart = apart(context, node, signal, read)
     if isinstance(signal, Aligned):
         if signal.left.parity is not Parity.ODD and not signal.entry.is_zero:
             raise context.not_covered(
@@ -106,7 +107,9 @@ def effect(context: Context, node: Node, read: Read) -> OutputChange:
     if not isinstance(value, Aligned | Gaussian | Mixture):
         raise context.not_covered(node, f"{describe(value)} as an update", "a function of G")
     total = context.plus(coherent, random)
-    line = Step(inference, "dW h per learning rate", total, " + ".join(numbers), (step,))
+    line = Step(
+        inference, "dW h per learning rate", total, " + ".join(numbers), (step, *told_apart)
+    )
     if context.alignment is not None:
         line = line.because(context.alignment.assumption)
     line = replace(line, time=context.step)

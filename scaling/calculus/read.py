@@ -337,7 +337,7 @@ def _norm(context: Context, node: Call, value: Value, step: Step) -> Reading:
 
 
 def _is_positive(context: Context, node: Node) -> bool:
-    value, _ = read(context.alone(), node)
+    value, _ = read(context, node)
     return isinstance(value, Scalar) and value.positive
 
 

@@ -34,7 +34,7 @@ from dataclasses import replace
 from sympy import Expr, S
 
 from scaling.calculus import entrywise, sums
-from scaling.calculus.context import Context
+from scaling.calculus.context import Context, Regime
 from scaling.calculus.entrywise import Reading, check_tails
 from scaling.calculus.values import (
     CONSTANT,
@@ -312,7 +312,12 @@ def add(context: Context, node: Node, left: Node, right: Node, x: Reading, y: Re
     corner = corner_context(context, first.sides)
     inner, step = sums.add(corner, node, left, right, (first.inner, step_x), (second.inner, step_y))
     assert isinstance(inner, Aligned), "a sum of matrices is a matrix"
-    order = context.regimes[-1].order
+    regime = step.decision  # none where one term is exactly zero
+    order = (
+        regime.order
+        if isinstance(regime, Regime)
+        else context.bounds.order(first.inner.main.width, second.inner.main.width)
+    )
     off = Scalar(
         context.plus(first.off.size, second.off.size), first.off.positive and second.off.positive
     )

@@ -46,11 +46,15 @@ def larger(context: Context, node: Call, first: Reading, second: Reading) -> Rea
     assert node.option is not None, "max has two operands"
     if not isinstance(x, Scalar) or not isinstance(y, Scalar):
         raise context.not_covered(node, "max of matrices", "scalars")
-    order = context.decide(node, node.argument, node.option, x.size, y.size)
-    setting = {Order.LESS: (y,), Order.GREATER: (x,), Order.EQUAL: (), Order.OPEN: (x, y)}[order]
+    regime = context.decide(node, node.argument, node.option, x.size, y.size)
+    setting = {Order.LESS: (y,), Order.GREATER: (x,), Order.EQUAL: (), Order.OPEN: (x, y)}[
+        regime.order
+    ]
     if not all(scalar.positive for scalar in setting):
         raise context.not_covered(
             node, "max of a number and a larger one that may be negative", "positive scalars"
         )
     value = Scalar(context.plus(x.size, y.size), x.positive or y.positive)
-    return value, Step(SUM, str(node), value.size, "the larger", (step, other), node=node)
+    return value, Step(
+        SUM, str(node), value.size, "the larger", (step, other), node=node, decision=regime
+    )

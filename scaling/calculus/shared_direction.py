@@ -22,15 +22,19 @@ from scaling.calculus.values import Aligned, Parity, Vector
 from scaling.rules.like_terms import collect
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Add, Node
+from scaling.sizes.derivation import Step
 from scaling.sizes.scale import HALF, Order, Scale, Size
 
 Read = Callable[[Context, Node], Reading]
 
 
-def apart(context: Context, node: Node, whole: Aligned, read: Read) -> tuple[Aligned, Scale | None]:
+def apart(
+    context: Context, node: Node, whole: Aligned, read: Read
+) -> tuple[Aligned, Scale | None, tuple[Step, ...]]:
     """An update's terms that follow the gradient, and the size of dW h of those that are common.
 
-    The update as it is, and None, where nothing can be told apart.
+    With the step that gave the former. The update as it is, None and no step, where nothing can be
+    told apart.
     """
     rows: list[Aligned] = []
     others: list[Node] = []
@@ -41,15 +45,15 @@ def apart(context: Context, node: Node, whole: Aligned, read: Read) -> tuple[Ali
         elif not value.main.is_zero:
             others.append(term)
     if not rows or not others:
-        return whole, None
+        return whole, None, ()
     rest = others[0]
     for term in others[1:]:
         rest = Add(rest, term)
-    signal, _ = read(context, rest)
+    signal, step = read(context, rest)
     if isinstance(signal, Vector):
         signal = spread_vector(context, signal, False)
     if not isinstance(signal, Aligned):
-        return whole, None
+        return whole, None, ()
     moved = Scale.zero(Size.ENTRY)
     for row in rows:
         moved = context.plus(moved, _own(context, row))
@@ -63,7 +67,7 @@ def apart(context: Context, node: Node, whole: Aligned, read: Read) -> tuple[Ali
                 "an activation of zero mean",
                 "a smaller common part, or an activation whose mean does not vanish",
             )
-    return signal, moved
+    return signal, moved, (step,)
 
 
 def _own(context: Context, value: Aligned) -> Scale:

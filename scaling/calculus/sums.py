@@ -44,10 +44,12 @@ def add(
     x, y = broadcast(context, x, y)
     steps = (step_x, step_y)
     if isinstance(x, Gaussian | Mixture) or isinstance(y, Gaussian | Mixture):
-        value = _mix(context, node, x, y)
+        value, decided = _mix(context, node, left, right, x, y)
         numbers = "an aligned and a random part, kept apart"
         size = size_of(context, value)
-        return value, Step(SUM, f"{left} + {right}", size, numbers, steps, node=node)
+        return value, Step(
+            SUM, f"{left} + {right}", size, numbers, steps, node=node, decision=decided
+        )
     for zero, other in ((x, y), (y, x)):
         if zero.main.is_zero and isinstance(zero, Aligned) and isinstance(other, Aligned):
             line = Step(SUM, f"{left} + {right}", other.main, "one term is zero", steps, node=node)
@@ -57,18 +59,17 @@ def add(
         raise context.not_covered(
             node, "a damping of unknown scale added to a sum over layers", "one with a given d"
         )
-    order = context.compare(node, x.main, y.main)
+    regime = context.decide(node, left, right, x.main, y.main)
+    order = regime.order
     if order is Order.EQUAL:
         x, y = _balanced(context, x, y)
-    regime = Regime(context.sizes.layer.name, node, left, right, x.main, y.main, order)
-    context.regimes.append(regime)
     value = merged(context, node, x, y, order)
     difference = isinstance(left, Negate) or isinstance(right, Negate)
     damped = not difference and is_damping(left) != is_damping(right)
     assumption = f"the terms of {node} do not cancel" if order is Order.EQUAL and not damped else ""
     inference = DAMPING if damped else SUM
     line = Step(inference, f"{left} + {right}", value.main, str(regime), steps, assumption, node)
-    return value, replace(line, time=context.step)
+    return value, replace(line, time=context.step, decision=regime)
 
 
 def _balanced(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
@@ -150,7 +151,9 @@ def _off_span_vanishing(context: Context, x: Spectral, y: Spectral, order: Order
     return _vanishing(context, x.vanishing, y.vanishing, order)
 
 
-def _mix(context: Context, node: Node, x: Value, y: Value) -> Value:
+def _mix(
+    context: Context, node: Node, left: Node, right: Node, x: Value, y: Value
+) -> tuple[Value, Regime | None]:
     random, aligned = _parts(x)
     more_random, more_aligned = _parts(y)
     if not all(isinstance(v, Gaussian | Mixture | Aligned) for v in (x, y)):
@@ -158,14 +161,15 @@ def _mix(context: Context, node: Node, x: Value, y: Value) -> Value:
     noise = random or more_random
     if random and more_random:
         raise context.not_covered(node, "several terms in W, which may cancel", "one term in W")
-    signal = aligned or more_aligned
+    signal, regime = aligned or more_aligned, None
     if aligned and more_aligned:
-        order = context.compare(node, aligned.main, more_aligned.main)
-        both = merged(context, node, aligned, more_aligned, order)
+        regime = context.decide(node, left, right, aligned.main, more_aligned.main)
+        both = merged(context, node, aligned, more_aligned, regime.order)
         assert isinstance(both, Aligned)
         signal = both
     assert noise is not None
-    return Mixture(signal, noise) if signal else noise
+    balanced = regime if context.unknown else None  # sizes of parts are not those of the terms
+    return (Mixture(signal, noise) if signal else noise), balanced
 
 
 def size_of(context: Context, value: Value) -> Scale:

@@ -9,7 +9,7 @@ The shape follows sympy's `manualintegrate`: nested rule objects, with an explic
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from scaling.sizes.scale import Scale
 
@@ -133,7 +133,8 @@ class Step:
     ``subject`` is what has the size ``result``; ``numbers`` is the right-hand side with the
     inputs' sizes substituted; ``assumption`` is what had to be supposed beyond the rule itself;
     ``node`` is the part of a rule (or of a network) of which it
-    is the size; ``time`` is the step of training of which it speaks.
+    is the size; ``time`` is the step of training of which it speaks; ``decision`` is the comparison
+    of sizes that the result rests on, if it rests on one.
     """
 
     inference: Inference
@@ -144,6 +145,7 @@ class Step:
     assumption: str = ""
     node: Hashable | None = None
     time: int = 1
+    decision: Hashable | None = field(default=None, compare=False)
 
     def walk(self) -> Iterator[Step]:
         """All steps, premises first."""

@@ -8,17 +8,36 @@ largest dampings of which none is larger than what it is added to.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice, permutations
 
 import sympy
 from sympy import Expr, S, Symbol
 
-from scaling.calculus.context import Balance
+from scaling.calculus.context import regimes, unknown_first
 from scaling.models.chain import Layer
+from scaling.rules.tree import Node
+from scaling.sizes.derivation import Step
 from scaling.sizes.errors import Conflict
 from scaling.sizes.scale import Bounds, Order
 
 MOST_ORDERS = 720
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The equation left = right between the exponents of two terms; left is the damping."""
+
+    node: Node
+    left: Expr
+    right: Expr
+
+
+def balances(step: Step, unknown: Iterable[Symbol]) -> list[Balance]:
+    """The equations of a derivation: wherever a term of unknown scale was compared with another."""
+    symbols = frozenset(unknown)
+    pairs = ((x.node, unknown_first(x.left_size, x.right_size, symbols)) for x in regimes(step))
+    return [Balance(node, pair[0].width, pair[1].width) for node, pair in pairs if pair]
 
 
 def solve(

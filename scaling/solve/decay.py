@@ -24,12 +24,12 @@ from dataclasses import dataclass
 
 from sympy import Symbol
 
-from scaling.calculus.context import Balance
 from scaling.calculus.output_change import OutputChange
 from scaling.rules.tree import Node
 from scaling.rules.tree import Symbol as Name
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import Bounds, Order, Scale, Size
+from scaling.solve.balance import Balance
 
 
 @dataclass(frozen=True)

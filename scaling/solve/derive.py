@@ -27,7 +27,7 @@ from functools import partial
 
 from sympy import Expr, S, Symbol
 
-from scaling.calculus.context import Context, Regime
+from scaling.calculus.context import Context, Regime, regimes
 from scaling.calculus.output_change import OutputChange
 from scaling.calculus.read import read_update
 from scaling.calculus.readback import Carry, through
@@ -69,8 +69,12 @@ class Derived:
     assumptions: tuple[str, ...]
     steps: Mapping[str, Step]
     updates: Mapping[str, OutputChange]
-    regimes: Mapping[str, tuple[Regime, ...]]
     bounds: Bounds
+
+    @property
+    def regimes(self) -> dict[str, tuple[Regime, ...]]:
+        """What the reading of the rule decided in each layer."""
+        return {name: regimes(update.step) for name, update in self.updates.items()}
 
     @property
     def shrinkages(self) -> list[Shrinkage]:
@@ -158,7 +162,7 @@ def derive(
         steps[name], updates[name] = line, update
     found = Derived(
         problem, Exponents(a, b, c, d), (), (), steps, updates,
-        {name: tuple(context.regimes) for name, context in contexts.items()}, bounds,
+        bounds,
     )  # fmt: skip
     if step == 2:
         found = _at_second(found, books, imposed)
@@ -230,10 +234,7 @@ def _at_second(found: Derived, books: Ledger, conditions: tuple[Condition, ...])
         raised = any(larger[name] != c[name] for name in c if name not in open_)
         c = {name: c[name] if name in open_ and raised else larger[name] for name in c}
         if not raised:
-            regimes = {name: tuple(context.regimes) for name, context in contexts.items()}
-            return replace(
-                found, exponents=replace(x, c=c, d=d), steps=steps, updates=updates, regimes=regimes
-            )
+            return replace(found, exponents=replace(x, c=c, d=d), steps=steps, updates=updates)
     raise NotCovered(
         "learning rates that grow with every evaluation of the second step",
         "a step that is stable once each rate is",

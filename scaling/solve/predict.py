@@ -27,7 +27,7 @@ from functools import partial
 
 from sympy import Expr, S
 
-from scaling.calculus.context import Regime
+from scaling.calculus.context import Regime, regimes
 from scaling.calculus.read import read_update
 from scaling.calculus.readback import Carry, features, through
 from scaling.sizes.scale import Bounds, Order, Scale
@@ -103,7 +103,7 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
             layer.name: second.split(layer, read_update(contexts[layer.name], rule))
             for layer in setting.layers
         }
-    regimes = {name: tuple(context.regimes) for name, context in contexts.items()}
+    decided = {name: regimes(update.step) for name, update in updates.items()}
     assumptions = list(problem.rule.assumptions)
     assumptions += [text for u in updates.values() for text in u.step.assumptions()]
     moved = {name: u.times(rate(x.c[name])) for name, u in updates.items()}
@@ -125,7 +125,7 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
         layers[layer.name] = LayerPrediction(
             start.width, own.width, shown, regime, shrink, ascent, gaps
         )
-    return Prediction(problem, exponents, layers, regimes, tuple(dict.fromkeys(assumptions)))
+    return Prediction(problem, exponents, layers, decided, tuple(dict.fromkeys(assumptions)))
 
 
 def _regime(

@@ -16,7 +16,7 @@ from dataclasses import replace
 import sympy
 from sympy import Expr, S, Symbol
 
-from scaling.calculus.context import Balance, Context
+from scaling.calculus.context import Context
 from scaling.calculus.output_change import OutputChange
 from scaling.calculus.read import read_update
 from scaling.calculus.readback import Carry, reach
@@ -68,13 +68,13 @@ def dampings(
     if not unknown or not fixes(SymbolKind.DAMPING, conditions):
         return dict(start), ""
     context = context_of(unknown, start)
-    read_update(context, problem.rule.expression)
+    equations = balance.balances(read_update(context, problem.rule.expression).step, unknown)
     try:
-        solution, weaker = balance.solve(context.balances, unknown, layer), ""
+        solution, weaker = balance.solve(equations, unknown, layer), ""
     except Conflict:
         if BOUNDED_DAMPING not in conditions:
             raise
-        solution, weaker = balance.bounded(context.balances, unknown, layer, context.bounds)
+        solution, weaker = balance.bounded(equations, unknown, layer, context.bounds)
     return {name: sympy.expand(x.subs(solution)) for name, x in start.items()}, weaker
 
 
@@ -125,7 +125,7 @@ def radii(
             )
         if c == Symbol(f"c_{name}"):  # nothing moves: the radius stays open
             continue
-        solution = balance.solve([Balance(call, c, S.Zero)], unknown, layer)
+        solution = balance.solve([balance.Balance(call, c, S.Zero)], unknown, layer)
         solved[name] = {k: sympy.expand(x.subs(solution)) for k, x in d[name].items()}
         for k in alone.rule.radii:
             size = rate(solved[name][k])

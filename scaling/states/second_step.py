@@ -82,9 +82,8 @@ class Second:
         """The context in which the rule is read in one layer, without the others beside it."""
         found = self.problem.context(self.books, layer, scaled, self.bounds, unknown)
         before = self.before[layer.name]
-        first = replace(before.context.alone(), scaled=scaled, unknown=frozenset(unknown))
-        found.before = replace(before, context=first)
-        return found
+        first = replace(before.context, scaled=scaled, unknown=frozenset(unknown))
+        return replace(found, before=replace(before, context=first))
 
     def contexts(self, scaled: Mapping[str, Mapping[str, Expr]]) -> dict[str, Context]:
         """The contexts of all layers, each with the others beside it for sums over layers."""
