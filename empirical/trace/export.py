@@ -1,0 +1,297 @@
+"""A module as a list of operations: `torch.export` on the meta device, at one size of the axis.
+
+Nothing is computed: tensors have shapes and no numbers. The loss is exported with the model, so the
+list goes from parameters and data to one number. Each operation keeps the path of its module and the
+user's own line, by which refusals and answers name it.
+
+    Operation   aten name, arguments (`Ref` to other operations and leaves, numbers), shapes
+    Leaf        a parameter, a buffer, an input or the targets
+    Program     leaves, operations, and the last one's name
+
+The model is exported in training mode, as it is trained: batch norm by the batch, dropout on.
+
+Not covered, and refused with torch's reason and the line: control flow that depends on data, state
+that forward changes in place (statistics of batch norm apart), code that cannot run without numbers.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind
+from torch.nn import functional
+
+from empirical.trace.model_file import ModelFile
+from scaling.sizes.errors import InvalidInput, NotCovered
+
+
+class LeafKind(StrEnum):
+    """What a leaf is."""
+
+    PARAMETER = "parameter"
+    BUFFER = "buffer"
+    INPUT = "input"
+    TARGET = "target"
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where an operation stands: the module's path, and the line of the user's code."""
+
+    module: str = ""
+    file: str = ""
+    line: int = 0
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An argument that is the result of another operation, or a leaf, by name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A tensor that no operation makes. ``others``: further names of a tied parameter."""
+
+    name: str
+    kind: LeafKind
+    shape: tuple[int, ...]
+    trained: bool = False
+    whole: bool = False
+    """Whether it holds whole numbers: ids, labels, masks."""
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call of an aten operation."""
+
+    name: str
+    target: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    shape: tuple[int, ...]
+    """Of the result; of the first one if there are several."""
+    where: Where
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Program:
+    """A model and its loss at one size."""
+
+    leaves: Mapping[str, Leaf]
+    operations: tuple[Operation, ...]
+    output: str
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+def export(file: ModelFile, sizes: Mapping[str, int]) -> Program:
+    """The operations of a model at these sizes.
+
+    Raises:
+        InvalidInput: if the file's code fails.
+        NotCovered: with torch's reason and the user's line, if the model cannot be traced.
+    """
+    with torch.device("meta"):
+        model = file.build(sizes)
+    model = model.to("meta").train()
+    inputs, targets = file.batch(sizes)
+    loss = file.loss_of or standard_loss(targets)
+    data = tuple(x.to("meta") if isinstance(x, Tensor) else x for x in inputs)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(_WithLoss(model, loss), (data, targets.to("meta")), strict=False)
+            if any(_is_in_place(node) for node in program.graph.nodes):
+                program = program.run_decompositions({})  # the same operations, without writes
+    except Exception as error:
+        raise _untraceable(error, str(file.path)) from error
+    return _program(program, model, sizes)
+
+
+def standard_loss(targets: Tensor) -> Callable[[Any, Tensor], Tensor]:
+    """Cross-entropy over the last axis for targets that are whole numbers; else squared error."""
+    if targets.is_floating_point():
+        return lambda outputs, y: functional.mse_loss(outputs, y)
+
+    def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs.flatten(0, -2), y.flatten())
+
+    return cross_entropy
+
+
+class _WithLoss(nn.Module):
+    """The model with the loss on top, which sees what it is taken of."""
+
+    def __init__(self, model: nn.Module, loss: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self._loss = loss
+
+    def forward(self, inputs: tuple[Any, ...], targets: Tensor) -> Tensor:
+        outputs = self.model(*inputs)
+        found: Tensor = self._loss(outputs, targets)
+        return found
+
+
+def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Program:
+    names = _names(model)
+    leaves: dict[str, Leaf] = {}
+    by_node: dict[str, str] = {}
+    shapes = {n.name: n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder"}
+    trained = {name: p.requires_grad for name, p in model.named_parameters()}
+    for spec in exported.graph_signature.input_specs:
+        value = shapes[spec.arg.name] if spec.arg.name in shapes else None
+        if not isinstance(value, Tensor):
+            continue
+        path = (spec.target or spec.arg.name).removeprefix("model.")
+        kind = {
+            InputKind.PARAMETER: LeafKind.PARAMETER,
+            InputKind.BUFFER: LeafKind.BUFFER,
+            InputKind.CONSTANT_TENSOR: LeafKind.BUFFER,
+        }.get(spec.kind, LeafKind.TARGET if spec.arg.name == "targets" else LeafKind.INPUT)
+        first = names.get(path, (path,))[0] if kind is LeafKind.PARAMETER else path
+        by_node[spec.arg.name] = first
+        others = names.get(path, ())[1:] if kind is LeafKind.PARAMETER else ()
+        leaves[first] = Leaf(
+            first, kind, tuple(value.shape), trained.get(first, False),
+            not value.is_floating_point(), tuple(others),
+        )  # fmt: skip
+    operations: list[Operation] = []
+    written = set(exported.graph_signature.buffers_to_mutate.values())
+    output = ""
+    for node in exported.graph.nodes:
+        if node.op == "output":
+            output = by_node.get(node.args[0][-1].name, node.args[0][-1].name)
+        elif node.op == "get_attr":
+            value = node.meta.get("val")
+            shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+            leaves[node.name] = Leaf(node.name, LeafKind.BUFFER, shape)
+        elif node.op == "call_function":
+            operation = _operation(node, by_node)
+            if operation is not None:
+                operations.append(operation)
+    _refuse_state(written, leaves)
+    return Program(leaves, tuple(operations), output, dict(sizes))
+
+
+_LOSS = "(loss)"
+
+
+def _operation(node: fx.Node, leaves: Mapping[str, str]) -> Operation | None:
+    if _counts_batches(node):
+        return None
+
+    def refer(value: Any) -> Any:
+        if isinstance(value, fx.Node):
+            return Ref(leaves.get(value.name, value.name))
+        if isinstance(value, list | tuple):
+            return tuple(refer(x) for x in value)
+        return value
+
+    value = node.meta.get("val")
+    several = value if isinstance(value, list | tuple) else (value,)
+    result = next((x for x in several if isinstance(x, Tensor)), None)
+    where = _where(node)
+    target = str(node.target) if not callable(node.target) or "aten" in str(node.target) else (
+        getattr(node.target, "__name__", str(node.target))
+    )  # fmt: skip
+    args = tuple(refer(x) for x in node.args)
+    return Operation(
+        node.name,
+        target,
+        args,
+        {k: refer(v) for k, v in node.kwargs.items()},
+        () if result is None else tuple(result.shape),
+        where,
+        result is not None and not result.is_floating_point(),
+    )
+
+
+def _counts_batches(node: fx.Node) -> bool:
+    first = node.args[0] if node.args else None
+    return isinstance(first, fx.Node) and first.name.endswith("num_batches_tracked")
+
+
+def _is_in_place(node: fx.Node) -> bool:
+    """Whether an operation writes into one of its arguments; the counter of batch norm apart."""
+    if node.op != "call_function" or not re.search(r"[a-z]_\.", str(node.target)):
+        return False
+    return not _counts_batches(node)
+
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def _refuse_state(written: set[str], leaves: Mapping[str, Leaf]) -> None:
+    """Refuse buffers that forward changes, statistics of batch norm and power iterations apart."""
+    for name in sorted(path.removeprefix("model.") for path in written):
+        if not name.endswith(_STATISTICS) and ".parametrizations." not in name:
+            raise NotCovered(
+                f"the buffer '{name}', which forward changes in place",
+                "a forward that leaves buffers as they are",
+                f"make a new tensor of '{name}' in forward, and keep the buffer",
+            )
+
+
+def place(where: Where) -> str:
+    """The place in words: file and line, and the line itself."""
+    code = f": {where.code}" if where.code else ""
+    line = f"{where.file}:{where.line}{code}" if where.file else ""
+    return line or (f"module '{where.module}'" if where.module else "the model")
+
+
+def _where(node: fx.Node) -> Where:
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    inside = [path for path in paths if path == "model" or path.startswith("model.")]
+    module = inside[-1].removeprefix("model").removeprefix(".") if inside else _LOSS
+    frames = list(_frames(node.meta.get("stack_trace") or ""))
+    own = [f for f in frames if not _is_of_torch(f[0])] or frames
+    file, line, code = own[-1] if own else ("", 0, "")
+    return Where(module, file, line, code)
+
+
+def _frames(text: str) -> Iterator[tuple[str, int, str]]:
+    for file, line, code in re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n([^\n]*)', text):
+        yield file, int(line), code.strip()
+
+
+def _is_of_torch(file: str) -> bool:
+    return "/torch/" in file or file == __file__ or "/empirical/trace/" in file
+
+
+def _names(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Every name of every parameter -> all names of the same tensor, the first one first."""
+    same: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        same.setdefault(id(parameter), []).append(name)
+    return {name: tuple(names) for names in same.values() for name in names}
+
+
+def _untraceable(error: Exception, path: str) -> NotCovered:
+    text = str(error)
+    own = [f for f in _frames(text) if not _is_of_torch(f[0])]
+    if not own:
+        trace, found = error.__traceback__, []
+        while trace is not None:
+            found.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno, ""))
+            trace = trace.tb_next
+        own = [f for f in found if f[0] == path]
+    at = f" at {own[-1][0]}, line {own[-1][1]}: {own[-1][2]}".rstrip(": ") if own else ""
+    reason = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    return NotCovered(
+        f"a model that cannot be traced{at}",
+        f"one list of operations for all data; torch says: {reason.strip()[:200]}",
+        "write the branch without asking for numbers of a tensor: torch.where in place of if",
+    )

@@ -1,0 +1,204 @@
+"""A user's file that says how to build a model of any size, and on which batch it is trained.
+
+    build(**axes)             the module; each keyword is an axis, its default the smallest size
+    batch()                   (inputs, targets), or batch(**axes) where the data grow with an axis
+    loss(outputs, targets)    optional: integer targets mean cross-entropy, others squared error
+
+A file may define several models: ``FILE.py:name`` calls ``name`` in place of ``build``.
+
+>>> read_axis("width=64,128,192")
+GrowingAxis(name='width', sizes=(64, 128, 192))
+>>> read_axis("width=64:512").sizes
+(64, 128, 256, 512)
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from scaling.sizes.errors import InvalidInput, unknown
+
+Batch = tuple[Any, Tensor]
+LossOf = Callable[[Any, Tensor], Tensor]
+EXAMPLE = "def build(width=64, depth=4): return GPT(width, depth)"
+
+
+@dataclass(frozen=True)
+class GrowingAxis:
+    """An axis of the model, and the sizes at which it is looked at."""
+
+    name: str
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a file defines.
+
+    ``axes``: the default of every keyword of ``build``, by name; None where there is none.
+    """
+
+    path: Path
+    builder: Callable[..., nn.Module]
+    batcher: Callable[..., Batch]
+    loss_of: LossOf | None
+    axes: Mapping[str, int | None]
+
+    def build(self, sizes: Mapping[str, int]) -> nn.Module:
+        """The module at these sizes; other axes at their defaults.
+
+        Raises:
+            InvalidInput: if the file's own code fails, naming the error and the line.
+        """
+        model = _called(self.path, self.builder, sizes)
+        if not isinstance(model, nn.Module):
+            raise InvalidInput(
+                f"{self.builder.__name__} in {self.path}, which returns a {type(model).__name__}",
+                "a torch.nn.Module",
+                f"write for example: {EXAMPLE}",
+            )
+        return model
+
+    def batch(self, sizes: Mapping[str, int]) -> tuple[tuple[Any, ...], Tensor]:
+        """(inputs, targets): all positional inputs of the module, and the targets."""
+        taken = set(inspect.signature(self.batcher).parameters)
+        found = _called(self.path, self.batcher, {k: v for k, v in sizes.items() if k in taken})
+        if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Tensor)):
+            raise InvalidInput(
+                f"batch in {self.path}, which returns {_kind(found)}",
+                "a pair (inputs, targets), both torch tensors; several inputs are a tuple",
+                "write for example: def batch(): return tokens[:, :-1], tokens[:, 1:]",
+            )
+        inputs, targets = found
+        return (inputs if isinstance(inputs, tuple) else (inputs,)), targets
+
+    def axis(self, asked: str | None) -> GrowingAxis:
+        """The growing axis: as it is asked for, or width (else the first) at 1, 2, 3 x its default.
+
+        Raises:
+            InvalidInput: for an axis that ``build`` and ``batch`` do not take.
+        """
+        known = [*self.axes, *inspect.signature(self.batcher).parameters]
+        if asked is not None:
+            axis = read_axis(asked)
+            if axis.name not in known:
+                raise unknown("axis", axis.name, known)
+            if axis.sizes:
+                return axis
+            name = axis.name
+        else:
+            name = "width" if "width" in self.axes else next(iter(self.axes), "")
+        start = self.axes.get(name)
+        if start is None:
+            raise InvalidInput(
+                f"no size for the axis '{name}'" if name else f"a build without axes in {self.path}",
+                "a keyword of build with a default, or sizes",
+                f"pass --axis {name or 'width'}=64,128,192, or write: {EXAMPLE}",
+            )
+        return GrowingAxis(name, (start, 2 * start, 3 * start))
+
+
+def read_axis(text: str) -> GrowingAxis:
+    """An axis from ``name``, ``name=64,128,192`` or ``name=64:1024`` (doublings).
+
+    Raises:
+        InvalidInput: for anything else.
+    """
+    name, equals, sizes = (part.strip() for part in text.partition("="))
+    if not name.isidentifier() or (equals and not sizes):
+        raise InvalidInput(
+            f"the axis '{text}'", "a name and sizes", "pass for example --axis width=64,128,192"
+        )
+    if not equals:
+        return GrowingAxis(name, ())
+    from empirical.measure.widths import parse_widths
+
+    return GrowingAxis(name, parse_widths(sizes))
+
+
+def read_model(place: str) -> ModelFile:
+    """The file behind ``FILE.py`` or ``FILE.py:name``.
+
+    Raises:
+        InvalidInput: if there is no such file, it cannot be run, or it lacks a function.
+    """
+    name, _, builder = place.partition(":") if place.count(":") else (place, "", "")
+    path = Path(name)
+    if not path.is_file():
+        raise InvalidInput(
+            f"no file {path}", "a Python file with build and batch", "pass --model FILE.py"
+        )
+    module = _module(path)
+    build = _function(path, module, builder or "build", f"write for example: {EXAMPLE}")
+    batch = _function(
+        path, module, "batch", "write for example: def batch(): return inputs, targets"
+    )
+    axes = {
+        p.name: p.default if isinstance(p.default, int) else None
+        for p in inspect.signature(build).parameters.values()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    return ModelFile(path, build, batch, getattr(module, "loss", None), axes)
+
+
+def _module(path: Path) -> Any:
+    name = f"_model_{path.stem}_{abs(hash(path.resolve()))}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "a path to a Python file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look their module up
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _failed(path, "the file", error) from error
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def _function(path: Path, module: Any, name: str, do_this: str) -> Callable[..., Any]:
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise InvalidInput(f"no function {name} in {path}", f"a function {name}", do_this)
+    function: Callable[..., Any] = found
+    return function
+
+
+def _called(path: Path, function: Callable[..., Any], sizes: Mapping[str, int]) -> Any:
+    try:
+        return function(**sizes)
+    except InvalidInput:
+        raise
+    except Exception as error:
+        call = f"{function.__name__}({', '.join(f'{k}={v}' for k, v in sizes.items())})"
+        raise _failed(path, call, error) from error
+
+
+def _failed(path: Path, what: str, error: Exception) -> InvalidInput:
+    trace = error.__traceback__
+    line = 0
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    place = f"{path}, line {line}" if line else f"{path}"
+    return InvalidInput(
+        f"{what} in {place} raises {type(error).__name__}: {error}",
+        "code that runs",
+        "mend it, and try it in Python first",
+    )
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}: {', '.join(type(x).__name__ for x in value)}"
+    return f"a {type(value).__name__}"
