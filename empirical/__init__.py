@@ -6,6 +6,7 @@ In the order of reading, each folder with a map of its own:
     data         what networks are trained on
     networks     MLP, CNN, ResNet, CBOW of any width, and many side by side
     measure      one measurement: a rule, a width, a seed
+    trace        a user's model, read operation by operation
     wide         the same at any width, exact in law
     limits       the limit of infinite width itself
     fit          from sizes at growing widths to an exponent, an interval and a verdict

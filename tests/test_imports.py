@@ -22,8 +22,8 @@ COMPOSITION_ROOT = ROOT / "scaling" / "cli"
 ORDER = {
     "scaling": ("sizes", "rules", "models", "calculus", "states", "solve", "report", "cli"),
     "empirical": (
-        "numbers", "data", "networks", "measure", "wide", "fit", "limits", "verify", "your_model",
-        "transfer", "report", "claims",
+        "numbers", "data", "networks", "measure", "trace", "wide", "fit", "limits", "verify",
+        "your_model", "transfer", "report", "claims",
     ),
 }  # fmt: skip
 

@@ -1,8 +1,8 @@
 """A module as a list of operations: `torch.export` on the meta device, at one size of the axis.
 
 Nothing is computed: tensors have shapes and no numbers. The loss is exported with the model, so the
-list goes from parameters and data to one number. Each operation keeps the path of its module and the
-user's own line, by which refusals and answers name it.
+list goes from parameters and data to one number. Each operation keeps the path of its module and
+the user's own line, by which refusals and answers name it.
 
     Operation   aten name, arguments (`Ref` to other operations and leaves, numbers), shapes
     Leaf        a parameter, a buffer, an input or the targets
@@ -11,14 +11,17 @@ user's own line, by which refusals and answers name it.
 The model is exported in training mode, as it is trained: batch norm by the batch, dropout on.
 
 Not covered, and refused with torch's reason and the line: control flow that depends on data, state
-that forward changes in place (statistics of batch norm apart), code that cannot run without numbers.
+that forward changes in place (statistics of batch norm apart), code that cannot run without
+numbers.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -29,7 +32,7 @@ from torch.export.graph_signature import InputKind
 from torch.nn import functional
 
 from empirical.trace.model_file import ModelFile
-from scaling.sizes.errors import InvalidInput, NotCovered
+from scaling.sizes.errors import NotCovered
 
 
 class LeafKind(StrEnum):
@@ -83,6 +86,8 @@ class Operation:
     """Of the result; of the first one if there are several."""
     where: Where
     whole: bool = False
+    body: Any = None
+    """Of a repeat: the operations of one block; see fold.py."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +114,11 @@ def export(file: ModelFile, sizes: Mapping[str, int]) -> Program:
     loss = file.loss_of or standard_loss(targets)
     data = tuple(x.to("meta") if isinstance(x, Tensor) else x for x in inputs)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _silent_logs(), torch.device("meta"):
             warnings.simplefilter("ignore")
-            program = torch.export.export(_WithLoss(model, loss), (data, targets.to("meta")), strict=False)
+            program = torch.export.export(
+                _WithLoss(model, loss), (data, targets.to("meta")), strict=False
+            )
             if any(_is_in_place(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})  # the same operations, without writes
     except Exception as error:
@@ -128,6 +135,17 @@ def standard_loss(targets: Tensor) -> Callable[[Any, Tensor], Tensor]:
         return functional.cross_entropy(outputs.flatten(0, -2), y.flatten())
 
     return cross_entropy
+
+
+@contextmanager
+def _silent_logs() -> Iterator[None]:
+    """Without the listings that torch logs beside an error: the error holds what matters."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 class _WithLoss(nn.Module):
@@ -151,7 +169,7 @@ def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Progr
     shapes = {n.name: n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder"}
     trained = {name: p.requires_grad for name, p in model.named_parameters()}
     for spec in exported.graph_signature.input_specs:
-        value = shapes[spec.arg.name] if spec.arg.name in shapes else None
+        value = shapes.get(spec.arg.name)
         if not isinstance(value, Tensor):
             continue
         path = (spec.target or spec.arg.name).removeprefix("model.")
@@ -178,6 +196,8 @@ def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Progr
             shape = tuple(value.shape) if isinstance(value, Tensor) else ()
             leaves[node.name] = Leaf(node.name, LeafKind.BUFFER, shape)
         elif node.op == "call_function":
+            if node.name in leaves:  # a parameter may bear the name of an operation
+                by_node[node.name] = f"{node.name}()"
             operation = _operation(node, by_node)
             if operation is not None:
                 operations.append(operation)
@@ -208,7 +228,7 @@ def _operation(node: fx.Node, leaves: Mapping[str, str]) -> Operation | None:
     )  # fmt: skip
     args = tuple(refer(x) for x in node.args)
     return Operation(
-        node.name,
+        leaves.get(node.name, node.name),
         target,
         args,
         {k: refer(v) for k, v in node.kwargs.items()},

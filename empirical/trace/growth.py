@@ -5,8 +5,8 @@
     v = k s^p rounded      to multiples of a whole number   256 * ceil(8/3 * width / 256)
 
 Claim.  An offset and a rounding change no exponent, so each is recognised and named (`Growth.note`)
-rather than snapped away. Powers are tried from the plainest on, and the first kind of the three that
-fits with any power is taken; values that fit none are refused.
+rather than snapped away. Powers are tried from the plainest on, and the first kind of the three
+that fits with any power is taken; values that fit none are refused.
 
 >>> growth((64, 128, 192), (256, 512, 768))
 Growth(exponent=Fraction(1, 1), note='')
@@ -93,7 +93,7 @@ def _fitted(sizes: Sequence[int], values: Sequence[float]) -> Growth | None:
 
 
 def _is_constant(values: Sequence[float]) -> bool:
-    return max(values) - min(values) <= TOLERANCE * max(map(abs, values))
+    return bool(max(values) - min(values) <= TOLERANCE * max(map(abs, values)))
 
 
 def _offset(sizes: Sequence[int], values: Sequence[float], p: Fraction) -> str | None:
@@ -117,7 +117,7 @@ def _is_rounded(sizes: Sequence[int], values: Sequence[float], p: Fraction, mult
     powers = [s ** float(p) for s in sizes]
     low = max((v - multiple) / x for v, x in zip(values, powers, strict=True))
     high = min((v + multiple) / x for v, x in zip(values, powers, strict=True))
-    return low < high and high > 0
+    return bool(low < high and high > 0)
 
 
 def _plain(x: float) -> str:

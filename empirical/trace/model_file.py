@@ -99,7 +99,9 @@ class ModelFile:
         start = self.axes.get(name)
         if start is None:
             raise InvalidInput(
-                f"no size for the axis '{name}'" if name else f"a build without axes in {self.path}",
+                f"no size for the axis '{name}'"
+                if name
+                else f"a build without axes in {self.path}",
                 "a keyword of build with a default, or sizes",
                 f"pass --axis {name or 'width'}=64,128,192, or write: {EXAMPLE}",
             )
