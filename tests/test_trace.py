@@ -12,7 +12,7 @@ from model_files import zoo
 from sympy import Rational
 from torch import Tensor, nn
 
-from empirical.trace.export import Leaf, export
+from empirical.trace.export import ModelLeaf, export
 from empirical.trace.growth import growth
 from empirical.trace.lowering import Lowered, groups
 from empirical.trace.model_file import ModelFile, read_axis, read_model
@@ -69,7 +69,7 @@ def test_axes_of_all_tensors_and_operations_foretell_a_size_that_was_not_traced(
 
 
 def shapes_of(leaves: Any) -> dict[str, tuple[int, ...]]:
-    return {name: leaf.shape for name, leaf in leaves.items() if isinstance(leaf, Leaf)}
+    return {name: leaf.shape for name, leaf in leaves.items() if isinstance(leaf, ModelLeaf)}
 
 
 @pytest.mark.parametrize("name", READ)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from empirical.trace.export import Leaf, Operation, Program, Ref, Where, place
+from empirical.trace.export import ModelLeaf, Operation, Program, Ref, Where, place
 from scaling.sizes.errors import NotCovered
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -60,7 +60,7 @@ class AlignedBody:
 class AlignedLeaf:
     """A leaf at all sizes."""
 
-    leaf: Leaf
+    leaf: ModelLeaf
     shapes: Shapes
 
 

@@ -5,7 +5,7 @@ list goes from parameters and data to one number. Each operation keeps the path 
 the user's own line, by which refusals and answers name it.
 
     Operation   aten name, arguments (`Ref` to other operations and leaves, numbers), shapes
-    Leaf        a parameter, a buffer, an input or the targets
+    ModelLeaf        a parameter, a buffer, an input or the targets
     Program     leaves, operations, and the last one's name
 
 The model is exported in training mode, as it is trained: batch norm by the batch, dropout on.
@@ -62,7 +62,7 @@ class Ref:
 
 
 @dataclass(frozen=True)
-class Leaf:
+class ModelLeaf:
     """A tensor that no operation makes. ``others``: further names of a tied parameter."""
 
     name: str
@@ -94,7 +94,7 @@ class Operation:
 class Program:
     """A model and its loss at one size."""
 
-    leaves: Mapping[str, Leaf]
+    leaves: Mapping[str, ModelLeaf]
     operations: tuple[Operation, ...]
     output: str
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -164,7 +164,7 @@ class _WithLoss(nn.Module):
 
 def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Program:
     names = _names(model)
-    leaves: dict[str, Leaf] = {}
+    leaves: dict[str, ModelLeaf] = {}
     by_node: dict[str, str] = {}
     shapes = {n.name: n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder"}
     trained = {name: p.requires_grad for name, p in model.named_parameters()}
@@ -181,7 +181,7 @@ def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Progr
         first = names.get(path, (path,))[0] if kind is LeafKind.PARAMETER else path
         by_node[spec.arg.name] = first
         others = names.get(path, ())[1:] if kind is LeafKind.PARAMETER else ()
-        leaves[first] = Leaf(
+        leaves[first] = ModelLeaf(
             first, kind, tuple(value.shape), trained.get(first, False),
             not value.is_floating_point(), tuple(others),
         )  # fmt: skip
@@ -194,7 +194,7 @@ def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Progr
         elif node.op == "get_attr":
             value = node.meta.get("val")
             shape = tuple(value.shape) if isinstance(value, Tensor) else ()
-            leaves[node.name] = Leaf(node.name, LeafKind.BUFFER, shape)
+            leaves[node.name] = ModelLeaf(node.name, LeafKind.BUFFER, shape)
         elif node.op == "call_function":
             if node.name in leaves:  # a parameter may bear the name of an operation
                 by_node[node.name] = f"{node.name}()"
@@ -253,7 +253,7 @@ def _is_in_place(node: fx.Node) -> bool:
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def _refuse_state(written: set[str], leaves: Mapping[str, Leaf]) -> None:
+def _refuse_state(written: set[str], leaves: Mapping[str, ModelLeaf]) -> None:
     """Refuse buffers that forward changes, statistics of batch norm and power iterations apart."""
     for name in sorted(path.removeprefix("model.") for path in written):
         if not name.endswith(_STATISTICS) and ".parametrizations." not in name:
