@@ -149,6 +149,37 @@ def test_an_import_of_a_folder_above_is_seen() -> None:
     assert not runs_upwards(path, "scaling.sizes.errors")
 
 
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Ways that lead from a file back to itself."""
+    found: list[list[str]] = []
+    done: set[str] = set()
+
+    def go(name: str, way: list[str]) -> None:
+        if name in way:
+            found.append([*way[way.index(name) :], name])
+        elif name not in done:
+            for other in sorted(edges.get(name, set())):
+                go(other, [*way, name])
+            done.add(name)
+
+    for name in sorted(edges):
+        go(name, [])
+    return found
+
+
+def test_no_files_import_each_other_not_even_for_their_types() -> None:
+    names = {n for package in PACKAGES for n in modules(package)}
+    edges: dict[str, set[str]] = {}
+    for path in FILES:
+        own = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        edges[own] = {n if n in names else n.rpartition(".")[0] for n in full_imports(path)} & names
+    assert not circles(edges)
+
+
+def test_a_circle_of_imports_is_seen() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"]]
+
+
 @pytest.mark.parametrize("package", ORDER)
 def test_every_folder_has_its_place_in_the_order(package: str) -> None:
     folders = {folder.name for folder in FOLDERS if folder.parent == ROOT / package}

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -29,9 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from empirical.measure.measurement import blas_threads
-
-if TYPE_CHECKING:
-    from empirical.wide.columns import Atom, Columns, NeuronAxis
+from empirical.wide.streaming import Streaming
 
 Floats: TypeAlias = NDArray[np.float64]
 T = TypeVar("T")
@@ -41,31 +39,81 @@ warnings.filterwarnings("ignore", message="A worker stopped while some jobs were
 MOST_TASKS = 64
 
 
+class Atom(Protocol):
+    """Something that neurons hold, ``count`` numbers each."""
+
+    @property
+    def count(self) -> int:
+        """Columns."""
+
+    def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
+        """The numbers of some neurons, (rows, count), in ``out`` if given."""
+
+
+class Combination(Protocol):
+    """A linear combination of atoms, (side, count)."""
+
+    @property
+    def count(self) -> int:
+        """Columns."""
+
+    @property
+    def rounded(self) -> Sequence[tuple[Any, NDArray[Any]]]:
+        """Atoms, each with its coefficients in the dtype of the axis."""
+
+
+class Neurons(Protocol):
+    """The neurons of one axis, and what is kept of them between passes."""
+
+    @property
+    def side(self) -> int:
+        """Their number."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what they hold."""
+
+    @property
+    def streaming(self) -> Streaming:
+        """How they stream through the machine."""
+
+    @property
+    def kept(self) -> Mapping[Any, Tensor]:
+        """Memory of atoms that are kept, by atom."""
+
+    @property
+    def ready(self) -> Container[Any]:
+        """Atoms whose memory is filled."""
+
+
+A = TypeVar("A", bound=Atom)
+
+
 @dataclass(frozen=True)
-class AxisProduct:
+class AxisProduct(Generic[A]):
     """The Gram matrix of two lists of atoms; of one list with itself where they are the same."""
 
-    left: tuple[Atom, ...]
-    right: tuple[Atom, ...]
+    left: tuple[A, ...]
+    right: tuple[A, ...]
 
 
-def products_of(pairs: Sequence[tuple[Atom, Atom]]) -> list[AxisProduct]:
+def products_of(pairs: Sequence[tuple[A, A]]) -> list[AxisProduct[A]]:
     """Products that cover all pairs: one of all atoms with themselves unless that wastes much."""
     atoms = tuple(dict.fromkeys(atom for pair in pairs for atom in pair))
     if _count(atoms) ** 2 <= 3 * sum(a.count * b.count for a, b in pairs):
         return [AxisProduct(atoms, atoms)]
-    rows: dict[Atom, list[Atom]] = {}
+    rows: dict[A, list[A]] = {}
     for a, b in pairs:
         rows.setdefault(a, []).append(b)
     return [AxisProduct((a,), tuple(others)) for a, others in rows.items()]
 
 
-def sums(axis: NeuronAxis, products: Sequence[AxisProduct]) -> list[Tensor]:
+def sums(axis: Neurons, products: Sequence[AxisProduct[Any]]) -> list[Tensor]:
     """Every product, (left columns, right columns), summed over all neurons of the axis."""
     return added(run(axis, partial(_sums, axis, tuple(products))))
 
 
-def values(axis: NeuronAxis, x: Columns) -> Tensor:
+def values(axis: Neurons, x: Combination) -> Tensor:
     """The numbers themselves, (side, count), in the dtype of the axis."""
     return torch.cat(list(run(axis, partial(_values, axis, x))))
 
@@ -91,7 +139,7 @@ def added(parts: Iterable[list[Tensor]]) -> list[Tensor]:
     return functools.reduce(lambda x, y: [*map(torch.add, x, y)], parts)
 
 
-def run(axis: NeuronAxis, task: Callable[[slice], T]) -> Iterator[T]:
+def run(axis: Neurons, task: Callable[[slice], T]) -> Iterator[T]:
     """What a task makes of slices of the neurons of an axis, in order."""
     least = max(axis.streaming.task, -(-axis.side // MOST_TASKS))
     slices = list(pieces(slice(0, axis.side), least, axis.streaming.chunk))
@@ -110,14 +158,14 @@ def pieces(rows: slice, least: int, unit: int) -> Iterator[slice]:
     return (slice(i, min(i + step, rows.stop)) for i in range(rows.start, rows.stop, step))
 
 
-def chunks(axis: NeuronAxis, rows: slice) -> Iterator[Chunk]:
+def chunks(axis: Neurons, rows: slice) -> Iterator[Chunk]:
     """Chunks of some neurons, one at a time: each writes where the one before it did."""
     workspace = Workspace()
     for piece in pieces(rows, 1, axis.streaming.chunk):
         yield Chunk(axis, piece, workspace)
 
 
-def _sums(axis: NeuronAxis, products: Sequence[AxisProduct], rows: slice) -> list[Tensor]:
+def _sums(axis: Neurons, products: Sequence[AxisProduct[Any]], rows: slice) -> list[Tensor]:
     totals = [np.zeros((_count(p.left), _count(p.right))) for p in products]
     for chunk in chunks(axis, rows):
         for total, product in zip(totals, products, strict=True):
@@ -127,7 +175,7 @@ def _sums(axis: NeuronAxis, products: Sequence[AxisProduct], rows: slice) -> lis
     return [torch.from_numpy(total) for total in totals]
 
 
-def _values(axis: NeuronAxis, x: Columns, rows: slice) -> Tensor:
+def _values(axis: Neurons, x: Combination, rows: slice) -> Tensor:
     return torch.cat([chunk.columns(x).clone() for chunk in chunks(axis, rows)])
 
 
@@ -152,7 +200,7 @@ class Workspace:
 class Chunk:
     """What some neurons hold; each atom is evaluated once."""
 
-    def __init__(self, axis: NeuronAxis, rows: slice, workspace: Workspace) -> None:
+    def __init__(self, axis: Neurons, rows: slice, workspace: Workspace) -> None:
         self.axis, self.rows, self._workspace = axis, rows, workspace
         self._values: dict[Atom, Tensor] = {}
 
@@ -180,10 +228,10 @@ class Chunk:
                 self._values[atom] = atom.evaluate(self, None if kept is None else kept[self.rows])
         return self._values[atom]
 
-    def columns(self, x: Columns) -> Tensor:
+    def columns(self, x: Combination) -> Tensor:
         """A combination, (rows, count); the memory is that of the next chunk's."""
         total = self.tensor(x, x.count)
-        if not x.terms:
+        if not x.rounded:
             return total.zero_()
         for i, (atom, c) in enumerate(x.rounded):
             part = self.tensor((x, "term"), x.count) if i else total
