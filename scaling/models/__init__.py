@@ -4,5 +4,10 @@ chain         the chain of dense layers: what it is made of, and how its sides g
 layer_sizes   sizes of h, delta and W in every layer: all that a rule sees of a network
 alignment     how updates meet what they act on, where that is assumed instead of derived
 graph         any network: operations on tensors whose axes grow, as a tracer or a few lines make it
+terms         a value as a sum of terms, and how its entries add up along each axis
+operations    what each operation does to sizes: the table
+entry_functions   activations, by their behaviour at zero and at infinity
+building      a few lines make a graph
+architectures     ready-made networks
 settings      exponents and symbols that a user fixes, as key=value
 """

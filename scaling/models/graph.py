@@ -11,8 +11,8 @@ vocabulary. An axis of length Theta(M^x) has the exponent x, an exact rational; 
 Constants of the code that grow have exponents likewise: ``head_size**-0.5`` has -1/2 where M is
 the head size.
 
-Two front ends make graphs: a tracer of PyTorch models, and architectures.py. operations.py says
-what each operation does to sizes. Nothing here knows torch.
+Two front ends make graphs: a tracer of PyTorch models, and architectures.py. The table in
+operations says what each operation does to sizes. Nothing here knows torch.
 
 Contract, for whoever makes a graph
 -----------------------------------
@@ -48,7 +48,7 @@ Products and sums
     subtract     --                (x, y)
 
 Entry by entry
-    apply        function: str     a name of FUNCTIONS (operations.py): relu, gelu, silu, tanh,
+    apply        function: str     a name in entry_functions.py: relu, gelu, silu, tanh,
                                    sigmoid, erf, exp, log, abs, sign, sin, ...
     power        exponent          x ** 2, rsqrt as -1/2, sqrt as 1/2
     select       --                (condition, x, y): torch.where, masked_fill

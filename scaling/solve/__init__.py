@@ -4,5 +4,6 @@ conditions     what is asked of a network as it grows
 derive         the conditions solved for b, c, d; in stages: initialisation stages balance decay
 predict        one step under any exponents; one_step: the alignment that it has
 symmetry       when two tables describe the same training; equivalence: compare two optimizers
+graph_solution   the same for every tensor of any graph, with the node that binds
 presets        parametrizations and alignments by name
 """

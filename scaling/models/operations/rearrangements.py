@@ -1,0 +1,166 @@
+"""Rows of other shapes of the same entries, and of reading and writing by index."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from string import ascii_letters
+from typing import TypeAlias
+
+from sympy import Expr, S
+
+from scaling.models.operations.row import Operands, Operation, resized
+from scaling.models.terms import (
+    PLAIN,
+    AxisState,
+    GraphValue,
+    Term,
+    add,
+    contract,
+    joined,
+    smaller,
+    zero,
+)
+
+
+def part(at: Operands) -> GraphValue:
+    """The same entries, or some of them, along axes of other lengths."""
+    return resized(at.values[0], at.axes)
+
+
+def part_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
+    """What a change of the input makes of that."""
+    return resized(dx, at.axes)
+
+
+def part_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
+    """The rest of the tensor has none: over a part that vanishes, a mean as large as it leaves."""
+    axes = at.values[i].axes
+    lost = sum((n - m for n, m in zip(axes, dy.axes, strict=True) if n != m), S.Zero)
+    return resized(dy, axes).times(-lost if lost > 0 else S.Zero)
+
+
+def resized_back(at: Operands, i: int, dy: GraphValue) -> GraphValue:
+    """The adjoint where every entry is kept."""
+    return resized(dy, at.values[i].axes)
+
+
+Groups: TypeAlias = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+
+
+def regrouped(value: GraphValue, groups: Groups, axes: tuple[Expr, ...]) -> GraphValue:
+    """The same entries with axes split or joined; see graph.py for the groups."""
+
+    def states(term: Term) -> tuple[AxisState, ...]:
+        found = [PLAIN] * len(axes)
+        for ins, outs in groups:
+            inside = [k for k in ins if value.axes[k] != 0]
+            outside = [k for k in outs if axes[k] != 0]
+            if [value.axes[k] for k in inside] == [axes[k] for k in outside]:
+                for k, m in zip(inside, outside, strict=True):
+                    found[m] = term.along[k]
+                inside, outside = (
+                    [k for k in x if k not in y] for x, y in ((ins, inside), (outs, outside))
+                )
+            if len(inside) == len(outside):
+                for k, m in zip(inside, outside, strict=True):
+                    found[m] = term.along[k]
+            elif inside:
+                here = tuple(term.along[k] for k in inside)
+                odd = frozenset.intersection(*(s.odd for s in here))
+                state = replace(joined(here), odd=odd)
+                for m in outside:
+                    found[m] = state
+        return tuple(found)
+
+    return GraphValue(axes, tuple(replace(t, along=states(t)) for t in value.terms))
+
+
+def _reshaped(at: Operands) -> GraphValue:
+    return regrouped(at.values[0], at.node.get("groups"), at.axes)
+
+
+def _reshaped_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
+    return regrouped(dx, at.node.get("groups"), at.axes)
+
+
+def _reshaped_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
+    turned = tuple((outs, ins) for ins, outs in at.node.get("groups"))
+    return regrouped(dy, turned, at.values[0].axes)
+
+
+def _turned(value: GraphValue, order: tuple[int, ...]) -> GraphValue:
+    axes = tuple(value.axes[k] for k in order)
+    return GraphValue(
+        axes, tuple(replace(t, along=tuple(t.along[k] for k in order)) for t in value.terms)
+    )
+
+
+def _permuted(at: Operands) -> GraphValue:
+    return _turned(at.values[0], at.node.get("order"))
+
+
+def _permuted_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
+    return _turned(dx, at.node.get("order"))
+
+
+def _permuted_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
+    order = list(at.node.get("order"))
+    return _turned(dy, tuple(order.index(k) for k in range(len(order))))
+
+
+def _joined_axes(at: Operands) -> GraphValue:
+    return add(at.axes, [resized(value, at.axes) for value in at.values])
+
+
+def _gathered(at: Operands) -> GraphValue:
+    return _gathered_change(at, 0, at.values[0])
+
+
+def _gathered_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
+    if i == 1:
+        return zero(at.axes)
+    axis, index = at.node.get("axis"), at.values[1]
+
+    def states(term: Term) -> tuple[AxisState, ...]:
+        here = (PLAIN,) * len(index.axes)
+        return (*term.along[:axis], *here, *term.along[axis + 1 :])
+
+    return GraphValue(at.axes, tuple(replace(t, along=states(t)) for t in dx.terms))
+
+
+def _gathered_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
+    """The sum over the places where a row stands: all of them, if the table does not grow."""
+    table, index = at.values
+    if i == 1:
+        return zero(index.axes)
+    axis = at.node.get("axis")
+    letters = ascii_letters[: len(dy.axes)]
+    kept = letters[:axis] + letters[axis + len(index.axes) :]
+    rows = ascii_letters[len(letters)]
+    found = contract([(dy, letters)], letters[:axis] + rows + kept[axis:])
+    places, length = sum(index.axes, S.Zero), table.axes[axis]
+    return resized(found, table.axes).times(-smaller(places, length))
+
+
+def _scattered(at: Operands) -> GraphValue:
+    return add(at.axes, [at.values[0], resized(at.values[2], at.axes)])
+
+
+def _scattered_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
+    return zero(at.axes) if i == 1 else resized(dx, at.axes)
+
+
+ROWS = {
+    "reshape": Operation(_reshaped, _reshaped_change, _reshaped_cotangent),
+    "permute": Operation(_permuted, _permuted_change, _permuted_cotangent),
+    "slice": Operation(part, part_change, part_cotangent),
+    "rearrange": Operation(part, part_change, resized_back),
+    "concatenate": Operation(_joined_axes, part_change, resized_back),
+    "gather": Operation(_gathered, _gathered_change, _gathered_cotangent),
+    "take_along": Operation(
+        part,
+        lambda at, i, x: zero(at.axes) if i else part_change(at, i, x),
+        lambda at, i, x: zero(at.values[1].axes) if i else part_cotangent(at, i, x),
+    ),
+    "scatter": Operation(_scattered, _scattered_change, resized_back),
+}

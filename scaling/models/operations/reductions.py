@@ -1,0 +1,178 @@
+"""Rows of operations over an axis: sums and means, norms, softmax, pooling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from string import ascii_letters
+
+from sympy import Expr, S
+
+from scaling.models.operations.rearrangements import part, part_change, part_cotangent, resized_back
+from scaling.models.operations.row import (
+    Operands,
+    Operation,
+    entrywise_product,
+    one_or_size,
+    own_size,
+    resized,
+)
+from scaling.models.terms import (
+    PLAIN,
+    AxisState,
+    GraphValue,
+    Term,
+    add,
+    constant,
+    contract,
+    joined,
+    larger,
+    spread,
+)
+from scaling.sizes.scale import HALF
+
+
+def _over(at: Operands) -> tuple[str, str, Expr]:
+    """Letters of the input and of the result of a reduction, and the length it goes over."""
+    axes = at.values[0].axes
+    letters = ascii_letters[: len(axes)]
+    over = tuple(k % len(axes) for k in at.node.get("over"))
+    length = sum((axes[k] for k in over), S.Zero)
+    return letters, "".join(c for k, c in enumerate(letters) if k not in over), length
+
+
+def _kept(at: Operands, value: GraphValue) -> GraphValue:
+    """With the axes of length one that a reduction keeps."""
+    if len(value.axes) == len(at.axes):
+        return value
+    over = {k % len(at.axes) for k in at.node.get("over")}
+
+    def states(term: Term) -> tuple[AxisState, ...]:
+        left = iter(term.along)
+        return tuple(PLAIN if k in over else next(left) for k in range(len(at.axes)))
+
+    return GraphValue(at.axes, tuple(replace(t, along=states(t)) for t in value.terms))
+
+
+def _unkept(at: Operands, value: GraphValue) -> GraphValue:
+    letters, out, _ = _over(at)
+    if len(value.axes) == len(out):
+        return value
+    return contract([(value, letters)], out)
+
+
+def _reduced(at: Operands) -> GraphValue:
+    (x,), kind = at.values, at.node.get("kind")
+    letters, out, length = _over(at)
+    if kind in ("sum", "mean"):
+        found = contract([(x, letters)], out).times(-length if kind == "mean" else S.Zero)
+    elif kind in ("norm", "variance", "std"):
+        square = contract([(x, letters), (x, letters)], out)
+        square = square.times(-length) if kind != "norm" else square
+        found = square
+        if kind != "variance":
+            found = replace(
+                square, terms=tuple(replace(t, size=t.size * HALF) for t in square.terms)
+            )
+    elif kind in ("max", "min", "logsumexp") or length == 0:
+        found = replace(contract([(x, letters)], out).times(-length), terms=())
+        size = larger(S.Zero, x.size) if kind == "logsumexp" else x.size
+        found = constant(found.axes, size)
+    else:
+        raise at.refuse(
+            f"a {kind} over an axis that grows", "a sum, a mean, a norm or a maximum", "rewrite it"
+        )
+    return _kept(at, found)
+
+
+def _reduced_carry(at: Operands, i: int, x: GraphValue, back: bool) -> GraphValue:
+    kind, value = at.node.get("kind"), at.values[0]
+    letters, out, length = _over(at)
+    if kind in ("norm", "variance", "std"):
+        size = _reduced(at).size
+        shift = {"norm": -size, "std": -size - length, "variance": -length}[kind]
+        pair = [(_unkept(at, x), out) if back else (x, letters), (value, letters)]
+        found = contract(pair, letters if back else out).times(shift)
+    else:
+        shift = S.Zero if kind == "sum" else -length
+        pair = [(_unkept(at, x), out) if back else (x, letters)]
+        found = contract(pair, letters if back else out).times(shift)
+    return spread(found, value.axes) if back else _kept(at, found)
+
+
+def _reduced_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
+    return _reduced_carry(at, i, dx, back=False)
+
+
+def _reduced_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
+    return _reduced_carry(at, i, dy, back=True)
+
+
+def _normalised(at: Operands) -> GraphValue:
+    x = at.values[0]
+    if x.is_zero:
+        raise at.refuse(
+            "a normalisation of what is exactly zero at the start",
+            "something of a size",
+            "start the tensor below it at random",
+        )
+    return x.times(-x.size)
+
+
+def _normalised_carry(at: Operands, i: int, x: GraphValue) -> GraphValue:
+    return x.times(-at.values[0].size)
+
+
+def _softmax(at: Operands) -> GraphValue:
+    x = at.values[0]
+    n = x.axes[at.node.get("axis") % len(x.axes)]
+    if x.size > 0:
+        raise at.refuse(
+            f"entries that grow like M^({x.size}) under a softmax, which saturates",
+            "logits of order one",
+            f"multiply them by M^({-x.size}) or less",
+        )
+    if at.node.get("log", False):
+        return add(x.axes, [constant(x.axes), x])
+    even = constant(x.axes, -n)
+    if x.is_zero or x.size < 0:
+        return add(x.axes, [even, x.times(-n)])
+    along = []
+    for states in zip(*(term.along for term in x.leading()), strict=True):
+        along.append(replace(joined(states), odd=frozenset(), weak=S.Zero))
+    return GraphValue(x.axes, (Term(-n, tuple(along)),))
+
+
+def _softmax_carry(at: Operands, i: int, x: GraphValue) -> GraphValue:
+    return x if at.node.get("log", False) else entrywise_product(x, _softmax(at))
+
+
+def _pooled(at: Operands) -> GraphValue:
+    if any(n != 0 for n in at.node.get("window", ())):
+        raise at.refuse(
+            "pooling over a window that grows", "a fixed window, or a mean over all of the axis",
+            "write x.mean((2, 3))",
+        )  # fmt: skip
+    return resized(at.values[0], at.axes)
+
+
+def _accumulated(at: Operands) -> GraphValue:
+    x = at.values[0]
+    n = x.axes[at.node.get("axis") % len(x.axes)]
+    if n != 0 and at.node.get("kind") != "sum":
+        raise at.refuse("a running product over an axis that grows", "a running sum", "rewrite it")
+    return x.times(n)
+
+
+def _accumulated_carry(at: Operands, i: int, x: GraphValue) -> GraphValue:
+    return x.times(at.values[0].axes[at.node.get("axis") % len(x.axes)])
+
+
+ROWS = {
+    "reduce": Operation(_reduced, _reduced_change, _reduced_cotangent),
+    "accumulate": Operation(_accumulated, _accumulated_carry, _accumulated_carry),
+    "softmax": Operation(_softmax, _softmax_carry, _softmax_carry, one_or_size),
+    "normalise": Operation(_normalised, _normalised_carry, _normalised_carry, own_size),
+    "pool": Operation(_pooled, part_change, resized_back),
+    "top_k": Operation(part, part_change, part_cotangent, one_or_size),
+    "sort": Operation(part, part_change, resized_back),
+}

@@ -1,0 +1,279 @@
+"""The size of a value as a sum of terms, and how its entries add up along each axis.
+
+    |sum_i x_i y_i| = n^(1/2) |x| |y|    where a random sign makes the terms of the sum independent
+                    = n |x| |y|          where both have a mean, or share their random signs
+
+Which of the two it is follows from where random signs come from. A *source* (W, k) is the fresh
+tensor W cut into slices along its axis k: exchanging the sign of the slice i changes nothing in
+law. Along an axis, a term is known by
+
+    odd    sources whose slice i flips the sign of the entry i, when all of them flip
+    seen   sources of which the entry i depends on the slice i, each with the exponent of the
+           correlation: W x depends on an entry of W by n^(-1/2) only, as n of them share it
+    weak   where nothing is odd: the mean over the axis is smaller than an entry by M^(-weak)
+
+so q_d = (W_q x)_d is odd in (W_q, 0), relu(q_d) has seen it only, and q.k is a sum with random
+signs (CLT) at the start, while q.q is not (LLN). What an update adds to a weight follows the data
+and the cotangents that it was made of: it is one more term of the weight, with their states.
+
+Upper bounds throughout: where two terms cannot be kept apart they are merged into one with a mean.
+
+>>> w = drawn("W", (S.One, S.One), -HALF)
+>>> x = GraphValue((S.Zero, S.One), (Term(S.Zero, (PLAIN, PLAIN)),))
+>>> y = contract([(x, "bi"), (w, "oi")], "bo")
+>>> y.size, sorted(y.terms[0].along[1].odd)
+(0, [('W', 0)])
+>>> contract([(y, "bo"), (y, "bo")], "b").size
+1
+>>> contract([(y, "bo"), (drawn("V", (S.One,), S.Zero), "o")], "b").size
+1/2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cmp_to_key, lru_cache, reduce
+from itertools import product
+from typing import TypeAlias
+
+from sympy import Expr, S
+
+from scaling.sizes.scale import HALF
+
+Source: TypeAlias = tuple[str, int]
+MOST_TERMS = 6
+
+
+@cache
+def _at_least(x: Expr, y: Expr) -> bool:
+    return bool(x >= y)  # sympy compares slowly, and graphs hold few exponents
+
+
+def larger(*xs: Expr) -> Expr:
+    """The largest exponent; -oo of none."""
+    return reduce(lambda x, y: x if _at_least(x, y) else y, xs, S.NegativeInfinity)
+
+
+def smaller(*xs: Expr) -> Expr:
+    """The smallest exponent; oo of none."""
+    return reduce(lambda x, y: y if _at_least(x, y) else x, xs, S.Infinity)
+
+
+@dataclass(frozen=True)
+class AxisState:
+    """How the entries of a term behave along one axis; see the module."""
+
+    odd: frozenset[Source] = frozenset()
+    seen: frozenset[tuple[Source, Expr]] = frozenset()
+    weak: Expr = S.Zero
+
+    def weaker(self, by: Expr) -> AxisState:
+        """The same, each entry a sum of so many entries of its sources."""
+        if by == 0 or not self.seen:
+            return self
+        return replace(self, seen=frozenset((source, x + by) for source, x in self.seen))
+
+
+PLAIN = AxisState()
+"""A mean along the axis, and no source."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term: the exponent of a typical entry, and its state along each axis."""
+
+    size: Expr
+    along: tuple[AxisState, ...]
+
+
+@dataclass(frozen=True)
+class GraphValue:
+    """A tensor, by the exponents of its axes and the terms that it is the sum of; none: zero."""
+
+    axes: tuple[Expr, ...]
+    terms: tuple[Term, ...]
+
+    @property
+    def size(self) -> Expr:
+        """The exponent of a typical entry; -oo for an exact zero."""
+        return larger(*(term.size for term in self.terms))
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether it is exactly zero."""
+        return not self.terms
+
+    def times(self, x: Expr) -> GraphValue:
+        """M^x times it."""
+        if x is S.NegativeInfinity:
+            return replace(self, terms=())
+        return replace(self, terms=tuple(replace(t, size=t.size + x) for t in self.terms))
+
+    def mean(self, axis: int) -> Expr:
+        """The exponent of its mean over an axis."""
+        n = self.axes[axis]
+        return larger(*(t.size + _sum(n, t.along[axis]) - n for t in self.terms))
+
+    def leading(self) -> tuple[Term, ...]:
+        """The terms that set the size."""
+        return tuple(term for term in self.terms if term.size == self.size)
+
+
+def zero(axes: tuple[Expr, ...]) -> GraphValue:
+    """Exactly zero."""
+    return GraphValue(axes, ())
+
+
+def constant(axes: tuple[Expr, ...], size: Expr = S.Zero) -> GraphValue:
+    """Entries of that size, with a mean along every axis."""
+    return GraphValue(axes, (Term(size, (PLAIN,) * len(axes)),))
+
+
+def drawn(name: str, axes: tuple[Expr, ...], size: Expr) -> GraphValue:
+    """Independent entries of zero mean, the source of their own signs."""
+    along = tuple(
+        AxisState(frozenset({(name, k)}), frozenset({((name, k), S.Zero)}))
+        for k in range(len(axes))
+    )
+    return GraphValue(axes, (Term(size, along),))
+
+
+def add(axes: tuple[Expr, ...], values: Iterable[GraphValue]) -> GraphValue:
+    """A sum of values with the same axes, if they do not cancel."""
+    return GraphValue(axes, merged([term for value in values for term in value.terms]))
+
+
+def contract(operands: Sequence[tuple[GraphValue, str]], out: str) -> GraphValue:
+    """A product, summed over the letters that ``out`` lacks; letters name the axes of each operand.
+
+    A letter of ``out`` that no operand has is an axis along which the product is repeated; its
+    exponent is then taken to be 0 (use `spread`).
+    """
+    lengths = {
+        c: n for value, letters in operands for c, n in zip(letters, value.axes, strict=True)
+    }
+    found = []
+    for terms in product(*(value.terms for value, _ in operands)):
+        states = {
+            c: [
+                t.along[letters.index(c)]
+                for t, (_, letters) in zip(terms, operands, strict=True)
+                if c in letters
+            ]
+            for c in lengths
+        }
+        size = sum((t.size for t in terms), S.Zero)
+        random = {}
+        for c in lengths:
+            if c not in out:
+                n = lengths[c]
+                grows = _sum(n, reduce(meet, states[c]))
+                size += grows
+                random[c] = n - grows
+        shares = [
+            sum((x for c, x in random.items() if c in letters), S.Zero) for _, letters in operands
+        ]
+        along = []
+        for c in out:
+            if c not in states:
+                along.append(PLAIN)
+                continue
+            known = [
+                t.along[letters.index(c)].weaker(share)
+                for t, (_, letters), share in zip(terms, operands, shares, strict=True)
+                if c in letters
+            ]
+            along.append(reduce(meet, known))
+        found.append(Term(size, tuple(along)))
+    return GraphValue(tuple(lengths.get(c, S.Zero) for c in out), merged(found))
+
+
+def spread(value: GraphValue, axes: tuple[Expr, ...]) -> GraphValue:
+    """Broadcast to more or longer axes, from the right: repeated entries have a mean there."""
+    missing = len(axes) - len(value.axes)
+    old = (S.Zero,) * missing + value.axes
+
+    def along(term: Term) -> tuple[AxisState, ...]:
+        states = (PLAIN,) * missing + term.along
+        return tuple(s if n == m else PLAIN for s, n, m in zip(states, old, axes, strict=True))
+
+    return GraphValue(axes, tuple(replace(term, along=along(term)) for term in value.terms))
+
+
+@lru_cache(maxsize=65536)
+def meet(x: AxisState, y: AxisState) -> AxisState:
+    """The state of a product, entry by entry."""
+    before, after = dict(x.seen), dict(y.seen)
+    seen = frozenset(
+        (source, smaller(before.get(source, S.Infinity), after.get(source, S.Infinity)))
+        for source in {*before, *after}
+    )
+    for odd, other in ((x.odd, after), (y.odd, before)):
+        if odd and not odd & other.keys():
+            return AxisState(odd, seen)
+    shared = (x.odd & after.keys()) | (y.odd & before.keys())
+    if shared:
+        weak = smaller(*(abs(before[s] - after[s]) for s in shared))
+    else:
+        weak = S.Zero if before.keys() & after.keys() else x.weak + y.weak
+    return AxisState(frozenset(), seen, weak)
+
+
+@lru_cache(maxsize=65536)
+def joined(states: tuple[AxisState, ...]) -> AxisState:
+    """The state of a sum of terms of one size, or of a function of it: odd where all flip alike."""
+    seen: dict[Source, Expr] = {}
+    for state in states:
+        for source, x in state.seen:
+            seen[source] = smaller(x, seen.get(source, S.Infinity))
+    odd = frozenset[Source]().union(*(state.odd for state in states))
+    flips = all(s.odd and not (odd - s.odd) & dict(s.seen).keys() for s in states)
+    weak = smaller(*(s.weak for s in states if not s.odd))
+    return AxisState(
+        odd if flips else frozenset(),
+        frozenset(seen.items()),
+        S.Zero if flips or weak is S.Infinity else weak,
+    )
+
+
+def merged(terms: Sequence[Term]) -> tuple[Term, ...]:
+    """Fewer terms with the same sum: those of one size and one kind together."""
+    by_state: dict[tuple[AxisState, ...], Expr] = {}
+    for term in terms:
+        if term.size is not S.NegativeInfinity:
+            size = by_state.get(term.along, S.NegativeInfinity)
+            by_state[term.along] = larger(size, term.size)
+    groups: dict[tuple[Expr, tuple[bool, ...]], list[Term]] = {}
+    for along, size in by_state.items():
+        kind = tuple(bool(state.odd) for state in along)
+        groups.setdefault((size, kind), []).append(Term(size, along))
+    found = []
+    for (size, kind), group in groups.items():
+        states = (
+            tuple(map(joined, zip(*(t.along for t in group), strict=True)))
+            if group[0].along
+            else ()
+        )
+        if tuple(bool(state.odd) for state in states) == kind:
+            found.append(Term(size, states))
+        else:
+            found += group
+    found.sort(key=cmp_to_key(_by_size))
+    if len(found) > MOST_TERMS:  # the rest as one term with a mean: an upper bound
+        kept, rest = found[: MOST_TERMS - 1], found[MOST_TERMS - 1 :]
+        along = tuple(
+            replace(joined(states), odd=frozenset(), weak=S.Zero)
+            for states in zip(*(t.along for t in rest), strict=True)
+        )
+        found = [*kept, Term(rest[0].size, along)]
+    return tuple(found)
+
+
+def _by_size(x: Term, y: Term) -> int:
+    return 0 if x.size == y.size else -1 if _at_least(x.size, y.size) else 1
+
+
+def _sum(n: Expr, state: AxisState) -> Expr:
+    """The exponent by which a sum over an axis of length M^n is larger than its terms."""
+    return n * HALF if state.odd else larger(n * HALF, n - state.weak)

@@ -1,0 +1,186 @@
+"""Published tables, as answers for graphs: the engine knows none of them."""
+
+import re
+
+import pytest
+from sympy import Expr, Rational, S
+
+from scaling.models.architectures import (
+    convolutional,
+    lora,
+    mixture,
+    perceptron,
+    recurrent,
+    residual,
+    transformer,
+)
+from scaling.models.graph import Graph, GraphNode
+from scaling.sizes.errors import NotCovered
+from scaling.solve.graph_solution import GraphDerived, derive_graph
+
+HALF = Rational(1, 2)
+ADAM = "ema(G, beta_1) / (sqrt(ema(G*G, beta_2)) + eps)"
+MUON = "orth(G)"
+KIMI = "sqrt(max(fan_in, fan_out))*orth(G)"
+SHAMPOO = "(L + rho_L*I)**(-1/4) @ G @ (R + rho_R*I)**(-1/4)"
+
+
+def rates(answer: GraphDerived) -> dict[str, Expr]:
+    return {name: x.c for name, x in answer.tensors.items()}
+
+
+MATRICES = [f"blocks.{name}" for name in ("query", "key", "value", "projection", "up", "down")]
+VECTORS = [f"blocks.norm_{k}.{name}" for k in (1, 2) for name in ("gain", "bias")]
+VECTORS += ["norm.gain", "norm.bias", "embedding", "positions"]
+
+
+def test_adam_on_a_transformer() -> None:
+    """CompleteP's table in the width, and 1/d attention: arXiv 2203.03466, 2505.01618."""
+    answer = derive_graph(ADAM, transformer("width", attention=-S.One))
+    c = rates(answer)
+    assert {name: c[name] for name in MATRICES} == dict.fromkeys(MATRICES, 1)
+    assert {name: c[name] for name in VECTORS} == dict.fromkeys(VECTORS, 0)
+    assert c["readout"] == 1
+    assert {answer.tensors[name].b for name in MATRICES} == {HALF}
+    assert (answer.tensors["embedding"].b, answer.tensors["readout"].b) == (0, 1)
+    eps = {name: x.d["eps"] for name, x in answer.tensors.items()}
+    assert {eps[name] for name in (*MATRICES, *VECTORS)} == {1}
+    assert eps["readout"] == 0
+    assert not answer.changes
+
+
+def test_attention_scaled_by_the_root_binds_queries_and_keys_and_is_named() -> None:
+    answer = derive_graph(ADAM, transformer("width"))
+    for name in ("query", "key"):
+        x = answer.tensors[f"blocks.{name}"]
+        assert (x.c, x.start.own) == (Rational(3, 2), 1)
+        assert x.binds.endswith("softmax_18")
+    (change,) = answer.changes
+    assert (change.found, change.needed) == (-HALF, -1)
+    assert change.where == "attention: scale"
+    assert "blocks.query, blocks.key" in change.why
+
+
+def test_sgd_sees_independent_weights_around_attention_only_at_the_start() -> None:
+    """A gradient of q and k that is larger by M^(1/2) later: arXiv 2405.15712."""
+    answer = derive_graph("G", transformer("width", attention=-S.One))
+    for name in ("query", "key"):
+        x = answer.tensors[f"blocks.{name}"]
+        assert (x.start.gradient, x.moved.gradient) == (Rational(-3, 2), -1)
+        assert (x.start.c, x.moved.c, x.c) == (-HALF, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "k", "hidden", "bias", "damping"),
+    [
+        (ADAM, 2, 0, 0, {"eps": 1}),
+        ("G", 2, -1, -1, {}),
+        (MUON, 2, 0, 0, {}),
+        (ADAM, 1, HALF, HALF, {"eps": HALF}),
+        ("G", 1, 0, 0, {}),
+        (MUON, 1, HALF, HALF, {}),
+        (KIMI, 2, 0, 0, {}),
+        (KIMI, 1, HALF, HALF, {}),
+    ],
+)
+def test_depth_of_residual_blocks(
+    rule: str, k: int, hidden: Expr, bias: Expr, damping: dict[str, Expr]
+) -> None:
+    """arXiv 2603.00541, Tables 3-7 and 9-13: r_L^-1 for k >= 2, r_L^-1/2 for k = 1."""
+    power = -S.One if k == 2 else -HALF
+    activation = "relu" if k == 2 else "linear"
+    answer = derive_graph(
+        rule, residual("depth", k, power, norms=False, biases=True, activation=activation)
+    )
+    c = rates(answer)
+    assert (c["input"], c["output"]) == (0, 0)
+    assert {c[f"blocks.{j}"] for j in range(k)} == {hidden}
+    assert {c[f"blocks.{j}_bias"] for j in range(k)} == {bias}
+    assert dict(answer.tensors["blocks.0"].d) == damping
+    assert not answer.changes
+
+
+def test_the_dampings_of_shampoo_follow_the_depth() -> None:
+    """arXiv 2603.00541: Shampoo(1/4, 1/4) has rates of order one and eps r_L^-2."""
+    x = derive_graph(SHAMPOO, residual("depth", 2, -S.One, norms=False)).tensors["blocks.0"]
+    assert (x.c, dict(x.d)) == (0, {"rho_L": 2, "rho_R": 2})
+
+
+@pytest.mark.parametrize("multiplier", [S.Zero, -HALF])
+def test_a_residual_multiplier_that_keeps_blocks_lazy_is_named(multiplier: Expr) -> None:
+    """Complete feature learning at 1/L alone: arXiv 2505.01618."""
+    answer = derive_graph(ADAM, transformer("depth", multiplier=multiplier))
+    assert {rates(answer)[name] for name in MATRICES} == {HALF}
+    assert {(x.found, x.needed) for x in answer.changes} == {(multiplier, -1)}
+    assert len(answer.changes) == 2
+
+
+def test_complete_p_needs_no_change() -> None:
+    answer = derive_graph(ADAM, transformer("depth", multiplier=-S.One))
+    assert set(rates(answer).values()) == {0}
+    assert {answer.tensors[name].d["eps"] for name in MATRICES} == {1}
+    assert not answer.changes
+
+
+def test_a_mean_of_the_activation_adds_up_over_the_depth() -> None:
+    """One relu layer a block: its mean has no random sign, so 1/sqrt(L) is not enough."""
+    plain = derive_graph("G", residual("depth", 1, -HALF, norms=False, activation="tanh"))
+    assert rates(plain)["blocks.0"] == 0
+    with pytest.raises(NotCovered, match=re.escape("multiplies what it carries by M^(1/2)")):
+        derive_graph("G", residual("depth", 1, -HALF, norms=False, activation="relu"))
+
+
+def test_blocks_without_a_norm_or_a_multiplier_blow_up_with_the_depth() -> None:
+    with pytest.raises(NotCovered, match="multiply the residual branch by count"):
+        derive_graph("G", residual("depth", 2, norms=False))
+
+
+def test_an_adapter_has_two_rates() -> None:
+    """arXiv 2402.12354: A ~ 1/n and B ~ 1; A's gradient is zero until B has moved."""
+    answer = derive_graph(ADAM, lora())
+    assert set(answer.tensors) == {"A", "B"}
+    a, b = answer.tensors["A"], answer.tensors["B"]
+    assert (a.start.c, a.moved.c, a.c) == (None, 1, 1)
+    assert (b.c, b.b) == (0, S.Infinity)
+
+
+def test_experts() -> None:
+    """arXiv 2601.20205: router 1/n, up 1/n, down 1/n; every expert has a matrix of its own."""
+    answer = derive_graph(ADAM, mixture("width"))
+    c = rates(answer)
+    assert (c["router"], c["up"], c["down"], c["input"], c["output"]) == (1, 1, 1, 0, 1)
+    assert (answer.tensors["up"].fan_in, answer.tensors["up"].fan_out) == (1, 1)
+    assert answer.tensors["up"].b == HALF
+    assert answer.tensors["router"].b == 1  # as a readout, arXiv 2508.09752
+
+
+def test_embeddings_tied_to_the_readout_cost_a_factor() -> None:
+    answer = derive_graph(ADAM, transformer("width", attention=-S.One, tied=True))
+    x = answer.tensors["embedding"]
+    assert (x.b, x.c) == (1, 1)
+    (change,) = answer.changes
+    assert (change.found, change.needed) == (0, -1)
+    assert "used twice" in change.why
+
+
+def test_shared_weights_of_a_recurrence_are_one_hidden_matrix() -> None:
+    x = derive_graph(ADAM, recurrent(4)).tensors["recurrence"]
+    assert (x.b, x.c, x.fan_in, x.fan_out) == (HALF, 1, 1, 1)
+
+
+def test_kernel_axes_are_fixed() -> None:
+    c = rates(derive_graph(ADAM, convolutional(4)))
+    assert list(c.values()) == [0, 1, 1, 1]
+
+
+def test_an_operation_without_a_row_is_refused_by_name_and_line() -> None:
+    graph = perceptron()
+    nodes = [
+        GraphNode(n.name, "aten.fft_rfft", n.inputs, n.axes, {}, "mixer: model.py:7")
+        if n.op == "apply"
+        else n
+        for n in graph.nodes
+    ]
+    strange = Graph("width", tuple(nodes), graph.parameters, graph.outputs, graph.loss)
+    with pytest.raises(NotCovered, match=r"'aten\.fft_rfft', in apply_3 at mixer: model\.py:7"):
+        derive_graph("G", strange)

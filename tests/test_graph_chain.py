@@ -1,0 +1,61 @@
+"""The chain as a graph has the answers of the chain: every rule of the catalogue, exactly."""
+
+import pytest
+import sympy
+
+from derivations.catalogue import catalogue
+from scaling.models.architectures import perceptron
+from scaling.models.chain import Activation, Loss, Setting, mlp
+from scaling.models.settings import Settings
+from scaling.sizes.errors import NotCovered
+from scaling.solve.derive import derive
+from scaling.solve.graph_solution import derive_graph
+
+RULES = {name: entry.rule for name, entry in catalogue().items()}
+ON_CHAINS_ALONE = {name for name, rule in RULES.items() if rule.ascents}
+LOSSES = {Loss.MSE: "mean_squared_error", Loss.CROSS_ENTROPY: "cross_entropy"}
+
+
+def check(name: str, depth: int, biases: bool, activation: Activation, loss: Loss) -> None:
+    rule = RULES[name]
+    chain = derive(rule, setting=Setting(mlp(depth, biases), activation, loss)).exponents
+    graph = derive_graph(rule, perceptron(depth, biases, activation.label, LOSSES[loss]))
+    assert list(graph.tensors) and set(graph.tensors) == set(chain.c)
+    for layer, x in graph.tensors.items():
+        assert x.b == chain.b[layer], layer
+        for state in (x.start, x.moved):
+            assert state.c is not None, layer
+            assert sympy.expand(state.c - chain.c[layer]) == 0, (layer, state.c, chain.c[layer])
+            assert state.d.keys() == chain.d[layer].keys()
+            for symbol, value in state.d.items():
+                assert sympy.expand(value - chain.d[layer][symbol]) == 0, (layer, symbol)
+    assert not graph.changes
+
+
+@pytest.mark.parametrize("name", sorted(RULES.keys() - ON_CHAINS_ALONE))
+def test_a_rule_of_the_catalogue_has_one_answer(name: str) -> None:
+    check(name, 3, True, Activation.RELU, Loss.MSE)
+
+
+@pytest.mark.parametrize("name", ["kfac", "adam", "muon", "soap", "lars", "adafactor"])
+@pytest.mark.parametrize("activation", [Activation.TANH, Activation.LINEAR])
+def test_depth_activation_and_loss_change_both_alike(name: str, activation: Activation) -> None:
+    check(name, 4, False, activation, Loss.CROSS_ENTROPY)
+    check(name, 2, True, activation, Loss.CROSS_ENTROPY)
+
+
+@pytest.mark.parametrize("name", ["kfac", "adam", "shampoo", "sgd"])
+@pytest.mark.parametrize("b", ["1/2", "3/4", "3/2", "2"])
+def test_a_given_start_of_the_readout_changes_both_alike(name: str, b: str) -> None:
+    given = Settings(b={"output": sympy.Rational(b)})
+    chain = derive(RULES[name], given).exponents
+    graph = derive_graph(RULES[name], perceptron(), given)
+    for layer, x in graph.tensors.items():
+        assert x.start.c is not None
+        assert sympy.expand(x.start.c - chain.c[layer]) == 0, layer
+
+
+@pytest.mark.parametrize("name", sorted(ON_CHAINS_ALONE))
+def test_gradients_at_moved_weights_are_refused_on_graphs(name: str) -> None:
+    with pytest.raises(NotCovered, match="ascended"):
+        derive_graph(RULES[name], perceptron())
