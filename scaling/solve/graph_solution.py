@@ -11,8 +11,8 @@ another gradient from the second step on. A rate must keep both stable, so the s
 answer; d is that of the moved state, in which all further steps are.
 
 Where another node binds than the tensor's own product, constants of the code keep it from a
-maximal update; `CodeChange` says what they would have to be: logits over head_size and not its root, a
-residual multiplier.
+maximal update; `CodeChange` says what they would have to be, such as logits over head_size and not
+its root, or a residual multiplier.
 
 Not covered, and refused: gradients at moved weights (ascended), sums over layers where the number
 of layers grows, alignments that are given.

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field, replace
 from sympy import Expr, S
 
 from scaling.models.graph import Graph, GraphNode, GraphParameter, Repeat, Start
-from scaling.models.operations.row import Operands, Operation
+from scaling.models.operations.row import Operands, OperationRow
 from scaling.models.operations.table import operation
 from scaling.models.terms import (
     GraphValue,
@@ -285,7 +285,7 @@ class Passes:
                 need = larger(need, self._passed(at, row, j))
         return need + self._gain_above(node.name)
 
-    def _passed(self, at: Operands, row: Operation, j: int) -> Expr:
+    def _passed(self, at: Operands, row: OperationRow, j: int) -> Expr:
         """The size of a change of an input, of its own size and along its cotangents, passed on."""
         down = row.cotangent(at, j, drawn(f"{at.node.name} cotangent", at.axes, S.Zero))
         if down.is_zero:

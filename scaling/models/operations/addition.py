@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scaling.models.operations.row import Operands, Operation, broadcast_letters
+from scaling.models.operations.row import Operands, OperationRow, broadcast_letters
 from scaling.models.terms import GraphValue, add, contract, spread
 
 NEGLIGIBLE = 1e-3
@@ -30,7 +30,7 @@ def summed_back(at: Operands, i: int, dy: GraphValue) -> GraphValue:
 
 
 ROWS = {
-    "add": Operation(_sum, repeated, summed_back),
-    "subtract": Operation(_sum, repeated, summed_back),
-    "expand": Operation(lambda at: spread(at.values[0], at.axes), repeated, summed_back),
+    "add": OperationRow(_sum, repeated, summed_back),
+    "subtract": OperationRow(_sum, repeated, summed_back),
+    "expand": OperationRow(lambda at: spread(at.values[0], at.axes), repeated, summed_back),
 }

@@ -16,7 +16,7 @@ from scaling.models.operations.rearrangements import part_change
 from scaling.models.operations.row import (
     Carry,
     Operands,
-    Operation,
+    OperationRow,
     entrywise_product,
     no_change,
     one_or_size,
@@ -130,10 +130,10 @@ def _cast_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
 
 
 ROWS = {
-    "apply": Operation(_applied, _sloped, _sloped, _applied_bears),
-    "power": Operation(_applied, _sloped, _sloped, _applied_bears),
-    "select": Operation(_selected, _if_selected(repeated), _if_selected(summed_back)),
-    "identity": Operation(_cast, part_change, _cast_cotangent),
-    "discrete": Operation(lambda at: constant(at.axes)),
-    "one_hot": Operation(lambda at: constant(at.axes)),
+    "apply": OperationRow(_applied, _sloped, _sloped, _applied_bears),
+    "power": OperationRow(_applied, _sloped, _sloped, _applied_bears),
+    "select": OperationRow(_selected, _if_selected(repeated), _if_selected(summed_back)),
+    "identity": OperationRow(_cast, part_change, _cast_cotangent),
+    "discrete": OperationRow(lambda at: constant(at.axes)),
+    "one_hot": OperationRow(lambda at: constant(at.axes)),
 }

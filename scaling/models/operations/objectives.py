@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sympy import Expr, S
 
-from scaling.models.operations.row import Operands, Operation
+from scaling.models.operations.row import Operands, OperationRow
 from scaling.models.terms import PLAIN, GraphValue, add, constant, drawn, zero
 from scaling.sizes.scale import HALF
 
@@ -50,6 +50,6 @@ def _loss_bears(at: Operands, i: int) -> Expr | None:
 
 
 ROWS = {
-    "cross_entropy": Operation(_loss, _loss_change, _cross_entropy_cotangent, _loss_bears),
-    "mean_squared_error": Operation(_loss, _loss_change, _squared_error_cotangent, _loss_bears),
+    "cross_entropy": OperationRow(_loss, _loss_change, _cross_entropy_cotangent, _loss_bears),
+    "mean_squared_error": OperationRow(_loss, _loss_change, _squared_error_cotangent, _loss_bears),
 }

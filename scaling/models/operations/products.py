@@ -16,7 +16,7 @@ from scaling.models.operations.elementwise import function_of, slope_of
 from scaling.models.operations.rearrangements import regrouped
 from scaling.models.operations.row import (
     Operands,
-    Operation,
+    OperationRow,
     broadcast_letters,
     entrywise_product,
     one_or_size,
@@ -160,10 +160,10 @@ def fans(at: Operands, i: int) -> Fans:
 
 
 ROWS = {
-    "contract": Operation(_product, _product_change, _product_cotangent, _product_bears),
-    "multiply": Operation(_product, _product_change, _product_cotangent, _product_bears),
-    "convolve": Operation(_convolved, _convolved_change, _convolved_cotangent, _product_bears),
-    "divide": Operation(
+    "contract": OperationRow(_product, _product_change, _product_cotangent, _product_bears),
+    "multiply": OperationRow(_product, _product_change, _product_cotangent, _product_bears),
+    "convolve": OperationRow(_convolved, _convolved_change, _convolved_cotangent, _product_bears),
+    "divide": OperationRow(
         lambda at: _product(_quotient(at)),
         _quotient_change,
         _quotient_cotangent,

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from sympy import Expr, S
 
-from scaling.models.operations.row import Operands, Operation, resized
+from scaling.models.operations.row import Operands, OperationRow, resized
 from scaling.models.terms import (
     PLAIN,
     AxisState,
@@ -151,16 +151,16 @@ def _scattered_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
 
 
 ROWS = {
-    "reshape": Operation(_reshaped, _reshaped_change, _reshaped_cotangent),
-    "permute": Operation(_permuted, _permuted_change, _permuted_cotangent),
-    "slice": Operation(part, part_change, part_cotangent),
-    "rearrange": Operation(part, part_change, resized_back),
-    "concatenate": Operation(_joined_axes, part_change, resized_back),
-    "gather": Operation(_gathered, _gathered_change, _gathered_cotangent),
-    "take_along": Operation(
+    "reshape": OperationRow(_reshaped, _reshaped_change, _reshaped_cotangent),
+    "permute": OperationRow(_permuted, _permuted_change, _permuted_cotangent),
+    "slice": OperationRow(part, part_change, part_cotangent),
+    "rearrange": OperationRow(part, part_change, resized_back),
+    "concatenate": OperationRow(_joined_axes, part_change, resized_back),
+    "gather": OperationRow(_gathered, _gathered_change, _gathered_cotangent),
+    "take_along": OperationRow(
         part,
         lambda at, i, x: zero(at.axes) if i else part_change(at, i, x),
         lambda at, i, x: zero(at.values[1].axes) if i else part_cotangent(at, i, x),
     ),
-    "scatter": Operation(_scattered, _scattered_change, resized_back),
+    "scatter": OperationRow(_scattered, _scattered_change, resized_back),
 }

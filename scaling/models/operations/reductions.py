@@ -10,7 +10,7 @@ from sympy import Expr, S
 from scaling.models.operations.rearrangements import part, part_change, part_cotangent, resized_back
 from scaling.models.operations.row import (
     Operands,
-    Operation,
+    OperationRow,
     entrywise_product,
     one_or_size,
     own_size,
@@ -168,11 +168,11 @@ def _accumulated_carry(at: Operands, i: int, x: GraphValue) -> GraphValue:
 
 
 ROWS = {
-    "reduce": Operation(_reduced, _reduced_change, _reduced_cotangent),
-    "accumulate": Operation(_accumulated, _accumulated_carry, _accumulated_carry),
-    "softmax": Operation(_softmax, _softmax_carry, _softmax_carry, one_or_size),
-    "normalise": Operation(_normalised, _normalised_carry, _normalised_carry, own_size),
-    "pool": Operation(_pooled, part_change, resized_back),
-    "top_k": Operation(part, part_change, part_cotangent, one_or_size),
-    "sort": Operation(part, part_change, resized_back),
+    "reduce": OperationRow(_reduced, _reduced_change, _reduced_cotangent),
+    "accumulate": OperationRow(_accumulated, _accumulated_carry, _accumulated_carry),
+    "softmax": OperationRow(_softmax, _softmax_carry, _softmax_carry, one_or_size),
+    "normalise": OperationRow(_normalised, _normalised_carry, _normalised_carry, own_size),
+    "pool": OperationRow(_pooled, part_change, resized_back),
+    "top_k": OperationRow(part, part_change, part_cotangent, one_or_size),
+    "sort": OperationRow(part, part_change, resized_back),
 }

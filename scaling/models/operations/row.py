@@ -68,7 +68,7 @@ def no_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
 
 
 @dataclass(frozen=True)
-class Operation:
+class OperationRow:
     """A row of the table. Without a cotangent nothing is differentiated through it."""
 
     start: Start

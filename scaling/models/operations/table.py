@@ -14,10 +14,10 @@ from scaling.models.operations import (
     rearrangements,
     reductions,
 )
-from scaling.models.operations.row import Operation
+from scaling.models.operations.row import OperationRow
 from scaling.sizes.errors import NotCovered
 
-OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+OPERATIONS: Mapping[str, OperationRow] = MappingProxyType(
     {
         **products.ROWS,
         **addition.ROWS,
@@ -29,7 +29,7 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
 )
 
 
-def operation(node: GraphNode) -> Operation:
+def operation(node: GraphNode) -> OperationRow:
     """The row of a node.
 
     Raises:
