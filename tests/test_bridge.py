@@ -58,7 +58,7 @@ from scaling.calculus.values import (
 )
 from scaling.models.chain import Activation, Loss, Setting, mlp
 from scaling.models.settings import Settings, read_settings
-from scaling.rules.functions import FUNCTIONS
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.parser import parse
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Add, Call, Node, Subtract

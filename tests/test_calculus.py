@@ -18,7 +18,7 @@ from scaling.calculus.read import read, read_update
 from scaling.calculus.values import Aligned, Gaussian, Mixture, Parity, Scalar, Spectral, Vector
 from scaling.models.chain import Activation, Loss, Setting, mlp
 from scaling.models.settings import read_settings
-from scaling.rules.functions import FUNCTIONS
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.parser import parse
 from scaling.rules.tree import Matrix, Node
 from scaling.sizes import derivation
@@ -256,7 +256,7 @@ REFUSED = [
     ("sign(G) @ sign(G).T @ G", {}, "a Gram matrix of a full-rank entrywise function"),
     ("(G + sign(row_mean(G))*abs(G))*abs(G)", T, f"{MIXED}, under an activation of zero mean"),
     ("G**(1/2)", {}, "entries that take both signs to the power 1/2"),
-    ("sqrt(G)", {}, "the square root of entries that take both signs"),
+    ("sqrt(G)", {}, "sqrt of entries that take both signs"),
     ("G/(G - G)", {}, "a division by exactly zero"), ("G*norm(G - G)**(-1)", {}, "exactly zero to"),
     ("G*(G - G)**(-1)", {}, "zero to the power -1"), ("G*trace(A @ R)", {}, "size of a product"),
     ("G @ diag(A @ R)", {}, "diag of"),

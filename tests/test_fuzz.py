@@ -8,7 +8,7 @@ from fuzzing import Case, fuzz, outcome
 
 from derivations.catalogue import catalogue
 from scaling.models.chain import Activation
-from scaling.rules.functions import FUNCTIONS
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.parser import parse
 from scaling.sizes.errors import ScalingError
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from derivations.catalogue import find, rule_of
 from scaling.models.settings import exact
 from scaling.rules.eigenbases import check_frames
-from scaling.rules.functions import FUNCTIONS
 from scaling.rules.language import (
     A,
     B,
@@ -42,6 +41,7 @@ from scaling.rules.language import (
     symbol,
     trace,
 )
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.parser import as_rule, parse, parse_scalar
 from scaling.rules.rule import Rule
 from scaling.rules.symbols import FANS, MATRICES, SymbolKind
@@ -136,7 +136,7 @@ def _grow(x: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
         x.map(lambda p: -p),
         x.map(lambda p: p if isinstance(p, Number) else p.T),  # (2).T has a test of its own
         st.builds(lambda f, p: _or(p, lambda: _checked(call(f, p))), st.sampled_from(
-            [name for name, f in FUNCTIONS.items() if f.option is None]), x),
+            [name for name, f in FUNCTIONS.items() if f.second is None]), x),
         x.map(lambda p: _or(p, lambda: block(p, 3))),
         x.map(lambda p: _or(p, lambda: ema(p, beta))),
     )  # fmt: skip
@@ -195,10 +195,10 @@ CARETS = [
     ("G * sqrt(A)", 4, r"sqrt\(A\)"),
     ("G * norm(I)", 4, r"norm\(I\) of a any x any"),
     ("G * norm(rho)", 4, r"norm\(rho\) of a scalar"),
-    ("block(A, 0)", 0, r"block size 0"),
-    ("G @ block(A, 1/2)", 4, r"block size 1/2"),
-    ("ema(G, 1)", 0, r"the decay 1"),
-    ("ema(G, rho)", 0, r"the decay rho"),
+    ("block(A, 0)", 0, r"block\(A, 0\)"),
+    ("G @ block(A, 1/2)", 4, r"block\(A, 1/2\)"),
+    ("ema(G, 1)", 0, r"ema\(G, 1\)"),
+    ("ema(G, rho)", 0, r"ema\(G, rho\)"),
     ("ema(G)", 0, r"ema with 1 argument$"),
     ("sign(G, G)", 0, r"sign with 2 arguments"),
     ("G**rho", 1, r"the power rho"),

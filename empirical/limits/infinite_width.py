@@ -41,6 +41,7 @@ from empirical.wide.method import Path, path_of
 from empirical.wide.span_update import sizes_of_weights
 from scaling.models.chain import Loss
 from scaling.rules.like_terms import contains_damping
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Call, Node, Power
 from scaling.rules.weight_term import parts
@@ -152,7 +153,9 @@ def limits(trial: Trial, constants: Constants, width: int) -> dict[str, Limit]:
     setting, data = trial.problem.setting, trial.data
     scales = trial.scales(width, constants)
     rule = trial.problem.rule
-    if any(isinstance(node, Call) and node.function == "eig" for node in rule.expression.walk()):
+    if any(
+        isinstance(node, Call) and FUNCTIONS[node.function].basis for node in rule.expression.walk()
+    ):
         raise NotCovered(
             f"the eigenvectors in {rule}, which jump where eigenvalues meet in the limit",
             "a function of eigenvalues",

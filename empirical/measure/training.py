@@ -23,6 +23,7 @@ from empirical.numbers.optimizers import Fisher, RuleOptimizer
 from empirical.numbers.rotated_values import Corner
 from scaling.models.chain import Loss
 from scaling.rules.like_terms import is_damping
+from scaling.rules.operators import FUNCTIONS, Extreme
 from scaling.rules.rule import Rule
 from scaling.rules.symbols import SymbolKind
 from scaling.rules.tree import Add, Call, Node, Subtract, Symbol
@@ -117,7 +118,9 @@ def watched_sums(rule: Rule) -> dict[Node, tuple[Node, Node]]:
     found = damped_sums(rule)
     for node in rule.expression.walk():
         match node:
-            case Add() | Subtract() | Call("max") if node.shape.is_scalar:
+            case Add() | Subtract() if node.shape.is_scalar:
+                found[node] = terms_of(node)
+            case Call(function) if isinstance(FUNCTIONS[function].reading, Extreme):
                 found[node] = terms_of(node)
     return found
 

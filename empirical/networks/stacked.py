@@ -47,8 +47,6 @@ from scaling.rules.tree import (
     Transpose,
 )
 
-_SCALARS = ("trace", "norm", "specnorm", "rms")
-
 
 @dataclass(frozen=True, eq=False)
 class StackedSquare:
@@ -105,7 +103,7 @@ def _covered(node: Node) -> bool:
             return all(map(_covered, node.children))
         case Call(function, argument):
             damped = any(isinstance(x, (Add, Subtract)) for x in argument.walk())
-            return function in _SCALARS and not damped and _covered(argument)
+            return function in _SIZES and not damped and _covered(argument)
     return all(map(_covered, node.children))
 
 
@@ -244,9 +242,9 @@ def _read(
             return x.sqrt()
         case Call("orth"), [Tensor() as x]:
             return _orth(x)
-        case Call(function), [x] if function in _SCALARS:
+        case Call(function), [x] if function in _SIZES:
             core = x.core if isinstance(x, StackedSquare) else x
-            return _size(function, core, _entries(node.children[0], sides))
+            return _SIZES[function](core, _entries(node.children[0], sides))[:, None, None]
     raise AssertionError(f"'{node}' must not pass `covers`")
 
 
@@ -304,15 +302,18 @@ def _orth(core: Tensor) -> Tensor:
     return polar
 
 
-def _size(function: str, core: Tensor, entries: int) -> Tensor:
-    if function == "trace":
-        found = core.diagonal(dim1=1, dim2=2).sum(dim=1)
-    elif function == "specnorm":
-        found = torch.linalg.matrix_norm(core, 2)
-    else:
-        found = torch.linalg.matrix_norm(core)
-        found = found / entries**0.5 if function == "rms" else found
-    return found[:, None, None]
+def _frobenius(core: Tensor) -> Tensor:
+    found: Tensor = torch.linalg.matrix_norm(core)
+    return found
+
+
+_SIZES: Mapping[str, Callable[[Tensor, int], Tensor]] = {
+    "trace": lambda core, entries: core.diagonal(dim1=1, dim2=2).sum(dim=1),
+    "specnorm": lambda core, entries: torch.linalg.matrix_norm(core, 2),
+    "norm": lambda core, entries: _frobenius(core),
+    "rms": lambda core, entries: _frobenius(core) / entries**0.5,
+}
+"""Numbers (networks,) that a core and the entries of the matrix tell, by the name of the row."""
 
 
 def _compose(vectors: Tensor, values: Tensor) -> Tensor:

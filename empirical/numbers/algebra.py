@@ -184,26 +184,11 @@ def power(x: LayerValue, p: float) -> LayerValue:
     return Entries(pseudo_power(entries, p))
 
 
-def sign(x: LayerValue) -> LayerValue:
-    """The sign of each entry; of zero it is zero."""
-    return _by_entry(torch.sign, x)
-
-
-def absolute(x: LayerValue) -> LayerValue:
-    """The absolute value of each entry."""
-    return _by_entry(torch.abs, x)
-
-
-def arctangent(x: LayerValue) -> LayerValue:
-    """The arctangent of each entry."""
-    return _by_entry(torch.atan, x)
-
-
 def clip(x: LayerValue, bound: Tensor) -> LayerValue:
     """Each entry cut off at -bound and bound."""
     if float(bound) < 0:
         raise InvalidInput(f"the bound {float(bound):g} of clip", "at least zero", "turn its sign")
-    return _by_entry(lambda entries: entries.clamp(-float(bound), float(bound)), x)
+    return by_entry(lambda entries: entries.clamp(-float(bound), float(bound)), x)
 
 
 def orth(x: LayerValue) -> LayerValue:
@@ -299,10 +284,11 @@ def _rotated(*values: LayerValue) -> bool:
     return any(isinstance(value, Corner) for value in values)
 
 
-def _by_entry(function: Callable[[Tensor], Tensor], x: LayerValue) -> LayerValue:
-    if isinstance(x, Corner):
-        return entry_by_entry(lambda entries: Entries(function(entries.x)), x)
-    return Entries(function(_entries(x)))
+def by_entry(function: Callable[..., Tensor], *operands: LayerValue) -> LayerValue:
+    """A function of each entry of one value, or of two of one shape: dense, or corner by corner."""
+    if _rotated(*operands):
+        return entry_by_entry(lambda *x: Entries(function(*(_entries(y) for y in x))), *operands)
+    return Entries(function(*map(_entries, operands)))
 
 
 def _entries(x: LayerValue) -> Tensor:

@@ -6,8 +6,8 @@ O(M n^2), and O(M^2 n) only to add it to the weights; O(M^3) never occurs. Entry
 need the dense matrix and cost O(M^2 n).
 
 This is the twin of scaling/calculus/read.py: the same tree read as numbers instead of exponents.
-What a node is worth is in layer_values.py, what the operators do in algebra.py; here is only the
-reading.
+What a node is worth is in layer_values.py, what the operators do in operators.py and algebra.py;
+here is only the reading.
 
 >>> from scaling.rules.parser import parse
 >>> H, D = torch.tensor([[1.0], [0.0]]).double(), torch.tensor([[2.0]]).double()
@@ -34,25 +34,11 @@ from empirical.numbers import algebra
 from empirical.numbers.factored_update import FactoredUpdate
 from empirical.numbers.layer_matrices import LayerTensors, LayerValues
 from empirical.numbers.layer_values import Entries, LayerValue, Rectangular
-from empirical.numbers.sample_moments import sample_square
+from empirical.numbers.operators import MEANINGS
 from empirical.numbers.state import State
 from scaling.rules.rule import Rule, evaluate_power
 from scaling.rules.shapes import Dim
-from scaling.rules.tree import (
-    Add,
-    Call,
-    Divide,
-    MatMul,
-    Matrix,
-    Multiply,
-    Negate,
-    Node,
-    Number,
-    Power,
-    Subtract,
-    Symbol,
-    Transpose,
-)
+from scaling.rules.tree import Call, Matrix, Node, Number, Symbol, row_of
 from scaling.sizes.errors import InvalidInput
 
 __all__ = [
@@ -273,96 +259,55 @@ class _Reading:
     def _read(self, node: Node, within_factor: bool) -> LayerValue:
         if node in self.made:
             return self.made[node](partial(self.value, within_factor=within_factor))
-        operands = [self.value(child, within_factor) for child in node.children]
-        match node, operands:
-            case Matrix(name), []:
+        match node:
+            case Matrix(name):
                 return self.layer.matrix(name)
-            case Symbol(name), []:
+            case Symbol(name):
                 return self.layer.scalar(self.layer.fans.get(name) or self.values[name])
-            case Number(number), []:
+            case Number(number):
                 return self.layer.scalar(float(number))
-            case Add(), [x, y]:
-                return algebra.add(x, y)
-            case Subtract(), [x, y]:
-                if x is y:  # exactly zero, in whatever form it is kept
-                    return x.scale(0)
-                return algebra.add(x, y.scale(-1))
-            case Multiply(), [x, y]:
-                return algebra.multiply(x, y)
-            case Divide(), [x, y]:
-                return algebra.divide(x, y)
-            case MatMul(), [x, y]:
-                return algebra.matmul(x, y, node.shape)
-            case Power(_, p), [x]:
-                return algebra.power(x, evaluate_power(p, float, self.values.__getitem__))
-            case Negate(), [x]:
-                return x.scale(-1)
-            case Transpose(), [x]:
-                return x.T
-            case Call("ema"), [x, Entries(beta)]:
-                old = self.state.averages.get(str(node))
-                average = algebra.moving_average(old, x, float(beta))
-                self.averages[str(node)] = average
-                return average
-            case Call("debiased"), [x, Entries(beta)]:
-                return self._debiased(str(node), x, float(beta))
-            case Call("block"), [x, Entries(size)]:
-                return algebra.blocks(x, int(size))
-            case Call("sample_square", argument), _:
-                return sample_square(
-                    argument, self.layer, partial(self.value, within_factor=within_factor)
-                )
-            case Call("newton_schulz"), [x, Entries(steps)]:
-                return algebra.newton_schulz(x, int(steps))
-            case Call("inner"), [x, y]:
-                return algebra.inner(x, y)
-            case Call("ascended"), _:
-                raise InvalidInput(
-                    f"'{node}', a gradient at other weights, evaluated on one batch alone",
-                    "a second forward and backward pass",
-                    "use RuleOptimizer and pass step a closure",
-                )
-            case Call("over_layers"), _:
-                raise InvalidInput(
-                    f"'{node}', a sum over layers, evaluated on one layer alone",
-                    "all layers of the network",
-                    "use evaluate_network, or RuleOptimizer",
-                )
-            case Call("max"), [Entries(x), Entries(y)]:
-                return Entries(torch.maximum(x, y))
-            case Call("clip"), [x, Entries(bound)]:
-                return algebra.clip(x, bound)
-            case Call(function), [x]:
-                return _FUNCTIONS[function](x)
-        raise AssertionError(f"the language has no node {node!r}")
+        operands = [self.value(child, within_factor) for child in node.children]
+        row = row_of(node)
+        assert row is not None, f"the language has no leaf {node!r}"
+        return MEANINGS[row.name](_Evaluation(self, within_factor), node, operands)
 
-    def _debiased(self, key: str, x: LayerValue, beta: float) -> LayerValue:
-        """b_t u + (1 - b_t) x with b_t = beta (1 - beta^(t-1)) / (1 - beta^t), and b_1 = 0."""
-        t = self.state.counts.get(key, 0) + 1
-        old = self.state.averages.get(key)
-        if old is None or t == 1:
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What meanings ask a reading for; see operators.py."""
+
+    reading: _Reading
+    within_factor: bool
+
+    @property
+    def layer(self) -> LayerValues:
+        """The matrices of the layer."""
+        return self.reading.layer
+
+    def number(self, power: Node) -> float:
+        """The value of an exponent."""
+        return evaluate_power(power, float, self.reading.values.__getitem__)
+
+    def below(self, node: Node) -> LayerValue:
+        """The value of another node."""
+        return self.reading.value(node, self.within_factor)
+
+    def remembered(self, node: Node, x: LayerValue, beta: float, debias: bool) -> LayerValue:
+        """The average, beta u + (1 - beta) x, or the same without bias.
+
+        That is b_t u + (1 - b_t) x with b_t = beta (1 - beta^(t-1)) / (1 - beta^t), and b_1 = 0.
+        """
+        key, reading = str(node), self.reading
+        t, old = reading.state.counts.get(key, 0) + 1, reading.state.averages.get(key)
+        if debias and (old is None or t == 1):
             average = x  # itself: what is taken from it then is exactly zero
         else:
-            average = algebra.moving_average(old, x, beta * (1 - beta ** (t - 1)) / (1 - beta**t))
-        self.averages[key], self.counts[key] = average, t
+            weight = beta * (1 - beta ** (t - 1)) / (1 - beta**t) if debias else beta
+            average = algebra.moving_average(old, x, weight)
+        reading.averages[key] = average
+        if debias:
+            reading.counts[key] = t
         return average
-
-
-_FUNCTIONS: dict[str, Callable[[LayerValue], LayerValue]] = {
-    "sign": algebra.sign,
-    "abs": algebra.absolute,
-    "sqrt": lambda x: algebra.power(x, 0.5),
-    "atan": algebra.arctangent,
-    "orth": algebra.orth,
-    "eig": algebra.eig,
-    "trace": algebra.trace,
-    "norm": lambda x: Entries(x.frobenius_norm()),
-    "specnorm": lambda x: Entries(x.spectral_norm()),
-    "rms": lambda x: Entries(x.rms()),
-    "diag": lambda x: algebra.blocks(x, 1),
-    "row_mean": algebra.row_mean,
-    "col_mean": lambda x: algebra.row_mean(x.T).T,
-}
 
 
 def _is_curvature(node: Node) -> bool:

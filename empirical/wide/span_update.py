@@ -37,6 +37,7 @@ from empirical.wide.implicit import Span
 from empirical.wide.strips import Moment, Strips, long_side, strips_of
 from empirical.wide.weight import Change, Decayed, LowRankUpdate, Weight
 from scaling.rules.ascents import here
+from scaling.rules.dependence import takes_mean
 from scaling.rules.language import Node
 from scaling.rules.rule import Rule
 from scaling.rules.shapes import Dim
@@ -250,5 +251,5 @@ def sizes_of_weights(
     if not asked:
         return {}
     known = torch.tensor(norm(), dtype=torch.float64)
-    mean = known / math.sqrt(math.prod(sides))
-    return {node: Entries(known if node.function == "norm" else mean) for node in asked}
+    count = math.sqrt(math.prod(sides))
+    return {node: Entries(known / count if takes_mean(node) else known) for node in asked}

@@ -32,6 +32,7 @@ from empirical.numbers.layer_values import LayerValue
 from empirical.wide.passes import pieces
 from empirical.wide.whole_layer_values import Plain, Whole, entries
 from scaling.rules.language import Call, Node
+from scaling.rules.operators import FUNCTIONS, SumOfEntries
 from scaling.rules.schedule import averages, blocked_nodes
 from scaling.rules.shapes import Dim, Side
 
@@ -252,10 +253,12 @@ def added_up(tiles: Tiles, nodes: Sequence[Call], rows: slice) -> list[Tensor]:
                 continue  # a column or a row is met by many tiles, and counted by one
             x = entries(value).double()
             part = total[across[node.shape.rows], across[node.shape.cols]]
-            if node.function in ("row_mean", "col_mean"):
-                part += x.sum(dim=1 if node.shape.cols is Dim.ONE else 0, keepdim=True)
-            else:
-                part += x.square().sum()
+            over = [
+                axis
+                for axis, side in enumerate((node.shape.rows, node.shape.cols))
+                if side is Dim.ONE
+            ]
+            part += (x if _sum_of(node).power == 1 else x.square()).sum(dim=over, keepdim=True)
     return totals
 
 
@@ -264,13 +267,18 @@ def finished(node: Call, total: Tensor, sides: tuple[int, int], dtype: torch.dty
     length: dict[Side, int] = {Dim.FAN_OUT: sides[0], Dim.FAN_IN: sides[1], Dim.ONE: 1}
     shape = node.argument.shape
     count = length[shape.rows] * length[shape.cols]
-    match node.function:
-        case "norm":
-            return Plain(total.sqrt().reshape(()))
-        case "rms":
-            return Plain((total / count).sqrt().reshape(()))
-    means = length[node.shape.rows] * length[node.shape.cols]
-    return Plain((total * (means / count)).to(dtype))
+    kind = _sum_of(node)
+    if kind.mean:
+        total = total / (count // (length[node.shape.rows] * length[node.shape.cols]))
+    if kind.power == 2:
+        total = total.sqrt()
+    return Plain(total.reshape(()) if node.shape.is_scalar else total.to(dtype))
+
+
+def _sum_of(node: Call) -> SumOfEntries:
+    reading = FUNCTIONS[node.function].reading
+    assert isinstance(reading, SumOfEntries), "no other functions add up entries"
+    return reading
 
 
 def number_on_tile(tiles: Tiles, node: Node) -> float:

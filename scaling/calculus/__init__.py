@@ -2,7 +2,8 @@
 
 the way in   read: one case per kind of node; context: the layer that is read; values: what is
              known of a value
-inference    leaves scalars entrywise clipping means sums shared_direction averages spectra
-             inner_product layer_sums rotation per_sample_squares moved_weights
+inference    leaves scalars entrywise means sums shared_direction spectra rotation
+functions    calls: from the row of a function to its inference; entry_functions averages
+             inner_product layer_sums per_sample_squares moved_weights
 a step       output_change (what dW does to its layer), readback (and to the layers above)
 """

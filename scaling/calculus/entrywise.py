@@ -1,4 +1,4 @@
-"""Rules of inference for entries: broadcast, products, powers, sign, abs, sqrt, bounds and means.
+"""Rules of inference for entries: broadcast, products, quotients and powers.
 
 An entrywise function of G = D H^T is known by the size of its entries and by how it behaves in
 delta and in h. Odd in h: its rows stay aligned with h, so dW h adds up over fan_in (LLN). Even in
@@ -28,10 +28,9 @@ from scaling.calculus.values import (
     describe,
     times,
 )
-from scaling.models.layer_sizes import mean_step
 from scaling.rules.shapes import Dim
-from scaling.rules.tree import Call, Multiply, Node, Power
-from scaling.sizes.derivation import ENTRYWISE, LLN, Step
+from scaling.rules.tree import Multiply, Node, Power
+from scaling.sizes.derivation import ENTRYWISE, Step
 from scaling.sizes.scale import HALF, Scale, Size
 
 Reading = tuple[Value, Step]
@@ -92,7 +91,7 @@ def product(
             need_entries(context, node, x, y)
             entry = x.entry * y.entry
             left, right = x.left.times(y.left), x.right.times(y.right)
-            _check(context, node, left, right)
+            check(context, node, left, right)
             value = coherent(
                 context, entry, left, right, x.transposed, _positive(node, x, y), _monomial(x, y),
                 x.mixes or y.mixes, max(x.steps, y.steps),
@@ -100,7 +99,7 @@ def product(
             return value, _step(node, value, f"{x.entry} x {y.entry}", steps)
         case Vector(), Vector():
             behaviour = x.behaviour.times(y.behaviour)
-            _check(context, node, behaviour)
+            check(context, node, behaviour)
             averaged = x.averaged.times(y.averaged)
             vector = Vector(
                 x.entry * y.entry, x.side, behaviour, x.is_row, averaged, _positive(node, x, y),
@@ -158,87 +157,10 @@ def power(context: Context, node: Power, value: Aligned | Vector, p: Expr, step:
     even = bool(p.is_Integer and p % 2 == 0)
     positive = value.positive or even
     numbers = f"({value.entry})^({p})"
-    result = _function(context, node, value, value.entry**p, change, numbers, step, positive)
+    result = changed(context, node, value, value.entry**p, change, numbers, (step,), positive)
     if not p.is_Integer:
-        _need_positive(context, node, value)
+        need_positive(context, node, value)
     return result
-
-
-def function(context: Context, node: Call, value: Value, step: Step) -> Reading:
-    """sign(X), abs(X) and sqrt(X) of entries."""
-    p = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
-    if not isinstance(value, Aligned | Vector):
-        raise context.not_covered(node, f"{node.function} of {describe(value)}", "a function of G")
-
-    def change(old: Behaviour) -> Behaviour:
-        parity = old.parity
-        if parity is Parity.ODD and node.function == "sqrt":
-            raise context.not_covered(
-                node, "the square root of entries that take both signs", "sqrt(abs(X)) or sqrt(X*X)"
-            )
-        if parity is Parity.ODD and node.function == "abs":
-            parity = Parity.EVEN
-        return Behaviour(parity, p * old.vanishing)
-
-    entry = value.entry if value.entry.is_zero else value.entry**p
-    numbers = f"{node.function} of {value.entry}"
-    positive = value.positive or node.function == "abs"
-    result = _function(context, node, value, entry, change, numbers, step, positive)
-    if node.function == "sqrt":
-        _need_positive(context, node, value)
-    return result
-
-
-def bounded(
-    context: Context, node: Call, value: Value, bound: Scale, near: bool, steps: tuple[Step, ...]
-) -> Reading:
-    """Entries that reach a bound: as sign(X) times the bound beyond it, as X itself near zero."""
-    if not isinstance(value, Aligned | Vector):
-        raise context.not_covered(node, f"{node.function} of {describe(value)}", "a function of G")
-
-    def change(old: Behaviour) -> Behaviour:
-        smooth = near and context.exceeds(old.vanishing, S.Zero)
-        return Behaviour(old.parity, old.vanishing if smooth else S.Zero)
-
-    entry, numbers = bound.as_size_of(Size.ENTRY), "near the bound" if near else "at the bound"
-    result, line = _function(context, node, value, entry, change, numbers, steps[0], value.positive)
-    return result, replace(line, inputs=steps)
-
-
-def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
-    """row_mean(X) and col_mean(X)."""
-    if not isinstance(value, Aligned):
-        raise context.not_covered(node, f"means of {describe(value)}", "a function of G")
-    need_entries(context, node, value)
-    over_fan_in = (node.function == "row_mean") is not value.transposed
-    side = Dim.FAN_OUT if over_fan_in else Dim.FAN_IN
-    kept, averaged = (value.left, value.right) if over_fan_in else (value.right, value.left)
-    is_row = node.function == "col_mean"
-    _check(context, node, kept, averaged)
-    if averaged.parity is Parity.MIXED:
-        raise context.not_covered(
-            node, "a mean of odd and even terms, which may cancel", "means of one parity each"
-        )
-    single = over_fan_in and context.sizes.layer.is_bias  # one input, the constant 1
-    if averaged.parity is Parity.EVEN or single:
-        vector = Vector(
-            value.entry, side, kept, is_row, Parity.EVEN, value.positive, value.monomial,
-            value.mixes and single, value.steps,
-        )  # fmt: skip
-        numbers = "of a single input" if single else "all of one sign"
-        return vector, Step(LLN, str(node), value.entry, numbers, (step,), node=node)
-    means = mean_step(context.sizes, over_fan_in, context.activation)
-    base = context.sizes.h if over_fan_in else context.sizes.delta
-    ratio = Scale.one(Size.SCALAR)
-    if not base.is_zero:
-        ratio = (means.result / base).as_size_of(Size.SCALAR)
-    smooth = Behaviour(kept.parity, S.One)  # a mean of both signs vanishes in places of its own
-    vector = Vector(
-        value.entry * ratio, side, smooth, is_row, averaged.parity, value.positive, mixes=True,
-        steps=value.steps,
-    )  # fmt: skip
-    numbers = f"{value.entry} x mean/entry {ratio}"
-    return vector, Step(means.inference, str(node), vector.entry, numbers, (step, means), node=node)
 
 
 def need_entries(context: Context, node: Node, *values: Value) -> None:
@@ -250,16 +172,21 @@ def need_entries(context: Context, node: Node, *values: Value) -> None:
             )
 
 
-def _function(
+def changed(
     context: Context,
     node: Node,
     value: Aligned | Vector,
     entry: Scale,
     change: Callable[[Behaviour], Behaviour],
     numbers: str,
-    step: Step,
+    steps: tuple[Step, ...],
     positive: bool,
 ) -> Reading:
+    """A function of each entry: the size of an entry, and how its behaviour on each side changes.
+
+    Raises:
+        NotCovered: for entries of a full-rank polar factor, and for sums of odd and even terms.
+    """
     need_entries(context, node, value)
     result: Aligned | Vector
     if isinstance(value, Vector):
@@ -279,7 +206,7 @@ def _function(
             value.steps,
         )  # fmt: skip
         result = replace(result, covers=value.covers)
-    return result, _step(node, result, numbers, (step,))
+    return result, _step(node, result, numbers, steps)
 
 
 def _step(node: Node, value: Aligned | Vector, numbers: str, inputs: tuple[Step, ...]) -> Step:
@@ -297,7 +224,8 @@ def _monomial(x: Aligned | Vector, y: Aligned | Vector) -> bool:
     return x.monomial and y.monomial
 
 
-def _need_positive(context: Context, node: Node, value: Scalar | Aligned | Vector) -> None:
+def need_positive(context: Context, node: Node, value: Scalar | Aligned | Vector) -> None:
+    """Refuse the root of what may be below zero."""
     if not value.positive:
         raise context.not_covered(
             node,
@@ -322,7 +250,7 @@ def _need_no_poles(context: Context, node: Node, value: Scalar | Aligned | Vecto
         )
 
 
-def _check(context: Context, node: Node, *behaviours: Behaviour) -> None:
+def check(context: Context, node: Node, *behaviours: Behaviour) -> None:
     """Refuse what has no typical entry, or no definite alignment with h."""
     sizes = context.sizes
     for behaviour in behaviours:
@@ -344,7 +272,7 @@ def _check(context: Context, node: Node, *behaviours: Behaviour) -> None:
 def check_tails(context: Context, node: Node, value: Aligned) -> None:
     """Refuse a norm or an update whose entries are so heavy-tailed that a few of them set it."""
     for behaviour in (value.left, value.right):
-        _check(context, node, Behaviour(Parity.ODD, behaviour.vanishing))
+        check(context, node, Behaviour(Parity.ODD, behaviour.vanishing))
 
 
 def _spread_scalar(context: Context, scalar: Scalar, like: Aligned | Vector) -> Aligned | Vector:

@@ -15,6 +15,7 @@ from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading, check_tails, need_entries
 from scaling.calculus.spectra import is_square_of_one
 from scaling.calculus.values import Aligned, Scalar, describe
+from scaling.rules.dependence import is_cut
 from scaling.rules.shapes import Side
 from scaling.rules.tree import (
     Add,
@@ -92,9 +93,9 @@ def _is_positive(node: Node, positive: PositiveScalar) -> bool:
         case Multiply(x, y) | Divide(x, y):
             factor, matrix = (x, y) if x.shape.is_scalar else (y, x)
             return positive(factor) and _is_positive(matrix, positive)
-        case Call(_, x) if is_average(node):
+        case Call(_, x) if is_average(node) or is_cut(node):
             return _is_positive(x, positive)
-        case Power(x) | Transpose(x) | Call("diag" | "block", x):
+        case Power(x) | Transpose(x):
             return _is_positive(x, positive)
         case MatMul():
             return is_square_of_one(node) and not node.left.shape.is_square

@@ -1,5 +1,7 @@
-"""Rules of inference for products of means: a column times a row, and a row times a column.
+"""Rules of inference for means of entries and for products of them.
 
+    mean            of rows, of columns: an entry if no terms of the sum cancel, M^(-1/2) of it if h
+                    or delta has a sign of its own; of all entries, if none is negative
     col @ row       entries |x| |y|, one direction. It behaves in delta as the column does and in h
                     as the row does, so outer products of means of G*G are even, Adafactor's V
     row @ col       fan |x| |y| for the side that both live on, where no terms of the sum cancel:
@@ -13,14 +15,78 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scaling.calculus import entrywise, spectra
+from sympy import S
+
+from scaling.calculus import entrywise, moved_weights, spectra
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
-from scaling.calculus.values import Behaviour, Parity, Scalar, Vector, describe
+from scaling.calculus.values import Aligned, Behaviour, Parity, Scalar, Value, Vector, describe
+from scaling.models.layer_sizes import mean_step
 from scaling.rules.shapes import Dim
-from scaling.rules.tree import MatMul
+from scaling.rules.tree import Call, MatMul
 from scaling.sizes.derivation import LLN, PRODUCT, Step
-from scaling.sizes.scale import Size
+from scaling.sizes.scale import Scale, Size
+
+
+def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    """The mean of X over the sides that the result lacks: of rows, of columns, of all."""
+    moved_weights.refuse_mean(context, node, value)
+    if node.shape.is_scalar:
+        return _of_all(context, node, value, step)
+    if not isinstance(value, Aligned):
+        raise context.not_covered(node, f"means of {describe(value)}", "a function of G")
+    entrywise.need_entries(context, node, value)
+    over_fan_in = (node.shape.cols is Dim.ONE) is not value.transposed
+    side = Dim.FAN_OUT if over_fan_in else Dim.FAN_IN
+    kept, averaged = (value.left, value.right) if over_fan_in else (value.right, value.left)
+    is_row = node.shape.rows is Dim.ONE
+    entrywise.check(context, node, kept, averaged)
+    if averaged.parity is Parity.MIXED:
+        raise context.not_covered(
+            node, "a mean of odd and even terms, which may cancel", "means of one parity each"
+        )
+    single = over_fan_in and context.sizes.layer.is_bias  # one input, the constant 1
+    if averaged.parity is Parity.EVEN or single:
+        vector = Vector(
+            value.entry, side, kept, is_row, Parity.EVEN, value.positive, value.monomial,
+            value.mixes and single, value.steps,
+        )  # fmt: skip
+        numbers = "of a single input" if single else "all of one sign"
+        return vector, Step(LLN, str(node), value.entry, numbers, (step,), node=node)
+    means = mean_step(context.sizes, over_fan_in, context.activation)
+    base = context.sizes.h if over_fan_in else context.sizes.delta
+    ratio = Scale.one(Size.SCALAR)
+    if not base.is_zero:
+        ratio = (means.result / base).as_size_of(Size.SCALAR)
+    smooth = Behaviour(kept.parity, S.One)  # a mean of both signs vanishes in places of its own
+    vector = Vector(
+        value.entry * ratio, side, smooth, is_row, averaged.parity, value.positive, mixes=True,
+        steps=value.steps,
+    )  # fmt: skip
+    numbers = f"{value.entry} x mean/entry {ratio}"
+    return vector, Step(means.inference, str(node), vector.entry, numbers, (step, means), node=node)
+
+
+def _of_all(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    """The mean of all entries, where they are all of one sign.
+
+    Of both signs it would be a number that turns with the gradient, or whose sign nothing tells.
+    """
+    if not isinstance(value, Aligned | Vector):
+        raise context.not_covered(node, f"the mean of {describe(value)}", "a function of G")
+    entrywise.need_entries(context, node, value)
+    if not value.positive and not value.entry.is_zero:
+        raise context.not_covered(
+            node,
+            "the mean of entries that may take both signs",
+            f"{node.function}(abs(X)) or {node.function}(X*X)",
+        )
+    if isinstance(value, Vector):
+        entrywise.check(context, node, value.behaviour)
+    else:
+        entrywise.check(context, node, value.left, value.right)
+    size = value.entry.as_size_of(Size.SCALAR)
+    return Scalar(size), Step(LLN, str(node), size, "all of one sign", (step,), node=node)
 
 
 def product(

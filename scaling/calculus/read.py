@@ -14,18 +14,12 @@ This file is the whole recursion. It reads the operands and hands them to a rule
 
     G A B L R W I, symbols, numbers                                      leaves.py
     X + Y, X - Y                                                         sums.py
-    X * Y, X / Y, X**p, sign, abs, sqrt, means of rows and columns       entrywise.py
-    the same of scalars, max                                             scalars.py
-    X @ Y, X**p of square matrices, orth, blocks, norms                  spectra.py,
-                                                                         diagonal_blocks.py
+    X * Y, X / Y, X**p of entries                                        entrywise.py
+    the same of scalars                                                  scalars.py
+    X @ Y, X**p of square matrices                                       spectra.py
     X @ Y of row and column means                                        means.py
-    clip, atan                                                           clipping.py
-    ema, debiased                                                        averages.py
-    eig, and what is done in eigenbases                                  rotation.py
-    inner(X, Y), over_layers(x)                                          inner_product.py,
-                                                                         layer_sums.py
-    sample_square(X), ascended(X)                                        per_sample_squares.py,
-                                                                         moved_weights.py
+    eig(X) @ Y, and what is done in eigenbases                           rotation.py
+    functions, by what their rows say of them                            calls.py
 
 `read_update` goes on from what is known of dW to what a step does, dW h (output_change.py).
 
@@ -50,42 +44,36 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 
 from sympy import Expr, Rational, S
 
 from scaling.calculus import (
     averages,
-    clipping,
     entrywise,
     leaves,
     means,
     moved_weights,
     output_change,
-    per_sample_squares,
     rotation,
     scalars,
     spectra,
     sums,
 )
+from scaling.calculus.calls import call
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
-from scaling.calculus.inner_product import inner
-from scaling.calculus.layer_sums import over_layers
 from scaling.calculus.values import (
     Aligned,
     Rotated,
     Rotation,
     Scalar,
     Spectral,
-    Value,
     Vector,
     describe,
     signed,
     times,
     transposed,
 )
-from scaling.rules.diagonal_blocks import inward
 from scaling.rules.like_terms import collect
 from scaling.rules.rule import evaluate_power
 from scaling.rules.shapes import Dim
@@ -104,9 +92,9 @@ from scaling.rules.tree import (
     Symbol,
     Transpose,
 )
-from scaling.sizes.derivation import NORMS, PRODUCT, SUM, Step
+from scaling.sizes.derivation import PRODUCT, SUM, Step
 from scaling.sizes.errors import RuleError
-from scaling.sizes.scale import HALF, Scale, Size
+from scaling.sizes.scale import Scale, Size
 
 
 def read(context: Context, node: Node) -> Reading:
@@ -151,7 +139,7 @@ def _read(context: Context, node: Node) -> Reading:
         case Power(base, power):
             return _power(context, node, base, evaluate_power(power, _rational, context.exponent))
         case Call():
-            return _call(context, node)
+            return call(context, node, read)
     raise context.not_covered(node, "an unknown kind of node", "a node of the rule language")
 
 
@@ -251,94 +239,6 @@ def _matmul(context: Context, node: MatMul) -> Reading:
         f"{describe(x)} @ {describe(y)}",
         "square matrices of A, B, L, R around a function of G (keep W outside of them)",
     )
-
-
-# --- functions ----------------------------------------------------------------------------------
-
-
-def _call(context: Context, node: Call) -> Reading:
-    if node.function in ("diag", "block") and (moved := inward(node)) != node:
-        value, step = read(context, moved)
-        return value, replace(step, subject=str(node), node=node)
-    value, step = read(context, node.argument)
-    match node.function:
-        case "sign" | "abs" | "sqrt":
-            return _function(context, node, value, step)
-        case "clip":
-            limit = _option(node)
-            return clipping.bounded(context, node, (value, step), limit, read(context, limit))
-        case "atan":
-            return clipping.bounded(context, node, (value, step), ONE, read(context, ONE))
-        case "max":
-            return scalars.larger(context, node, (value, step), read(context, _option(node)))
-        case "row_mean" | "col_mean":
-            moved_weights.refuse_mean(context, node, value)
-            return entrywise.mean(context, node, value, step)
-        case "orth":
-            return spectra.orth(context, node, value, step)
-        case "newton_schulz":
-            return spectra.newton_schulz(context, node, value, step)
-        case "diag" | "block":
-            return spectra.blocks(context, node, value, step)
-        case "trace" | "norm" | "specnorm" | "rms":
-            return _norm(context, node, value, step)
-        case "inner":
-            second = read(context, _option(node))
-            return inner(context, node, (value, step), second, partial(_is_positive, context))
-        case "over_layers":
-            return over_layers(context, node, (value, step), read)
-        case "ema" | "debiased":
-            return _average(context, node, value, step)
-        case "eig":
-            return rotation.eigenbasis(context, node, value, step)
-        case "sample_square":
-            return per_sample_squares.sample_square(context, node, value, step)
-        case "ascended":
-            return moved_weights.gradient(context, node, step, read)
-    raise context.not_covered(node, f"the function {node.function}", "a rule of inference for it")
-
-
-ONE = Number(Fraction(1))
-
-
-def _option(node: Call) -> Node:
-    assert node.option is not None, f"{node.function} has two operands"
-    return node.option
-
-
-def _function(context: Context, node: Call, value: Value, step: Step) -> Reading:
-    match value:
-        case Scalar():
-            return scalars.function(context, node, value, step)
-        case Rotated():
-            power = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
-            return rotation.function(
-                context, node, value, lambda c, x: entrywise.function(c, node, x, step), power
-            )
-    return entrywise.function(context, node, value, step)
-
-
-def _average(context: Context, node: Call, value: Value, step: Step) -> Reading:
-    if context.before is not None:
-        first = read(context.before.context, node.argument)
-        return averages.average(context, node, first, (value, step))
-    if isinstance(value, Rotated):
-        rotation.average(context, node, value)
-    return averages.first_average(node, (value, step))
-
-
-def _norm(context: Context, node: Call, value: Value, step: Step) -> Reading:
-    norm = rotation.norm if isinstance(value, Rotated) else spectra.norm
-    size = norm(context, node, value)  # type: ignore[arg-type]
-    line = Step(NORMS, str(node), size, "", (step,), node=node)
-    if node.function == "specnorm" and isinstance(value, Spectral) and value.blocks:
-        line = line.because(f"{node}, the largest of many numbers, up to logarithms of the width")
-    return Scalar(size), line
-
-
-def _is_positive(context: Context, node: Node) -> bool:
-    value, _ = read(context, node)
-    return isinstance(value, Scalar) and value.positive
 
 
 def _rational(value: Fraction) -> Expr:

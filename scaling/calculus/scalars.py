@@ -1,21 +1,24 @@
-"""Rules of inference for scalars: powers, sign, abs, sqrt, and the larger of two.
+"""Rules of inference for scalars: powers, and the larger and the smaller of two.
 
 A scalar of order M^x to the power p is of order M^(p x). A difference of scalars may vanish and may
 have either sign, so it has neither a root nor an inverse: both are refused. The larger of two sets
-the size of their maximum, as in a sum, and the decision is kept as a regime; not if the larger in
-size may be below zero, for then the maximum is the other one.
+the size of their maximum, as in a sum, the smaller that of their minimum, and the decision is kept
+as a regime; not if the larger in size may be below zero, for then it is the other one.
 """
 
 from __future__ import annotations
 
-from sympy import Expr, S
+from collections.abc import Sequence
+
+from sympy import Expr
 
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import Scalar
+from scaling.rules.operators import Extreme
 from scaling.rules.tree import Call, Power
 from scaling.sizes.derivation import PRODUCT, SUM, Step
-from scaling.sizes.scale import HALF, Order
+from scaling.sizes.scale import Order, Scale
 
 
 def power(context: Context, node: Power, value: Scalar, p: Expr, step: Step) -> Reading:
@@ -30,31 +33,33 @@ def power(context: Context, node: Power, value: Scalar, p: Expr, step: Step) -> 
     return scalar, Step(PRODUCT, str(node), result, f"({value.size})^({p})", (step,), node=node)
 
 
-def function(context: Context, node: Call, value: Scalar, step: Step) -> Reading:
-    """sign(x), abs(x) and sqrt(x)."""
-    p = {"sign": S.Zero, "abs": S.One, "sqrt": HALF}[node.function]
-    if node.function == "sqrt" and not value.positive:
-        raise context.not_covered(node, "the root of a difference", "a positive scalar")
-    size = value.size if value.size.is_zero else value.size**p
-    scalar = Scalar(size, value.positive or node.function == "abs")
-    return scalar, Step(PRODUCT, str(node), size, "", (step,), node=node)
-
-
-def larger(context: Context, node: Call, first: Reading, second: Reading) -> Reading:
-    """max(x, y)."""
-    (x, step), (y, other) = first, second
-    assert node.option is not None, "max has two operands"
+def extreme(context: Context, node: Call, which: Extreme, operands: Sequence[Reading]) -> Reading:
+    """max(x, y) and min(x, y)."""
+    (x, step), (y, other) = operands
+    assert node.option is not None, f"{node.function} has two operands"
     if not isinstance(x, Scalar) or not isinstance(y, Scalar):
-        raise context.not_covered(node, "max of matrices", "scalars")
+        raise context.not_covered(node, f"{node.function} of matrices", "scalars")
     regime = context.decide(node, node.argument, node.option, x.size, y.size)
-    setting = {Order.LESS: (y,), Order.GREATER: (x,), Order.EQUAL: (), Order.OPEN: (x, y)}[
-        regime.order
-    ]
-    if not all(scalar.positive for scalar in setting):
+    above = {Order.LESS: (y,), Order.GREATER: (x,), Order.EQUAL: (), Order.OPEN: (x, y)}
+    if not all(scalar.positive for scalar in above[regime.order]):
         raise context.not_covered(
-            node, "max of a number and a larger one that may be negative", "positive scalars"
+            node,
+            f"{node.function} of a number and a larger one that may be negative",
+            "positive scalars",
         )
-    value = Scalar(context.plus(x.size, y.size), x.positive or y.positive)
-    return value, Step(
-        SUM, str(node), value.size, "the larger", (step, other), node=node, decision=regime
-    )
+    steps = (step, other)
+    if which.larger:
+        value = Scalar(context.plus(x.size, y.size), x.positive or y.positive)
+        numbers = "the larger"
+    else:
+        value = Scalar(_smaller(context, x.size, y.size), x.positive and y.positive)
+        numbers = "the smaller"
+    line = Step(SUM, str(node), value.size, numbers, steps, node=node, decision=regime)
+    return value, line
+
+
+def _smaller(context: Context, x: Scale, y: Scale) -> Scale:
+    """1 / (1/x + 1/y), of the size of the smaller of both."""
+    if x.is_zero or y.is_zero:
+        return Scale.zero(x.of)
+    return context.plus(x**-1, y**-1) ** -1

@@ -1,6 +1,6 @@
 """The rule language: an optimizer's update, written once, as a tree that interpreters read.
 
-what there is      shapes operators functions symbols
+what there is      operators (one row each) operand_shapes shapes symbols
 a rule             tree language parser rule
 a tree, rewritten  rewrites like_terms diagonal_blocks
 a tree, analysed   eigenbases (what may be rotated) ascents (gradients at moved weights)

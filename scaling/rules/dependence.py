@@ -4,9 +4,9 @@
     is_local     an entry follows from the same entry of operands      sign(G), G / row_mean(abs(G))
     is_blocked   a square matrix with diagonal blocks alone            diag(A), block(L, 16)**(-1/4)
 
-Claim.  These are properties of the tree: a function is covered by being listed here, and a rule by
-what it is made of. A gradient at moved weights, ascended(X), is as good as G: D' H'^T of columns
-that are known by then (ascents.py).
+Claim.  These are properties of the tree: a function is covered by what its row says that it follows
+from (operators.py), and a rule by what it is made of. A gradient at moved weights, ascended(X), is
+as good as G: D' H'^T of columns that are known by then (ascents.py).
 
 >>> from scaling.rules.parser import parse
 >>> spans(parse("orth(G)").expression), spans(parse("orth(sign(G))").expression)
@@ -33,19 +33,11 @@ from scaling.rules.language import (
     Symbol,
     Transpose,
     is_average,
+    row_of,
 )
+from scaling.rules.operators import FUNCTIONS, Follows, SumOfEntries
 from scaling.rules.shapes import Dim
 from scaling.rules.weight_term import is_weight_size
-
-_SPECTRAL = (
-    "orth", "newton_schulz", "inner", "trace", "norm", "specnorm", "rms", "ema", "debiased", "eig",
-    "ascended",
-)  # fmt: skip
-_ENTRYWISE = ("sign", "abs", "sqrt", "atan", "clip", "ema", "debiased")
-_WHOLE = "orth", "newton_schulz", "ascended"
-"""Functions whose value on a tile does not follow from their argument there."""
-SUMS = ("row_mean", "col_mean", "norm", "rms")
-"""Functions that add up entries of a matrix."""
 
 
 def spans(node: Node) -> bool:
@@ -58,7 +50,7 @@ def spans(node: Node) -> bool:
 def is_blocked(node: Node) -> bool:
     """Whether a square matrix has diagonal blocks alone, of one that follows from Gram matrices."""
     match node:
-        case Call("diag" | "block", argument):
+        case Call(_, argument) if is_cut(node):
             return spans(argument) or is_blocked(argument)
         case Call(_, argument) if is_average(node):
             return is_blocked(argument)
@@ -74,7 +66,7 @@ def is_blocked(node: Node) -> bool:
 
 def is_block(node: Node) -> bool:
     """Whether a node takes diagonal blocks of a given size."""
-    return isinstance(node, Call) and node.function == "block"
+    return is_cut(node) and node.option is not None
 
 
 def _is_multiple_of_one(node: Node) -> bool:
@@ -90,25 +82,19 @@ def is_local(node: Node) -> bool:
             return name in ("G", "I")
         case Symbol() | Number():
             return True
-        case Call("diag" | "block"):
+        case Call(_, argument) if is_cut(node):
             return is_blocked(node)
-        case Call("max", x, y):
-            return is_local(x) and y is not None and is_local(y)
-        case Call("clip", x, bound):
-            return is_local(x) and bound is not None and is_local(bound)
-        case Call("sample_square", argument):
+        case Call(_, argument) if Follows.SAMPLES in _follows(node):
             return all(is_local(x) and not isinstance(x, MatMul) for x in here(argument))
-        case Call(function, argument) if function in SUMS:
+        case Call(_, argument) if is_sum(node):
             return not argument.shape.is_square and is_local(argument)
-        case Call(function, argument) if function in _ENTRYWISE:
-            return is_local(argument)
         case MatMul(x, y):
             if spans(node):
                 return node.shape.is_gradient_like
             scaled = any(is_blocked(side) or _is_multiple_of_one(side) for side in (x, y))
             outer = x.shape.cols is Dim.ONE and node.shape.is_gradient_like
             return (scaled or outer) and is_local(x) and is_local(y)
-        case Call():
+        case Call() if Follows.ENTRY not in _follows(node):
             return spans(node) and node.shape.is_gradient_like
     return all(map(is_local, operands(node)))
 
@@ -118,12 +104,12 @@ def sees_entries(node: Node) -> bool:
     if node.shape.is_corner:
         return False
     if node.shape.is_sided:
-        return isinstance(node, Call) and node.function not in _ENTRYWISE
+        return isinstance(node, Call) and Follows.ENTRY not in _follows(node)
     match node:
         case Matrix(name):
             return name == "W"
-        case Call(function, argument):
-            return function not in _SPECTRAL and not argument.shape.is_scalar
+        case Call(_, argument):
+            return Follows.SPAN not in _follows(node) and not argument.shape.is_scalar
         case Multiply(left, right) | Divide(left, right):
             return not left.shape.is_scalar and not right.shape.is_scalar
         case Add(left, right) | Subtract(left, right):
@@ -137,20 +123,35 @@ def sees_entries(node: Node) -> bool:
 def block_size(node: Node) -> int:
     """The side of the blocks of block(X, size) or, 1, of diag(X)."""
     match node:
-        case Call("block", _, Number(size)):
+        case Call(_, _, Number(size)):
             return int(size)
     return 1
 
 
 def is_cut(node: Node) -> TypeGuard[Call]:
     """Whether a node takes the diagonal or diagonal blocks of a matrix."""
-    return isinstance(node, Call) and node.function in ("diag", "block")
+    return isinstance(node, Call) and FUNCTIONS[node.function].cuts
+
+
+def is_sum(node: Node) -> TypeGuard[Call]:
+    """Whether a node adds up entries of a matrix."""
+    return isinstance(node, Call) and FUNCTIONS[node.function].sums
+
+
+def takes_mean(node: Node) -> bool:
+    """Whether a node is a mean of entries or of their squares, and not a sum."""
+    reading = FUNCTIONS[node.function].reading if isinstance(node, Call) else None
+    return isinstance(reading, SumOfEntries) and reading.mean
 
 
 def is_whole(node: Node) -> bool:
     """Whether a matrix that follows from Gram matrices cannot be read on a tile."""
-    product = isinstance(node, Call) and node.function in _WHOLE
-    return spans(node) and has_matrix(node) and (product or isinstance(node, MatMul))
+    return spans(node) and has_matrix(node) and Follows.WHOLE in _follows(node)
+
+
+def _follows(node: Node) -> frozenset[Follows]:
+    row = row_of(node)
+    return frozenset() if row is None else row.follows
 
 
 def has_matrix(node: Node) -> bool:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import (
     Add,
@@ -51,9 +52,9 @@ def inward(node: Call) -> Node:
             return Multiply(x, cut(y)) if x.shape.is_scalar else Multiply(cut(x), y)
         case Divide(x, y):
             return Divide(cut(x), y)
-        case Call("ema" | "debiased", x) as average:
+        case Call(function, x) as average if FUNCTIONS[function].average:
             return replace(average, argument=cut(x))
-        case Call("diag" | "block", x) as inner:
+        case Call(function, x) as inner if FUNCTIONS[function].cuts:
             sizes = sorted((_size(node), _size(inner)))
             if sizes[1] % sizes[0] == 0:
                 smaller = node if _size(node) == sizes[0] else inner

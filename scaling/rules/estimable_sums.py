@@ -31,13 +31,11 @@ from scaling.rules.language import (
     Power,
     Subtract,
     Symbol,
-    is_average,
 )
 from scaling.rules.like_terms import totals
+from scaling.rules.operators import FUNCTIONS, Extreme, OfEntries, SumOfEntries
 from scaling.rules.rewrites import at_first
 from scaling.rules.shapes import Dim
-
-_POSITIVE = ("abs", "sqrt", "norm", "specnorm", "rms", "trace", "sample_square")
 
 
 def needs_all_rows(node: Node) -> Node | None:
@@ -56,7 +54,7 @@ def _live(node: Node) -> Iterator[Node]:
 
 def _is_signed_sum(node: Node) -> bool:
     match node:
-        case Call("row_mean" | "col_mean", argument):
+        case Call(function, argument) if _adds(function, 1):
             over_rows = Dim.FAN_OUT in argument.shape.dims and Dim.FAN_OUT not in node.shape.dims
             return over_rows and not _is_positive(argument)
     return False
@@ -74,10 +72,18 @@ def _is_positive(node: Node) -> bool:
             return True
         case Power(x, _):
             return _is_positive(x)
-        case Add(x, y) | Divide(x, y) | Call("max", x, Node() as y):
+        case Add(x, y) | Divide(x, y):
             return _is_positive(x) and _is_positive(y)
-        case Call("row_mean" | "col_mean", x):
-            return _is_positive(x)
         case Call(function, x):
-            return function in _POSITIVE or (is_average(node) and _is_positive(x))
+            row = FUNCTIONS[function]
+            keeps = row.average or _adds(function, 1) or isinstance(row.reading, OfEntries)
+            match row.reading:
+                case Extreme(larger=larger):
+                    return (any if larger else all)(map(_is_positive, node.children))
+            return row.never_negative or (keeps and _is_positive(x))
     return False
+
+
+def _adds(function: str, power: int) -> bool:
+    reading = FUNCTIONS[function].reading
+    return isinstance(reading, SumOfEntries) and reading.power == power

@@ -32,13 +32,16 @@ do this: transpose one side with .T, or put a square matrix of the right side be
 Two interpreters read the tree: the order calculus (read.py) and the numeric one
 (empirical/numbers/interpreter.py). Neither knows the name of an optimizer.
 
-What names stand for is in symbols.py, what operators and functions accept in operators.py and
-functions.py. Nodes are at hand here too, for those who walk a rule.
+What names stand for is in symbols.py, what operators and functions are in operators.py, from which
+the builders of functions, `orth` and the like, are made. Nodes are at hand here too, for those who
+walk a rule.
 """
 
 from __future__ import annotations
 
-from scaling.rules.functions import FUNCTIONS
+from collections.abc import Callable
+
+from scaling.rules.operators import FUNCTIONS, Operator, SecondOperand
 from scaling.rules.symbols import FANS, MATRICES, SymbolKind
 from scaling.rules.tree import (
     Add,
@@ -58,6 +61,7 @@ from scaling.rules.tree import (
     as_node,
     is_average,
     quotient,
+    row_of,
     short,
 )
 from scaling.sizes.errors import RuleError, unknown
@@ -65,10 +69,8 @@ from scaling.sizes.errors import RuleError, unknown
 __all__ = [
     "FANS", "MATRICES", "A", "Add", "B", "Call", "Divide", "G", "I", "L", "MatMul", "Matrix",
     "Multiply", "Negate", "Node", "Number", "Operand", "Power", "R", "Subtract", "Symbol",
-    "SymbolKind", "Transpose", "W", "as_node", "ascended", "atan", "block", "call", "clip",
-    "col_mean", "debiased", "diag", "eig", "ema", "fan_in", "fan_out", "inner", "is_average",
-    "maximum", "newton_schulz", "norm", "orth", "over_layers", "quotient", "rms", "row_mean",
-    "sample_square", "short", "sign", "specnorm", "sqrt", "symbol", "trace",
+    "SymbolKind", "Transpose", "W", "as_node", "call", "fan_in", "fan_out", "is_average",
+    "quotient", "row_of", "short", "symbol",
 ]  # fmt: skip
 
 
@@ -76,159 +78,63 @@ def call(name: str, *arguments: Operand) -> Node:
     """Apply a function of the language by name, checking the arguments."""
     if name not in FUNCTIONS:
         raise unknown("function", name, FUNCTIONS, RuleError)
-    function = FUNCTIONS[name]
-    wanted = 1 if function.option is None else 2
+    row = FUNCTIONS[name]
+    wanted = 1 if row.second is None else 2
     if len(arguments) != wanted:
-        signature = "X" if function.option is None else f"X, {function.option}"
         raise RuleError(
             f"{name} with {len(arguments)} argument{'s' * (len(arguments) != 1)}",
-            f"{wanted}: {name}({signature})",
-            function.about,
+            f"{wanted}: {row.signature}",
+            f"write for example {row.example}, {row.about}",
         )
-    nodes = [as_node(argument) for argument in arguments]
-    option = nodes[1] if function.option else None
-    if function.option in ("size", "steps") and not (
-        isinstance(option, Number) and option.value.denominator == 1 and option.value >= 1
-    ):
-        example = {"size": "block(A, 64)", "steps": "newton_schulz(G, 5)"}[function.option]
+    first, *rest = (as_node(argument) for argument in arguments)
+    for option in rest:
+        _check_second(row, first, option)
+    return Call(name, first, *rest)
+
+
+def _check_second(row: Operator, x: Node, y: Node) -> None:
+    constant = isinstance(y, Symbol) and y.kind is SymbolKind.CONSTANT and not y.is_fan
+    match row.second:
+        case SecondOperand.LIKE_FIRST:
+            fits, found = y.shape == x.shape, f" of a {x.shape} and a {y.shape}"
+        case SecondOperand.SCALAR:
+            fits, found = y.shape.is_scalar, f" with a {y.shape} after the comma"
+        case SecondOperand.DECAY:
+            fits, found = constant or (isinstance(y, Number) and y.value < 1), ""
+        case _:
+            whole = isinstance(y, Number) and y.value.denominator == 1 and y.value >= 1
+            fits, found = whole, ""
+    if not fits:
         raise RuleError(
-            f"{name} {function.option} {option}",
-            "a positive whole number",
-            f"write for example {example}",
+            f"{row.name}({short(x)}, {short(y)}){found}",
+            str(row.second),
+            f"write for example {row.example}, {row.about}",
         )
-    if function.option == "Y" and option is not None and option.shape != nodes[0].shape:
-        raise RuleError(
-            f"{name}({short(nodes[0])}, {short(option)}) of a {nodes[0].shape} and a "
-            f"{option.shape}",
-            "two matrices of one shape",
-            function.about,
-        )
-    if function.option in ("bound", "y") and option is not None and not option.shape.is_scalar:
-        raise RuleError(
-            f"{name}({short(nodes[0])}, {short(option)}) with a {option.shape} after the comma",
-            "a scalar there",
-            function.about,
-        )
-    if function.option == "beta" and not (
-        (isinstance(option, Number) and 0 <= option.value < 1)
-        or (isinstance(option, Symbol) and option.kind is SymbolKind.CONSTANT and not option.is_fan)
-    ):
-        raise RuleError(
-            f"the decay {option}",
-            "a number in [0, 1) or a constant such as beta",
-            "write for example ema(G, beta)",
-        )
-    return Call(name, nodes[0], option)
 
 
-def sign(x: Node) -> Node:
-    """Sign of each entry."""
-    return call("sign", x)
+def __getattr__(name: str) -> Callable[..., Node]:
+    """The builder of a function of the language, as `orth`; that of max is `maximum`.
+
+    >>> newton_schulz = __getattr__("newton_schulz")
+    >>> newton_schulz(G)
+    <rule newton_schulz(G, 5)>
+    """
+    row = next((row for row in FUNCTIONS.values() if row.builder == name), None)
+    if row is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def build(*operands: Operand) -> Node:
+        given = row.default is not None and len(operands) == 1
+        return call(row.name, *operands, *((row.default,) if given else ()))
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"{row.signature}: {row.about}."
+    return build
 
 
-def sqrt(x: Node) -> Node:
-    """Square root of each entry."""
-    return call("sqrt", x)
-
-
-def orth(x: Node) -> Node:
-    """Polar factor U V^T of X = U S V^T, on the span of X."""
-    return call("orth", x)
-
-
-def newton_schulz(x: Node, steps: int = 5) -> Node:
-    """X/norm(X) after so many steps of Muon's quintic iteration."""
-    return call("newton_schulz", x, steps)
-
-
-def inner(x: Node, y: Node) -> Node:
-    """The sum over entries of X times Y."""
-    return call("inner", x, y)
-
-
-def over_layers(x: Node) -> Node:
-    """The sum of a scalar over all layers of the network."""
-    return call("over_layers", x)
-
-
-def atan(x: Node) -> Node:
-    """Arctangent of each entry."""
-    return call("atan", x)
-
-
-def clip(x: Node, bound: Operand) -> Node:
-    """Each entry cut off at -bound and bound."""
-    return call("clip", x, bound)
-
-
-def maximum(x: Operand, y: Operand) -> Node:
-    """The larger of two scalars."""
-    return call("max", x, y)
-
-
-def trace(x: Node) -> Node:
-    """Trace of a square matrix."""
-    return call("trace", x)
-
-
-def norm(x: Node) -> Node:
-    """Frobenius norm."""
-    return call("norm", x)
-
-
-def specnorm(x: Node) -> Node:
-    """Spectral norm."""
-    return call("specnorm", x)
-
-
-def rms(x: Node) -> Node:
-    """Root mean square entry."""
-    return call("rms", x)
-
-
-def diag(x: Node) -> Node:
-    """Diagonal part of a square matrix."""
-    return call("diag", x)
-
-
-def row_mean(x: Node) -> Node:
-    """Mean of each row, a column."""
-    return call("row_mean", x)
-
-
-def col_mean(x: Node) -> Node:
-    """Mean of each column, a row."""
-    return call("col_mean", x)
-
-
-def block(x: Node, size: int) -> Node:
-    """Diagonal blocks, size x size each."""
-    return call("block", x, size)
-
-
-def ema(x: Node, beta: Operand) -> Node:
-    """Moving average over steps; (1 - beta) X at the first step."""
-    return call("ema", x, beta)
-
-
-def debiased(x: Node, beta: Operand) -> Node:
-    """Moving average divided by what its weights add up to, 1 - beta^t; X at the first step."""
-    return call("debiased", x, beta)
-
-
-def eig(x: Node) -> Node:
-    """The orthogonal matrix of eigenvectors, by falling eigenvalue."""
-    return call("eig", x)
-
-
-def ascended(x: Node) -> Node:
-    """The gradient after the weights of every layer have moved by x."""
-    return call("ascended", x)
-
-
-def sample_square(x: Node) -> Node:
-    """Mean over samples of the squared entries of x, with each sample's own gradient for G."""
-    return call("sample_square", x)
+def __dir__() -> list[str]:
+    """All names, the builders of functions too."""
+    return sorted([*globals(), *(row.builder for row in FUNCTIONS.values())])
 
 
 def symbol(name: str) -> Symbol:

@@ -1,101 +1,276 @@
-"""The operators of the rule language: which shapes they accept, and the shape of what they return.
+"""The operators and functions of the rule language: one row each.
 
-    X + Y, X - Y   one shape, and I with any square matrix; over gradient-like matrices scalars and
-                   vectors broadcast
-    X * Y, X / Y   a factor, or entry by entry: square matrices have no entrywise product here
-    X @ Y          the columns of X are the rows of Y. eig(L).T @ X @ eig(R) rotates X and
-                   eig(L) @ X @ eig(R).T rotates it back
+    name, signature    how it is written                                   clip(X, bound)
+    about, example     one line on what it is, and a use of it that is accepted
+    shape              the shapes that it accepts, and the shape of the result (operand_shapes.py)
+    second             the second operand, if it has one, and the check of it
+    follows            where an entry of the result comes from: that decides how a rule is measured
+                       at any width (dependence.py)
+    reading            its size as mathematics, if one of these says all:
+                           OfEntries      f(x), by its exponents at 0 and at oo and its symmetry
+                           SumOfEntries   (sum |x|^p)^(1/p), or the mean
+                           Extreme        the larger or the smaller of two numbers
+                           Formula        the size of an expression in the operands
+                       others have an inference of their own (scaling/calculus/calls.py), and until
+                       they do, the calculus refuses them by name
 
-Shapes are all that decides; what does not fit is refused in the caller's words (`Refuse`), since
-only the tree (tree.py) knows how its operands are written. The same for functions: functions.py.
+A new function is a row here and its numbers in empirical/numbers/operators.py. The builders of
+language.py, the refusals of operands that do not fit, the table of functions in README, the rules
+of inference for entries, sums and extremes, and the way it is measured at any width follow.
+
+>>> print(FUNCTIONS["clip"].signature, "-", FUNCTIONS["clip"].about)
+clip(X, bound) - each entry of X cut off at -bound and bound
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
 
-from scaling.rules.shapes import Dim, Frame, Shape, broadcast
-from scaling.sizes.errors import RuleError
-
-Refuse: TypeAlias = Callable[[str, str], RuleError]
-"""The error that names both operands, from what is needed and what to do."""
-
-
-def of_sum(x: Shape, y: Shape, refuse: Refuse) -> Shape:
-    """X + Y and X - Y."""
-    if x.is_rotation or y.is_rotation:
-        raise refuse("matrices that an eigenbasis was applied to", _ROTATE)
-    if x == y:
-        return x
-    if x.is_square and y.is_square and Dim.ANY in (x.rows, y.rows):
-        return y if x.rows is Dim.ANY else x
-    if (x.is_scalar and y.is_square) or (y.is_scalar and x.is_square):
-        raise refuse("two matrices of the same shape", "multiply the scalar by I")
-    return _broadcast(x, y, refuse)
+from scaling.rules import operand_shapes as shapes
+from scaling.rules.operand_shapes import Accepted, ShapeOf
+from scaling.rules.shapes import Shape
 
 
-def of_entries(x: Shape, y: Shape, inverts: bool, refuse: Refuse) -> Shape:
-    """X * Y, and X / Y where it ``inverts``."""
-    if y.is_scalar:
-        return x
-    if x.is_scalar and not ((y.is_square or y.is_rotation) and inverts):
-        return y
-    if x.is_rotation or y.is_rotation:
-        raise refuse("an eigenbasis in matrix products only", _ROTATE)
-    if x.is_square or y.is_square:
-        raise refuse(
-            "a scalar, or entries of gradient-like matrices: square matrices have no "
-            "entrywise product here",
-            "use @ for the matrix product and **(-1) for the inverse",
-        )
-    return _broadcast(x, y, refuse)
+class SecondOperand(StrEnum):
+    """What the second operand of a function has to be."""
+
+    LIKE_FIRST = "a second matrix of the shape of the first"
+    SCALAR = "a scalar after the comma"
+    DECAY = "a number in [0, 1) or a constant such as beta"
+    COUNT = "a positive whole number"
 
 
-def of_product(x: Shape, y: Shape, refuse: Refuse) -> Shape:
-    """X @ Y."""
-    if x.is_scalar or y.is_scalar:
-        raise refuse("two matrices", "use * with a scalar")
-    if x.is_rotation or y.is_rotation:
-        return _rotate(x, y, refuse)
-    if x.is_rotated or y.is_rotated:
-        raise refuse("products before matrices are rotated", _ROTATE)
-    if Dim.ANY in (x.cols, y.rows):
-        return y if x.cols is Dim.ANY else x
-    if x.cols is not y.rows:
-        raise refuse(
-            "as many columns on the left as rows on the right",
-            "transpose one side with .T, or put a square matrix of the right side between them",
-        )
-    return Shape(x.rows, y.cols)
+class Follows(StrEnum):
+    """Where an entry of a result comes from. Several may hold: ema(X) is linear."""
+
+    SPAN = "Gram matrices of what the operands are made of: the span of the data"
+    ENTRY = "the same entry of the operands"
+    BLOCK = "entries of one block on the diagonal"
+    SAMPLES = "the same entry of every sample's own operand"
+    WHOLE = "all of a matrix, so that a part of it is not enough"
 
 
-def _rotate(x: Shape, y: Shape, refuse: Refuse) -> Shape:
-    turned = y if x.is_rotation else x
-    if not (turned.is_gradient_like or turned.is_rotated):
-        raise refuse("an eigenbasis beside a gradient-like matrix", _ROTATE)
-    if x.cols != y.rows:
-        inner = (x.cols, y.rows)
-        own = isinstance(inner[0], Frame) and isinstance(inner[1], Frame)
-        if own or x.dims[1] is not y.dims[0]:
-            raise refuse("the eigenbasis that the matrix is in, on its side", _ROTATE)
-        raise refuse(
-            "an eigenbasis that is turned the other way",
-            "rotate with eig(X).T @ G @ eig(Y), rotate back with eig(X) @ ... @ eig(Y).T",
-        )
-    return Shape(x.rows, y.cols)
+class Symmetry(StrEnum):
+    """What a function does as its argument changes sign."""
+
+    ODD = "odd"
+    EVEN = "even"
+    NONE = "of numbers that are not negative"
 
 
-def _broadcast(x: Shape, y: Shape, refuse: Refuse) -> Shape:
-    shape = broadcast(x, y)
-    if shape is not None:
-        return shape
-    if x.is_rotated or y.is_rotated:
-        raise refuse("two matrices rotated into the same eigenbases", _ROTATE)
-    raise refuse("two values of the same shape", "check the sides; .T transposes")
+@dataclass(frozen=True)
+class OfEntries:
+    """A function f of single entries with f(0) = 0.
+
+    |f(x)| goes like |x|^at_zero as x goes to 0 and like |x|^at_infinity as x grows; if those differ
+    it turns at 1, or at the second operand: f(x, bound) = bound f(x/bound). ``straight``: f(x) = x
+    from 0 to there, not only in the limit.
+    """
+
+    at_zero: Fraction
+    at_infinity: Fraction
+    symmetry: Symmetry
+    straight: bool = False
+
+    @property
+    def power(self) -> Fraction | None:
+        """The power that it is up to a constant and signs, if it is one."""
+        return self.at_zero if self.at_zero == self.at_infinity else None
 
 
-_ROTATE = (
-    "rotate last and rotate back before anything else: "
-    "eig(L) @ f(eig(L).T @ (...) @ eig(R)) @ eig(R).T"
+@dataclass(frozen=True)
+class SumOfEntries:
+    """(sum |x|^power)^(1/power) or the ``mean`` in place of the sum; the sum itself of power 1.
+
+    It runs over the sides that the operand has and the result has not.
+    """
+
+    power: int
+    mean: bool
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """The ``larger`` of two numbers, or the smaller."""
+
+    larger: bool
+
+
+@dataclass(frozen=True)
+class Formula:
+    """The size is that of an expression of the language, in x and y for the operands."""
+
+    text: str
+
+
+Reading = OfEntries | SumOfEntries | Extreme | Formula
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator or a function of the language; see the head of this file.
+
+    ``option``: the name of the second operand in the signature, and ``default`` its value for who
+    builds a rule in Python and leaves it out. ``builder``: the name of the function of Python that
+    builds it. ``basis``: the columns of the result are a basis of their own, named after X.
+    ``average``: it averages X over the steps of training. ``positive``: the result is never
+    negative; what follows from the reading need not be said.
+    """
+
+    name: str
+    signature: str
+    about: str
+    shape: ShapeOf
+    example: str = ""
+    follows: frozenset[Follows] = frozenset()
+    reading: Reading | None = None
+    second: SecondOperand | None = None
+    option: str = ""
+    default: int | None = None
+    builder: str = ""
+    basis: bool = False
+    average: bool = False
+    positive: bool = False
+
+    @property
+    def sums(self) -> bool:
+        """Whether it adds up entries of a matrix."""
+        return isinstance(self.reading, SumOfEntries)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether it keeps diagonal blocks of a matrix."""
+        return Follows.BLOCK in self.follows
+
+    @property
+    def never_negative(self) -> bool:
+        """Whether its values are at least zero, whatever the operands are."""
+        match self.reading:
+            case OfEntries(symmetry=symmetry):
+                return symmetry is not Symmetry.ODD
+            case SumOfEntries(power=power):
+                return power == 2
+        return self.positive
+
+
+def _infix(
+    name: str, signature: str, about: str, shape: ShapeOf, example: str, *follows: Follows
+) -> Operator:
+    return Operator(name, signature, about, shape, example, frozenset(follows))
+
+
+def _function(
+    signature: str,
+    about: str,
+    accepts: Accepted,
+    example: str,
+    *follows: Follows,
+    result: Callable[[Shape], Shape] | None = None,
+    reading: Reading | None = None,
+    second: SecondOperand | None = None,
+    default: int | None = None,
+    builder: str = "",
+    basis: bool = False,
+    average: bool = False,
+    positive: bool = False,
+) -> Operator:
+    name, _, rest = signature.partition("(")
+    _, _, option = rest.rstrip(")").partition(", ")
+
+    def shape(operands: shapes.Shapes, refuse: shapes.Refuse) -> Shape:
+        if not accepts.fits(operands[0]):
+            raise refuse(accepts.words, f"write for example {example}, {about}")
+        return operands[0] if result is None else result(operands[0])
+
+    return Operator(
+        name, signature, about, shape, example, frozenset(follows), reading, second, option,
+        default, builder or name, basis, average, positive,
+    )  # fmt: skip
+
+
+_SPAN, _ENTRY, _WHOLE = Follows.SPAN, Follows.ENTRY, Follows.WHOLE
+_ZERO, _HALF, _ONE = Fraction(0), Fraction(1, 2), Fraction(1)
+_ODD, _EVEN, _NONE = Symmetry
+
+
+def _rows(*rows: Operator) -> Mapping[str, Operator]:
+    return {row.name: row for row in rows}
+
+
+# fmt: off
+OPERATORS = _rows(
+    _infix("+", "X + Y", "the sum", shapes.of_sum, "G + decay*W", _SPAN, _ENTRY),
+    _infix("-", "X - Y", "the difference", shapes.of_sum, "G - row_mean(G)", _SPAN, _ENTRY),
+    _infix("*", "X * Y", "a multiple, or the product of entries", shapes.of_product,
+           "G * G", _SPAN, _ENTRY),
+    _infix("/", "X / Y", "a fraction, or the quotient of entries; 0/0 is 0", shapes.of_quotient,
+           "G / norm(G)", _SPAN, _ENTRY),
+    _infix("@", "X @ Y", "the product of matrices", shapes.of_matrix_product,
+           "G @ (A + rho*I)**(-1)", _SPAN, _WHOLE),
+    _infix("**", "X**p", "a power of a square matrix, of each entry otherwise", shapes.same,
+           "A**(-1/2)", _SPAN, _ENTRY),
+    _infix("neg", "-X", "minus X", shapes.same, "-G", _SPAN, _ENTRY),
+    _infix(".T", "X.T", "the transpose", shapes.transposed, "G.T", _SPAN, _ENTRY),
 )
+
+FUNCTIONS = _rows(
+    _function("sign(X)", "the sign of each entry of X", shapes.ENTRIES, "sign(G)", _ENTRY,
+              reading=OfEntries(_ZERO, _ZERO, _ODD)),
+    _function("abs(X)", "the absolute value of each entry of X", shapes.ENTRIES, "abs(G)", _ENTRY,
+              reading=OfEntries(_ONE, _ONE, _EVEN)),
+    _function("sqrt(X)", "the square root of each entry; a square matrix takes X**(1/2)",
+              shapes.ENTRIES, "sqrt(G*G)", _ENTRY, reading=OfEntries(_HALF, _HALF, _NONE)),
+    _function("atan(X)", "the arctangent of each entry of X", shapes.ENTRIES, "atan(G)", _ENTRY,
+              reading=OfEntries(_ONE, _ZERO, _ODD)),
+    _function("clip(X, bound)", "each entry of X cut off at -bound and bound", shapes.ENTRIES,
+              "clip(G, 1)", _ENTRY, reading=OfEntries(_ONE, _ZERO, _ODD, straight=True),
+              second=SecondOperand.SCALAR),
+    _function("orth(X)", "the polar factor U V^T of X = U S V^T, on the span of X",
+              shapes.GRADIENT_LIKE, "orth(G)", _SPAN, _WHOLE),
+    _function("newton_schulz(X, steps)",
+              "X/norm(X) after so many steps of Muon's quintic iteration", shapes.GRADIENT_LIKE,
+              "newton_schulz(G, 5)", _SPAN, _WHOLE, second=SecondOperand.COUNT, default=5),
+    _function("inner(X, Y)", "the sum over entries of X times Y, for X and Y of one shape",
+              shapes.GRADIENT_LIKE, "inner(G, G)", _SPAN, result=shapes.to_scalar,
+              second=SecondOperand.LIKE_FIRST),
+    _function("trace(X)", "the trace of a square X", shapes.SQUARE, "trace(A)", _SPAN,
+              result=shapes.to_scalar, positive=True),
+    _function("norm(X)", "the Frobenius norm of X", shapes.MATRIX, "norm(G)", _SPAN,
+              result=shapes.to_scalar, reading=SumOfEntries(2, mean=False)),
+    _function("specnorm(X)", "the spectral norm of X", shapes.MATRIX, "specnorm(G)", _SPAN,
+              result=shapes.to_scalar, positive=True),
+    _function("rms(X)", "the root mean square entry of X", shapes.MATRIX, "rms(G)", _SPAN,
+              result=shapes.to_scalar, reading=SumOfEntries(2, mean=True)),
+    _function("diag(X)", "the diagonal part of a square X", shapes.SQUARE, "diag(A)",
+              Follows.BLOCK),
+    _function("row_mean(X)", "the mean of each row of X, a column", shapes.GRADIENT_LIKE,
+              "row_mean(G*G)", result=shapes.to_column, reading=SumOfEntries(1, mean=True)),
+    _function("col_mean(X)", "the mean of each column of X, a row", shapes.GRADIENT_LIKE,
+              "col_mean(G*G)", result=shapes.to_row, reading=SumOfEntries(1, mean=True)),
+    _function("block(X, size)", "the diagonal blocks of a square X, size x size each",
+              shapes.SQUARE, "block(A, 64)", Follows.BLOCK, second=SecondOperand.COUNT),
+    _function("ema(X, beta)", "the moving average (1 - beta) sum_t beta^t X_{now - t}",
+              shapes.AVERAGED, "ema(G, beta)", _SPAN, _ENTRY, second=SecondOperand.DECAY,
+              average=True),
+    _function("debiased(X, beta)",
+              "ema(X, beta) / (1 - beta^t) at step t, so X itself at the first",
+              shapes.AVERAGED, "debiased(G, beta)", _SPAN, _ENTRY, second=SecondOperand.DECAY,
+              average=True),
+    _function("eig(X)", "the eigenvectors of a symmetric X as columns, by falling eigenvalue",
+              shapes.SQUARE, "eig(L)", _SPAN, basis=True),
+    _function("sample_square(X)",
+              "the mean over samples of the squared entries of X, each sample's own gradient "
+              "standing for G, in which X is linear", shapes.SAMPLED, "sample_square(G)",
+              Follows.SAMPLES, positive=True),
+    _function("max(x, y)", "the larger of two scalars", shapes.NUMBER, "max(1, norm(G))", _ENTRY,
+              result=shapes.to_scalar, reading=Extreme(larger=True), second=SecondOperand.SCALAR,
+              builder="maximum"),
+    _function("over_layers(x)", "the sum of a scalar over all layers of the network",
+              shapes.NUMBER, "over_layers(inner(G, G))"),
+    _function("ascended(X)", "the gradient after the weights of every layer have moved by X",
+              shapes.CHANGE, "ascended(radius*G/norm(G))", _SPAN, _WHOLE),
+)
+# fmt: on

@@ -24,8 +24,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TypeVar
 
-from scaling.rules.functions import FUNCTIONS
 from scaling.rules.language import call
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.rule import DEEPEST, Rule, too_deep
 from scaling.rules.tree import (
     Add,
@@ -98,6 +98,17 @@ def parse_scalar(text: str) -> Node:
                 f"{part} in an exponent", "numbers and names joined by + - * /", "rewrite it"
             )
     return node
+
+
+def parse_formula(text: str) -> Node:
+    """Read any expression of the language, be it an update or not.
+
+    Raises `RuleError` for anything outside the language.
+
+    >>> parse_formula("1 + sign(x*y)").shape.is_scalar
+    True
+    """
+    return _Parser(text).expression()
 
 
 class _Parser:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scaling.rules.ascents import operands
-from scaling.rules.dependence import SUMS, has_matrix, is_blocked, is_cut, is_whole, spans
+from scaling.rules.dependence import has_matrix, is_blocked, is_cut, is_sum, is_whole, spans
 from scaling.rules.language import Call, Node, is_average
 
 
@@ -27,7 +27,7 @@ def sum_levels(nodes: Sequence[Node]) -> list[list[Call]]:
         if part.shape.is_scalar and spans(part):
             return 0
         below = max((visit(child) for child in operands(part)), default=0)
-        if isinstance(part, Call) and part.function in SUMS:
+        if is_sum(part):
             depth[part] = below
             return below + 1
         return below

@@ -17,7 +17,7 @@ import difflib
 import re
 from enum import StrEnum
 
-from scaling.rules.functions import FUNCTIONS
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.shapes import UPDATE, Dim, Shape
 from scaling.sizes.errors import RuleError, unknown
 

@@ -5,7 +5,7 @@
     functions   Call
 
 The tree is all that an interpreter sees. Nodes compare by structure, print as text that parses to
-them, and know their shape (operators.py, functions.py), which is checked as they are built: an
+them, and know their shape (operators.py), which is checked as they are built: an
 impossible rule does not exist. How rules are written is in language.py.
 
 >>> G, e = Matrix("G"), Symbol("e")
@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import ClassVar
 
-from scaling.rules import operators
-from scaling.rules.functions import FUNCTIONS
+from scaling.rules.operators import FUNCTIONS, OPERATORS, Operator
 from scaling.rules.shapes import SCALAR, Frame, Shape
 from scaling.rules.symbols import FANS, MATRICES, SymbolKind, check_matrix, check_symbol, kind_of
 from scaling.sizes.errors import RuleError
@@ -30,6 +30,9 @@ from scaling.sizes.errors import RuleError
 
 class Node:
     """A node of a rule. Nodes compare by structure and never change."""
+
+    operator: ClassVar[str] = ""
+    """The name of its row (operators.py); a leaf has none, a call that of its function."""
 
     @property
     def shape(self) -> Shape:
@@ -200,58 +203,47 @@ class _Binary(Node):
         """Operands, left to right."""
         return self.left, self.right
 
+    @cached_property
+    def shape(self) -> Shape:
+        """Rows and columns."""
+        return OPERATORS[self.operator].shape((self.left.shape, self.right.shape), self._refuse)
+
     def _refuse(self, needed: str, do_this: str) -> RuleError:
-        x, op, y = self.left, self._operator.strip(), self.right
-        found = f"{short(x)} ({x.shape}) {op} {short(y)} ({y.shape})"
+        x, y = self.left, self.right
+        found = f"{short(x)} ({x.shape}) {self.operator} {short(y)} ({y.shape})"
         return RuleError(found, needed, do_this)
 
-    _operator = "?"
-
     def __str__(self) -> str:
-        return f"{self._wrap(self.left)}{self._operator}{self._wrap(self.right, strictly=True)}"
+        sign = self.operator if self.operator in "*/" else f" {self.operator} "
+        return f"{self._wrap(self.left)}{sign}{self._wrap(self.right, strictly=True)}"
 
 
-class _Sum(_Binary):
-    _precedence = 1
-
-    @cached_property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        return operators.of_sum(self.left.shape, self.right.shape, self._refuse)
-
-
-class Add(_Sum):
+class Add(_Binary):
     """Sum; a scalar or a vector broadcasts over a gradient-like matrix."""
 
-    _operator = " + "
+    operator = "+"
+    _precedence = 1
 
 
-class Subtract(_Sum):
+class Subtract(_Binary):
     """Difference."""
 
-    _operator = " - "
+    operator = "-"
+    _precedence = 1
 
 
-class _Entrywise(_Binary):
-    _precedence = 2
-
-    @cached_property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        x, y, inverts = self.left.shape, self.right.shape, isinstance(self, Divide)
-        return operators.of_entries(x, y, inverts, self._refuse)
-
-
-class Multiply(_Entrywise):
+class Multiply(_Binary):
     """Product with a scalar, or entry by entry."""
 
-    _operator = "*"
+    operator = "*"
+    _precedence = 2
 
 
-class Divide(_Entrywise):
+class Divide(_Binary):
     """Quotient by a scalar, or entry by entry; 0/0 is 0 (a weight without gradient rests)."""
 
-    _operator = "/"
+    operator = "/"
+    _precedence = 2
 
 
 def quotient(left: Node, right: Node) -> Node:
@@ -267,13 +259,8 @@ def quotient(left: Node, right: Node) -> Node:
 class MatMul(_Binary):
     """Matrix product."""
 
-    _operator = " @ "
+    operator = "@"
     _precedence = 2
-
-    @cached_property
-    def shape(self) -> Shape:
-        """Rows and columns."""
-        return operators.of_product(self.left.shape, self.right.shape, self._refuse)
 
 
 @dataclass(frozen=True, repr=False)
@@ -283,6 +270,7 @@ class Power(Node):
     base: Node
     power: Node
 
+    operator = "**"
     _precedence = 4
 
     def __post_init__(self) -> None:
@@ -334,6 +322,7 @@ class _Unary(Node):
 class Negate(_Unary):
     """Minus."""
 
+    operator = "neg"
     _precedence = 3
 
     @property
@@ -347,6 +336,8 @@ class Negate(_Unary):
 
 class Transpose(_Unary):
     """Transpose."""
+
+    operator = ".T"
 
     @property
     def shape(self) -> Shape:
@@ -371,13 +362,15 @@ class Call(Node):
     @cached_property
     def shape(self) -> Shape:
         """Rows and columns."""
-        function, shape = FUNCTIONS[self.function], self.argument.shape
-        if not function.accepts(shape):
-            found = f"{self.function}({short(self.argument)}) of a {shape}"
-            raise RuleError(found, function.needs, function.about)
-        if function.basis:
+        row = FUNCTIONS[self.function]
+        shape = row.shape([x.shape for x in self.children], self._refuse)
+        if row.basis:
             return Shape(shape.rows, Frame(shape.dims[0], str(self.argument)))
-        return function.result(shape)
+        return shape
+
+    def _refuse(self, needed: str, do_this: str) -> RuleError:
+        x = self.argument
+        return RuleError(f"{self.function}({short(x)}) of a {x.shape}", needed, do_this)
 
     @property
     def children(self) -> tuple[Node, ...]:
@@ -386,6 +379,11 @@ class Call(Node):
 
     def __str__(self) -> str:
         return f"{self.function}({', '.join(map(str, self.children))})"
+
+
+def row_of(node: Node) -> Operator | None:
+    """The row of a node in the table of operators; a leaf has none."""
+    return FUNCTIONS[node.function] if isinstance(node, Call) else OPERATORS.get(node.operator)
 
 
 def is_average(node: Node) -> bool:

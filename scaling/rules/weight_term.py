@@ -33,6 +33,7 @@ from scaling.rules.language import (
     Subtract,
     is_average,
 )
+from scaling.rules.operators import FUNCTIONS, SumOfEntries
 
 _ONE = Number(Fraction(1))
 
@@ -94,8 +95,9 @@ def _sum(x: Parts, y: Parts) -> Parts:
 def is_weight_size(node: Node) -> TypeGuard[Call]:
     """Whether a number is the norm of the weights or their root mean square."""
     match node:
-        case Call("norm" | "rms", Matrix("W")):
-            return True
+        case Call(function, Matrix("W")):
+            reading = FUNCTIONS[function].reading
+            return isinstance(reading, SumOfEntries) and reading.power == 2
     return False
 
 

@@ -30,6 +30,7 @@ from scaling.calculus.context import Regime
 from scaling.models.chain import Setting
 from scaling.models.settings import Settings
 from scaling.rules.like_terms import is_damping
+from scaling.rules.operators import FUNCTIONS, OfEntries
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Call
 from scaling.sizes.errors import NotCovered
@@ -162,9 +163,13 @@ def _check_homogeneous(before: Derived, after: Derived) -> None:
 
 def _follows(regime: Regime) -> bool:
     """Whether one of two terms is a damping, whose exponent moves with the other term."""
-    if isinstance(regime.node, Call) and regime.node.function in ("clip", "atan"):
+    if isinstance(regime.node, Call) and _bounds(regime.node):
         return is_damping(regime.right) and not is_damping(regime.left)
     return is_damping(regime.left) != is_damping(regime.right)
+
+
+def _bounds(node: Call) -> bool:
+    return isinstance(FUNCTIONS[node.function].reading, OfEntries)
 
 
 def _no_symmetry(found: str) -> NotCovered:

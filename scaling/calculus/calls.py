@@ -1,0 +1,147 @@
+"""Which rule of inference reads a function of the language.
+
+What the row of a function says of its size is enough for functions of single entries, for means,
+for the larger and the smaller of two numbers, and for what has the size of an expression
+(scaling/rules/operators.py). All others have an inference of their own, by name:
+
+    orth, newton_schulz, diag, block, trace, norm, specnorm, rms     spectra.py (rotation.py)
+    inner, over_layers                                               inner_product.py, layer_sums.py
+    ema, debiased                                                    averages.py
+    eig                                                              rotation.py
+    sample_square, ascended                                          per_sample_squares.py,
+                                                                     moved_weights.py
+
+A function that is neither is refused by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+from scaling.calculus import (
+    averages,
+    entry_functions,
+    layer_sums,
+    means,
+    moved_weights,
+    per_sample_squares,
+    rotation,
+    scalars,
+    spectra,
+)
+from scaling.calculus.context import Context
+from scaling.calculus.entrywise import Reading
+from scaling.calculus.inner_product import inner
+from scaling.calculus.values import Rotated, Scalar, Spectral, Value
+from scaling.rules.diagonal_blocks import inward
+from scaling.rules.operators import FUNCTIONS, Extreme, Formula, OfEntries, SumOfEntries
+from scaling.rules.parser import parse_formula
+from scaling.rules.rewrites import substitute
+from scaling.rules.tree import Call, Node, Symbol
+from scaling.sizes.derivation import NORMS, Step
+
+Read = Callable[[Context, Node], Reading]
+Inference = Callable[[Context, Call, Sequence[Reading], Read], Reading]
+
+
+def call(context: Context, node: Call, read: Read) -> Reading:
+    """What is known of a function of what ``read`` tells of its operands.
+
+    Raises:
+        NotCovered: for what no rule of inference covers, naming the function.
+    """
+    row = FUNCTIONS[node.function]
+    if row.cuts and (moved := inward(node)) != node:
+        return _as(context, node, moved, read)
+    if isinstance(row.reading, Formula):
+        return _as(context, node, _written_out(node, row.reading), read)
+    operands = [read(context, operand) for operand in node.children]
+    match row.reading:
+        case OfEntries() as f:
+            return entry_functions.function(context, node, f, operands)
+        case SumOfEntries(power=1):
+            return means.mean(context, node, *operands[0])
+        case Extreme() as which:
+            return scalars.extreme(context, node, which, operands)
+    inference = _INFERENCES.get(node.function)
+    if inference is None:
+        raise context.not_covered(
+            node, f"the function {node.function}", "a rule of inference for it"
+        )
+    return inference(context, node, operands, read)
+
+
+def _as(context: Context, node: Call, other: Node, read: Read) -> Reading:
+    """A node of the size of another."""
+    value, step = read(context, other)
+    return value, replace(step, subject=str(node), node=node)
+
+
+def _written_out(node: Call, formula: Formula) -> Node:
+    names: dict[Node, Node] = dict(zip((Symbol("x"), Symbol("y")), node.children, strict=False))
+    return substitute(parse_formula(formula.text), names)
+
+
+def _alone(inference: Callable[[Context, Call, Value, Step], Reading]) -> Inference:
+    """An inference that needs its operand alone."""
+    return lambda context, node, operands, _: inference(context, node, *operands[0])
+
+
+def _average(context: Context, node: Call, operands: Sequence[Reading], read: Read) -> Reading:
+    value, step = operands[0]
+    if context.before is not None:
+        first = read(context.before.context, node.argument)
+        return averages.average(context, node, first, (value, step))
+    if isinstance(value, Rotated):
+        rotation.average(context, node, value)
+    return averages.first_average(node, (value, step))
+
+
+def _norm(context: Context, node: Call, value: Value, step: Step) -> Reading:
+    norm = rotation.norm if isinstance(value, Rotated) else spectra.norm
+    size = norm(context, node, value)  # type: ignore[arg-type]
+    line = Step(NORMS, str(node), size, "", (step,), node=node)
+    if node.function == "specnorm" and isinstance(value, Spectral) and value.blocks:
+        line = line.because(f"{node}, the largest of many numbers, up to logarithms of the width")
+    return Scalar(size), line
+
+
+def _inner(context: Context, node: Call, operands: Sequence[Reading], read: Read) -> Reading:
+    first, second = operands
+
+    def is_positive(part: Node) -> bool:
+        value, _ = read(context, part)
+        return isinstance(value, Scalar) and value.positive
+
+    return inner(context, node, first, second, is_positive)
+
+
+def _over_layers(context: Context, node: Call, operands: Sequence[Reading], read: Read) -> Reading:
+    return layer_sums.over_layers(context, node, operands[0], read)
+
+
+def _ascended(context: Context, node: Call, operands: Sequence[Reading], read: Read) -> Reading:
+    return moved_weights.gradient(context, node, operands[0][1], read)
+
+
+_INFERENCES: Mapping[str, Inference] = MappingProxyType(
+    {
+        "orth": _alone(spectra.orth),
+        "newton_schulz": _alone(spectra.newton_schulz),
+        "diag": _alone(spectra.blocks),
+        "block": _alone(spectra.blocks),
+        "trace": _alone(_norm),
+        "norm": _alone(_norm),
+        "specnorm": _alone(_norm),
+        "rms": _alone(_norm),
+        "inner": _inner,
+        "over_layers": _over_layers,
+        "ema": _average,
+        "debiased": _average,
+        "eig": _alone(rotation.eigenbasis),
+        "sample_square": _alone(per_sample_squares.sample_square),
+        "ascended": _ascended,
+    }
+)

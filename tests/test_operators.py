@@ -1,0 +1,187 @@
+"""One row per operator: both halves of every row, and what a row says of numbers is so."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from empirical.numbers.interpreter import evaluate
+from empirical.numbers.layer_matrices import LayerTensors
+from empirical.numbers.operators import MEANINGS
+from scaling.rules import language
+from scaling.rules.operators import (
+    FUNCTIONS,
+    OPERATORS,
+    Extreme,
+    Formula,
+    OfEntries,
+    Operator,
+    SecondOperand,
+    SumOfEntries,
+    Symmetry,
+)
+from scaling.rules.parser import parse, parse_formula
+from scaling.rules.tree import row_of
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = {**OPERATORS, **FUNCTIONS}
+ENTRYWISE = [name for name, row in FUNCTIONS.items() if isinstance(row.reading, OfEntries)]
+
+
+def test_every_row_has_both_halves() -> None:
+    assert set(MEANINGS) == set(ROWS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_example_of_a_row_is_an_expression_that_uses_it(name: str) -> None:
+    row = ROWS[name]
+    used = [row_of(node) for node in parse_formula(row.example).walk()]
+    assert row in used
+    assert row.name == name
+    assert row.about
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_builder_of_python_makes_what_text_makes(name: str) -> None:
+    row = FUNCTIONS[name]
+    tree = next(n for n in parse_formula(row.example).walk() if row_of(n) is row)
+    if name in ("abs", "max", "min"):  # names of Python, of another meaning there
+        assert abs(language.G) == parse_formula("abs(G)")
+        assert row.builder == {"abs": "abs", "max": "maximum", "min": "minimum"}[name]
+    assert getattr(language, row.builder)(*tree.children) == tree
+    assert row.builder in dir(language)
+    assert row.about in (getattr(language, row.builder).__doc__ or "")
+
+
+def test_a_builder_that_is_no_function_of_the_language_does_not_exist() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'sgin'"):
+        _ = language.sgin
+
+
+# --- the numbers of a row are what its reading says ----------------------------------------------
+
+
+def value(text: str, x: Tensor, y: Tensor | None = None) -> Tensor:
+    """A formula in G and W of one layer, whose gradient is x and whose weights are y."""
+    layer = LayerTensors(
+        torch.eye(x.shape[1]).double(), x.double() * x.shape[1],
+        W=torch.ones_like(x).double() if y is None else y.double(),
+    )  # fmt: skip
+    return evaluate(parse(text), layer, {}).dense()
+
+
+def of_entries(row: Operator, x: Tensor) -> Tensor:
+    return value(f"{row.name}(G{', 1' if row.second else ''})", x)
+
+
+@pytest.mark.parametrize("name", ENTRYWISE)
+def test_a_function_of_entries_behaves_as_its_row_says(name: str) -> None:
+    row = FUNCTIONS[name]
+    f = row.reading
+    assert isinstance(f, OfEntries)
+    x = torch.tensor([[1e-12, 1e-9, 1e-6, 1e6, 1e9, 1e12]], dtype=torch.float64)
+    y = of_entries(row, x)[0].abs().log() / torch.log(torch.tensor(10.0))
+    for exponent, (low, high) in ((f.at_zero, (0, 1)), (f.at_infinity, (4, 5))):
+        assert float(y[high] - y[low]) / 3 == pytest.approx(float(exponent), abs=1e-6)
+    zero = torch.zeros(1, 2, dtype=torch.float64)
+    assert of_entries(row, zero).tolist() == zero.tolist()
+    inside = torch.tensor([[0.1, 0.3, 0.5, 0.9]], dtype=torch.float64)
+    assert torch.equal(of_entries(row, inside), inside) == (f.straight or f.power == 1)
+    if f.symmetry is Symmetry.NONE:
+        with pytest.raises(Exception, match="negative entries"):
+            of_entries(row, -x)
+    else:
+        sign = 1 if f.symmetry is Symmetry.EVEN else -1
+        assert torch.equal(of_entries(row, -x), sign * of_entries(row, x))
+
+
+BOUNDED = [name for name in ENTRYWISE if FUNCTIONS[name].second is SecondOperand.SCALAR]
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_function_of_entries_and_a_bound_is_that_of_the_quotient_times_the_bound(
+    name: str,
+) -> None:
+    x = torch.tensor([[0.1, 2.0, -7.0, 30.0]], dtype=torch.float64)
+    assert torch.allclose(value(f"{name}(G, 8)", x), 8 * value(f"{name}(G, 1)", x / 8))
+
+
+SUMS = [name for name, row in FUNCTIONS.items() if row.sums]
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_sum_of_entries_is_what_its_row_says(name: str) -> None:
+    reading = FUNCTIONS[name].reading
+    assert isinstance(reading, SumOfEntries)
+    x = torch.tensor([[0.1, 2.0, -7.0], [30.0, 1.0, -2.0]], dtype=torch.float64)
+    found = value(f"{name}(G) + 0*G", x)
+    shape = parse_formula(f"{name}(G)").shape
+    over = [i for i, side in enumerate((shape.rows, shape.cols)) if str(side) == "1"]
+    total = (x**reading.power).mean(over, keepdim=True)
+    if not reading.mean:
+        total = (x**reading.power).sum(over, keepdim=True)
+    assert torch.allclose(found, (total ** (1 / reading.power)).expand_as(x))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, row in FUNCTIONS.items() if isinstance(row.reading, Extreme)]
+)
+def test_an_extreme_of_two_numbers_is_the_one_that_its_row_says(name: str) -> None:
+    reading = FUNCTIONS[name].reading
+    assert isinstance(reading, Extreme)
+    found = value(f"{name}(norm(G), 3)*G", torch.tensor([[4.0]]))
+    assert float(found) == 4 * (4 if reading.larger else 3)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, row in FUNCTIONS.items() if isinstance(row.reading, Formula)]
+)
+def test_a_function_is_the_formula_that_gives_its_size(name: str) -> None:
+    row = FUNCTIONS[name]
+    assert isinstance(row.reading, Formula)
+    x, y = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    formula = row.reading.text.replace("x", "G").replace("y", "W")
+    assert torch.allclose(value(f"{name}(G, W)", x, y), value(formula, x, y))
+
+
+# --- nothing else lists functions ----------------------------------------------------------------
+
+OWN = {
+    "empirical/numbers/operators.py": "the rows",
+    "scaling/calculus/calls.py": "inferences, where the row of a function does not say its size",
+    "scaling/calculus/spectra.py": "one inference for the norms",
+    "empirical/networks/stacked.py": "the norms that many networks at once are cheap for",
+}
+MODELS = ("models", "trace")
+"""Where sign and abs are operations of a network, not functions of the rule language."""
+
+
+def lists_of_functions(text: str) -> Iterator[set[str]]:
+    """Literals and patterns that hold several names of functions of the language."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.List | ast.Tuple | ast.Set | ast.Dict | ast.MatchOr):
+            held = ast.walk(node)
+            names = {x.value for x in held if isinstance(x, ast.Constant)} & set(FUNCTIONS)
+            if len(names) > 1:
+                yield names
+
+
+def test_what_a_function_is_is_asked_of_its_row_and_not_of_lists_of_names() -> None:
+    for package in ("scaling", "empirical"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = str(path.relative_to(ROOT))
+            if path.parent.name in MODELS:
+                continue
+            found = list(lists_of_functions(path.read_text()))
+            assert bool(found) == (name in OWN), (name, found)
+
+
+def test_a_list_of_functions_is_seen() -> None:
+    assert list(lists_of_functions('x in ("sign", "abs")')) == [{"sign", "abs"}]
+    assert list(lists_of_functions('match x:\n    case "diag" | "block":\n        pass')) == [
+        {"diag", "block"}
+    ]
+    assert not list(lists_of_functions('x in ("sign", "rule")'))
