@@ -9,7 +9,7 @@ lengths. Where the lists differ (more blocks: depth), fold.py first makes them a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,8 @@ class AlignedProgram:
     leaves: tuple[AlignedLeaf, ...]
     operations: tuple[AlignedOperation, ...]
     output: str
+    standing: tuple[Mapping[str, str], ...]
+    """At each size: names of operations and leaves there -> names here."""
 
 
 def align(axis: str, sizes: Sequence[int], programs: Sequence[Program]) -> AlignedProgram:
@@ -95,7 +97,31 @@ def align(axis: str, sizes: Sequence[int], programs: Sequence[Program]) -> Align
                 f"build with sizes of {axis} between which no tensor disappears",
             )
         leaves.append(AlignedLeaf(leaf, tuple(x.shape for x in found if x is not None)))
-    return AlignedProgram(tuple(sizes), tuple(leaves), operations, first.output)
+    standing = tuple(
+        _standing(program, dict(_pairs(first.operations, program.operations)))
+        for program in programs
+    )
+    return AlignedProgram(tuple(sizes), tuple(leaves), operations, first.output, standing)
+
+
+def _pairs(one: Sequence[Operation], other: Sequence[Operation]) -> Iterator[tuple[str, str]]:
+    """The name of every operation at another size, with its name at the first."""
+    for x, y in zip(one, other, strict=True):
+        yield y.name, x.name
+        if x.body is not None:
+            yield from _pairs(x.body.operations, y.body.operations)
+
+
+def _standing(program: Program, names: dict[str, str]) -> Mapping[str, str]:
+    """Follow a name to what stands for it, and to its name at the first size."""
+
+    def home(name: str) -> str:
+        while name in program.standing:
+            name = program.standing[name]
+        return names.get(name, name)
+
+    every = {*names, *program.standing, *program.leaves}
+    return {name: home(name) for name in every}
 
 
 def _aligned(

@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,10 +28,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import InputKind
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, InputSpec
 from torch.nn import functional
 
-from empirical.trace.model_file import ModelFile
+from empirical.trace.model_file import LossOf, ModelFile
 from scaling.sizes.errors import NotCovered
 
 
@@ -98,6 +99,8 @@ class Program:
     operations: tuple[Operation, ...]
     output: str
     sizes: Mapping[str, int] = field(default_factory=dict)
+    standing: Mapping[str, str] = field(default_factory=dict)
+    """Operations and leaves that were folded away -> those that stand for them; see fold.py."""
 
 
 def export(file: ModelFile, sizes: Mapping[str, int]) -> Program:
@@ -113,20 +116,36 @@ def export(file: ModelFile, sizes: Mapping[str, int]) -> Program:
     inputs, targets = file.batch(sizes)
     loss = file.loss_of or standard_loss(targets)
     data = tuple(x.to("meta") if isinstance(x, Tensor) else x for x in inputs)
-    try:
-        with warnings.catch_warnings(), _silent_logs(), torch.device("meta"):
-            warnings.simplefilter("ignore")
-            program = torch.export.export(
-                _WithLoss(model, loss), (data, targets.to("meta")), strict=False
-            )
-            if any(_is_in_place(node) for node in program.graph.nodes):
-                program = program.run_decompositions({})  # the same operations, without writes
-    except Exception as error:
-        raise _untraceable(error, str(file.path)) from error
+    with torch.device("meta"):
+        program = exported(model, loss, data, targets.to("meta"), str(file.path))
     return _program(program, model, sizes)
 
 
-def standard_loss(targets: Tensor) -> Callable[[Any, Tensor], Tensor]:
+def exported(
+    model: nn.Module, loss: LossOf, inputs: tuple[Any, ...], targets: Tensor, path: str
+) -> ExportedProgram:
+    """What torch.export makes of a model with its loss on top.
+
+    Raises:
+        NotCovered: with torch's reason and the user's line, if the model cannot be traced.
+    """
+    try:
+        with warnings.catch_warnings(), _silent_logs():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(_WithLoss(model, loss), (inputs, targets), strict=False)
+            if any(_is_in_place(node) for node in program.graph.nodes):
+                program = program.run_decompositions({})  # the same operations, without writes
+    except Exception as error:
+        raise _untraceable(error, path) from error
+    return program
+
+
+def path_of(spec: InputSpec) -> str:
+    """The name of a parameter or a buffer in the user's model."""
+    return (spec.target or spec.arg.name).removeprefix("model.")
+
+
+def standard_loss(targets: Tensor) -> LossOf:
     """Cross-entropy over the last axis for targets that are whole numbers; else squared error."""
     if targets.is_floating_point():
         return lambda outputs, y: functional.mse_loss(outputs, y)
@@ -151,7 +170,7 @@ def _silent_logs() -> Iterator[None]:
 class _WithLoss(nn.Module):
     """The model with the loss on top, which sees what it is taken of."""
 
-    def __init__(self, model: nn.Module, loss: Callable[[Any, Tensor], Tensor]) -> None:
+    def __init__(self, model: nn.Module, loss: LossOf) -> None:
         super().__init__()
         self.model = model
         self._loss = loss
@@ -172,7 +191,7 @@ def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Progr
         value = shapes.get(spec.arg.name)
         if not isinstance(value, Tensor):
             continue
-        path = (spec.target or spec.arg.name).removeprefix("model.")
+        path = path_of(spec)
         kind = {
             InputKind.PARAMETER: LeafKind.PARAMETER,
             InputKind.BUFFER: LeafKind.BUFFER,

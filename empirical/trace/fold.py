@@ -70,7 +70,7 @@ def _folded(
     program: Program, container: str, spans: dict[int, tuple[int, int]], fewest: int
 ) -> Program:
     indices = list(spans)
-    home = f"{container}{indices[0]}."
+    home, leaves = f"{container}{indices[0]}.", list(program.leaves)
     program, spans_ = _counted(program, container, indices, fewest), list(spans.values())
     blocks = [program.operations[i:j] for i, j in spans_]
     first, last = spans_[0][0], spans_[-1][1]
@@ -135,7 +135,13 @@ def _folded(
         )  # fmt: skip
     operations = (*program.operations[:first], repeat, *items, *after)
     output = results.get(program.output, program.output)
-    return replace(program, operations=operations, output=output)
+    standing = dict(program.standing)
+    for block in blocks[1:]:
+        standing |= {o.name: first.name for o, first in zip(block, blocks[0], strict=True)}
+    for index in indices[1:]:
+        child = f"{container}{index}."
+        standing |= {n: home + n[len(child) :] for n in leaves if n.startswith(child)}
+    return replace(program, operations=operations, output=output, standing=standing)
 
 
 # --- where blocks begin and end -----------------------------------------------------------------
@@ -195,7 +201,8 @@ def _counted(program: Program, container: str, indices: list[int], fewest: int) 
         replace(o, args=_renamed(o.args, names), kwargs={k: _renamed(v, names) for k, v in
         o.kwargs.items()}) for o in program.operations
     )  # fmt: skip
-    return replace(program, leaves=leaves, operations=operations)
+    standing = {**program.standing, **names}
+    return replace(program, leaves=leaves, operations=operations, standing=standing)
 
 
 def _index(o: Operation, container: str) -> int | None:

@@ -310,7 +310,7 @@ def lower(axis: str, program: AlignedProgram, parameters: Sequence[GraphParamete
     outer = tuple(p for p in parameters if p.name not in inside)
     graph = Graph(axis, tuple(low.nodes), outer, outputs, loss.name)
     made = {k: x.name for k, x in low.made.items() if isinstance(x, Traced)}
-    return Lowered(graph, tuple(low.notes), made)
+    return Lowered(graph, tuple(low.notes), made, program.standing)
 
 
 @dataclass(frozen=True)
@@ -320,6 +320,8 @@ class Lowered:
     graph: Graph
     notes: tuple[str, ...]
     made: Mapping[str, str]
+    standing: tuple[Mapping[str, str], ...] = ()
+    """At each size: names of operations and tensors there -> those that ``made`` knows."""
 
 
 def _all(operations: Sequence[AlignedOperation]) -> Iterator[AlignedOperation]:

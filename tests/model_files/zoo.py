@@ -135,8 +135,9 @@ class Tied(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.embed(ids)
-        x += torch.tanh(x @ self.proj)
-        return self.head(x)
+        y = x @ self.proj
+        y += x
+        return self.head(torch.tanh(y))
 
 
 def tied(width: int = 32) -> nn.Module:

@@ -1,0 +1,189 @@
+"""A user's model run node by node, in float64: the numbers of what the graph says the sizes of.
+
+    Execution     the model at one size and seed: its tensors, its operations, its loss
+    .values(W)    every operation's result at weights W, by name, and the loss last
+    .cotangents   d loss / d of every operation's result
+    .gradients    d loss / d of every trained tensor
+
+The operations are those that `torch.export` lists on the CPU, under the names of the graph: blocks
+that were folded have the name of the first, and all of their values are kept. Everything random
+(dropout) is drawn anew from the same seed in every run, so that a difference of two runs is the
+difference of the weights. Buffers are frozen: a run changes none.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export.graph_signature import InputKind
+
+from empirical.trace.export import exported, path_of, standard_loss
+from empirical.trace.model_file import GrowingAxis, ModelFile
+
+Values = dict[str, list[Tensor]]
+"""By the name of a node: one tensor, or one of each block that it stands for."""
+
+
+class Execution:
+    """A model at one size of an axis, with one draw of its weights.
+
+    Args:
+        file: what builds it.
+        sizes: the sizes of its axes.
+        seed: of its initialisation, and of what forward draws.
+        standing: names of operations and leaves -> the names by which values are returned.
+    """
+
+    def __init__(
+        self, file: ModelFile, sizes: Mapping[str, int], seed: int, standing: Mapping[str, str]
+    ) -> None:
+        self.seed, self._standing = seed, standing
+        with _numbers(seed):
+            model = file.build(sizes).double().train()
+            inputs, targets = file.batch(sizes)
+            self._data = [_double(x) for x in (*inputs, targets)]
+            loss = file.loss_of or standard_loss(targets)
+            program = exported(model, loss, tuple(self._data[:-1]), self._data[-1], str(file.path))
+        self._module = program.graph_module
+        _keep_double(self._module)
+        self._specs = list(program.graph_signature.input_specs)
+        self._constants = {**program.state_dict, **program.constants}
+        self.parameters: dict[str, Tensor] = {
+            path_of(s): self._constants[s.target].detach().clone()
+            for s in self._specs
+            if s.kind is InputKind.PARAMETER
+        }
+        self.trained = [
+            name
+            for name, p in model.named_parameters()
+            if p.requires_grad and name in self.parameters
+        ]
+
+    def name(self, own: str) -> str:
+        """The name in the graph of an operation or a tensor of this size."""
+        return self._standing.get(own, own)
+
+    def values(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Every operation's result, by its name at this size; the loss is the last.
+
+        Args:
+            parameters: weights other than the model's own, by name.
+        """
+        weights = {**self.parameters, **(parameters or {})}
+        runner = _Recorder(self._module)
+        data = iter(self._data)
+        arguments = []
+        for spec in self._specs:
+            if spec.kind is InputKind.PARAMETER:
+                arguments.append(weights[path_of(spec)])
+            elif spec.target is not None:
+                kept = self._constants[spec.target]
+                arguments.append(kept.clone() if isinstance(kept, Tensor) else kept)
+            else:
+                arguments.append(next(data))
+        with _numbers(self.seed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            outputs = runner.run(*arguments)
+        runner.found["loss"] = outputs[-1]
+        return runner.found
+
+    def with_gradients(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Values, cotangents of all of them, and gradients of the trained tensors."""
+        leaves = {name: self.parameters[name].requires_grad_() for name in self.trained}
+        found = self.values(leaves)
+        asked = {**leaves, **{k: v for k, v in found.items() if v.requires_grad}}
+        grads = torch.autograd.grad(found["loss"], list(asked.values()), allow_unused=True)
+        known = {k: g.detach() for k, g in zip(asked, grads, strict=True) if g is not None}
+        for leaf in leaves.values():
+            leaf.requires_grad_(False)
+        values = {name: value.detach() for name, value in found.items()}
+        gradients = {k: known.get(k, torch.zeros_like(leaves[k])) for k in leaves}
+        return values, {k: g for k, g in known.items() if k not in leaves}, gradients
+
+    def grouped(self, values: Mapping[str, Tensor]) -> Values:
+        """Values by the names of the graph."""
+        found: Values = {}
+        for own, value in values.items():
+            found.setdefault(self.name(own), []).append(value)
+        return found
+
+
+def root_mean_square(tensors: Sequence[Tensor]) -> float:
+    """The size of a typical entry of several tensors together; entries that a mask blanks apart."""
+    finite = [x[x.isfinite()].double() for x in tensors]
+    total = sum(float(x.square().sum()) for x in finite)
+    count = sum(x.numel() for x in finite)
+    return float((total / count) ** 0.5) if count else 0.0
+
+
+def start_sizes(
+    file: ModelFile, axis: GrowingAxis, standing: Sequence[Mapping[str, str]], seeds: Sequence[int]
+) -> dict[str, dict[str, list[list[float]]]]:
+    """Sizes of all values and cotangents as the model starts.
+
+    Returns:
+        By node, then by ``init`` and ``cotangent``: one row a seed, one number a size.
+    """
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    for seed in seeds:
+        for k, size in enumerate(axis.sizes):
+            run = Execution(file, {axis.name: size}, seed, standing[k])
+            values, cotangents, _ = run.with_gradients()
+            for quantity, several in (("init", values), ("cotangent", cotangents)):
+                for name, tensors in run.grouped(several).items():
+                    rows = found.setdefault(name, {}).setdefault(quantity, [])
+                    if len(rows) <= seeds.index(seed):
+                        rows.append([])
+                    rows[-1].append(root_mean_square(tensors))
+    return found
+
+
+class _Recorder(fx.Interpreter):
+    """Runs the operations one by one, and keeps every tensor of numbers that they make."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.found: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The result of one operation."""
+        result = super().run_node(n)
+        if n.op == "call_function" and isinstance(result, Tensor) and result.is_floating_point():
+            self.found[n.name] = result
+        return result
+
+
+@contextmanager
+def _numbers(seed: int) -> Iterator[None]:
+    """Float64 by default, and random numbers of a seed; both as before afterwards."""
+    default, state = torch.get_default_dtype(), torch.random.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
+        torch.random.set_rng_state(state)
+
+
+def _double(x: Any) -> Any:
+    return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+
+
+def _keep_double(module: fx.GraphModule) -> None:
+    """Casts and fresh tensors of lower precision become float64: sizes are asked, not rounding."""
+    for node in module.graph.nodes:
+        if node.op == "call_function":
+            node.args = tuple(_raised(a) for a in node.args)
+            node.kwargs = {k: _raised(v) for k, v in node.kwargs.items()}
+    module.recompile()
+
+
+def _raised(value: Any) -> Any:
+    is_low = isinstance(value, torch.dtype) and value.is_floating_point
+    return torch.float64 if is_low else value
