@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
 
-from empirical.trace.export import exported, path_of, standard_loss
+from empirical.trace.export import exported, names_of, path_of, standard_loss
 from empirical.trace.model_file import GrowingAxis, ModelFile
 
 Values = dict[str, list[Tensor]]
@@ -53,8 +53,9 @@ class Execution:
         _keep_double(self._module)
         self._specs = list(program.graph_signature.input_specs)
         self._constants = {**program.state_dict, **program.constants}
+        self._first = {name: names[0] for name, names in names_of(model).items()}
         self.parameters: dict[str, Tensor] = {
-            path_of(s): self._constants[s.target].detach().clone()
+            self._first[path_of(s)]: self._constants[s.target].detach().clone()
             for s in self._specs
             if s.kind is InputKind.PARAMETER
         }
@@ -80,7 +81,7 @@ class Execution:
         arguments = []
         for spec in self._specs:
             if spec.kind is InputKind.PARAMETER:
-                arguments.append(weights[path_of(spec)])
+                arguments.append(weights[self._first[path_of(spec)]])
             elif spec.target is not None:
                 kept = self._constants[spec.target]
                 arguments.append(kept.clone() if isinstance(kept, Tensor) else kept)

@@ -182,7 +182,7 @@ class _WithLoss(nn.Module):
 
 
 def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Program:
-    names = _names(model)
+    names = names_of(model)
     leaves: dict[str, ModelLeaf] = {}
     by_node: dict[str, str] = {}
     shapes = {n.name: n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder"}
@@ -310,7 +310,7 @@ def _is_of_torch(file: str) -> bool:
     return "/torch/" in file or file == __file__ or "/empirical/trace/" in file
 
 
-def _names(model: nn.Module) -> dict[str, tuple[str, ...]]:
+def names_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """Every name of every parameter -> all names of the same tensor, the first one first."""
     same: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

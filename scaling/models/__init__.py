@@ -6,7 +6,7 @@ alignment     how updates meet what they act on, where that is assumed instead o
 graph         any network: operations on tensors whose axes grow, as a tracer or a few lines make it
 terms         a value as a sum of terms, and how its entries add up along each axis
 operations    what each operation does to sizes: the table
-entry_functions   activations, by their behaviour at zero and at infinity
+node_functions   activations, by their behaviour at zero and at infinity
 building      a few lines make a graph
 architectures     ready-made networks
 settings      exponents and symbols that a user fixes, as key=value

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from sympy import Expr, S
 
-from scaling.models.entry_functions import FUNCTIONS, EntryFunction, power_function
+from scaling.models.node_functions import FUNCTIONS, EntryFunction, power_function
 from scaling.models.operations.addition import repeated, summed_back
 from scaling.models.operations.rearrangements import part_change
 from scaling.models.operations.row import (

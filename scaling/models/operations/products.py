@@ -11,7 +11,7 @@ from string import ascii_letters
 
 from sympy import Expr, S
 
-from scaling.models.entry_functions import power_function
+from scaling.models.node_functions import power_function
 from scaling.models.operations.elementwise import function_of, slope_of
 from scaling.models.operations.rearrangements import regrouped
 from scaling.models.operations.row import (
