@@ -13,7 +13,7 @@ from empirical.data.sources import load
 from empirical.fit.exponent import Estimate, estimate
 from empirical.fit.verdict import Verdict, judge
 from empirical.measure.calibration import calibrate
-from empirical.verify.campaign import Row, trial_of
+from empirical.verify.campaign import RunRequest, trial_of
 from empirical.verify.measured_alignments import (
     AlignmentMeasurement,
     Alignments,
@@ -24,14 +24,14 @@ from empirical.verify.measured_alignments import (
     schedule,
     trajectory,
 )
-from scaling.cli.requests import literal_of, problem_of, resolve, solution_of
+from empirical.verify.subject import Subject
+from scaling.cli.requests import literal_of, problem_of, problem_with, solution_of, subject_of
 from scaling.models.alignment import NAMES, Alignment
 from scaling.rules.parser import parse
 from scaling.sizes.errors import InvalidInput
 from scaling.solve.derive import derive
 from scaling.solve.one_step import OneStep, one_step
 from scaling.solve.presets import ALIGNMENTS
-from scaling.states.problem import Problem
 
 HALF, THREE_QUARTERS = Rational(1, 2), Rational(3, 4)
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -116,16 +116,15 @@ def test_ratios_are_what_is_defined_and_never_beyond_fan_in() -> None:
 # --- trained networks ---------------------------------------------------------------------------
 
 
-def row_of(rule: str, init: str | None = None) -> Row:
-    problem: Problem = problem_of(rule, None, practice=True, init=init)
-    return problem, *literal_of(problem), resolve(rule)
+def row_of(rule: str, init: str | None = None) -> Subject:
+    return subject_of(rule, problem_with(rule, init=init))
 
 
 @cache
 def trained(rule: str) -> Alignments:
     """One step on digits."""
     return measure_alignments(
-        row_of(rule), experiment_of(WIDTHS, 8, None, DIGITS, "cpu", 1), steps=1
+        row_of(rule), experiment_of(RunRequest(DIGITS, WIDTHS, 8, threads=1)), steps=1
     )
 
 
@@ -157,7 +156,7 @@ def test_the_logarithm_at_one_width_is_short_of_the_exponent() -> None:
 
 
 def test_the_same_seed_trains_the_same_and_later_steps_differ() -> None:
-    trial = trial_of(row_of("adam"), experiment_of((32, 64, 128), 1, None, DIGITS, "cpu", 1))
+    trial = trial_of(row_of("adam"), experiment_of(RunRequest(DIGITS, (32, 64, 128), 1, threads=1)))
     constants = calibrate(trial, 32)
     one, two, other = (trajectory(trial, constants, 32, seed, (1, 3)) for seed in (0, 0, 1))
     assert one == two != other
@@ -170,7 +169,7 @@ def test_an_update_in_random_directions_has_half_an_alignment_and_a_bound_on_u()
     found = one_step(solution.problem, solution.exponents, solution.bounds)
     assert found["hidden"] == OneStep(HALF, HALF, HALF)
     assert found["output"] == OneStep(S.One, S.One, S.One)
-    experiment = experiment_of(WIDTHS[:4], 8, None, DIGITS, "cpu", 1)
+    experiment = experiment_of(RunRequest(DIGITS, WIDTHS[:4], 8, threads=1))
     rows = measure_alignments(row_of("G + W"), experiment, steps=1).rows
     measured = {x.quantity: x for x in rows if x.layer == "hidden"}
     assert {x.verdict for x in measured.values()} == {Verdict.agree}
@@ -184,9 +183,9 @@ def test_what_is_assumed_does_not_change_what_is_derived() -> None:
 
 
 def test_a_layer_that_does_not_move_is_said_and_not_judged() -> None:
-    problem = problem_of("sgd", ["b_output=oo"], practice=True)
-    row = (problem, *literal_of(problem), resolve("sgd"))
-    found = measure_alignments(row, experiment_of((16, 32, 64), 2, None, DIGITS, "cpu", 1), steps=1)
+    subject = subject_of("sgd", problem_with("sgd", "b_output=oo"))
+    experiment = experiment_of(RunRequest(DIGITS, (16, 32, 64), 2, threads=1))
+    found = measure_alignments(subject, experiment, steps=1)
     assert [(x.layer, x.quantity) for x in found.rows] == [("output", "alpha")]
     assert "alpha of hidden at step 1: something is exactly zero" in found.notes
     with pytest.raises(InvalidInput, match="no measured alpha of the hidden layer at step 1"):

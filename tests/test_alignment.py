@@ -16,7 +16,7 @@ from empirical.measure.trial import Trial
 from empirical.verify.campaign import Experiment
 from empirical.verify.verification import verify
 from scaling.cli.options import Phi
-from scaling.cli.requests import literal_of, problem_of, resolve, table_of
+from scaling.cli.requests import literal_of, problem_of, problem_with, subject_of, table_of
 from scaling.models.alignment import Alignment
 from scaling.models.chain import Setting, mlp
 from scaling.models.settings import read_settings
@@ -24,7 +24,6 @@ from scaling.sizes.errors import InvalidInput
 from scaling.solve.derive import Derived, derive
 from scaling.solve.equivalence import equivalence_classes, parametrization_classes
 from scaling.solve.presets import ALIGNMENTS, PARAMETRIZATIONS, alignments, parametrization
-from scaling.states.problem import Problem
 
 HALF = Rational(1, 2)
 LAYERS = ("input", "hidden", "output")
@@ -191,7 +190,7 @@ def test_networks_of_one_class_train_to_the_same_function(rule: str) -> None:
     """The oracle: float64 networks with the same random numbers, five steps of training."""
 
     def trained(init: str, shift_eps: Expr = S.Zero) -> Tensor:
-        problem = problem_of(rule, None, practice=True, init=init, activation=Phi.tanh)
+        problem = problem_with(rule, init=init, activation=Phi.tanh)
         table = literal_of(problem)[0]
         d = {k: {x: y + shift_eps for x, y in v.items()} for k, v in table.d.items()}
         values = {**find(rule).values, "eps": 0.1} if problem.rule.dampings else {}
@@ -226,8 +225,7 @@ def test_what_the_calculus_derives_is_full_alignment_with_an_aligned_readout() -
 
 def test_a_wrong_alignment_is_contradicted_by_measurement() -> None:
     def verdicts(how: str) -> set[Verdict]:
-        problem: Problem = problem_of("muon", None, practice=True, alignment=[how])
-        row = (problem, *literal_of(problem), resolve("muon"))
+        row = subject_of("muon", problem_with("muon", alignment=[how]))
         few = Experiment((64, 128, 256, 512), 6, 0.2, DIGITS, threads=1)
         return {c.verdict for c in verify([row], few).checks if c.quantity == "own"}
 

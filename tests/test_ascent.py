@@ -18,7 +18,7 @@ from empirical.numbers.optimizers import RuleOptimizer
 from empirical.verify.campaign import Experiment, Mode, trial_of
 from empirical.verify.derivation_lines import measured_lines
 from empirical.verify.verification import verify
-from scaling.cli.requests import literal_of, problem_of, resolve
+from scaling.cli.requests import literal_of, problem_of, problem_with, subject_of
 from scaling.models.chain import Setting, mlp
 from scaling.models.settings import read_settings
 from scaling.rules.parser import parse
@@ -222,8 +222,7 @@ EXPERIMENT: dict[str, Any] = {
 
 
 def test_the_derived_radii_are_measured_and_wrong_ones_are_contradicted(tmp_path: Path) -> None:
-    problem = problem_of("sam", [], practice=True)
-    table = problem, *literal_of(problem), resolve("sam")
+    table = subject_of("sam", problem_with("sam"))
     found = verify([table], Experiment(**EXPERIMENT), out=tmp_path)
     ascents = {c.layer: c for c in found.checks if c.quantity == "ascent"}
     assert {c.verdict for c in ascents.values()} == {Verdict.agree}
@@ -236,8 +235,7 @@ def test_the_derived_radii_are_measured_and_wrong_ones_are_contradicted(tmp_path
 
 def test_one_radius_for_all_layers_perturbs_what_theory_says(tmp_path: Path) -> None:
     """A negative control of the derivation: d = 1/2 everywhere perturbs the readout alone."""
-    problem = problem_of(SAM, ["d_radius=1/2"], practice=True)
-    table = problem, *literal_of(problem), resolve(SAM)
+    table = subject_of(SAM, problem_with(SAM, "d_radius=1/2"))
     found = verify([table], Experiment(**EXPERIMENT), out=tmp_path)
     ascents = {c.layer: c for c in found.checks if c.quantity == "ascent"}
     assert [c.predicted for c in ascents.values()] == [-1, -HALF, 0]
@@ -247,8 +245,7 @@ def test_one_radius_for_all_layers_perturbs_what_theory_says(tmp_path: Path) -> 
 
 
 def test_radii_share_a_tenth_and_lines_are_refused_by_name() -> None:
-    problem = problem_of("sam", [], practice=True)
-    table = problem, *literal_of(problem), resolve("sam")
+    table = subject_of("sam", problem_with("sam"))
     trial = trial_of(table, Experiment(**EXPERIMENT))
     constants = calibrate(trial, 64)
     for layer, sizes in measure(trial, constants, 64, 0).sizes.items():

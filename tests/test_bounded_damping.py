@@ -23,6 +23,7 @@ from empirical.measure.trial import Trial
 from empirical.numbers.interpreter import evaluate
 from empirical.numbers.layer_matrices import LayerTensors
 from empirical.verify.campaign import Experiment
+from empirical.verify.subject import Subject
 from empirical.verify.verification import verify
 from scaling.models.chain import mlp
 from scaling.models.settings import read_settings
@@ -142,7 +143,7 @@ def test_a_damping_under_a_root_is_calibrated_to_a_tenth_of_the_least() -> None:
 
 def test_measured_updates_of_the_pi_split_agree_and_a_wrong_one_does_not() -> None:
     trial = trial_of("kfac_pi", *POWERS)
-    row = trial.problem, trial.exponents, trial.problem.bounds(), find("kfac_pi")
+    row = Subject(trial.problem, trial.exponents, trial.problem.bounds(), find("kfac_pi"))
     wide = Experiment((128, 256, 512, 1024), 4, 0.2, trial.data, threads=1)
     with blas_threads(1):
         found = verify([row], wide)

@@ -23,6 +23,7 @@ from empirical.measure.machine import blas_threads
 from empirical.measure.trial import Trial
 from empirical.numbers.optimizers import RuleOptimizer
 from empirical.verify.campaign import Experiment
+from empirical.verify.subject import Subject
 from empirical.verify.verification import Verification, verify
 from empirical.your_model.model_scales import for_model
 from scaling.models.chain import mlp
@@ -252,7 +253,7 @@ def test_a_decay_is_calibrated_to_a_tenth_of_the_weights(rule: str) -> None:
 
 def run(name: str, *given: str, expect: tuple[str, ...] = ()) -> Verification:
     trial = trial_of(name, *given)
-    row = trial.problem, trial.exponents, trial.problem.bounds(), find(name)
+    row = Subject(trial.problem, trial.exponents, trial.problem.bounds(), find(name))
     wide = Experiment((64, 128, 256, 512), 4, 0.2, trial.data, threads=1)
     with blas_threads(1):
         return verify([row], wide, expect)

@@ -13,10 +13,10 @@ from empirical.data.sources import load
 from empirical.fit.verdict import Verdict, judge
 from empirical.measure.machine import blas_threads
 from empirical.report.measured_tables import lines_table, render_lines
-from empirical.verify.campaign import Experiment, Row, trial_of
+from empirical.verify.campaign import Experiment, trial_of
 from empirical.verify.derivation_lines import OWN, READBACK, Line, measured_lines
 from empirical.verify.verification import verify_deep
-from scaling.cli.requests import problem_of, resolve, solution_of
+from scaling.cli.requests import problem_with, solution_of, subject_of
 
 WIDTHS, MARGIN = (64, 128, 256, 512, 1024), 0.15
 DIGITS = load("digits", samples=8, probe=16)
@@ -38,10 +38,10 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def lines(rule: str) -> dict[str, list[Line]]:
-    problem = problem_of(rule, None, practice=True, activation="tanh", **RULES.get(rule, {}))
+    problem = problem_with(rule, activation="tanh", **RULES.get(rule, {}))
     solution = solution_of(problem)
-    row: Row = (problem, solution.exponents, solution.bounds, resolve(rule))
-    trial = trial_of(row, Experiment(WIDTHS, 8, MARGIN, DIGITS))
+    subject = subject_of(rule, problem, literal=False)
+    trial = trial_of(subject, Experiment(WIDTHS, 8, MARGIN, DIGITS))
     with blas_threads(1):
         return measured_lines(trial, solution.steps, WIDTHS, 8, MARGIN)
 
@@ -84,11 +84,11 @@ def test_a_measured_derivation_is_the_derivation_with_more_columns() -> None:
 
 
 def test_deep_verification_has_a_check_for_every_line() -> None:
-    problem = problem_of("sgd", None, practice=True)
+    problem = problem_with("sgd")
     solution = solution_of(problem)
-    row: Row = (problem, solution.exponents, solution.bounds, resolve("sgd"))
+    subject = subject_of("sgd", problem, literal=False)
     few = Experiment((32, 64, 128), 3, MARGIN, DIGITS, threads=1)
-    result = verify_deep([row], [solution.steps], few)
+    result = verify_deep([subject], [solution.steps], few)
     subjects = {c.quantity for c in result.checks if c.layer == "hidden"}
     expected = {"h_0", "h_1", "delta_3", "delta_2", "G", OWN, READBACK}
     assert {text.split(" (")[0] for text in subjects} == expected

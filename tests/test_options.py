@@ -3,14 +3,20 @@
 import gc
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from inspect import signature
 from io import StringIO
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+import typer
 from sympy import Rational, S
 
 from empirical.measure.measured_sizes import Quantity
-from scaling.cli.main import main
+from empirical.verify.campaign import SEED_STRIDE
+from scaling.cli.main import app, derive, main
+from scaling.cli.measuring import align, measure, verify
+from scaling.cli.options import verb
 from scaling.models.chain import Activation, Loss
 
 SETTING = (
@@ -18,11 +24,11 @@ SETTING = (
     "--fisher", "true", "--init", "mup", "--set", "rho_A=1/8", "--set", "c_output=3",
 )  # fmt: skip
 ALIGNMENT = ("--alignment", "output=1/2,3/4,1")
-DATA = ("--data", "digits", "--samples", "5", "--device", "cpu", "--threads", "3")
+DATA = ("--data", "digits", "--samples", "5", "--device", "cpu", "--threads", "3", "--seed", "9")
 SWEEP = ("--widths", "16:128", "--seeds", "7")
 
 
-class Reached(Exception):
+class Reached(BaseException):
     """Raised where the measurement would begin."""
 
 
@@ -67,37 +73,42 @@ def check_problem(problem: Any, name: str = "kfac", aligned: bool = True) -> Non
 
 
 def check_row(row: Any, aligned: bool = True) -> None:
-    problem, table, bounds, declared = row
-    check_problem(problem, aligned=aligned)
-    assert table.c["output"] == 3
-    assert bounds.intervals["e_A"] == (0, S.Infinity)
-    assert declared.name == "kfac"
+    check_problem(row.problem, aligned=aligned)
+    assert row.exponents.c["output"] == 3
+    assert row.bounds.intervals["e_A"] == (0, S.Infinity)
+    assert (row.declared.name, row.name) == ("kfac", "kfac")
+
+
+def check_request(request: Any, margin: float | None = None) -> None:
+    assert (request.widths, request.seeds, request.margin) == ((16, 32, 64, 128), 7, margin)
+    assert (request.data.name, len(request.data.inputs)) == ("digits", 5)
+    assert (request.device, request.threads, request.base_seed) == ("cpu", 3, 9)
 
 
 def test_verify_plans_what_is_asked(arguments: Arguments) -> None:
     more = ("--margin", "0.07", "--memory-limit", "2MiB", "--mode", "dense", "--quantity", "own")
     args, _ = arguments(
-        "campaign.plan", "verify", "kfac", *SETTING, *ALIGNMENT, *DATA, *SWEEP, *more
+        "verify.campaign.plan", "verify", "kfac", *SETTING, *ALIGNMENT, *DATA, *SWEEP, *more
     )
-    (row,), mode, widths, seeds, margin, data, device, threads, memory, quantity = args
+    (row,), request, mode, memory, quantity = args
     check_row(row)
-    assert (mode, widths, seeds, margin) == ("dense", (16, 32, 64, 128), 7, 0.07)
-    assert (data.name, len(data.inputs), device, threads) == ("digits", 5, "cpu", 3)
-    assert (memory, quantity) == (2 * 2**20, Quantity.OWN)
+    check_request(request, 0.07)
+    assert (mode, memory, quantity) == ("dense", 2 * 2**20, Quantity.OWN)
 
 
 def test_verify_has_the_defaults_of_its_help(arguments: Arguments) -> None:
     args, _ = arguments("verify.campaign.plan", "verify", "sgd", "momentum")
-    rows, mode, widths, seeds, margin, data, _, threads, memory, quantity = args
-    assert [row[3].name for row in rows] == ["sgd", "momentum"]
-    problem = rows[0][0]
+    rows, request, mode, memory, quantity = args
+    assert [row.name for row in rows] == ["sgd", "momentum"]
+    problem = rows[0].problem
     assert (problem.step, problem.setting.depth, problem.sampled_fisher) == (1, 3, False)
     assert (problem.setting.activation, problem.setting.loss) == (Activation.RELU, Loss.MSE)
-    assert (mode, widths, seeds, margin) == ("auto", None, None, None)
-    assert (data.name, len(data.inputs), threads, memory) == ("digits", 16, 0, None)
+    assert (request.widths, request.seeds, request.margin) == (None, None, None)
+    assert (request.data.name, len(request.data.inputs)) == ("digits", 16)
+    assert (request.threads, request.base_seed, mode, memory) == (0, 0, "auto", None)
     assert quantity is Quantity.ALL
     args, _ = arguments("verify.campaign.plan", "verify", "sgd", "--step", "2")
-    assert args[0][0][0].step == 2
+    assert args[0][0].problem.step == 2
 
 
 def test_verify_runs_the_plan_with_its_expectations(
@@ -116,19 +127,19 @@ def test_deep_verification_measures_every_layer_of_every_rule(arguments: Argumen
     words = ("verify", "kfac", "--deep", *SETTING, *DATA, *SWEEP, "--margin", "0.07")
     ((row,), (steps,), experiment, tick), _ = arguments("verify.verification.verify_deep", *words)
     check_row(row, aligned=False)
-    assert steps.keys() == {layer.name for layer in row[0].setting.layers}
+    assert steps.keys() == {layer.name for layer in row.problem.setting.layers}
     assert (experiment.widths, experiment.seeds, experiment.margin) == ((16, 32, 64, 128), 7, 0.07)
-    assert (len(experiment.data.inputs), experiment.device, experiment.threads) == (5, "cpu", 3)
+    check_request(experiment, 0.07)
     tick("sgd", 1, 2)
 
 
 def test_measure_takes_one_width_and_seed(arguments: Arguments) -> None:
     words = (
-        "--width", "48", "--seed", "9", "--mode", "dense", "--steps", "6", "--quantity", "own",
+        "--width", "48", "--mode", "dense", "--steps", "6", "--quantity", "own",
         "--memory-limit", "3KiB",
     )  # fmt: skip
     (problem, table, values), options = arguments(
-        "once.measure_once", "measure", "kfac", *SETTING, *ALIGNMENT, *DATA, *words
+        "verify.single.measure_once", "measure", "kfac", *SETTING, *ALIGNMENT, *DATA, *words
     )
     check_problem(problem)
     assert table.c["output"] == 3
@@ -152,13 +163,9 @@ def test_alignments_are_measured_as_asked(arguments: Arguments, verb: str) -> No
     (row, experiment, steps, tick), _ = arguments(
         "verify.measured_alignments.measure_alignments", *words
     )
-    problem, table, bounds, declared = row
-    check_problem(problem, aligned=False)
-    assert (table.c["output"], declared.name, steps) == (3, "kfac", 11)
-    assert bounds.intervals["e_A"] == (0, S.Infinity)
-    assert (experiment.widths, experiment.seeds) == ((16, 32, 64, 128), 7)
-    assert verb == "derive" or experiment.margin == 0.07
-    assert (len(experiment.data.inputs), experiment.device, experiment.threads) == (5, "cpu", 3)
+    check_row(row, aligned=False)
+    check_request(experiment, 0.1 if verb == "derive" else 0.07)
+    assert steps == 11
     tick("sgd", 1, 2)
     default = (verb, "sgd", *words[-2:]) if verb == "derive" else (verb, "sgd")
     (_, _, steps, _), _ = arguments("verify.measured_alignments.measure_alignments", *default)
@@ -169,13 +176,14 @@ def test_a_derivation_is_measured_as_asked(
     arguments: Arguments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("explain", "kfac", "--measured", "--layer", "hidden_2", *SETTING, *DATA, *SWEEP)
-    (trial, steps, widths, seeds, margin), _ = arguments(
+    (trial, steps, widths, seeds, margin, first), _ = arguments(
         "verify.derivation_lines.measured_lines", *words
     )
     check_problem(trial.problem, aligned=False)
     assert trial.exponents.c["output"] == 3
     assert trial.values["rho_A"] == 0.125
     assert (list(steps), widths, seeds) == (["hidden_2"], (16, 32, 64, 128), 7)
+    assert first == 9 * SEED_STRIDE
     assert 0 < margin < 1
     assert (len(trial.data.inputs), trial.device) == (5, "cpu")
     (count,), _ = arguments("measure.machine.blas_threads", *words)
@@ -193,7 +201,7 @@ def test_a_derivation_is_measured_as_asked(
 
 
 @pytest.mark.parametrize(("verb", "function"), [
-    ("verify", "cluster.workers_of"), ("measure", "cluster.workers_of"),
+    ("verify", "verify.cluster.workers_of"), ("measure", "verify.cluster.workers_of"),
 ])  # fmt: skip
 def test_the_cluster_is_the_one_named(arguments: Arguments, verb: str, function: str) -> None:
     args, _ = arguments(function, verb, "sgd", "--backend", "dask", "--scheduler", "tcp://x:1")
@@ -222,11 +230,13 @@ def test_the_device_is_the_one_named(arguments: Arguments, verb: str) -> None:
 def test_claims_run_in_the_tier_and_place_named(arguments: Arguments, tmp_path: Any) -> None:
     words = ("--tier", "desk", "--out", str(tmp_path), "--seed", "5", "--threads", "2")
     (tier, device, threads, out, seed, tick), _ = arguments(
-        "claims.context.Context", "claims", "4b", *words
+        "claims.environment.Environment", "claims", "4b", *words
     )
     assert (tier.value, device, threads, out, seed) == ("desk", "cpu", 2, tmp_path, 5)
     tick("4b", 1, 2)
-    (tier, _, threads, out, seed, _), _ = arguments("claims.environment.Context", "claims", "4b")
+    (tier, _, threads, out, seed, _), _ = arguments(
+        "claims.environment.Environment", "claims", "4b"
+    )
     assert (tier.value, out, seed) == ("ci", None, 0)
     assert threads >= 1  # all cores
 
@@ -307,3 +317,44 @@ def test_the_bare_command_shows_its_help(
     out, err = capsys.readouterr()
     assert (end.value.code, err) == (0, "")
     assert out.startswith("Usage: ") and "Commands:" in out
+
+
+# --- one place for each option ------------------------------------------------------------------
+
+OWN_DEFAULT = {"--steps", "--device"}
+"""Where a verb has a default of its own: steps of one measurement, and claims on the processor."""
+
+
+def test_an_option_is_the_same_wherever_it_appears() -> None:
+    seen: dict[str, set[tuple[str, ...]]] = {}
+    group: Any = typer.main.get_command(app)
+    for command in group.commands.values():
+        for option in command.params:
+            for name in option.opts:
+                default = "" if name in OWN_DEFAULT else str(option.default)
+                about = (str(getattr(option, "help", "")), option.type.name, default)
+                seen.setdefault(name, set()).add(about)
+    assert {"--depth", "--seed", "--widths", "--set", "--out"} <= set(seen)
+    assert {name: about for name, about in seen.items() if len(about) > 1} == {}
+
+
+def test_a_verb_takes_its_options_as_fields_of_a_class() -> None:
+    @dataclass(frozen=True)
+    class Pair:
+        first: Annotated[int, typer.Option("--first", min=1)] = 1
+        second: str = "b"
+
+    taken: list[Any] = []
+
+    def named(pair: Pair, rule: str, last: bool = False) -> None:
+        """Take them."""
+        taken.append((pair, rule, last))
+
+    named.__annotations__ = {"pair": Pair, "rule": str, "last": bool}
+    known = verb(named)
+    assert (known.__name__, known.__doc__) == ("named", "Take them.")
+    known(first=3, second="c", rule="G", last=True)
+    assert taken == [(Pair(3, "c"), "G", True)]
+    for verb_ in (derive, verify, measure, align):
+        assert not {"network", "run", "how"} & set(signature(verb_).parameters)
+        assert {"depth", "threads", "seed"} <= set(signature(verb_).parameters)

@@ -21,11 +21,12 @@ from empirical.measure.dense_steps import measure
 from empirical.measure.machine import blas_threads
 from empirical.measure.trial import Trial
 from empirical.numbers.interpreter import LayerTensors, evaluate
-from empirical.verify.campaign import Experiment, Mode, Row, trial_of
+from empirical.verify.campaign import Experiment, Mode, trial_of
 from empirical.verify.derivation_lines import measured_lines
+from empirical.verify.subject import Subject
 from empirical.verify.verification import verify
 from empirical.wide import Streaming, measure_wide
-from scaling.cli.requests import literal_of, problem_of, resolve, solution_of
+from scaling.cli.requests import problem_with, solution_of, subject_of
 from scaling.rules.parser import parse
 from scaling.sizes.errors import InvalidInput
 
@@ -42,16 +43,14 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def row(rule: str, *settings: str, **options: Any) -> Row:
-    problem = problem_of(rule, list(settings), practice=True, step=2, **options)
-    return problem, *literal_of(problem), resolve(rule)
+def row(rule: str, *settings: str, **options: Any) -> Subject:
+    return subject_of(rule, problem_with(rule, *settings, step=2, **options))
 
 
-def solved(rule: str, *settings: str, **options: Any) -> Row:
+def solved(rule: str, *settings: str, **options: Any) -> Subject:
     """The exponents that are derived at the second step, with what is given."""
-    problem = problem_of(rule, list(settings), practice=True, step=2, **options)
-    found = solution_of(problem)
-    return problem, found.exponents, found.bounds, resolve(rule)
+    problem = problem_with(rule, *settings, step=2, **options)
+    return subject_of(rule, problem, literal=False)
 
 
 # --- a readout that starts at zero --------------------------------------------------------------
@@ -88,10 +87,9 @@ def test_a_wrong_rate_is_measured_as_what_it_does_and_not_as_what_is_right(tmp_p
 
 
 def test_at_the_first_step_the_rate_is_free_and_cannot_be_measured() -> None:
-    problem = problem_of("sgd", ["b_output=oo"], practice=True)
-    found = solution_of(problem)
-    assert set(found.free) == {"c_input", "c_hidden"}
-    table = problem, found.exponents, found.bounds, resolve("sgd")
+    problem = problem_with("sgd", "b_output=oo")
+    assert set(solution_of(problem).free) == {"c_input", "c_hidden"}
+    table = subject_of("sgd", problem, literal=False)
     with pytest.raises(InvalidInput, match="c of input = c_input"):
         verify([table], Experiment(**WIDE))
 
@@ -110,7 +108,7 @@ LINES = {
 def test_no_line_of_the_second_step_is_contradicted(case: str) -> None:
     rule, settings, activation = LINES[case]
     table = solved(rule, *settings, activation=activation, biases="biases" in case)
-    steps = solution_of(table[0]).steps
+    steps = solution_of(table.problem).steps
     x = trial_of(table, Experiment(WIDTHS, 6, MARGIN, DIGITS))
     lines = [
         line for lines in measured_lines(x, steps, WIDTHS, 6, MARGIN).values() for line in lines
@@ -128,7 +126,7 @@ def test_no_line_of_the_second_step_is_contradicted(case: str) -> None:
 
 def test_h_facs_rank_one_terms_are_zero_and_then_of_order_one() -> None:
     table = solved("h_fac")
-    steps = {"hidden": solution_of(table[0]).steps["hidden"]}
+    steps = {"hidden": solution_of(table.problem).steps["hidden"]}
     x = trial_of(table, Experiment(WIDTHS, 6, MARGIN, DIGITS))
     found = measured_lines(x, steps, WIDTHS, 6, MARGIN)["hidden"]
     for means in ("row_mean", "col_mean"):

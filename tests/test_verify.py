@@ -20,18 +20,18 @@ from empirical.measure.machine import blas_threads
 from empirical.measure.store import VERSION
 from empirical.report import measured_tables
 from empirical.verify import campaign
-from empirical.verify.campaign import Experiment, Row
+from empirical.verify.campaign import Experiment
+from empirical.verify.subject import Subject
 from empirical.verify.verification import EXIT_CODE, QUANTITIES, Check, Verification, verify
-from scaling.cli.requests import literal_of, problem_of, resolve
+from scaling.cli.requests import problem_with, subject_of
 from scaling.sizes.errors import InvalidInput, NotCovered
 
 LAYERS = ("input", "hidden", "output")
 DIGITS = load("digits")
 
 
-def table(rule: str, *settings: str, **options: Any) -> Row:
-    problem = problem_of(rule, list(settings), practice=True, **options)
-    return problem, *literal_of(problem), resolve(rule)
+def table(rule: str, *settings: str, **options: Any) -> Subject:
+    return subject_of(rule, problem_with(rule, *settings, **options))
 
 
 def experiment(**changes: Any) -> Experiment:

@@ -16,21 +16,21 @@ from empirical.verify.campaign import (
     WIDE_WIDTHS,
     Experiment,
     Mode,
-    Row,
+    RunRequest,
     plan,
 )
+from empirical.verify.subject import Subject
 from empirical.verify.verification import Verification, verify
 from empirical.wide import Streaming
 from empirical.wide.method import Path
-from scaling.cli.requests import literal_of, problem_of, resolve
+from scaling.cli.requests import problem_with, subject_of
 from scaling.sizes.errors import InvalidInput
 
 DIGITS = load("digits", samples=8, probe=6)
 
 
-def table(rule: str, *settings: str, **options: Any) -> Row:
-    problem = problem_of(rule, list(settings), practice=True, **options)
-    return problem, *literal_of(problem), resolve(rule)
+def table(rule: str, *settings: str, **options: Any) -> Subject:
+    return subject_of(rule, problem_with(rule, *settings, **options))
 
 
 @pytest.fixture(autouse=True)
@@ -116,8 +116,8 @@ def test_measured_sizes_stand_beside_their_limits() -> None:
 def planned(mode: str, *rules: str, widths: tuple[int, ...] | None = None) -> list[Any]:
     tables = [table(rule) for rule in rules]
     return [
-        ([row[3].name for row in rows], x.mode, x.widths, x.margin)
-        for rows, x in plan(tables, mode, widths, None, None, DIGITS, "cpu", 1)
+        ([x.name for x in subjects], x.mode, x.widths, x.margin)
+        for subjects, x in plan(tables, RunRequest(DIGITS, widths, threads=1), mode)
     ]
 
 
@@ -132,9 +132,9 @@ def test_auto_is_wide_with_dense_networks_beside_it() -> None:
 
 
 def test_narrow_networks_are_given_few_samples_and_only_as_a_cross_check() -> None:
-    how = (None, None, None, DIGITS, "cpu", 1)
-    wide, cross = (x for _, x in plan([table("kfac")], "auto", *how))
-    ((_, alone),) = plan([table("kfac")], "dense", *how)
+    request = RunRequest(DIGITS, threads=1)
+    wide, cross = (x for _, x in plan([table("kfac")], request))
+    ((_, alone),) = plan([table("kfac")], request, "dense")
     assert [x.data.samples for x in (wide, cross, alone)] == [8, 4, 8]
     assert torch.equal(cross.data.inputs, DIGITS.inputs[:4])
     assert sorted(cross.data.targets.argmax(0).tolist()) == [0, 1, 2, 3], "one each, and no other"
@@ -144,7 +144,7 @@ def test_narrow_networks_are_given_few_samples_and_only_as_a_cross_check() -> No
 
 def test_classes_that_samples_lack_stay_where_a_softmax_tells_them_apart() -> None:
     def cross(data: Data, **options: Any) -> Data:
-        plans = plan([table("kfac", **options)], "auto", None, None, None, data, "cpu", 1)
+        plans = plan([table("kfac", **options)], RunRequest(data, threads=1))
         return plans[1][1].data
 
     assert cross(DIGITS).classes == 4
@@ -155,7 +155,7 @@ def test_classes_that_samples_lack_stay_where_a_softmax_tells_them_apart() -> No
 
 def test_seeds_that_are_asked_for_are_all() -> None:
     for seeds, most in ((None, [24, 64]), (3, [0, 0])):
-        planned = plan([table("kfac")], "auto", None, seeds, None, DIGITS, "cpu", 1)
+        planned = plan([table("kfac")], RunRequest(DIGITS, seeds=seeds, threads=1))
         assert [x.most_seeds for _, x in planned] == most
 
 

@@ -28,7 +28,7 @@ from empirical.wide.method import Path, path_of, refuse_unless_wide
 from empirical.wide.noise import ROWS
 from empirical.wide.weight import Change, Weight
 from empirical.wide.wide_network import Network
-from scaling.cli.requests import literal_of, problem_of, resolve
+from scaling.cli.requests import problem_with, subject_of
 from scaling.models.chain import Activation, Loss
 from scaling.rules.parser import parse
 from scaling.sizes.errors import InvalidInput, NotCovered
@@ -269,8 +269,7 @@ WIDE: dict[str, Any] = {
 
 def test_derived_radii_are_measured_and_wrong_ones_are_contradicted() -> None:
     def ascents(given: Sequence[str], *expect: str) -> dict[str, Check]:
-        problem = problem_of("sam", list(given), practice=True, activation="tanh")
-        table = problem, *literal_of(problem), resolve("sam")
+        table = subject_of("sam", problem_with("sam", *given, activation="tanh"))
         checks = verify([table], Experiment(**WIDE), expect).checks
         return {c.layer: c for c in checks if c.quantity == "ascent"}
 

@@ -20,7 +20,7 @@ from empirical.measure.dense_steps import measure
 from empirical.measure.measured_sizes import Measurement, Quantity
 from empirical.measure.trial import Constants, Trial
 from empirical.numbers.interpreter import LayerTensors, State, evaluate
-from empirical.verify.campaign import Experiment, Mode, plan
+from empirical.verify.campaign import Experiment, Mode, RunRequest, plan
 from empirical.verify.verification import verify
 from empirical.wide import Streaming, measure_wide, method, sample
 from empirical.wide.implicit import ImplicitGaussian, Span
@@ -31,7 +31,7 @@ from empirical.wide.sample import sampled
 from empirical.wide.span_update import Coordinates, Source
 from empirical.wide.weight import Weight
 from scaling.cli.main import app
-from scaling.cli.requests import literal_of, problem_of, resolve
+from scaling.cli.requests import problem_with, subject_of
 from scaling.models.chain import Activation
 from scaling.rules.parser import parse
 from scaling.rules.schedule import sum_levels
@@ -281,8 +281,7 @@ DIGITS = load("digits", samples=8, probe=6)
 
 
 def table(rule: str) -> Any:
-    problem = problem_of(rule, [], practice=True)
-    return problem, *literal_of(problem), resolve(rule)
+    return subject_of(rule, problem_with(rule))
 
 
 def test_a_verification_of_own_updates_measures_no_features(tmp_path: Path) -> None:
@@ -302,8 +301,8 @@ def test_a_verification_of_own_updates_measures_no_features(tmp_path: Path) -> N
 
 def test_plans_of_own_updates_reach_further() -> None:
     tables = [table("kfac"), table("sign"), table("adafactor")]
-    plans = plan(tables, "wide", None, None, None, DIGITS, "cpu", 1, quantity=OWN)
-    found = {row[3].name: x for rows, x in plans for row in rows}
+    plans = plan(tables, RunRequest(DIGITS, threads=1), "wide", quantity=OWN)
+    found = {subject.name: x for subjects, x in plans for subject in subjects}
     assert all(x.quantity is OWN for x in found.values())
     assert found["sign"].widths[-1] == found["adafactor"].widths[-1] == 2**20
     assert found["sign"].base == 1024 < found["sign"].widths[0]

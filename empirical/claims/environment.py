@@ -25,7 +25,7 @@ from typing import Any
 from empirical.data.sources import Data, load
 from empirical.measure.record import record_store
 from empirical.measure.store import Store, fingerprint, prepare_folder
-from empirical.verify.campaign import Experiment, Mode
+from empirical.verify.campaign import SEED_STRIDE, Experiment, Mode
 from empirical.wide import Streaming
 
 
@@ -86,7 +86,7 @@ class Environment:
         device: "cpu" or "cuda", for dense networks.
         threads: of BLAS, and workers in wide mode.
         folder: where finished cells are kept; a temporary folder if none is given.
-        seed: draws the data; the seeds of the weights are the same whatever it is.
+        seed: the base of all others: another one draws other data and other weights.
         tick: called with (what, done, total) after every cell.
 
     Raises:
@@ -154,7 +154,7 @@ class Environment:
         for width in widths:
             row = []
             for seed in range(seeds):
-                one = partial(measure, width, seed)
+                one = partial(measure, width, self.seed * SEED_STRIDE + seed)
                 row.append(self.cell(configuration, width, seed, one))
                 done += 1
                 if self.tick is not None:
@@ -186,6 +186,7 @@ class Environment:
             Mode.WIDE,
             Streaming(workers=self.threads),
             steps,
+            base_seed=self.seed,
         )
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import sympy
@@ -30,8 +31,9 @@ from empirical.measure.calibration import calibrate
 from empirical.measure.machine import blas_threads
 from empirical.measure.measured_sizes import Measurement
 from empirical.measure.training import damped_sums
-from empirical.verify.campaign import Experiment, Row, counted, run, trial_of
-from scaling.cli.requests import literal_of, problem_of, resolve, solution_of
+from empirical.verify.campaign import Experiment, counted, run, trial_of
+from empirical.verify.subject import Subject
+from scaling.cli.requests import problem_of, problem_with, resolve, solution_of, subject_of
 from scaling.models.settings import exact
 from scaling.rules.tree import Node
 from scaling.solve.derive import Derived, derive
@@ -43,20 +45,17 @@ PLANTED = QUARTER
 """By how much controls move an exponent: the smallest step that the theory knows."""
 
 
-def solved(rule: str, *settings: str, **options: object) -> Row:
+def solved(rule: str, *settings: str, **options: Any) -> Subject:
     """A rule under the exponents that `derive` gives, with what the settings fix.
 
-    ``options`` are those of `scaling.cli.requests.problem_of`: activation, loss, fisher.
+    ``options`` are those of `scaling.cli.requests.problem_with`: activation, loss, fisher.
     """
-    problem = problem_of(rule, list(settings), practice=True, **options)  # type: ignore[arg-type]
-    solution = solution_of(problem)
-    return problem, solution.exponents, solution.bounds, resolve(rule)
+    return subject_of(rule, problem_with(rule, *settings, **options), literal=False)
 
 
-def literal(rule: str, *settings: str, **options: object) -> Row:
+def literal(rule: str, *settings: str, **options: Any) -> Subject:
     """A rule under the exponents of muP, with what the settings fix written over them."""
-    problem = problem_of(rule, list(settings), practice=True, **options)  # type: ignore[arg-type]
-    return problem, *literal_of(problem), resolve(rule)
+    return subject_of(rule, problem_with(rule, *settings, **options))
 
 
 # --- symbols ------------------------------------------------------------------------------------
@@ -230,11 +229,13 @@ class Damped:
         return judged(label, fit, predicted + planted, allowed)
 
 
-def measured(context: Environment, label: str, row: Row, steps: int = 1) -> TableMeasurement:
+def measured(
+    context: Environment, label: str, subject: Subject, steps: int = 1
+) -> TableMeasurement:
     """Sizes of ``steps`` steps at the tier's widths, finished cells taken from the store."""
     experiment = context.wide_experiment(steps=steps)
-    trial = trial_of(row, experiment)
-    prediction = predict(row[0], row[1], row[2])
+    trial = trial_of(subject, experiment)
+    prediction = predict(subject.problem, subject.exponents, subject.bounds)
     with blas_threads(context.threads):
         constants = calibrate(trial, experiment.widths[0])
         count = counted(context.tick, label, experiment.cells)

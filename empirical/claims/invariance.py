@@ -21,7 +21,7 @@ from empirical.claims.exponents import (
     solved,
 )
 from empirical.claims.figures import Curve, Figure
-from scaling.cli.requests import problem_of, solution_of
+from scaling.cli.requests import problem_of, problem_with, solution_of
 
 KFAC = "(B + rho_B*I)**(-e_B) @ G @ (A + rho_A*I)**(-e_A)"
 KFAC_EMA = "(ema(B, beta) + rho_B*I)**(-e_B) @ ema(G, mu) @ (ema(A, beta) + rho_A*I)**(-e_A)"
@@ -84,7 +84,7 @@ def _run(context: Environment, v: Variant) -> TableMeasurement:
 def _symbols(v: Variant) -> Finding:
     """The exponents of the variant beside those of the plain rule, under the same powers."""
     plain = solution_of(problem_of(v.plain, [x for x in v.settings if x.startswith("e")]))
-    problem = problem_of(v.rule, list(v.settings), practice=True, **v.options)  # type: ignore[arg-type]
+    problem = problem_with(v.rule, *v.settings, **v.options)
     return same_exponents(f"{v.label}: the exponents of {v.plain}", plain, solution_of(problem))
 
 

@@ -151,8 +151,8 @@ def one_step(rule: str) -> str:
     declared = find(rule)
     settings = [f"{k}={v}" for k, v in declared.exponents.items()]
     settings += ["c=0", *(f"d_{k}=0" for k in declared.rule.dampings)]
-    problem, exponents, bounds, _ = literal(rule, *settings, init="standard")
-    x = predict(problem, exponents, bounds).layers["output"].feature
+    subject = literal(rule, *settings, init="standard")
+    x = predict(subject.problem, subject.exponents, subject.bounds).layers["output"].feature
     start = f"one step of {rule} under SP, by theory: df"
     if x is None:
         return f"{start} not predicted, since features grow"

@@ -1,5 +1,6 @@
 """Theory against measurement: predicted | measured [interval] | verdict.
 
+subject               what is measured: a rule under exponents
 campaign              which rules are measured how: every width and seed, none of them twice
 single                one measurement, for the command line
 verification          verdicts, layer by layer

@@ -13,11 +13,10 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from itertools import product
-from typing import Any, TypeAlias
+from typing import Any
 
 from joblib import Parallel, delayed
 
-from derivations.declaration import Optimizer
 from empirical.data.sources import Data
 from empirical.measure.dense_steps import measure
 from empirical.measure.machine import cores
@@ -32,13 +31,13 @@ from empirical.measure.record import packed, require_alike, unpacked
 from empirical.measure.store import Store, fingerprint
 from empirical.measure.trial import Constants, Trial
 from empirical.verify import derivation_lines
+from empirical.verify.subject import Subject
 from empirical.wide import MEMORY_LIMIT, WIDE_PROBE, Streaming, measure_wide
 from empirical.wide.method import Path, path_of, refuse_unless_wide
 from empirical.wide.rows import is_one_task
 from scaling.models.chain import Loss
 from scaling.sizes.errors import InvalidInput
-from scaling.sizes.scale import Bounds
-from scaling.states.problem import Exponents, Problem
+from scaling.states.problem import Problem
 
 Tick = Callable[[str, int, int], None]
 
@@ -66,6 +65,13 @@ class Experiment:
     quantity: Quantity = Quantity.ALL
     most_seeds: int = 0
     """Seeds are doubled up to so many where more of them would settle what is undecided."""
+    base_seed: int = 0
+    """Another one draws other weights."""
+
+    @property
+    def first_seed(self) -> int:
+        """Of the networks; the others follow."""
+        return self.base_seed * SEED_STRIDE
 
     @property
     def own_only(self) -> bool:
@@ -107,71 +113,91 @@ MORE_SEEDS = 4
 """How many times the usual seeds a rule may take; those that are asked for are all it takes."""
 WIDE_SEEDS = {Path.CORE: 6, Path.ROWS: 20, Path.SAMPLE: 8}
 MARGIN = {Mode.DENSE: 0.05, Mode.WIDE: 0.02}
-Row: TypeAlias = tuple[Problem, Exponents, Bounds, Optimizer]
+SEED_STRIDE = 2**16
+"""Seeds of one base seed: two runs of different bases share none of them."""
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What is asked of a run; None: what is usual for how it is measured."""
+
+    data: Data
+    widths: tuple[int, ...] | None = None
+    seeds: int | None = None
+    margin: float | None = None
+    device: str = "cpu"
+    threads: int = 0
+    base_seed: int = 0
+
+    def experiment(
+        self, widths: tuple[int, ...], seeds: int, margin: float, **more: Any
+    ) -> Experiment:
+        """The experiment, with these where nothing else is asked; ``more`` are other fields."""
+        known = {
+            "widths": self.widths or widths,
+            "seeds": self.seeds or seeds,
+            "margin": margin if self.margin is None else self.margin,
+            "data": self.data,
+            "device": self.device,
+            "threads": self.threads,
+            "base_seed": self.base_seed,
+        }
+        return Experiment(**{**known, **more})
 
 
 def plan(
-    tables: Sequence[Row],
-    mode: str,
-    widths: tuple[int, ...] | None,
-    seeds: int | None,
-    margin: float | None,
-    data: Data,
-    device: str,
-    threads: int,
+    subjects: Sequence[Subject],
+    request: RunRequest,
+    mode: str = "auto",
     memory_limit: int | None = None,
     quantity: Quantity = Quantity.ALL,
-) -> list[tuple[list[Row], Experiment]]:
+) -> list[tuple[list[Subject], Experiment]]:
     """Which rules are measured how: ``mode`` is auto, dense or wide.
 
     auto: wide for every rule that it covers, with dense networks of moderate width and few samples
     as a cross-check; dense alone for the others. Where ``quantity`` is own updates alone, entrywise
     rules reach further; see wide/method.py.
     """
-    own = quantity is Quantity.OWN
-    ways = [None if mode == "dense" else path_of(table[0].rule, own) for table in tables]
-    for table, way in zip(tables, ways, strict=True):
+    own, data = quantity is Quantity.OWN, request.data
+    ways = [None if mode == "dense" else path_of(x.problem.rule, own) for x in subjects]
+    for subject, way in zip(subjects, ways, strict=True):
         if mode == "wide" or way is not None:
-            refuse_unless_wide(table[0].rule, max(widths or (1,)), own)
-    streaming = Streaming(workers=threads or cores(), memory_limit=memory_limit or MEMORY_LIMIT)
+            refuse_unless_wide(subject.problem.rule, max(request.widths or (1,)), own)
+    workers = request.threads or cores()
+    streaming = Streaming(workers=workers, memory_limit=memory_limit or MEMORY_LIMIT)
     plans = []
     for path in Path:
-        chosen = [table for table, way in zip(tables, ways, strict=True) if way is path]
+        chosen = [subject for subject, way in zip(subjects, ways, strict=True) if way is path]
         if chosen:
-            experiment = Experiment(
-                widths or WIDE_WIDTHS[path], seeds or WIDE_SEEDS[path],
-                MARGIN[Mode.WIDE] if margin is None else margin,
-                data.with_probe(WIDE_PROBE[path]), "cpu", threads, Mode.WIDE, streaming,
-                quantity=quantity, most_seeds=0 if seeds else MORE_SEEDS * WIDE_SEEDS[path],
+            usual = WIDE_WIDTHS[path], WIDE_SEEDS[path], MARGIN[Mode.WIDE]
+            experiment = request.experiment(
+                *usual, data=data.with_probe(WIDE_PROBE[path]), device="cpu", mode=Mode.WIDE,
+                streaming=streaming, quantity=quantity, most_seeds=_most(request, usual[1]),
             )  # fmt: skip
             plans.append((chosen, experiment))
-    for also_wide in (True, False):
-        chosen = [table for table, way in zip(tables, ways, strict=True) if bool(way) is also_wide]
-        if chosen and not (also_wide and mode == "wide"):
-            experiment = Experiment(
-                _within_dense(widths) if also_wide else widths or DENSE_WIDTHS,
-                seeds or SEEDS,
-                MARGIN[Mode.DENSE] if margin is None else margin,
-                _few(data, chosen[0][0]) if also_wide else data, device, threads,
-                quantity=quantity, most_seeds=0 if seeds else MORE_SEEDS * SEEDS,
+    for crossed in (True, False):
+        chosen = [x for x, way in zip(subjects, ways, strict=True) if bool(way) is crossed]
+        if chosen and not (crossed and mode == "wide"):
+            experiment = request.experiment(
+                DENSE_WIDTHS, SEEDS, MARGIN[Mode.DENSE], quantity=quantity,
+                most_seeds=_most(request, SEEDS),
             )  # fmt: skip
+            if crossed:
+                few, within = _few(data, chosen[0].problem), _within_dense(request.widths)
+                experiment = replace(experiment, data=few, widths=within)
             plans.append((chosen, experiment))
     return plans
 
 
-def deep_experiment(
-    widths: tuple[int, ...] | None,
-    seeds: int | None,
-    margin: float | None,
-    data: Data,
-    device: str,
-    threads: int,
-) -> Experiment:
+def _most(request: RunRequest, seeds: int) -> int:
+    """The seeds that may be added up to; those that are asked for are all there are."""
+    return 0 if request.seeds else MORE_SEEDS * seeds
+
+
+def deep_experiment(request: RunRequest) -> Experiment:
     """How the lines of derivations are measured; see derivation_lines.py."""
-    return Experiment(
-        widths or derivation_lines.WIDTHS, seeds or derivation_lines.SEEDS,
-        derivation_lines.MARGIN if margin is None else margin, data, device, threads,
-    )  # fmt: skip
+    x = derivation_lines
+    return request.experiment(x.WIDTHS, x.SEEDS, x.MARGIN)
 
 
 def _within_dense(widths: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -190,10 +216,10 @@ def _few(data: Data, problem: Problem) -> Data:
     return few.with_own_classes() if problem.setting.loss is Loss.MSE else few
 
 
-def trial_of(table: Row, experiment: Experiment) -> Trial:
+def trial_of(subject: Subject, experiment: Experiment) -> Trial:
     """What is measured for one rule; every constant of the rule must have a value."""
-    problem, exponents, _, declared = table
-    values = {**declared.values, **problem.settings.values}
+    problem = subject.problem
+    values = {**subject.declared.values, **problem.settings.values}
     missing = [x for x in problem.rule.constants if x not in values]
     if missing:
         raise InvalidInput(
@@ -201,7 +227,7 @@ def trial_of(table: Row, experiment: Experiment) -> Trial:
             "a number for every hyper-parameter of the rule",
             f"add --set {missing[0]}=0.9, or whatever value you mean",
         )
-    return Trial(problem, exponents, values, experiment.data, experiment.device)
+    return Trial(problem, subject.exponents, values, experiment.data, experiment.device)
 
 
 def counted(
@@ -228,7 +254,8 @@ def run(
     for seed, width in product(range(experiment.seeds), experiment.widths):
         stored = store.get(key, width, seed)
         if stored is not None:
-            runs[seed, width] = unpacked(name, width, seed, stored, trial, experiment.steps)
+            drawn = experiment.first_seed + seed
+            runs[seed, width] = unpacked(name, width, drawn, stored, trial, experiment.steps)
     for width in experiment.widths:
         missing = [seed for seed in range(experiment.seeds) if (seed, width) not in runs]
         for seed, measurement in _measured(trial, constants, experiment, width, missing):
@@ -245,7 +272,10 @@ def run(
 def _measured(
     trial: Trial, constants: Constants, experiment: Experiment, width: int, seeds: Sequence[int]
 ) -> Iterator[tuple[int, Measurement]]:
-    """The seeds of one width: shared among workers where a network is too small to be."""
+    """The seeds of one width: shared among workers where a network is too small to be.
+
+    A seed is numbered from 0; the networks are drawn by what follows the first of the experiment.
+    """
     networks = min(MOST_NETWORKS, max(1, min(experiment.widths[-1], DENSE_WIDTHS[-1]) // width))
     streaming = experiment.streaming
     path = path_of(trial.problem.rule, experiment.own_only)
@@ -255,10 +285,11 @@ def _measured(
     task = partial(measure_mean, one, trial, constants, width, networks=networks)
     if not small or streaming.workers == 1 or len(seeds) < 2:
         for seed in seeds:
-            yield seed, task(seed)
+            yield seed, task(experiment.first_seed + seed)
         return
     run = Parallel(streaming.workers, return_as="generator")
-    yield from zip(seeds, run(delayed(task)(seed) for seed in seeds), strict=True)
+    drawn = [experiment.first_seed + seed for seed in seeds]
+    yield from zip(seeds, run(delayed(task)(seed) for seed in drawn), strict=True)
 
 
 def one_network(experiment: Experiment) -> Measure:
@@ -275,8 +306,10 @@ def _configuration(trial: Trial, constants: Constants, experiment: Experiment) -
     """All that a measurement depends on but its width and seed."""
     problem, data = trial.problem, trial.data
     several = {"steps": experiment.steps} if experiment.steps != 1 else {}
+    based = {"base_seed": experiment.base_seed} if experiment.base_seed else {}
     return {
         **several,  # absent for one step, as in records from before there were several
+        **based,  # absent for 0, as in records from before there were others
         "rule": str(problem.rule),
         "exponents": {k: str(v) for k, v in asdict(trial.exponents).items()},
         "symbols": {k: str(v) for k, v in problem.settings.exponents.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -9,6 +10,9 @@ from enum import StrEnum
 from joblib import parallel_config
 
 from scaling.sizes.errors import InvalidInput
+
+PATIENCE = 3
+"""Seconds in which a scheduler must answer."""
 
 
 class Backend(StrEnum):
@@ -47,20 +51,50 @@ def workers_of(backend: str, scheduler: str | None) -> Iterator[None]:
         )
     from distributed import Client  # one of the packages of the extra 'cluster'
 
+    _refuse_unless_there(scheduler)
     try:
         client = Client(  # type: ignore[no-untyped-call]
-            scheduler, timeout="5s", set_as_default=False
+            scheduler, timeout=f"{PATIENCE}s", set_as_default=False
         )
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidInput(
-            f"no Dask scheduler at '{scheduler}' ({type(error).__name__})",
-            "the address of a running Dask scheduler, reachable from here",
-            "start one with `dask scheduler`, and check the address that it prints",
-        ) from None
+        raise _nobody_at(scheduler, type(error).__name__) from None
     with client:
         _refuse_unless_able(client, scheduler)
         with parallel_config(backend="dask", client=client, n_jobs=-1):
             yield
+
+
+def _refuse_unless_there(address: str) -> None:
+    """Ask who listens at an address, once.
+
+    A client would ask again and again, and wait for ten seconds more when it gives up.
+    """
+    from distributed.comm.core import connect
+    from distributed.security import Security
+
+    async def asked() -> str:
+        security = Security().get_connection_args("client")  # type: ignore[no-untyped-call]
+        comm = await connect(address, timeout=PATIENCE, **security)  # type: ignore[no-untyped-call]
+        try:
+            await comm.write({"op": "identity", "reply": True})
+            return str((await comm.read())["type"])
+        finally:
+            comm.abort()
+
+    try:
+        found = asyncio.run(asyncio.wait_for(asked(), 2 * PATIENCE))
+    except Exception as error:  # whatever else listens there may answer anything
+        raise _nobody_at(address, type(error).__name__) from None
+    if found != "Scheduler":
+        raise _nobody_at(address, f"a {found} answers")
+
+
+def _nobody_at(address: str, why: str) -> InvalidInput:
+    return InvalidInput(
+        f"no Dask scheduler at '{address}' ({why})",
+        "the address of a running Dask scheduler, reachable from here",
+        "start one with `dask scheduler`, and check the address that it prints",
+    )
 
 
 def _refuse_unless_able(client: object, scheduler: str) -> None:

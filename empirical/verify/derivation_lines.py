@@ -85,8 +85,11 @@ def measured_lines(
     widths: Sequence[int] = WIDTHS,
     seeds: int = SEEDS,
     margin: float = MARGIN,
+    first_seed: int = 0,
 ) -> dict[str, list[Line]]:
     """The lines of each layer's derivation, measured and judged.
+
+    ``seeds`` networks are drawn at every width, by the seeds from ``first_seed`` on.
 
     Raises:
         InvalidInput: for a rule whose symbols lack numbers or that takes gradients at moved
@@ -103,7 +106,7 @@ def measured_lines(
     lines = {layer: step.lines() for layer, step in steps.items()}
     runs = [
         [_mean_sizes(trial, constants, lines, m, seed, widths[-1] // m) for m in widths]
-        for seed in range(seeds)
+        for seed in range(first_seed, first_seed + seeds)
     ]
     found: dict[str, list[Line]] = {}
     for layer, derivation in lines.items():

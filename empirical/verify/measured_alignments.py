@@ -39,7 +39,6 @@ import torch
 from sympy import Expr, Rational, S
 from torch import Tensor
 
-from empirical.data.sources import Data
 from empirical.fit.exponent import Estimate, estimate
 from empirical.fit.verdict import Verdict, judge, overall
 from empirical.measure.calibration import calibrate
@@ -47,7 +46,8 @@ from empirical.measure.machine import blas_threads, check_memory
 from empirical.measure.measured_sizes import MOST_NETWORKS, mean_size
 from empirical.measure.training import Training, dense_network
 from empirical.measure.trial import Constants, Trial, input_of, parameter_of
-from empirical.verify.campaign import Experiment, Row, Tick, trial_of
+from empirical.verify.campaign import Experiment, RunRequest, Tick, trial_of
+from empirical.verify.subject import Subject
 from scaling.models.alignment import NAMES, Alignment
 from scaling.sizes.errors import InvalidInput
 from scaling.solve.one_step import one_step
@@ -173,7 +173,7 @@ def trajectory(
 
 
 def measure_alignments(
-    row: Row, experiment: Experiment, steps: int, tick: Tick | None = None
+    subject: Subject, experiment: Experiment, steps: int, tick: Tick | None = None
 ) -> Alignments:
     """Train networks of growing width, and fit an exponent to every ratio at steps 1, 2, 4, ...
 
@@ -181,7 +181,7 @@ def measure_alignments(
     as have the neurons of the widest one, up to 16.
 
     Args:
-        row: the problem, its exponents, what is known of their symbols, and the declaration.
+        subject: the rule in its setting and under its exponents.
         experiment: widths, seeds, margin, data, device, threads.
         steps: the last step.
         tick: called with (rule, done, total) after every width and seed.
@@ -189,19 +189,20 @@ def measure_alignments(
     Raises:
         InvalidInput: for what `trial_of` and `calibrate` refuse, and for training that diverges.
     """
-    trial, at, widths = trial_of(row, experiment), schedule(steps), experiment.widths
+    trial, at, widths = trial_of(subject, experiment), schedule(steps), experiment.widths
     name = trial.problem.rule.name or str(trial.problem.rule)
     check_memory(widths[-1], trial.problem.setting.depth)
-    derived = one_step(trial.problem, trial.exponents, row[2])
+    derived = one_step(trial.problem, trial.exponents, subject.bounds)
     runs: list[list[dict[tuple[int, str], dict[str, float]]]] = []
     with blas_threads(experiment.threads):
         constants = calibrate(trial, widths[0])
         for seed in range(experiment.seeds):
             runs.append([])
+            drawn = experiment.first_seed + seed
             for width in widths:
                 networks = min(MOST_NETWORKS, max(1, widths[-1] // width))
                 few = [
-                    trajectory(trial, constants, width, seed * MOST_NETWORKS + i, at)
+                    trajectory(trial, constants, width, drawn * MOST_NETWORKS + i, at)
                     for i in range(networks)
                 ]
                 runs[-1].append({key: _mean([x[key] for x in few]) for key in few[0]})
@@ -220,17 +221,9 @@ def measure_alignments(
     return Alignments(name, tuple(rows), widths, experiment.seeds, experiment.margin, tuple(notes))
 
 
-def experiment_of(
-    widths: tuple[int, ...] | None,
-    seeds: int | None,
-    margin: float | None,
-    data: Data,
-    device: str,
-    threads: int,
-) -> Experiment:
+def experiment_of(request: RunRequest) -> Experiment:
     """How alignments are measured, where it is not said."""
-    shared = MARGIN if margin is None else margin, data, device, threads
-    return Experiment(widths or WIDTHS, seeds or SEEDS, *shared)
+    return request.experiment(WIDTHS, SEEDS, MARGIN)
 
 
 def as_given(found: Alignments, layers: Sequence[str]) -> dict[str, Alignment]:

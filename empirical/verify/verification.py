@@ -36,8 +36,9 @@ from empirical.measure.measurement import (
     check_memory,
 )
 from empirical.measure.record import record_store
-from empirical.verify.campaign import Experiment, Mode, Row, Tick, counted, run, trial_of
+from empirical.verify.campaign import Experiment, Mode, Tick, counted, run, trial_of
 from empirical.verify.derivation_lines import measured_lines
+from empirical.verify.subject import Subject
 from scaling.models.settings import exact
 from scaling.report.tables import timed
 from scaling.sizes.derivation import Step
@@ -151,7 +152,7 @@ def parse_expectations(texts: Sequence[str], layers: Sequence[str]) -> dict[tupl
 
 
 def verify(
-    tables: Sequence[Row],
+    subjects: Sequence[Subject],
     experiment: Experiment,
     expect: Sequence[str] = (),
     out: Path | None = None,
@@ -160,8 +161,7 @@ def verify(
     """Measure every rule over widths and seeds and judge it against its prediction.
 
     Args:
-        tables: for each rule the problem, its exponents, what is known of their symbols, and the
-            declaration with practice's values of its symbols.
+        subjects: the rules, each in its setting and under its exponents.
         experiment: widths, seeds, margin, data, device, threads.
         expect: predictions to replace.
         out: folder in which finished measurements are kept.
@@ -171,10 +171,8 @@ def verify(
         InvalidInput: for anything that cannot be measured, before the first measurement.
     """
     start = time.perf_counter()
-    trials = [trial_of(table, experiment) for table in tables]
-    predictions = [
-        predict(t.problem, t.exponents, table[2]) for t, table in zip(trials, tables, strict=True)
-    ]
+    trials = [trial_of(subject, experiment) for subject in subjects]
+    predictions = [predict(x.problem, x.exponents, x.bounds) for x in subjects]
     names = _distinct([_name(t) for t in trials])
     layers = list(predictions[0].layers)
     expected = parse_expectations(expect, layers)
@@ -249,17 +247,17 @@ def _need_numbers(trial: Trial, prediction: Prediction) -> None:
 
 
 def verify_all(
-    plans: Sequence[tuple[list[Row], Experiment]],
+    plans: Sequence[tuple[list[Subject], Experiment]],
     expect: Sequence[str] = (),
     out: Path | None = None,
     tick: Tick | None = None,
 ) -> Verification:
     """All plans, one after the other, as one verification."""
-    return merged([verify(tables, experiment, expect, out, tick) for tables, experiment in plans])
+    return merged([verify(subjects, at, expect, out, tick) for subjects, at in plans])
 
 
 def verify_deep(
-    tables: Sequence[Row],
+    subjects: Sequence[Subject],
     steps: Sequence[Mapping[str, Step]],
     experiment: Experiment,
     tick: Tick | None = None,
@@ -267,27 +265,27 @@ def verify_deep(
     """Every line of every derivation, on dense networks: one check a line.
 
     Args:
-        tables: see `verify`.
+        subjects: see `verify`.
         steps: for each rule its derivation by layer.
         experiment: widths, seeds, margin, data, device, threads.
         tick: called with (rule, done, total) after every rule.
     """
     start, checks = time.perf_counter(), []
-    for i, (table, derivation) in enumerate(zip(tables, steps, strict=True)):
-        trial = trial_of(table, experiment)
+    for i, (subject, derivation) in enumerate(zip(subjects, steps, strict=True)):
+        trial = trial_of(subject, experiment)
         name = _name(trial)
         x = experiment
         with blas_threads(x.threads):
-            found = measured_lines(trial, derivation, x.widths, x.seeds, x.margin)
+            found = measured_lines(trial, derivation, x.widths, x.seeds, x.margin, x.first_seed)
         for layer, lines in found.items():
             for line in lines:
                 if line.measured is not None and line.verdict is not None:
-                    subject = f"{timed(line.step)} ({line.step.result.of})"
+                    quantity = f"{timed(line.step)} ({line.step.result.of})"
                     checks.append(
-                        Check(name, layer, subject, line.predicted, line.measured, line.verdict)
+                        Check(name, layer, quantity, line.predicted, line.measured, line.verdict)
                     )
         if tick is not None:
-            tick(name, i + 1, len(tables))
+            tick(name, i + 1, len(subjects))
     unique = {(c.rule, c.layer, c.quantity): c for c in checks}
     seconds = time.perf_counter() - start
     return Verification(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,10 +11,12 @@ import typer
 from scaling.cli.options import (
     DeviceName,
     DeviceOption,
+    OutOption,
+    SeedOption,
     Style,
     StyleOption,
     ThreadsOption,
-    folder,
+    verb,
 )
 from scaling.cli.requests import lazily
 from scaling.sizes.errors import InvalidInput
@@ -29,6 +30,7 @@ class TierName(StrEnum):
     paper = "paper"
 
 
+@verb
 def claims(
     ids: Annotated[
         list[str] | None,
@@ -42,15 +44,8 @@ def claims(
     redraw: Annotated[
         bool, typer.Option("--redraw", help="Draw the figures of --out again; run nothing.")
     ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            parser=folder,
-            help="Folder for cells, report and figures; a run is taken up there.",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the data.")] = 0,
+    out: OutOption = None,
+    seed: SeedOption = 0,
     style: StyleOption = Style.text,
     device: DeviceOption = DeviceName.cpu,
     threads: ThreadsOption = 0,
@@ -72,7 +67,7 @@ def claims(
         report.require_own(out)
     module, machine = lazily("claims.environment"), lazily("measure.machine")
     with lazily("report.measured_tables").progress(sys.stderr.isatty()) as tick:
-        context = module.Context(
+        context = module.Environment(
             module.Tier(tier),
             machine.pick_device(device),
             threads or machine.cores(),

@@ -2,18 +2,20 @@
 
 The verbs that measure are in measuring.py and claiming.py; those that derive import sympy only, and
 torch when a measurement is asked for. Exit codes: 0 agree (or done), 1 contradict (or different),
-2 invalid input, 3 inconclusive or crossover.
+2 invalid input, 3 inconclusive or crossover, 70 what nobody foresaw (failures.py), 130 interrupted.
 """
 
 from __future__ import annotations
 
 import gc
 import sys
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scaling.cli.claiming import claims
+from scaling.cli.failures import FAILED, silence, told
 from scaling.cli.measuring import (
     ALIGNED_STEPS,
     align,
@@ -24,37 +26,24 @@ from scaling.cli.measuring import (
 )
 from scaling.cli.options import (
     AlignmentOption,
-    BiasOption,
-    DataOption,
-    DepthOption,
-    DeviceName,
-    DeviceOption,
-    FisherName,
-    FisherOption,
     InitOption,
-    LossName,
-    LossOption,
-    Phi,
-    PhiOption,
-    RootOption,
+    NetworkOptions,
     RuleArgument,
-    SamplesOption,
-    SeedsOption,
     SetOption,
     StepOption,
     StepsOption,
     Style,
     StyleOption,
-    ThreadsOption,
-    WidthsOption,
+    SweepRun,
+    verb,
 )
 from scaling.cli.requests import (
     catalogue_names,
     literal_of,
     missing_package,
     problem_of,
-    resolve,
     solution_of,
+    subject_of,
     table_of,
 )
 from scaling.sizes.errors import InvalidInput, NotCovered, ScalingError, unknown
@@ -78,6 +67,7 @@ app = typer.Typer(
 
 
 @app.command("list")
+@verb
 def list_command(style: StyleOption = Style.text) -> None:
     """List the catalogue, with the derived learning-rate exponents."""
     from derivations.catalogue import catalogue
@@ -99,12 +89,10 @@ def list_command(style: StyleOption = Style.text) -> None:
 
 
 @app.command()
+@verb
 def table(
+    network: NetworkOptions,
     style: StyleOption = Style.text,
-    depth: DepthOption = 3,
-    biases: BiasOption = False,
-    activation: PhiOption = Phi.relu,
-    loss: LossOption = LossName.mse,
     init: InitOption = None,
     alignment: AlignmentOption = None,
     step: StepOption = 1,
@@ -113,11 +101,11 @@ def table(
     from scaling.report.as_json import derived_json, to_json
     from scaling.report.tables import catalogue_table
 
-    setting = (depth, biases, activation, loss, FisherName.empirical, init, alignment)
     solutions, refused = [], dict[str, str]()
     for name in catalogue_names():
         try:
-            solutions.append(solution_of(problem_of(name, None, *setting, step=step)))
+            asked = problem_of(name, None, network, init=init, alignment=alignment, step=step)
+            solutions.append(solution_of(asked))
         except NotCovered as error:
             refused[name] = error.found
             if len(refused) == len(catalogue_names()):
@@ -130,26 +118,17 @@ def table(
 
 
 @app.command()
+@verb
 def derive(
     rule: RuleArgument,
+    network: NetworkOptions,
+    run: SweepRun,
     settings: SetOption = None,
     style: StyleOption = Style.text,
-    depth: DepthOption = 3,
-    biases: BiasOption = False,
-    activation: PhiOption = Phi.relu,
-    loss: LossOption = LossName.mse,
-    fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
     alignment: AlignmentOption = None,
     step: StepOption = 1,
-    widths: WidthsOption = None,
-    seeds: SeedsOption = None,
     steps: StepsOption = ALIGNED_STEPS,
-    data: DataOption = "digits",
-    data_root: RootOption = None,
-    samples: SamplesOption = 16,
-    device: DeviceOption = DeviceName.auto,
-    threads: ThreadsOption = 0,
 ) -> None:
     """Derive the exponents of initialisation, learning rate and damping from an update rule.
 
@@ -158,10 +137,11 @@ def derive(
     from scaling.report.as_json import derived_json, to_json
     from scaling.report.tables import derived_table
 
-    setting = (depth, biases, activation, loss, fisher, init)
-    where = (data, data_root, samples, device, threads)
-    measured = measured_alignments(rule, settings, setting, steps, widths, seeds, *where)
-    problem = problem_of(rule, settings, *setting, alignment, measured=measured, step=step)
+    start = partial(problem_of, rule, settings, network, init=init, practice=True)
+    measured = measured_alignments(rule, start, steps, run)
+    problem = problem_of(
+        rule, settings, network, init=init, alignment=alignment, step=step, measured=measured
+    )
     solution = solution_of(problem)
     if style is Style.json:
         typer.echo(to_json(derived_json(solution)))
@@ -170,15 +150,12 @@ def derive(
 
 
 @app.command()
+@verb
 def predict(
     rule: RuleArgument,
+    network: NetworkOptions,
     settings: SetOption = None,
     style: StyleOption = Style.text,
-    depth: DepthOption = 3,
-    biases: BiasOption = False,
-    activation: PhiOption = Phi.relu,
-    loss: LossOption = LossName.mse,
-    fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
     alignment: AlignmentOption = None,
     step: StepOption = 1,
@@ -191,8 +168,7 @@ def predict(
     from scaling.report.tables import predicted_table
     from scaling.solve.predict import predict as evaluate
 
-    setting = (depth, biases, activation, loss, fisher, init, alignment)
-    problem = problem_of(rule, settings, *setting, step=step)
+    problem = problem_of(rule, settings, network, init=init, alignment=alignment, step=step)
     table, bounds = literal_of(problem)
     result = evaluate(problem, table, bounds)
     if style is Style.json:
@@ -202,44 +178,35 @@ def predict(
 
 
 @app.command()
+@verb
 def explain(
     rule: RuleArgument,
+    network: NetworkOptions,
+    run: SweepRun,
     layer: Annotated[str, typer.Option(help="Layer to explain.")] = "hidden",
     measured: Annotated[
         bool, typer.Option("--measured", help="Measure every line on dense networks, beside it.")
     ] = False,
     settings: SetOption = None,
     style: StyleOption = Style.text,
-    depth: DepthOption = 3,
-    biases: BiasOption = False,
-    activation: PhiOption = Phi.relu,
-    loss: LossOption = LossName.mse,
-    fisher: FisherOption = FisherName.empirical,
     init: InitOption = None,
     alignment: AlignmentOption = None,
     step: StepOption = 1,
-    widths: WidthsOption = None,
-    seeds: SeedsOption = None,
-    data: DataOption = "digits",
-    data_root: RootOption = None,
-    samples: SamplesOption = 16,
-    device: DeviceOption = DeviceName.auto,
-    threads: ThreadsOption = 0,
 ) -> None:
     """Print the derivation of one layer's exponents, step by step."""
     from scaling.report.as_json import steps_json, to_json
     from scaling.report.tables import Format, render_steps
 
-    setting = (depth, biases, activation, loss, fisher, init, alignment)
-    problem = problem_of(rule, settings, *setting, practice=measured, step=step)
+    problem = problem_of(
+        rule, settings, network, init=init, alignment=alignment, step=step, practice=measured
+    )
     solution = solution_of(problem)
     if layer not in solution.steps:
         raise unknown("layer", layer, solution.steps)
     title = f"{problem.rule.name or 'rule'}, {layer} layer: dW = {problem.rule}"
     line = solution.steps[layer]
     if measured:
-        shown = solution, resolve(rule), layer, title, style
-        explain_measured(*shown, widths, seeds, data, data_root, samples, device, threads)
+        explain_measured(subject_of(rule, problem, literal=False), {layer: line}, title, style, run)
     if style is Style.json:
         typer.echo(to_json(steps_json(title, line)))
     else:
@@ -247,11 +214,12 @@ def explain(
 
 
 @app.command()
+@verb
 def compare(
     left: Annotated[str, typer.Argument(metavar="X", help="RULE or 'RULE; k=v; k=v'.")],
     right: Annotated[str, typer.Argument(metavar="Y", help="RULE or 'RULE; k=v; k=v'.")],
+    network: NetworkOptions,
     style: StyleOption = Style.text,
-    depth: DepthOption = 3,
 ) -> None:
     """Compare two tables of exponents modulo the abc symmetry.
 
@@ -263,7 +231,7 @@ def compare(
     from scaling.report.tables import compared_table
     from scaling.solve.symmetry import compare as compare_tables
 
-    result = compare_tables(*table_of(left, depth), *table_of(right, depth))
+    result = compare_tables(*table_of(left, network), *table_of(right, network))
     if style is Style.json:
         typer.echo(to_json(compared_json(left, right, result)))
     else:
@@ -271,10 +239,8 @@ def compare(
     raise typer.Exit(0 if result.equivalent else 1)
 
 
-app.command()(claims)
-app.command()(verify)
-app.command()(measure)
-app.command()(align)
+for measuring in (claims, verify, measure, align):
+    app.command()(measuring)
 
 
 def _print(table: Table, style: Style) -> None:
@@ -284,33 +250,50 @@ def _print(table: Table, style: Style) -> None:
 
 
 def main() -> None:
-    """Entry point: refusals are printed in three parts and exit with 2."""
+    """Entry point: refusals are printed in three parts and exit with 2; see failures.py."""
     gc.disable()  # deriving takes a moment and no cycles; the verbs that measure switch it on
     try:
         code = app(standalone_mode=False)
     except ScalingError as error:
-        typer.echo(str(error), err=True)
-        raise SystemExit(2) from None
+        code = _refused(error)
     except (BrokenPipeError, SystemExit):  # the reader of our output left: no verdict
         sys.stderr.close()
-        raise SystemExit(0) from None
+        code = 0
     except ModuleNotFoundError as error:
-        typer.echo(str(missing_package(error)), err=True)
-        raise SystemExit(2) from None
+        code = _missing(error)
     except Exception as error:
-        kind, usage = type(error).__name__, getattr(error, "format_message", None)
-        if usage is None:
-            raise
-        if kind == "NoArgsIsHelpError":
-            typer.echo(usage())
-            raise SystemExit(0) from None
-        advice = "run `scaling COMMAND --help`"
-        if kind == "NoSuchOption":
-            advice += "; a rule that begins with '-' goes in brackets: '(-G)'"
-        needed = "the options that `scaling --help` lists"
-        refusal = InvalidInput(usage(), needed, advice)
-        typer.echo(str(refusal), err=True)
-        raise SystemExit(2) from None
+        code = _usage(error) if hasattr(error, "format_message") else _failed(error)
     if code == INTERRUPTED:
         typer.echo("interrupted: finished measurements are kept in --out, if given", err=True)
     raise SystemExit(code or 0)
+
+
+def _refused(error: ScalingError) -> int:
+    typer.echo(str(error), err=True)
+    return 2
+
+
+def _missing(error: ModuleNotFoundError) -> int:
+    """A package that is not installed is named; a module of ours that is missing is a failure."""
+    try:
+        return _refused(missing_package(error))
+    except ModuleNotFoundError:
+        return _failed(error)
+
+
+def _usage(error: Any) -> int:
+    """What the parser of options says, in our three parts."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(error.format_message())
+        return 0
+    advice = "run `scaling COMMAND --help`"
+    if type(error).__name__ == "NoSuchOption":
+        advice += "; a rule that begins with '-' goes in brackets: '(-G)'"
+    needed = "the options that `scaling --help` lists"
+    return _refused(InvalidInput(error.format_message(), needed, advice))
+
+
+def _failed(error: Exception) -> int:
+    silence()
+    typer.echo(told(error), err=True)
+    return FAILED

@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scaling.cli.options import (
     AlignmentOption,
-    BackendName,
-    BackendOption,
-    BiasOption,
-    DataOption,
-    DepthOption,
-    DeviceName,
-    DeviceOption,
-    FisherName,
-    FisherOption,
     InitOption,
-    LossName,
-    LossOption,
-    MemoryOption,
-    ModeName,
-    ModeOption,
-    Phi,
-    PhiOption,
+    MarginOption,
+    ModeOptions,
+    NetworkOptions,
+    OutOption,
     QuantityName,
-    QuantityOption,
-    RootOption,
     RuleArgument,
-    SamplesOption,
-    SchedulerOption,
-    SeedsOption,
+    Run,
     SetOption,
     StepOption,
     StepsOption,
     Style,
     StyleOption,
-    ThreadsOption,
-    WidthsOption,
-    folder,
+    SweepRun,
+    verb,
 )
 from scaling.cli.requests import (
     catalogue_names,
@@ -50,23 +32,31 @@ from scaling.cli.requests import (
     problem_of,
     resolve,
     solution_of,
+    subject_of,
 )
 from scaling.sizes.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from derivations.declaration import Optimizer
+    from empirical.data.sources import Data
+    from empirical.verify.campaign import RunRequest
+    from empirical.verify.subject import Subject
     from scaling.models.alignment import Alignment
-    from scaling.solve.derive import Derived
+    from scaling.sizes.derivation import Step
     from scaling.solve.presets import MeasuredAlignment
+    from scaling.states.problem import Problem
 
 
 ALIGNED_STEPS = 8
 """Of the verbs that measure alignments, where --steps is not given."""
 
 
+@verb
 def verify(
+    network: NetworkOptions,
+    run: SweepRun,
+    how: ModeOptions,
     rules: Annotated[
         list[str] | None,
         typer.Argument(metavar="[RULE]...", help="Catalogue names or rules; default: a tour."),
@@ -76,8 +66,9 @@ def verify(
         bool, typer.Option("--deep", help="Every line of every derivation, on dense networks.")
     ] = False,
     settings: SetOption = None,
-    widths: WidthsOption = None,
-    seeds: SeedsOption = None,
+    init: InitOption = None,
+    alignment: AlignmentOption = None,
+    step: StepOption = 1,
     expect: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,33 +77,9 @@ def verify(
             help="Replace a prediction, e.g. own_hidden=1/4, to see it contradicted.",
         ),
     ] = None,
-    margin: Annotated[
-        float | None,
-        typer.Option("--margin", help="Around a prediction; default 0.02 wide, 0.05 dense."),
-    ] = None,
-    mode: ModeOption = ModeName.auto,
-    quantity: QuantityOption = QuantityName.all,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", parser=folder, help="Folder for records, report and plot."),
-    ] = None,
+    margin: MarginOption = None,
+    out: OutOption = None,
     style: StyleOption = Style.text,
-    depth: DepthOption = 3,
-    biases: BiasOption = False,
-    activation: PhiOption = Phi.relu,
-    loss: LossOption = LossName.mse,
-    fisher: FisherOption = FisherName.empirical,
-    init: InitOption = None,
-    alignment: AlignmentOption = None,
-    step: StepOption = 1,
-    data: DataOption = "digits",
-    data_root: RootOption = None,
-    samples: SamplesOption = 16,
-    device: DeviceOption = DeviceName.auto,
-    threads: ThreadsOption = 0,
-    memory_limit: MemoryOption = None,
-    backend: BackendOption = BackendName.local,
-    scheduler: SchedulerOption = None,
 ) -> None:
     """Train networks of growing width for a step and compare measured with derived exponents."""
     verifying, report = lazily("verify.verification"), lazily("report.measured_tables")
@@ -122,24 +89,26 @@ def verify(
     if everything and rules:
         raise InvalidInput("rules beside --all", "one of the two", "leave one out")
     names = catalogue_names() if everything else rules or list(verifying.TOUR)
-    tables = []
-    for name in names:
-        setting = (depth, biases, activation, loss, fisher, init, alignment)
-        problem = problem_of(name, settings, *setting, practice=True, step=step)
-        tables.append((problem, *literal_of(problem), resolve(name)))
-    known = _experiment(widths, seeds, margin, data, data_root, samples, device, threads)
+    given = {"init": init, "alignment": alignment, "step": step, "practice": True}
+    subjects = [
+        subject_of(name, problem_of(name, settings, network, **given))  # type: ignore[arg-type]
+        for name in names
+    ]
+    request, campaign = _request(run, margin), lazily("verify.campaign")
     if deep:
-        for option, asked in (("--expect", expect), ("--quantity", quantity is QuantityName.own)):
+        own = how.quantity is QuantityName.own
+        for option, asked in (("--expect", expect), ("--quantity", own)):
             if asked:
                 raise InvalidInput(f"{option} with --deep", "one of the two", f"leave {option} out")
-        experiment = lazily("verify.campaign").deep_experiment(*known)
-        steps = [solution_of(table[0]).steps for table in tables]
+        steps = [solution_of(subject.problem).steps for subject in subjects]
         with report.progress(sys.stderr.isatty()) as tick:
-            result = verifying.verify_deep(tables, steps, experiment, tick)
+            experiment = campaign.deep_experiment(request)
+            result = verifying.verify_deep(subjects, steps, experiment, tick)
     else:
-        asked = lazily("measure.measured_sizes").Quantity(quantity)
-        planned = lazily("verify.campaign").plan(tables, mode, *known, _bytes(memory_limit), asked)
-        workers = lazily("verify.cluster").workers_of(backend, scheduler)
+        quantity = lazily("measure.measured_sizes").Quantity(how.quantity)
+        limit = _bytes(how.memory_limit)
+        planned = campaign.plan(subjects, request, how.mode, limit, quantity)
+        workers = lazily("verify.cluster").workers_of(how.backend, how.scheduler)
         with workers, report.progress(sys.stderr.isatty()) as tick:
             result = verifying.verify_all(planned, expect or [], out, tick)
     if out is not None:
@@ -148,74 +117,50 @@ def verify(
     raise typer.Exit(verifying.EXIT_CODE[result.verdict])
 
 
+@verb
 def measure(
     rule: RuleArgument,
+    network: NetworkOptions,
+    run: Run,
+    how: ModeOptions,
     width: Annotated[str, typer.Option("--width", help="Width of the network.")] = "256",
-    settings: SetOption = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights.")] = 0,
-    mode: ModeOption = ModeName.auto,
-    quantity: QuantityOption = QuantityName.all,
     steps: StepsOption = 1,
-    style: StyleOption = Style.text,
-    depth: DepthOption = 3,
-    biases: BiasOption = False,
-    activation: PhiOption = Phi.relu,
-    loss: LossOption = LossName.mse,
-    fisher: FisherOption = FisherName.empirical,
+    settings: SetOption = None,
     init: InitOption = None,
     alignment: AlignmentOption = None,
-    data: DataOption = "digits",
-    data_root: RootOption = None,
-    samples: SamplesOption = 16,
-    device: DeviceOption = DeviceName.auto,
-    threads: ThreadsOption = 0,
-    memory_limit: MemoryOption = None,
-    backend: BackendOption = BackendName.local,
-    scheduler: SchedulerOption = None,
+    style: StyleOption = Style.text,
 ) -> None:
     """Measure steps of training at one width: sizes, seconds, peak memory."""
     once, report = lazily("verify.single"), lazily("report.measured_tables")
-    setting = (depth, biases, activation, loss, fisher, init, alignment)
-    problem = problem_of(rule, settings, *setting, practice=True)
+    problem = problem_of(rule, settings, network, init=init, alignment=alignment, practice=True)
     table, _ = literal_of(problem)
     options = {
         "width": lazily("measure.widths").parse_width(width),
-        "seed": seed,
-        "data": lazily("data.sources").load(data, data_root, samples=samples),
-        "device": lazily("measure.machine").pick_device(device),
-        "threads": threads,
-        "mode": mode,
+        "seed": run.seed,
+        "data": _data(run),
+        "device": lazily("measure.machine").pick_device(run.device),
+        "threads": run.threads,
+        "mode": how.mode,
         "steps": steps,
-        "memory_limit": _bytes(memory_limit),
-        "quantity": lazily("measure.measured_sizes").Quantity(quantity),
+        "memory_limit": _bytes(how.memory_limit),
+        "quantity": lazily("measure.measured_sizes").Quantity(how.quantity),
     }
     values = {**resolve(rule).values, **problem.settings.values}
-    with lazily("verify.cluster").workers_of(backend, scheduler):
+    with lazily("verify.cluster").workers_of(how.backend, how.scheduler):
         result = once.measure_once(problem, table, values, **options)
     typer.echo(report.render_measurement(result, style))
 
 
+@verb
 def align(
     rule: RuleArgument,
-    settings: SetOption = None,
-    widths: WidthsOption = None,
-    seeds: SeedsOption = None,
+    network: NetworkOptions,
+    run: SweepRun,
     steps: StepsOption = ALIGNED_STEPS,
-    margin: Annotated[
-        float | None, typer.Option("--margin", help="Around a prediction; default 0.1.")
-    ] = None,
-    style: StyleOption = Style.text,
-    depth: DepthOption = 3,
-    biases: BiasOption = False,
-    activation: PhiOption = Phi.relu,
-    loss: LossOption = LossName.mse,
-    fisher: FisherOption = FisherName.empirical,
+    settings: SetOption = None,
     init: InitOption = None,
-    data: DataOption = "digits",
-    data_root: RootOption = None,
-    samples: SamplesOption = 16,
-    device: DeviceOption = DeviceName.auto,
-    threads: ThreadsOption = 0,
+    margin: MarginOption = None,
+    style: StyleOption = Style.text,
 ) -> None:
     """Measure how updates align with what they act on, over steps of training dense networks.
 
@@ -223,39 +168,28 @@ def align(
     8 seeds, where not said otherwise.
     """
     aligned, report = lazily("verify.measured_alignments"), lazily("report.measured_tables")
-    setting = (depth, biases, activation, loss, fisher, init)
-    problem = problem_of(rule, settings, *setting, practice=True)
-    row = (problem, *literal_of(problem), resolve(rule))
-    known = _experiment(widths, seeds, margin, data, data_root, samples, device, threads)
+    problem = problem_of(rule, settings, network, init=init, practice=True)
+    subject, experiment = subject_of(rule, problem), aligned.experiment_of(_request(run, margin))
     with report.progress(sys.stderr.isatty()) as tick:
-        found = aligned.measure_alignments(row, aligned.experiment_of(*known), steps, tick)
+        found = aligned.measure_alignments(subject, experiment, steps, tick)
     typer.echo(report.render_alignments(found, style))
     raise typer.Exit(lazily("verify.verification").EXIT_CODE[found.verdict])
 
 
 def measured_alignments(
-    rule: str,
-    settings: list[str] | None,
-    setting: tuple[int, bool, Phi, LossName, FisherName, str | None],
-    steps: int,
-    widths: str | None,
-    seeds: int | None,
-    *where: Any,
+    rule: str, start: Callable[[], Problem], steps: int, run: SweepRun
 ) -> MeasuredAlignment:
     """What trains networks for ``--alignment measured``, under the exponents of derived alignment.
 
-    ``setting`` is depth, biases, activation, loss, fisher, init; ``where`` is data, their root,
-    samples, device, threads.
+    ``start`` gives the problem before anything is measured.
     """
 
     def measured(layers: Sequence[str]) -> Mapping[str, Alignment]:
         aligned, report = lazily("verify.measured_alignments"), lazily("report.measured_tables")
-        problem = problem_of(rule, settings, *setting, practice=True)
-        solution = solution_of(problem)
-        row = (problem, solution.exponents, solution.bounds, resolve(rule))
-        experiment = aligned.experiment_of(*_experiment(widths, seeds, None, *where))
+        subject = subject_of(rule, start(), literal=False)
+        experiment = aligned.experiment_of(_request(run))
         with report.progress(sys.stderr.isatty()) as tick:
-            found = aligned.measure_alignments(row, experiment, steps, tick)
+            found = aligned.measure_alignments(subject, experiment, steps, tick)
         given: Mapping[str, Alignment] = aligned.as_given(found, layers)
         return given
 
@@ -263,47 +197,37 @@ def measured_alignments(
 
 
 def explain_measured(
-    solution: Derived,
-    declared: Optimizer,
-    layer: str,
-    title: str,
-    style: Style,
-    widths: str | None,
-    seeds: int | None,
-    data: str,
-    data_root: Path | None,
-    samples: int,
-    device: DeviceName,
-    threads: int,
+    subject: Subject, steps: Mapping[str, Step], title: str, style: Style, run: SweepRun
 ) -> None:
     """Print one layer's derivation with a measurement beside every line, and exit by verdict."""
-    campaign, report = lazily("verify.campaign"), lazily("report.measured_tables")
-    known = _experiment(widths, seeds, None, data, data_root, samples, device, threads)
-    experiment = campaign.deep_experiment(*known)
-    row = (solution.problem, solution.exponents, solution.bounds, declared)
-    trial, steps = campaign.trial_of(row, experiment), {layer: solution.steps[layer]}
-    shared = experiment.widths, experiment.seeds, experiment.margin
-    with lazily("measure.machine").blas_threads(threads):
-        lines = lazily("verify.derivation_lines").measured_lines(trial, steps, *shared)[layer]
+    report = lazily("report.measured_tables")
+    campaign = lazily("verify.campaign")
+    experiment = campaign.deep_experiment(_request(run))
+    trial = campaign.trial_of(subject, experiment)
+    with lazily("measure.machine").blas_threads(run.threads):
+        found = lazily("verify.derivation_lines").measured_lines(
+            trial, steps, experiment.widths, experiment.seeds, experiment.margin,
+            experiment.first_seed,
+        )  # fmt: skip
+    (lines,) = found.values()
     typer.echo(report.render_lines(title, lines, style))
     verdicts = [line.verdict for line in lines if line.verdict is not None]
     raise typer.Exit(lazily("verify.verification").exit_code(verdicts))
 
 
-def _experiment(
-    widths: str | None,
-    seeds: int | None,
-    margin: float | None,
-    data: str,
-    data_root: Path | None,
-    samples: int,
-    device: DeviceName,
-    threads: int,
-) -> tuple[Any, ...]:
-    """What `campaign.plan` and `campaign.deep_experiment` take, from what was typed."""
-    across = None if widths is None else lazily("measure.widths").parse_widths(widths)
-    known = lazily("data.sources").load(data, data_root, samples=samples)
-    return across, seeds, margin, known, lazily("measure.machine").pick_device(device), threads
+def _request(run: SweepRun, margin: float | None = None) -> RunRequest:
+    """What was typed, as `campaign` takes it."""
+    across = None if run.widths is None else lazily("measure.widths").parse_widths(run.widths)
+    device = lazily("measure.machine").pick_device(run.device)
+    request: RunRequest = lazily("verify.campaign").RunRequest(
+        _data(run), across, run.seeds, margin, device, run.threads, run.seed
+    )
+    return request
+
+
+def _data(run: Run) -> Data:
+    found: Data = lazily("data.sources").load(run.data, run.data_root, samples=run.samples)
+    return found
 
 
 def _bytes(text: str | None) -> int | None:

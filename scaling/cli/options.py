@@ -1,13 +1,21 @@
-"""The options of the command line: names, types and help, each said once."""
+"""The options of the command line: name, type, help and default of each, said once.
+
+Options that go together are the fields of a class, which verbs take and pass on whole; `verb` turns
+such a parameter into its fields for typer. What a few verbs share alone is a type of its own here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from scaling.cli.failures import details_in
 from scaling.sizes.errors import InvalidInput
 
 
@@ -97,13 +105,6 @@ SetOption = Annotated[
     ),
 ]
 StyleOption = Annotated[Style, typer.Option("--format", help="Output format.")]
-DepthOption = Annotated[int, typer.Option(min=2, max=64, help="Number of weight matrices.")]
-BiasOption = Annotated[bool, typer.Option("--biases", help="Include biases as layers.")]
-PhiOption = Annotated[Phi, typer.Option("--activation", help="Activation.")]
-LossOption = Annotated[LossName, typer.Option("--loss", help="Loss.")]
-FisherOption = Annotated[
-    FisherName, typer.Option("--fisher", help="Cotangents in B: the loss's own, or sampled.")
-]
 InitOption = Annotated[
     str | None,
     typer.Option("--init", metavar="NAME", help="a and b: standard, ntk, mup or mean_field."),
@@ -125,52 +126,22 @@ StepOption = Annotated[
         "that vanish at the first.",
     ),
 ]
-WidthsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--widths",
-        help="From:to in doublings (64:4096), or a list (64,100,1e6). Default: 256 to 1048576 in "
-        "steps of 4 wide (for entrywise rules to 16384, or with --quantity own 4096 to 1048576), "
-        "64 to 4096 dense.",
-    ),
-]
-ModeOption = Annotated[
-    ModeName,
-    typer.Option(
-        "--mode",
-        help="dense: real networks. wide: exact in law at any width, up to 262144 for entrywise "
-        "rules (beyond with --quantity own). auto: wide where it can, with dense networks beside "
-        "it as a cross-check.",
-    ),
-]
-QuantityOption = Annotated[
-    QuantityName,
-    typer.Option(
-        "--quantity",
-        help="all: init, own updates, feature changes. own: init and own updates, with no forward "
-        "pass after the step; entrywise rules then need but some rows of every layer and reach "
-        "widths of 6e7, unless they add up entries over whole matrices.",
-    ),
-]
-SeedsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--seeds",
-        min=1,
-        help="Seeds; they vary the weights. Default: 6 wide (entrywise: 20, or "
-        "8 with --quantity own), 16 dense; `verify` adds up to three times as many while noise "
-        "leaves a verdict open.",
-    ),
-]
 StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")]
-DataOption = Annotated[
-    str, typer.Option("--data", help="digits, mnist, fashionmnist, cifar10.., or FILE.npz.")
+MarginOption = Annotated[
+    float | None,
+    typer.Option(
+        "--margin",
+        help="Around a prediction; default 0.02 wide, 0.05 dense, 0.1 for alignments.",
+    ),
 ]
-RootOption = Annotated[
+OutOption = Annotated[
     Path | None,
-    typer.Option("--data-root", parser=folder, help="Folder that holds the data set."),
+    typer.Option(
+        "--out",
+        parser=folder,
+        help="Folder for records, report and figures; a run is taken up there.",
+    ),
 ]
-SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Training batch size n.")]
 DeviceOption = Annotated[DeviceName, typer.Option("--device", help="Where tensors live.")]
 ThreadsOption = Annotated[
     int,
@@ -178,18 +149,153 @@ ThreadsOption = Annotated[
         "--threads", min=0, help="Threads of BLAS and torch, processes in wide mode; 0: all cores."
     ),
 ]
-MemoryOption = Annotated[
-    str | None,
+SeedOption = Annotated[
+    int,
     typer.Option(
-        "--memory-limit",
-        metavar="SIZE",
-        help="What neurons may fill in wide mode, beside the libraries; default 1GiB.",
+        "--seed",
+        min=0,
+        max=10**6,
+        help="Base seed: another one draws other weights (in `claims`, other data as well).",
     ),
 ]
-BackendOption = Annotated[
-    BackendName, typer.Option("--backend", help="Wide mode: this machine, or a Dask cluster.")
-]
-SchedulerOption = Annotated[
-    str | None,
-    typer.Option("--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://HOST:8786."),
-]
+
+
+# --- options that go together -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The network, and what it is trained on."""
+
+    depth: Annotated[int, typer.Option(min=2, max=64, help="Number of weight matrices.")] = 3
+    biases: Annotated[bool, typer.Option("--biases", help="Include biases as layers.")] = False
+    activation: Annotated[Phi, typer.Option("--activation", help="Activation.")] = Phi.relu
+    loss: Annotated[LossName, typer.Option("--loss", help="Loss.")] = LossName.mse
+    fisher: Annotated[
+        FisherName, typer.Option("--fisher", help="Cotangents in B: the loss's own, or sampled.")
+    ] = FisherName.empirical
+
+
+@dataclass(frozen=True)
+class Run:
+    """On what, where and with which seed something is measured."""
+
+    data: Annotated[
+        str, typer.Option("--data", help="digits, mnist, fashionmnist, cifar10.., or FILE.npz.")
+    ] = "digits"
+    data_root: Annotated[
+        Path | None,
+        typer.Option("--data-root", parser=folder, help="Folder that holds the data set."),
+    ] = None
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Training batch size n.")] = 16
+    device: DeviceOption = DeviceName.auto
+    threads: ThreadsOption = 0
+    seed: SeedOption = 0
+
+
+@dataclass(frozen=True)
+class SweepRun(Run):
+    """The same over widths and seeds."""
+
+    widths: Annotated[
+        str | None,
+        typer.Option(
+            "--widths",
+            help="From:to in doublings (64:4096), or a list (64,100,1e6). Default: 256 to 1048576 "
+            "in steps of 4 wide (for entrywise rules to 16384, or with --quantity own 4096 to "
+            "1048576), 64 to 4096 dense.",
+        ),
+    ] = None
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds",
+            min=1,
+            help="Seeds; they vary the weights. Default: 6 wide (entrywise: 20, or "
+            "8 with --quantity own), 16 dense; `verify` adds up to three times as many while noise "
+            "leaves a verdict open.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ModeOptions:
+    """How networks are measured, what of them, and by whom."""
+
+    mode: Annotated[
+        ModeName,
+        typer.Option(
+            "--mode",
+            help="dense: real networks. wide: exact in law at any width, up to 262144 for "
+            "entrywise rules (beyond with --quantity own). auto: wide where it can, with dense "
+            "networks beside it as a cross-check.",
+        ),
+    ] = ModeName.auto
+    quantity: Annotated[
+        QuantityName,
+        typer.Option(
+            "--quantity",
+            help="all: init, own updates, feature changes. own: init and own updates, with no "
+            "forward pass after the step; entrywise rules then need but some rows of every layer "
+            "and reach widths of 6e7, unless they add up entries over whole matrices.",
+        ),
+    ] = QuantityName.all
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            "--memory-limit",
+            metavar="SIZE",
+            help="What neurons may fill in wide mode, beside the libraries; default 1GiB.",
+        ),
+    ] = None
+    backend: Annotated[
+        BackendName, typer.Option("--backend", help="Wide mode: this machine, or a Dask cluster.")
+    ] = BackendName.local
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://HOST:8786."
+        ),
+    ] = None
+
+
+# --- from parameters to options -----------------------------------------------------------------
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """A function as typer takes it: a parameter that is a class of options becomes its fields.
+
+    What goes wrong in it is written to the folder of its results, if there is an ``out``.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters = [
+        option
+        for parameter in signature(function).parameters.values()
+        for option in _options(parameter, hints[parameter.name])
+    ]
+
+    def typed(**given: Any) -> None:
+        with details_in(given.get("out")):
+            for name, kind in groups.items():
+                given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+            function(**given)
+
+    typed.__name__, typed.__doc__ = function.__name__, function.__doc__
+    typed.__annotations__ = {option.name: option.annotation for option in parameters}
+    typed.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return typed
+
+
+def _options(parameter: Parameter, kind: Any) -> list[Parameter]:
+    """The options of a parameter: itself, or the fields of its class."""
+    if not is_dataclass(kind):
+        return [parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=kind)]
+    hints = get_type_hints(kind, include_extras=True)
+    return [
+        Parameter(
+            field.name, Parameter.KEYWORD_ONLY, default=field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(kind)
+    ]  # fmt: skip

@@ -8,19 +8,23 @@ torch.
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
-from scaling.cli.options import FisherName, LossName, Phi
+from scaling.cli.options import FisherName, NetworkOptions
 from scaling.sizes.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from derivations.declaration import Optimizer
+    from empirical.verify.subject import Subject
     from scaling.sizes.scale import Bounds
     from scaling.solve.derive import Derived
     from scaling.solve.presets import MeasuredAlignment
     from scaling.states.problem import Exponents, Problem
+
+NETWORK = NetworkOptions()
 
 
 def catalogue_names() -> list[str]:
@@ -39,17 +43,14 @@ def resolve(text: str) -> Optimizer:
 
 def problem_of(
     rule: str,
-    settings: list[str] | None,
-    depth: int = 3,
-    biases: bool = False,
-    activation: Phi = Phi.relu,
-    loss: LossName = LossName.mse,
-    fisher: FisherName = FisherName.empirical,
+    settings: Sequence[str] | None,
+    network: NetworkOptions = NETWORK,
+    *,
     init: str | None = None,
     alignment: Sequence[str] | None = None,
+    step: int = 1,
     practice: bool = False,
     measured: MeasuredAlignment | None = None,
-    step: int = 1,
 ) -> Problem:
     """Everything that fixes what an exponent means.
 
@@ -66,8 +67,8 @@ def problem_of(
     from scaling.solve.presets import alignments, parametrization
     from scaling.states.problem import Problem
 
-    layers = mlp(depth, biases)
-    phi = next(member for member in Activation if member.label == activation)
+    layers = mlp(network.depth, network.biases)
+    phi = next(member for member in Activation if member.label == network.activation)
     declared = resolve(rule)
     named = [] if init is None else parametrization(init, layers)
     preset = read_settings(named, declared.rule, layers)
@@ -76,11 +77,25 @@ def problem_of(
         usual = {k: Rational(*x.as_integer_ratio()) for k, x in declared.exponents.items()}
         chosen = replace(chosen, exponents={**usual, **chosen.exponents}).closed()
     assumed = alignments(alignment or (), layers, measured)
-    setting = Setting(layers, phi, Loss(loss), assumed)
-    return Problem(declared.rule, setting, chosen, fisher is FisherName.true, preset, step)
+    setting = Setting(layers, phi, Loss(network.loss), assumed)
+    sampled = network.fisher == FisherName.true
+    return Problem(declared.rule, setting, chosen, sampled, preset, step)
 
 
-def table_of(text: str, depth: int) -> tuple[Problem, Exponents]:
+def problem_with(rule: str, *settings: str, **options: Any) -> Problem:
+    """The same with options by name, for what is measured: as if ``practice`` were asked for.
+
+    ``options`` are fields of `NetworkOptions`, init, alignment, step, practice.
+
+    >>> problem_with("sgd", "c_hidden=1", activation="tanh", step=2).step
+    2
+    """
+    names = [field.name for field in fields(NetworkOptions) if field.name in options]
+    network = NetworkOptions(**{name: options.pop(name) for name in names})
+    return problem_of(rule, settings, network, **{"practice": True, **options})
+
+
+def table_of(text: str, network: NetworkOptions = NETWORK) -> tuple[Problem, Exponents]:
     """The derived table of ``RULE; key=value; ...``, with literal changes to its exponents.
 
     The keys ``init`` and ``alignment`` (also ``alignment_hidden`` and the like) say for what it is
@@ -101,7 +116,7 @@ def table_of(text: str, depth: int) -> tuple[Problem, Exponents]:
             alignment.append(f"{place}={value}" if place else value)
         else:
             settings.append(change)
-    problem = problem_of(rule, settings, depth, init=init, alignment=alignment)
+    problem = problem_of(rule, settings, network, init=init, alignment=alignment)
     return problem, literal_of(problem)[0]
 
 
@@ -128,6 +143,17 @@ def literal_of(problem: Problem) -> tuple[Exponents, Bounds]:
     table = solution.exponents.updated(problem.settings)
     known = {b.name: (S.Zero, S.Infinity) for b in table.b.values() if isinstance(b, Symbol)}
     return table, problem.bounds(known)
+
+
+def subject_of(rule: str, problem: Problem, literal: bool = True) -> Subject:
+    """What is measured of a problem: under its derived exponents, or what is set literally."""
+    if literal:
+        table, bounds = literal_of(problem)
+    else:
+        solution = solution_of(problem)
+        table, bounds = solution.exponents, solution.bounds
+    subject: Subject = lazily("verify.subject").Subject(problem, table, bounds, resolve(rule))
+    return subject
 
 
 def lazily(module: str):  # type: ignore[no-untyped-def]

@@ -1,0 +1,29 @@
+"""What is measured: a rule under exponents, beside all that is known of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from derivations.declaration import Optimizer
+from scaling.sizes.scale import Bounds
+from scaling.states.problem import Exponents, Problem
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A rule in its setting, the exponents that it is measured under, and where it comes from.
+
+    ``bounds`` is what is known of the symbols of the exponents, ``declared`` has the numbers that
+    practice gives to the symbols of the rule.
+    """
+
+    problem: Problem
+    exponents: Exponents
+    bounds: Bounds
+    declared: Optimizer
+
+    @property
+    def name(self) -> str:
+        """The name of the rule, or its text where it has none."""
+        rule = self.problem.rule
+        return rule.name or str(rule)
