@@ -6,10 +6,10 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test verify readme bench fuzz check format clean
+.PHONY: help venv test check-fast verify readme bench fuzz check format clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 venv: $(STAMP)  ## set up .venv, where it is missing or outdated (the other targets do this too)
 
@@ -41,10 +41,18 @@ $(STAMP): constraints.txt pyproject.toml
 	@$(PIP) install -c constraints.txt -e '.[empirical,dev]'
 	@touch $@
 
-# Two test processes share the machine, so each keeps its linear algebra to one thread.
-test: export OMP_NUM_THREADS = 1
-test: venv  ## run all tests
+# Two test processes share the machine, so each keeps its linear algebra to one thread. A run prints
+# its time beside its budget of seconds, for two cores; see tests/conftest.py.
+test check-fast: export OMP_NUM_THREADS = 1
+test: export BUDGET = 720
+test: venv  ## run all tests: 12 minutes at most on two cores
 	.venv/bin/python -m pytest $(ARGS)
+
+# Laws of the algebra, published tables, theory against numbers, and what is printed.
+FAST := scale piecewise language calculus golden solve names imports surface readme bridge
+check-fast: export BUDGET = 120
+check-fast: venv  ## run the fast tests: 2 minutes at most on two cores
+	.venv/bin/python -m pytest -m "not slow" $(FAST:%=tests/test_%.py) $(ARGS)
 
 verify: venv  ## derive and measure the paper's claims, into results/verify
 	.venv/bin/scaling verify --out results/verify $(ARGS)

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 from sympy import Rational
-from wide_trials import least_p_value, ruled, trial
+from wide_trials import (
+    ROUNDED,
+    ROUNDING,
+    SAME_BITS,
+    assert_same_numbers,
+    least_p_value,
+    on_two_machines,
+    ruled,
+    trial,
+)
 
 from empirical.data.sources import Data, given, load
 from empirical.measure.calibration import calibrate
@@ -168,24 +177,12 @@ def test_the_second_step_is_felt() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"workers": 2, "task": ROWS},
-        {"memory_limit": 2**25},
-        {"memory_limit": 2**26},
-        {"chunk": 3 * ROWS},
-    ],
-)
-def test_the_machine_changes_nothing(options: dict[str, int], dtype: torch.dtype) -> None:
-    t = trial("kfac", biases=True)
-    constants = calibrate(t, 48)
-    for steps in (1, 2):
-        width = 3 * ROWS + 17
-        plain = measure_wide(t, constants, width, 5, steps, Streaming(dtype))
-        other = measure_wide(t, constants, width, 5, steps, Streaming(dtype, **options))
-        for what, x in numbers(plain).items():
-            assert numbers(other)[what] == pytest.approx(x, rel=1e-9), what
+@pytest.mark.parametrize("options", [*SAME_BITS, *ROUNDED])
+def test_workers_and_memory_change_no_bit_and_chunks_no_more_than_rounding(
+    options: dict[str, int], dtype: torch.dtype
+) -> None:
+    found = on_two_machines(trial("kfac", biases=True), 3 * ROWS + 17, 2, options, dtype)
+    assert_same_numbers(*map(numbers, found), options, ROUNDING[dtype])
 
 
 def test_a_seed_gives_its_numbers_again_and_another_seed_others() -> None:

@@ -8,7 +8,15 @@ import pytest
 import torch
 from sympy import Expr, S
 from test_wide import numbers, runs
-from wide_trials import least_p_value, on_two_machines, trial
+from wide_trials import (
+    ROUNDED,
+    ROUNDING,
+    SAME_BITS,
+    assert_same_numbers,
+    least_p_value,
+    on_two_machines,
+    trial,
+)
 
 from empirical.data.sources import load
 from empirical.fit.verdict import Verdict
@@ -253,12 +261,12 @@ def test_a_step_that_is_not_taken_back_is_rejected(monkeypatch: pytest.MonkeyPat
 # --- the machine, and large widths --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{"memory_limit": 2**25}, {"chunk": 3 * ROWS}])
-def test_the_machine_changes_nothing(options: dict[str, int]) -> None:
+@pytest.mark.parametrize("options", [*SAME_BITS, *ROUNDED])
+def test_workers_and_memory_change_no_bit_and_chunks_no_more_than_rounding(
+    options: dict[str, int],
+) -> None:
     found = on_two_machines(trial("sam", biases=True), 3 * ROWS + 17, 1, options)
-    plain, other = map(sizes_of, found)
-    for what, x in plain.items():
-        assert other[what] == pytest.approx(x, rel=1e-8), what
+    assert_same_numbers(*map(sizes_of, found), options, ROUNDING[torch.float64])
 
 
 WIDE: dict[str, Any] = {

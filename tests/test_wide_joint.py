@@ -6,7 +6,16 @@ import pytest
 import torch
 from test_wide import numbers, runs
 from test_wide_rows import axis, normal
-from wide_trials import least_p_value, on_two_machines, ruled, trial
+from wide_trials import (
+    ROUNDED,
+    ROUNDING,
+    SAME_BITS,
+    assert_same_numbers,
+    least_p_value,
+    on_two_machines,
+    ruled,
+    trial,
+)
 
 from derivations.catalogue import find
 from empirical.limits.infinite_width import limits
@@ -119,11 +128,12 @@ def test_a_sample_of_rows_is_told_the_sum() -> None:
     assert least_p_value(own(measure_wide), own(measure)) > ALPHA
 
 
-@pytest.mark.parametrize("options", [{"workers": 2}, {"memory_limit": 2**25}, {"chunk": 3 * ROWS}])
-def test_the_machine_changes_nothing(options: dict[str, int]) -> None:
-    plain, other = map(numbers, on_two_machines(clipped(0.01), 3 * ROWS + 17, 2, options))
-    for what, x in plain.items():
-        assert other[what] == pytest.approx(x, rel=1e-9), what
+@pytest.mark.parametrize("options", [*SAME_BITS, *ROUNDED])
+def test_workers_and_memory_change_no_bit_and_chunks_no_more_than_rounding(
+    options: dict[str, int],
+) -> None:
+    found = on_two_machines(clipped(0.01), 3 * ROWS + 17, 2, options)
+    assert_same_numbers(*map(numbers, found), options, ROUNDING[torch.float64])
 
 
 def test_the_limit_knows_the_sum() -> None:

@@ -5,7 +5,15 @@ import pytest
 import test_wide_rows
 import torch
 from test_wide import numbers, runs
-from wide_trials import least_p_value, on_two_machines, trial
+from wide_trials import (
+    ROUNDED,
+    ROUNDING,
+    SAME_BITS,
+    assert_same_numbers,
+    least_p_value,
+    on_two_machines,
+    trial,
+)
 
 from derivations.catalogue import find
 from empirical.measure.calibration import calibrate
@@ -106,12 +114,12 @@ def test_per_sample_squares_are_refused_by_name() -> None:
 # --- networks -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", [{}, {"memory_limit": 2**25}, {"chunk": 3 * ROWS}, {"workers": 2}])
-def test_the_machine_changes_nothing(task: dict[str, int]) -> None:
-    found = on_two_machines(trial("soap_one_sided", biases=True), 3 * ROWS + 17, 2, task)
-    plain, other = map(numbers, found)
-    for what, x in plain.items():
-        assert other[what] == pytest.approx(x, rel=1e-8), what
+@pytest.mark.parametrize("options", [*SAME_BITS, *ROUNDED])
+def test_workers_and_memory_change_no_bit_and_chunks_no_more_than_rounding(
+    options: dict[str, int],
+) -> None:
+    found = on_two_machines(trial("soap_one_sided", biases=True), 3 * ROWS + 17, 2, options)
+    assert_same_numbers(*map(numbers, found), options, ROUNDING[torch.float64])
 
 
 def test_entries_that_belong_to_other_neurons_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
