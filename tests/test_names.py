@@ -23,14 +23,14 @@ SOURCES = (*PACKAGES, "tests", "benchmarks", "docs", ".ci")
 PAGES = ("*.md", "*.toml", "Makefile", "constraints.txt", "*.ipynb")
 FILE = re.compile(r"(?<![\w/.*}-])((?:[\w-]+/|\.\./)*[\w-]+\.(?:py|md|ipynb|toml|png))\b(?!/)")
 FOLDER = re.compile(
-    r"(?<![\w/.<>-])((?:scaling|derivations|empirical|tests|benchmarks)/(?:\w+/)*\w*)(?![\w{.])"
+    r"(?<![\w/.<>-])((?:scaling|derivations|empirical|tests|benchmarks)/(?:\w+/)*\w*)(?![\w{.%])"
 )
 DOTTED = re.compile(r"(?<![\w/.-])((?:scaling|derivations|empirical)(?:\.[A-Za-z_]\w*)+)")
 IN_A_MODULE = re.compile(r"`([a-z]\w*(?:\.\w+)+)(?=[`(])")
 WRITTEN = {"report.md", "summary.md"}
 """Files that commands write."""
-FOREIGN = {"coverage.py"}
-"""Names of other projects."""
+NO_FILES = {"coverage.py", "file.py", "FILE.py"}
+"""Another project, and what stands for any file."""
 
 
 def texts() -> list[Path]:
@@ -120,7 +120,7 @@ def missing(text: str, path: Path) -> Iterator[str]:
     """The names in a text of what is not there."""
     for name in FILE.findall(text):
         made = name in WRITTEN or name.startswith("results/")
-        if not made and name not in FOREIGN and not is_there(name, path):
+        if not made and name not in NO_FILES and not is_there(name, path):
             yield name
     for name in FOLDER.findall(text):
         if not (ROOT / name).exists() and not (ROOT / f"{name}.py").exists():
