@@ -4,5 +4,6 @@ the way in   read_model: a file and an axis to a graph
 a file       model_file (build, batch, loss) starts (how its tensors start)
 a list       export (torch's operations at one size) aligned (at all sizes, side by side)
              fold (blocks that repeat) growth (a number's exponent from its values)
+in numbers   execute (the same operations on the CPU, node by node)
 a graph      lowering, with a row for every operation in aten_algebra aten_shapes aten_layers
 """
