@@ -91,7 +91,26 @@ class Execution:
             warnings.simplefilter("ignore")
             outputs = runner.run(*arguments)
         runner.found["loss"] = outputs[-1]
+        self._given = {
+            n.name: x
+            for n, x in zip(self._module.graph.find_nodes(op="placeholder"), arguments, strict=True)
+            if isinstance(x, Tensor)
+        }
         return runner.found
+
+    def input_of(self, operation: str, values: Mapping[str, Tensor], parameter: str) -> Tensor:
+        """What a tensor is multiplied with in an operation, at the weights of the last run."""
+        node = next(n for n in self._module.graph.nodes if n.name == operation)
+        names = [x.name for x in node.all_input_nodes]
+        tensors = [values[n] if n in values else self._given[n] for n in names]
+        owners = {
+            n.name: self._first[path_of(s)]
+            for n, s in zip(
+                self._module.graph.find_nodes(op="placeholder"), self._specs, strict=True
+            )
+            if s.kind is InputKind.PARAMETER
+        }
+        return next(x for n, x in zip(names, tensors, strict=True) if owners.get(n) != parameter)
 
     def with_gradients(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """Values, cotangents of all of them, and gradients of the trained tensors."""

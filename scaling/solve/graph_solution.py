@@ -240,7 +240,7 @@ def books(state: Passes) -> dict[str, LayerSizes]:
 
 
 def _sizes(state: Passes, name: str) -> LayerSizes:
-    node, i = _main_use(state, name)
+    node, i = main_use(state, name)
     at = state.operands(node)
     of = fans(at, i)
     fan_in, fan_out = _fan(state, name, node, i, of.contracted), _fan(state, name, node, i, of.left)
@@ -260,7 +260,7 @@ def _sizes(state: Passes, name: str) -> LayerSizes:
     return LayerSizes(layer, entry[0], entry[1], w, entry[2], entry[3], *lines)
 
 
-def _main_use(state: Passes, name: str) -> tuple[GraphNode, int]:
+def main_use(state: Passes, name: str) -> tuple[GraphNode, int]:
     """The product with data that gives the tensor its largest gradient, the first of them."""
     uses: list[tuple[Expr, GraphNode, int]] = []
 
@@ -413,7 +413,7 @@ def _rate(
     across = sympy.expand(update.random.width - h - HALF * layer.fan_in)
     own = bounds.larger(along - bears.own, across - bears.own - HALF * layer.fan_in)
     limits = [
-        (own, f"its own product in {_main_use(state, layer.name)[0].name}"),
+        (own, f"its own product in {main_use(state, layer.name)[0].name}"),
         (along - bears.coherent, bears.by),
         (across - bears.random, bears.random_by),
     ]

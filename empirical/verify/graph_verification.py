@@ -1,0 +1,159 @@
+"""Theory against measurement on a user's own model: every node and tensor of its graph.
+
+    init        of every node                        as the start of the graph has it
+    cotangent   of every node                        likewise
+    own         of every trained tensor              own - c: maximal is 0
+    bound       of the node that binds a tensor      what it bears: the rate is the largest stable
+                                                     one
+    change      of every node, all tensors moved     no more than it bears
+
+Each is judged with an interval over sizes and seeds. What a run does not see is listed: nodes that
+PyTorch computes inside of one operation, tensors whose matrices are not at hand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sympy import Expr, S
+
+from empirical.fit.exponent import Estimate, estimate
+from empirical.fit.verdict import Verdict, judge, overall
+from empirical.trace.model_file import GrowingAxis, ModelFile, read_model
+from empirical.trace.read_model import graph_of
+from empirical.verify.model_steps import ModelSteps, StepSizes
+from scaling.models.settings import Settings
+from scaling.rules.language import Node
+from scaling.rules.rule import Rule
+from scaling.sizes.errors import InvalidInput
+from scaling.solve.graph_solution import GraphDerived, derive_graph, two_states
+
+MARGIN = 0.2
+SEEDS = 4
+EVERYWHERE = ("init", "cotangent")
+
+
+@dataclass(frozen=True)
+class GraphCheck:
+    """One prediction beside its measurement. ``at_most``: the prediction is a bound."""
+
+    name: str
+    quantity: str
+    predicted: Expr
+    at_most: bool
+    fit: Estimate
+    verdict: Verdict
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class GraphVerification:
+    """All checks of a model, with what was not looked at."""
+
+    answer: GraphDerived
+    axis: GrowingAxis
+    checks: tuple[GraphCheck, ...]
+    unseen: tuple[str, ...]
+    notes: tuple[str, ...]
+    seeds: int
+    margin: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of all checks together."""
+        return overall(check.verdict for check in self.checks)
+
+
+def verify_graph(
+    rule: Rule | Node | str,
+    model: ModelFile | str,
+    axis: str | None = None,
+    settings: Settings | None = None,
+    values: Mapping[str, float] | None = None,
+    expected: Mapping[tuple[str, str], Expr] | None = None,
+    seeds: Sequence[int] = tuple(range(SEEDS)),
+    margin: float = MARGIN,
+) -> GraphVerification:
+    """Derive the exponents of a model, step it at every size of the axis, and compare.
+
+    Args:
+        rule: the update rule.
+        model: a file with build and batch; see model_file.py.
+        axis: what grows, and its sizes: at least three.
+        settings: exponents held fixed.
+        values: numbers of the rule's symbols.
+        expected: predictions to put in place of the derived ones, by (node or tensor, quantity).
+        seeds: of the networks.
+        margin: of exponents, within which they agree.
+
+    Raises:
+        InvalidInput: for a model, an axis or an expectation that cannot be used.
+        NotCovered: where the theory or the tracer has no answer.
+    """
+    file = read_model(model) if isinstance(model, str) else model
+    grown = file.axis(axis)
+    lowered = graph_of(file, _text(grown))
+    answer = derive_graph(rule, lowered.graph, settings)
+    start, _ = two_states(lowered.graph, answer_starts(answer))
+    steps = ModelSteps(file, grown, lowered, answer, start, values or {})
+    table = [[steps.sizes(k, seed) for k in range(len(grown.sizes))] for seed in seeds]
+    nodes = {operation: node for operation, node in lowered.made.items() if node in start.values}
+    wanted = dict(expected or {})
+    checks = []
+
+    def check(name: str, quantity: str, key: str, predicted: Expr, bound: bool = False) -> None:
+        rows = np.array([[getattr(x, quantity).get(key, math.nan) for x in row] for row in table])
+        if np.isnan(rows).any():
+            return
+        predicted = wanted.pop((name, quantity), predicted)
+        fit = estimate(grown.sizes, rows)
+        target = -math.inf if predicted is S.NegativeInfinity else float(predicted)
+        verdict = _at_most(fit, target, margin) if bound else judge(fit, target, margin)
+        where = next((n.where for n in lowered.graph.walk() if n.name == nodes.get(name, name)), "")
+        checks.append(GraphCheck(name, quantity, predicted, bound, fit, verdict, where))
+
+    for operation, node in nodes.items():
+        check(operation, "init", operation, start.values[node].size)
+        if node in start.cotangents:
+            check(operation, "cotangent", operation, start.cotangents[node].size)
+    for name, x in answer.tensors.items():
+        if x.start.own is not None and x.c.is_number:
+            check(name, "own", name, x.start.own - x.c)
+    for operation, node in nodes.items():
+        if node in start.tolerances and start.tolerances[node].coherent.is_finite:
+            check(operation, "change", operation, start.tolerances[node].coherent, bound=True)
+    if wanted:
+        name, quantity = next(iter(wanted))
+        raise InvalidInput(
+            f"the expectation {quantity} of '{name}', which is not measured",
+            "a quantity of a node or a tensor that is listed",
+            f"choose one of {', '.join(sorted({c.name for c in checks})[:12])}",
+        )
+    seen = {c.name for c in checks}
+    unseen = [n.name for n in lowered.graph.walk() if n.name not in {*nodes.values(), *seen}]
+    unseen += [f"{name} (own)" for name in steps.unseen]
+    return GraphVerification(
+        answer, grown, tuple(checks), tuple(unseen), lowered.notes, len(seeds), margin
+    )
+
+
+def answer_starts(answer: GraphDerived) -> dict[str, Expr]:
+    """The b of every drawn tensor of an answer."""
+    return {name: x.b for name, x in answer.tensors.items() if x.b is not S.Infinity}
+
+
+def _at_most(fit: Estimate, bound: float, margin: float) -> Verdict:
+    """Agree if the whole interval keeps the bound, contradict if none of it does."""
+    if fit.high <= bound + margin:
+        return Verdict.agree
+    return Verdict.contradict if fit.low > bound + margin else Verdict.inconclusive
+
+
+def _text(axis: GrowingAxis) -> str:
+    return f"{axis.name}={','.join(map(str, axis.sizes))}"
+
+
+__all__ = ["GraphCheck", "GraphVerification", "StepSizes", "verify_graph"]
