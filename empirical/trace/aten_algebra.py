@@ -423,10 +423,19 @@ row(
     "aten.eq", "aten.ne", "aten.lt", "aten.le", "aten.gt", "aten.ge", "aten.logical_and",
     "aten.logical_or", "aten.logical_not", "aten.logical_xor", "aten.bitwise_not",
     "aten.bitwise_and", "aten.bitwise_or", "aten.any", "aten.all", "aten.argmax", "aten.argmin",
-    "aten.argsort", "aten.arange", "aten.floor_divide", "aten.remainder", "aten.isnan",
+    "aten.argsort", "aten.floor_divide", "aten.remainder", "aten.isnan",
     "aten.isinf", "aten.tril_indices", "aten.triu_indices", "aten.bucketize", "aten.floor",
     "aten.round", "aten.ceil", "aten.nonzero",
 )(discrete)  # fmt: skip
+
+
+@row("aten.arange")
+def arange(low: Lowering, first: Any, last: Any = None, *_: Any, **__: Any) -> Traced:
+    """Whole numbers in order, which are as large as the last of them."""
+    end = first if last is None else last
+    ends = end.values if isinstance(end, Varying) else (end,) * len(low.sizes)
+    shapes = low.result()
+    return low.emit("constant", (), shapes, whole=True, exponent=low.exponent(ends), value="arange")
 
 
 @row("aten.zeros", "aten.zeros_like", "aten.new_zeros")

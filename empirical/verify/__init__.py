@@ -6,5 +6,6 @@ single                one measurement, for the command line
 verification          verdicts, layer by layer
 derivation_lines      every line of a derivation beside its measurement
 measured_alignments   the alignment of real training over steps
+graph_verification    every node and tensor of a user's own model; model_steps: one step of it
 cluster               where the tasks run: here, or on a Dask cluster
 """

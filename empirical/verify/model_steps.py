@@ -16,15 +16,16 @@ data (they have no H and D of their own).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from empirical.measure.calibration import DAMPING_AT_BASE, OWN_AT_BASE
 from empirical.measure.training import damped_sums, dampings_in, sizes_recorder
-from empirical.numbers.interpreter import evaluate
+from empirical.numbers.interpreter import Record, evaluate
 from empirical.numbers.layer_matrices import LayerTensors
 from empirical.trace.execute import Execution, root_mean_square
 from empirical.trace.lowering import Lowered
@@ -170,7 +171,7 @@ class ModelSteps:
         numbers = {**self._numbers(name, k), **self._exponents()}
         return self._by_matrix(
             run, own, gradient, values, cotangents,
-            lambda layer: evaluate(self.rule, layer, numbers).dense(),
+            partial(_evaluated, self.rule, numbers, None),
         )  # fmt: skip
 
     def _exponents(self) -> dict[str, float]:
@@ -183,7 +184,15 @@ class ModelSteps:
             )
         return {e: self.values[e] for e in self.rule.exponents}
 
-    def _by_matrix(self, run, own, gradient, values, cotangents, function):  # type: ignore[no-untyped-def]
+    def _by_matrix(
+        self,
+        run: Execution,
+        own: str,
+        gradient: Tensor,
+        values: Mapping[str, Tensor],
+        cotangents: Mapping[str, Tensor],
+        function: Callable[[LayerTensors], Tensor],
+    ) -> Tensor:
         """A function of every matrix of a tensor, put back in its place."""
         use, weight = self.uses[run.name(own)], run.parameters[own]
         assert use is not None, "a tensor without a use is not looked at"
@@ -250,7 +259,7 @@ class ModelSteps:
             record = sizes_recorder(found, watched)  # type: ignore[arg-type]
             self._by_matrix(
                 run, own, gradient, values, cotangents,
-                lambda layer, n=numbers, r=record: evaluate(self.rule, layer, n, record=r).dense(),
+                partial(_evaluated, self.rule, numbers, record),
             )  # fmt: skip
             for total, (other, damping) in damped.items():
                 for symbol in dampings_in(total):
@@ -266,6 +275,12 @@ class ModelSteps:
             size = root_mean_square([values[use.operation]]) or 1.0
             self.base.rate[name] = OWN_AT_BASE * size / unit if unit else 1.0
         return self.base
+
+
+def _evaluated(
+    rule: Rule, numbers: Mapping[str, float], record: Record | None, layer: LayerTensors
+) -> Tensor:
+    return evaluate(rule, layer, numbers, record=record).dense()
 
 
 def _changes(
@@ -306,7 +321,7 @@ def _length(x: Tensor, axes: tuple[int, ...]) -> int:
     return _product(x.shape[a] for a in axes)
 
 
-def _product(numbers) -> int:  # type: ignore[no-untyped-def]
+def _product(numbers: Iterable[int]) -> int:
     total = 1
     for n in numbers:
         total *= int(n)

@@ -27,6 +27,7 @@ from scaling.cli.measuring import (
 from scaling.cli.options import (
     AlignmentOption,
     InitOption,
+    ModelOptions,
     NetworkOptions,
     RuleArgument,
     SetOption,
@@ -122,6 +123,7 @@ def table(
 def derive(
     rule: RuleArgument,
     network: NetworkOptions,
+    model: ModelOptions,
     run: SweepRun,
     settings: SetOption = None,
     style: StyleOption = Style.text,
@@ -132,11 +134,17 @@ def derive(
 ) -> None:
     """Derive the exponents of initialisation, learning rate and damping from an update rule.
 
+    For a chain of dense layers, or with --model for every tensor of your own model.
     Nothing is measured, unless --alignment measured asks for it; see `scaling align`.
     """
     from scaling.report.as_json import derived_json, to_json
     from scaling.report.tables import derived_table
 
+    if model.given(network, init=init, alignment=alignment, step=step):
+        from scaling.cli.modelling import derive_model
+
+        derive_model(rule, model, settings, style)
+        return
     start = partial(problem_of, rule, settings, network, init=init, practice=True)
     measured = measured_alignments(rule, start, steps, run)
     problem = problem_of(
@@ -154,6 +162,7 @@ def derive(
 def predict(
     rule: RuleArgument,
     network: NetworkOptions,
+    model: ModelOptions,
     settings: SetOption = None,
     style: StyleOption = Style.text,
     init: InitOption = None,
@@ -168,6 +177,11 @@ def predict(
     from scaling.report.tables import predicted_table
     from scaling.solve.predict import predict as evaluate
 
+    if model.given(network, init=init, alignment=alignment, step=step):
+        from scaling.cli.modelling import predict_model
+
+        predict_model(rule, model, settings, style)
+        return
     problem = problem_of(rule, settings, network, init=init, alignment=alignment, step=step)
     table, bounds = literal_of(problem)
     result = evaluate(problem, table, bounds)
@@ -182,11 +196,15 @@ def predict(
 def explain(
     rule: RuleArgument,
     network: NetworkOptions,
+    model: ModelOptions,
     run: SweepRun,
     layer: Annotated[str, typer.Option(help="Layer to explain.")] = "hidden",
     measured: Annotated[
         bool, typer.Option("--measured", help="Measure every line on dense networks, beside it.")
     ] = False,
+    tensor: Annotated[
+        str | None, typer.Option("--tensor", help="With --model: the tensor to explain.")
+    ] = None,
     settings: SetOption = None,
     style: StyleOption = Style.text,
     init: InitOption = None,
@@ -197,6 +215,11 @@ def explain(
     from scaling.report.as_json import steps_json, to_json
     from scaling.report.tables import Format, render_steps
 
+    if model.given(network, init=init, alignment=alignment, step=step, measured=measured):
+        from scaling.cli.modelling import explain_model
+
+        explain_model(rule, model, tensor, settings, style)
+        return
     problem = problem_of(
         rule, settings, network, init=init, alignment=alignment, step=step, practice=measured
     )

@@ -11,6 +11,7 @@ from scaling.cli.options import (
     AlignmentOption,
     InitOption,
     MarginOption,
+    ModelOptions,
     ModeOptions,
     NetworkOptions,
     OutOption,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from scaling.states.problem import Problem
 
 
+MODEL_SEEDS = 4
+"""Of `scaling verify --model`, where --seeds is not given."""
 ALIGNED_STEPS = 8
 """Of the verbs that measure alignments, where --steps is not given."""
 
@@ -55,6 +58,7 @@ ALIGNED_STEPS = 8
 @verb
 def verify(
     network: NetworkOptions,
+    model: ModelOptions,
     run: SweepRun,
     how: ModeOptions,
     rules: Annotated[
@@ -82,6 +86,16 @@ def verify(
     style: StyleOption = Style.text,
 ) -> None:
     """Train networks of growing width for a step and compare measured with derived exponents."""
+    if model.given(network, init=init, alignment=alignment, step=step):
+        names = rules or []
+        if len(names) != 1 or everything or deep:
+            raise InvalidInput(
+                f"{len(names)} rules beside --model", "one", "write scaling verify RULE --model ..."
+            )
+        from scaling.cli.modelling import verify_model
+
+        seeds = range(run.seed, run.seed + (run.seeds or MODEL_SEEDS))
+        verify_model(names[0], model, settings, expect, seeds, margin, style)
     verifying, report = lazily("verify.verification"), lazily("report.measured_tables")
     if out is not None:
         lazily("report.plots").require()

@@ -259,6 +259,57 @@ class ModeOptions:
     ] = None
 
 
+@dataclass(frozen=True)
+class ModelOptions:
+    """A model of the user's own, in place of the chain of dense layers."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="FILE.py[:BUILD]",
+            help="Your own model: a file with build(**axes) -> module, batch() -> (inputs, "
+            "targets), and perhaps loss(outputs, targets).",
+        ),
+    ] = None
+    axis: Annotated[
+        str | None,
+        typer.Option(
+            "--axis",
+            metavar="NAME=SIZES",
+            help="What grows in it, and at which sizes it is read: width=64,128,192, depth=2:16. "
+            "Default: width at 1, 2 and 3 times its default.",
+        ),
+    ] = None
+
+    def given(self, network: NetworkOptions, **options: Any) -> bool:
+        """Whether a model is given, which says itself what the options of the chain say.
+
+        Raises:
+            InvalidInput: for options of the chain beside it, or an axis without a model.
+        """
+        if self.model is None:
+            if self.axis is not None:
+                raise InvalidInput(
+                    f"--axis {self.axis} without a model",
+                    "a file in which the axis is a keyword of build",
+                    "add --model FILE.py",
+                )
+            return False
+        plain: dict[str, Any] = {"step": 1, "alignment": None, "init": None, "measured": False}
+        usual = NetworkOptions()
+        odd = [f.name for f in fields(usual) if getattr(network, f.name) != getattr(usual, f.name)]
+        odd += [name for name, value in options.items() if value != plain.get(name, value)]
+        if odd:
+            raise InvalidInput(
+                f"--{odd[0]} beside --model",
+                "one of the two: the model's file says what its network and its loss are; the "
+                "second step and given alignments are derived for the chain alone",
+                f"leave --{odd[0]} out, or leave --model out",
+            )
+        return True
+
+
 # --- from parameters to options -----------------------------------------------------------------
 
 

@@ -1,0 +1,81 @@
+"""What was measured on a user's own model, as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from empirical.fit.verdict import Verdict
+from empirical.verify.graph_verification import GraphCheck, GraphVerification
+from scaling.report.tables import Table
+
+
+def checks_table(found: GraphVerification) -> Table:
+    """Predicted | measured [interval] | verdict: tensors whole, nodes where they do not agree.
+
+    Nodes that agree are counted; JSON has all of them.
+    """
+    rows = []
+    agreed: Counter[str] = Counter()
+    for check in found.checks:
+        if check.verdict is Verdict.agree and check.quantity != "own":
+            agreed[check.quantity] += 1
+            continue
+        rows.append(
+            (check.name, check.quantity, _predicted(check), _measured(check), check.verdict.name)
+        )
+    notes = [f"{found.verdict.name}: {_counts(found)}"]
+    notes += [f"{n} nodes agree in {quantity}, and are not shown" for quantity, n in agreed.items()]
+    notes += [f"at {check.where}: {check.name}" for check in found.checks
+              if check.verdict is Verdict.contradict and check.where]  # fmt: skip
+    if found.unseen:
+        notes.append(f"not looked at: {', '.join(found.unseen)}")
+    notes += [f"read: {text}" for text in found.notes]
+    notes += [f"assumed: {text}" for text in found.answer.assumptions]
+    axis, sizes = found.axis.name, ", ".join(map(str, found.axis.sizes))
+    title = (
+        f"{found.answer.rule.name or found.answer.rule}: {axis} {sizes}, {found.seeds} seeds, "
+        f"margin {found.margin:g}"
+    )
+    columns = ("name", "quantity", "predicted", "measured", "verdict")
+    return Table(title, columns, tuple(rows), tuple(notes))
+
+
+def checks_json(found: GraphVerification) -> dict[str, Any]:
+    """All checks, with what was not looked at."""
+    return {
+        "recipe": found.answer.rule.name or str(found.answer.rule),
+        "axis": {found.axis.name: list(found.axis.sizes)},
+        "verdict": found.verdict.name,
+        "seeds": found.seeds,
+        "margin": found.margin,
+        "checks": [
+            {
+                "name": c.name,
+                "quantity": c.quantity,
+                "predicted": str(c.predicted),
+                "at_most": c.at_most,
+                "measured": c.fit.slope,
+                "interval": [c.fit.low, c.fit.high],
+                "verdict": c.verdict.name,
+                "where": c.where,
+            }
+            for c in found.checks
+        ],
+        "not_looked_at": list(found.unseen),
+        "read": list(found.notes),
+        "assumptions": list(found.answer.assumptions),
+    }
+
+
+def _predicted(check: GraphCheck) -> str:
+    return f"<= {check.predicted}" if check.at_most else f"{check.predicted}"
+
+
+def _measured(check: GraphCheck) -> str:
+    return f"{check.fit.slope:+.2f} [{check.fit.low:+.2f}, {check.fit.high:+.2f}]"
+
+
+def _counts(found: GraphVerification) -> str:
+    count = Counter(check.verdict.name for check in found.checks)
+    return ", ".join(f"{n} {name}" for name, n in count.items())

@@ -1,0 +1,165 @@
+"""The verbs on a user's own model: what they do where --model names its file.
+
+derive    b, c, d of every tensor            predict   a step under exponents that are set
+explain   the derivation of one tensor       verify    every node and tensor, measured
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from scaling.cli.options import ModelOptions, Style
+from scaling.cli.requests import lazily, resolve
+from scaling.models.chain import Layer
+from scaling.models.graph import Graph
+from scaling.models.settings import Settings, read_settings
+from scaling.sizes.errors import InvalidInput, unknown
+from scaling.solve.graph_solution import GraphDerived, derive_graph
+
+
+def answer_of(
+    rule: str, model: ModelOptions, settings: Sequence[str] | None, practice: bool = False
+) -> tuple[GraphDerived, tuple[str, ...]]:
+    """What is derived for a model, and what was read into its code."""
+    assert model.model is not None, "asked for where --model is given"
+    lowered = lazily("trace.read_model").graph_of(model.model, model.axis)
+    chosen = settings_of(rule, lowered.graph, settings, practice)
+    return derive_graph(resolve(rule).rule, lowered.graph, chosen), lowered.notes
+
+
+def settings_of(
+    rule: str, graph: Graph, settings: Sequence[str] | None, practice: bool = False
+) -> Settings:
+    """What is set, by the names of the graph's tensors: c=0, c_head.weight=1, e=1/2.
+
+    ``practice`` gives the rule's exponent symbols the values that its declaration names.
+    """
+    from dataclasses import replace
+
+    from sympy import Rational, S
+
+    layers = [
+        Layer(p.name, 1, S.One, S.One)
+        for p in (*graph.parameters, *_inside(graph))
+        if p.trained
+    ]  # fmt: skip
+    declared = resolve(rule)
+    chosen = read_settings(settings or (), declared.rule, layers)
+    if practice:
+        usual = {k: Rational(*x.as_integer_ratio()) for k, x in declared.exponents.items()}
+        chosen = replace(chosen, exponents={**usual, **chosen.exponents}).closed()
+    return chosen
+
+
+def _inside(graph: Graph):  # type: ignore[no-untyped-def]
+    for node in graph.nodes:
+        if node.op == "repeat":
+            yield from node.get("repeat").body.parameters
+            yield from _inside(node.get("repeat").body)
+
+
+def derive_model(
+    rule: str, model: ModelOptions, settings: Sequence[str] | None, style: Style
+) -> None:
+    """Print the exponents of every tensor."""
+    from scaling.report.as_json import to_json
+    from scaling.report.graph_tables import graph_json, graph_table
+    from scaling.report.tables import Format, render
+
+    answer, notes = answer_of(rule, model, settings)
+    if style is Style.json:
+        typer.echo(to_json({**graph_json(answer), "read": list(notes)}))
+    else:
+        typer.echo(render(graph_table(answer, notes), Format(style)))
+
+
+def predict_model(
+    rule: str, model: ModelOptions, settings: Sequence[str] | None, style: Style
+) -> None:
+    """Print what a first step does to every tensor and to the node that binds it."""
+    from scaling.report.as_json import to_json
+    from scaling.report.graph_tables import (
+        graph_json,
+        own_and_bound,
+        predicted_graph_table,
+        regime,
+    )
+    from scaling.report.tables import Format, render
+
+    answer, _ = answer_of(rule, model, settings)
+    if style is Style.json:
+        found = graph_json(answer)
+        for name, x in answer.tensors.items():
+            own, bound = own_and_bound(x)
+            found["tensors"][name] |= {"own": str(own), "bound": str(bound), "regime": regime(x)}
+        typer.echo(to_json(found))
+    else:
+        typer.echo(render(predicted_graph_table(answer), Format(style)))
+
+
+def explain_model(
+    rule: str, model: ModelOptions, tensor: str | None, settings: Sequence[str] | None, style: Style
+) -> None:
+    """Print the derivation of one tensor's exponents."""
+    from scaling.report.as_json import steps_json, to_json
+    from scaling.report.graph_tables import tensor_steps
+    from scaling.report.tables import Format, render_steps
+
+    answer, _ = answer_of(rule, model, settings)
+    if tensor is None:
+        raise InvalidInput(
+            "no tensor to explain",
+            "the name of a tensor of the model",
+            f"pass --tensor {next(iter(answer.tensors))}",
+        )
+    if tensor not in answer.tensors:
+        raise unknown("tensor", tensor, answer.tensors)
+    title = f"{answer.rule.name or 'rule'}, {tensor}: dW = {answer.rule}"
+    line = tensor_steps(answer, tensor)
+    if style is Style.json:
+        typer.echo(to_json(steps_json(title, line)))
+    else:
+        typer.echo(render_steps(title, line, Format(style)))
+
+
+def verify_model(
+    rule: str,
+    model: ModelOptions,
+    settings: Sequence[str] | None,
+    expect: Sequence[str] | None,
+    seeds: Sequence[int],
+    margin: float | None,
+    style: Style,
+) -> None:
+    """Measure every node and tensor, print the verdicts, and exit by them."""
+    from scaling.models.settings import exact
+    from scaling.report.as_json import to_json
+    from scaling.report.tables import Format, render
+
+    lowered = lazily("trace.read_model").graph_of(model.model, model.axis)
+    chosen = settings_of(rule, lowered.graph, settings, practice=True)
+    verification = lazily("verify.graph_verification")
+    expected = {}
+    for pair in expect or ():
+        place, equals, value = pair.rpartition("=")
+        quantity, _, name = place.partition("_")
+        if not equals or not name:
+            raise InvalidInput(
+                f"the expectation '{pair}'",
+                "QUANTITY_NAME=EXPONENT",
+                "pass for example --expect own_head.weight=1/4",
+            )
+        expected[name, quantity] = exact(value)
+    values = {**chosen.values, **{k: float(v) for k, v in chosen.exponents.items()}}
+    found = verification.verify_graph(
+        resolve(rule).rule, model.model, model.axis, chosen, values, expected, seeds,
+        verification.MARGIN if margin is None else margin,
+    )  # fmt: skip
+    report = lazily("report.graph_checks")
+    if style is Style.json:
+        typer.echo(to_json(report.checks_json(found)))
+    else:
+        typer.echo(render(report.checks_table(found), Format(style)))
+    raise typer.Exit(lazily("verify.verification").EXIT_CODE[found.verdict])

@@ -1,0 +1,170 @@
+"""What is derived for a user's model, as a table of its tensors and as JSON.
+
+Tensors of equal blocks that have one answer share a row: blocks.*.attn.q.weight.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sympy import Expr
+
+from scaling.report.tables import Table
+from scaling.sizes.derivation import CONDITION, Step
+from scaling.sizes.scale import Scale, Size
+from scaling.solve.graph_solution import CodeChange, GraphDerived, TensorAnswer
+from scaling.states.problem import CONVENTION
+
+
+def graph_table(answer: GraphDerived, notes: Sequence[str] = ()) -> Table:
+    """b, c, d of every tensor, with the node that binds; what the code itself would have to be."""
+    scaled = answer.rule.scaled
+    rows: dict[tuple[Any, ...], list[TensorAnswer]] = {}
+    for x in answer.tensors.values():
+        key = (_star(x.name), x.b, x.c, *(x.d[k] for k in scaled), _star(_place(answer, x.binds)))
+        rows.setdefault(key, []).append(x)
+    columns = ("tensor", "b", "c", *(f"d_{k}" for k in scaled), "binds")
+    shown = tuple(
+        (key[0] if len(same) > 1 else same[0].name, *key[1:]) for key, same in rows.items()
+    )
+    below = [CONVENTION.replace("M", answer_letter(answer))]
+    below += [f"free: {', '.join(answer.free)}"] if answer.free else []
+    below += _once(_states(x) for x in answer.tensors.values())
+    below += [f"change {_change(c)}" for c in answer.changes]
+    below += [f"assumed: {text}" for text in (*answer.assumptions, *answer.rule.assumptions)]
+    below += [f"read: {text}" for text in notes]
+    name = answer.rule.name or "rule"
+    return Table(f"{name}: dW = {answer.rule}", columns, shown, tuple(below))
+
+
+def predicted_graph_table(answer: GraphDerived) -> Table:
+    """What a first step does to every tensor's own product, and to the node that binds it."""
+    rows = tuple((x.name, x.b, x.c, *own_and_bound(x), regime(x)) for x in answer.tensors.values())
+    notes = (
+        "own: size of the tensor's own product dW h; bound: of the node that binds its rate, per "
+        "what that node bears",
+        *(f"assumed: {text}" for text in answer.assumptions),
+    )
+    columns = ("tensor", "b", "c", "own", "bound", "regime")
+    name = answer.rule.name or "rule"
+    return Table(f"{name}: dW = {answer.rule}", columns, rows, notes)
+
+
+def own_and_bound(x: TensorAnswer) -> tuple[Expr | str, Expr | str]:
+    """Exponents of a first step; a tensor that it does not move has none."""
+    state = x.start
+    if state.c is None or state.own is None:
+        return "0", "0"
+    return state.own - x.c, state.c - x.c
+
+
+def regime(x: TensorAnswer) -> str:
+    """What a step at the answer's rate does with a tensor."""
+    own, bound = own_and_bound(x)
+    if isinstance(own, str) or isinstance(bound, str):
+        return "does not move at first"
+    if not (own.is_number and bound.is_number):
+        return "open"
+    if bound > 0:
+        return "unstable"
+    if own == 0:
+        return "maximal"
+    return "bound" if bound == 0 else "sub-maximal"
+
+
+def graph_json(answer: GraphDerived) -> dict[str, Any]:
+    """The keys that programs rely on; exponents are texts in sympy syntax."""
+    tensors = {
+        x.name: {
+            "a": "0",
+            "b": str(x.b),
+            "c": str(x.c),
+            "d": {k: str(v) for k, v in x.d.items()},
+            "binds": x.binds,
+            "fan_in": str(x.fan_in),
+            "fan_out": str(x.fan_out),
+            "rule": str(answer.rule),
+            "states": {
+                "start": None if x.start.c is None else str(x.start.c),
+                "moved": None if x.moved.c is None else str(x.moved.c),
+            },
+        }
+        for x in answer.tensors.values()
+    }
+    return {
+        "recipe": answer.rule.name or str(answer.rule),
+        "axis": answer.graph.axis,
+        "tensors": tensors,
+        "changes": [
+            {**_file(c), "found": _factor(answer, c.found), "needed": _factor(answer, c.needed),
+             "why": c.why}
+            for c in answer.changes
+        ],
+        "free": list(answer.free),
+        "assumptions": [*answer.assumptions, *answer.rule.assumptions],
+        "convention": CONVENTION.replace("M", answer_letter(answer)),
+    }  # fmt: skip
+
+
+def tensor_steps(answer: GraphDerived, name: str) -> Step:
+    """The derivation of one tensor's rate: in the state that decides it, from h and delta on."""
+    x = answer.tensors[name]
+    states = [s for s in (x.moved, x.start) if s.update is not None and s.c == x.c]
+    inputs = tuple(s.update.step for s in states[:1] if s.update is not None)
+    text = f"maximal update: the largest rate that every node above bears; {x.binds} binds"
+    line = Step(CONDITION, f"c of {name}", Scale.of_width(-x.c, Size.SCALAR), text, inputs)
+    for assumption in answer.assumptions:
+        line = line.because(assumption)
+    return line
+
+
+def answer_letter(answer: GraphDerived) -> str:
+    """What M is: the width has its own letter, other axes their names."""
+    return "M" if answer.graph.axis == "width" else f"({answer.graph.axis})"
+
+
+def _states(x: TensorAnswer) -> str:
+    start, moved = x.start.c, x.moved.c
+    if start == moved:
+        return ""
+    shown = ("no gradient" if c is None else f"c = {c}" for c in (start, moved))
+    return "{}: at the start {}, at moved weights {}; the smaller rate is the answer".format(
+        _star(x.name), *shown
+    )
+
+
+def _once(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(text for text in texts if text))
+
+
+def _change(c: CodeChange) -> str:
+    place = _file(c)
+    at = f"{place['file']}:{place['line']}" if place["line"] else c.where or c.node
+    return f"{at}: a factor M^({c.found}), where M^({c.needed}) is needed: {c.why}"
+
+
+def _factor(answer: GraphDerived, x: Expr) -> str:
+    return f"{answer_letter(answer)}^({x})"
+
+
+def _file(c: CodeChange) -> dict[str, Any]:
+    match = re.search(r"(?:^|: )([^:]+):(\d+)$", c.where)
+    return {"file": match[1] if match else "", "line": int(match[2]) if match else 0}
+
+
+def _place(answer: GraphDerived, binds: str) -> str:
+    """The node that binds, by the module that it stands in."""
+    if binds.startswith("its own product"):
+        return "its own product"
+    name = binds.split(" into ")[-1]
+    where = next((n.where for n in answer.graph.walk() if n.name == name), "")
+    module = where.split(":")[0]
+    return f"{name} in {module}" if module else name
+
+
+def _star(text: str) -> str:
+    """Numbers of modules and of nodes blanked: blocks.3.q -> blocks.*.q, softmax_1 -> softmax."""
+    text = re.sub(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.)", "*", text)
+    return re.sub(r"\b([a-z_]+?)_\d+(\.\d+)?\b", r"\1", text)

@@ -1,0 +1,164 @@
+"""The verbs on a user's own model, with --model: what they answer, and what they refuse."""
+
+import gc
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typed import exit_code
+
+GPT = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads, self.scale = heads, (width // heads) ** POWER
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x):
+        b, t, d = x.shape
+        q, k, v = (y.view(b, t, self.heads, -1).transpose(1, 2) for y in self.qkv(x).chunk(3, -1))
+        a = (q @ k.transpose(-1, -2) * self.scale).softmax(-1) @ v
+        return self.out(a.transpose(1, 2).reshape(b, t, d))
+
+class GPT(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(40, width), nn.Linear(width, 40, bias=False)
+        self.attention, self.norm = Attention(width, 4), nn.LayerNorm(width)
+
+    def forward(self, ids):
+        x = self.embed(ids)
+        return self.head(self.norm(x + self.attention(x)))
+
+def build(width=32):
+    return GPT(width)
+
+def batch():
+    ids = torch.randint(40, (4, 9), generator=torch.manual_seed(0))
+    return ids[:, :-1], ids[:, 1:]
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command printed and exited with."""
+
+    code: int
+    out: str
+    err: str
+
+
+Typed = Callable[..., Done]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Typed]:
+    """The command, typed in this process."""
+
+    def run(*words: str) -> Done:
+        code = exit_code(words, monkeypatch)
+        out, err = capsys.readouterr()
+        return Done(code, out, err)
+
+    yield run
+    gc.enable()
+
+
+@pytest.fixture
+def gpt(tmp_path: Path) -> Path:
+    path = tmp_path / "gpt.py"
+    path.write_text(GPT.replace("POWER", "-1"))
+    return path
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Path:
+    path = tmp_path / "faulty.py"
+    path.write_text(GPT.replace("POWER", "-0.5"))
+    return path
+
+
+def derived(typed: Typed, path: Path, *words: str) -> dict:
+    done = typed("derive", "adam", "--model", str(path), "--format", "json", *words)
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def test_adam_on_a_small_gpt_has_the_published_table(typed: Typed, gpt: Path) -> None:
+    answer = derived(typed, gpt)
+    rates = {name: (x["b"], x["c"]) for name, x in answer["tensors"].items()}
+    assert rates == {
+        "embed.weight": ("0", "0"),
+        "attention.qkv.weight": ("1/2", "1"),
+        "attention.out.weight": ("1/2", "1"),
+        "norm.weight": ("0", "0"),
+        "norm.bias": ("oo", "0"),
+        "head.weight": ("1", "1"),
+    }
+    assert not answer["changes"]
+    assert answer["axis"] == "width" and answer["assumptions"]
+
+
+def test_logits_over_the_root_of_the_head_size_are_found_and_named(
+    typed: Typed, faulty: Path
+) -> None:
+    answer = derived(typed, faulty)
+    assert answer["tensors"]["attention.qkv.weight"]["c"] == "3/2"
+    assert "softmax" in answer["tensors"]["attention.qkv.weight"]["binds"]
+    change = answer["changes"][0]
+    line = faulty.read_text().splitlines()[change["line"] - 1]
+    assert "self.scale" in line
+    assert (change["found"], change["needed"]) == ("M^(-1/2)", "M^(-1)")
+
+
+def test_every_format_and_verb_speaks_of_the_tensors(typed: Typed, gpt: Path) -> None:
+    for style in ("text", "markdown", "latex", "html"):
+        done = typed("derive", "sgd", "--model", str(gpt), "--format", style)
+        assert done.code == 0 and "embed" in done.out
+    explained = typed("explain", "adam", "--model", str(gpt), "--tensor", "attention.out.weight")
+    assert "c of attention.out.weight" in explained.out and "binds" in explained.out
+    predicted = typed("predict", "adam", "--model", str(gpt), "--set", "c=0")
+    row = next(x for x in predicted.out.splitlines() if x.startswith("attention.out.weight"))
+    assert "unstable" in row
+
+
+@pytest.mark.slow
+def test_a_model_agrees_and_a_planted_error_is_contradicted(typed: Typed, gpt: Path) -> None:
+    words = ["verify", "adam", "--model", str(gpt), "--axis", "width=32,64,128,256", "--seeds", "3"]
+    done = typed(*words, "--format", "json")
+    found = json.loads(done.out)
+    own = {c["name"]: c for c in found["checks"] if c["quantity"] == "own"}
+    assert set(own) == set(derived(typed, gpt)["tensors"])
+    assert not [c for c in found["checks"] if c["verdict"] == "contradict"]
+    wrong = typed(*words, "--expect", "own_attention.out.weight=1/2")
+    assert wrong.code == 1
+    assert re.search(r"attention\.out\.weight +own +1/2 .* contradict", wrong.out)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("derive", "adam", "--axis", "width=1,2,3"), "--axis width=1,2,3 without a model"),
+        (("derive", "adam", "--model", "gone.py"), "no file gone.py"),
+        (("derive", "adam", "--model", "GPT", "--depth", "4"), "--depth beside --model"),
+        (("derive", "adam", "--model", "GPT", "--step", "2"), "--step beside --model"),
+        (("explain", "adam", "--model", "GPT"), "no tensor to explain"),
+        (("explain", "adam", "--model", "GPT", "--tensor", "embed.weigth"), "embed.weigth"),
+        (("verify", "--model", "GPT"), "0 rules beside --model"),
+        (("derive", "sam", "--model", "GPT"), "ascended"),
+        (("verify", "adam", "--model", "GPT", "--expect", "x"), "the expectation 'x'"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(
+    typed: Typed, gpt: Path, words: tuple[str, ...], found: str
+) -> None:
+    done = typed(*(str(gpt) if w == "GPT" else w for w in words))
+    assert done.code == 2 and found in done.err and "do this" in done.err
