@@ -1,11 +1,13 @@
 """One row per operator: both halves of every row, and what a row says of numbers is so."""
 
 import ast
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from sympy import Expr
 from torch import Tensor
 
 from empirical.numbers.interpreter import evaluate
@@ -25,6 +27,9 @@ from scaling.rules.operators import (
 )
 from scaling.rules.parser import parse, parse_formula
 from scaling.rules.tree import row_of
+from scaling.sizes.errors import NotCovered
+from scaling.sizes.scale import HALF
+from scaling.solve.derive import Derived, derive
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = {**OPERATORS, **FUNCTIONS}
@@ -173,7 +178,7 @@ def test_what_a_function_is_is_asked_of_its_row_and_not_of_lists_of_names() -> N
     for package in ("scaling", "empirical"):
         for path in sorted((ROOT / package).rglob("*.py")):
             name = str(path.relative_to(ROOT))
-            if path.parent.name in MODELS:
+            if set(path.parts) & set(MODELS):
                 continue
             found = list(lists_of_functions(path.read_text()))
             assert bool(found) == (name in OWN), (name, found)
@@ -185,3 +190,83 @@ def test_a_list_of_functions_is_seen() -> None:
         {"diag", "block"}
     ]
     assert not list(lists_of_functions('x in ("sign", "rule")'))
+
+
+# --- documentation ------------------------------------------------------------------------------
+
+
+def test_the_documentation_has_the_rows_of_today() -> None:
+    filled = runpy.run_path(str(ROOT / "docs" / "fill.py"))["filled"]
+    page = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+    assert filled(page) == page, "python docs/fill.py docs/language.md"
+    assert filled(page.replace("arctangent", "sine")) == page
+
+
+def test_the_readme_names_every_function() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = ", ".join(f"`{row.signature}`" for row in FUNCTIONS.values())
+    assert listed in readme
+
+
+# --- what follows in sizes -----------------------------------------------------------------------
+
+
+def derived(text: str) -> Derived:
+    return derive(parse(text))
+
+
+def rates(text: str) -> list[Expr]:
+    return list(derived(text).exponents.c.values())
+
+
+def regime_lines(text: str) -> list[str]:
+    return [str(regime) for found in derived(text).regimes.values() for regime in found]
+
+
+@pytest.mark.parametrize(("text", "verdicts"), [
+    ("G*clip(norm(W), 10)", ["the bound is active"] * 2 + ["the bound is inactive"]),
+    ("G*max(1, norm(W))", ["the larger is norm(W)", "the larger is norm(W)", "the larger is 1"]),
+    ("G*atan(norm(W))", ["atan is saturated there"] * 2 + ["atan is linear there"]),
+    ("G/(1 + norm(W))", ["norm(W) dominates", "norm(W) dominates", "1 dominates"]),
+])  # fmt: skip
+def test_a_regime_line_says_which_branch_is_active(text: str, verdicts: list[str]) -> None:
+    assert [line.rpartition(": ")[2] for line in regime_lines(text)] == verdicts
+
+
+@pytest.mark.parametrize("bound", ["max(rho, 1)", "max(1, rho)", "clip(rho, 1)", "rho + 1"])
+def test_a_damping_under_a_bound_balances_it_like_a_sum(bound: str) -> None:
+    """The extreme of two numbers of one order is of that order, whichever of both it is."""
+    found = derived(f"G / (norm(G) + {bound})")
+    assert {d["rho"] for d in found.exponents.d.values()} <= {0, HALF, -HALF}
+    if "+" not in bound:
+        assert {d["rho"] for d in found.exponents.d.values()} == {0}
+    assert rates(f"G / (norm(G) + {bound})") == rates("G / (norm(G) + 1)")
+
+
+LARGE = "(fan_in*fan_out)**2*G"
+UNSOUND = {
+    f"sign(G)/clip({LARGE}, 1)": "blow up",  # it vanishes where G does, however large entries are
+    f"sign(G)/atan({LARGE})": "blow up",
+    "G*sqrt(clip(norm(G) - norm(W), 1/fan_in))": "the root of a difference",  # beyond the bound too
+    "orth(atan(G))*abs(G)": "full-rank polar factor",  # atan(G) is G and terms of higher rank
+}
+
+
+@pytest.mark.parametrize("text", UNSOUND)
+def test_what_a_bound_leaves_as_it_is_stays_known(text: str) -> None:
+    with pytest.raises(NotCovered, match=UNSOUND[text]):
+        derived(text)
+
+
+def test_a_bound_that_vanishes_with_its_operand_is_a_pole_in_numbers_too() -> None:
+    """1/clip(x, 1) of large x: the mean square is that of the few small ones."""
+    x = torch.randn(2, 10**6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    large = 1000 * x
+    assert float((1 / large.sign()).square().mean()) == 1
+    assert float((1 / large.clamp(-1, 1)).square().mean()) > 10
+
+
+@pytest.mark.parametrize("text", ["orth(clip(G, 9))*abs(G)", "G*sqrt(clip(norm(G), 1/fan_in))"])
+def test_what_a_bound_does_not_touch_is_read_as_it_is(text: str) -> None:
+    """The controls: clip is its operand below the bound, and positive where that is."""
+    assert len(rates(text)) == 3

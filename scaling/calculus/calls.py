@@ -41,6 +41,7 @@ from scaling.rules.parser import parse_formula
 from scaling.rules.rewrites import substitute
 from scaling.rules.tree import Call, Node, Symbol
 from scaling.sizes.derivation import NORMS, Step
+from scaling.sizes.errors import NotCovered
 
 Read = Callable[[Context, Node], Reading]
 Inference = Callable[[Context, Call, Sequence[Reading], Read], Reading]
@@ -56,7 +57,7 @@ def call(context: Context, node: Call, read: Read) -> Reading:
     if row.cuts and (moved := inward(node)) != node:
         return _as(context, node, moved, read)
     if isinstance(row.reading, Formula):
-        return _as(context, node, _written_out(node, row.reading), read)
+        return _as_formula(context, node, row.reading, read)
     operands = [read(context, operand) for operand in node.children]
     match row.reading:
         case OfEntries() as f:
@@ -79,9 +80,13 @@ def _as(context: Context, node: Call, other: Node, read: Read) -> Reading:
     return value, replace(step, subject=str(node), node=node)
 
 
-def _written_out(node: Call, formula: Formula) -> Node:
+def _as_formula(context: Context, node: Call, formula: Formula, read: Read) -> Reading:
     names: dict[Node, Node] = dict(zip((Symbol("x"), Symbol("y")), node.children, strict=False))
-    return substitute(parse_formula(formula.text), names)
+    try:
+        return _as(context, node, substitute(parse_formula(formula.text), names), read)
+    except NotCovered as error:
+        found = f"{node.function}, which is read as {formula.text}: {error.found}"
+        raise NotCovered(found, error.needed, error.do_this) from error
 
 
 def _alone(inference: Callable[[Context, Call, Value, Step], Reading]) -> Inference:

@@ -15,8 +15,9 @@ from scaling.calculus.values import Value
 from scaling.models.alignment import Alignment
 from scaling.models.chain import Activation
 from scaling.models.layer_sizes import LayerSizes
+from scaling.rules.operators import Extreme, OfEntries
 from scaling.rules.shapes import Dim
-from scaling.rules.tree import Node
+from scaling.rules.tree import Node, row_of
 from scaling.sizes.derivation import Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import Bounds, Order, Scale, Size
@@ -39,13 +40,28 @@ class Regime:
     order: Order
 
     def __str__(self) -> str:
-        verdict = {
-            Order.LESS: f"{self.right} dominates",
-            Order.GREATER: f"{self.left} dominates",
-            Order.EQUAL: "balanced",
-            Order.OPEN: "open: depends on the symbols",
-        }[self.order]
-        return f"{self.left} ~ {self.left_size}, {self.right} ~ {self.right_size}: {verdict}"
+        sizes = f"{self.left} ~ {self.left_size}, {self.right} ~ {self.right_size}"
+        return f"{sizes}: {self._verdict}"
+
+    @property
+    def _verdict(self) -> str:
+        """Which of both terms, or which branch of a function, sets the size."""
+        if self.order in (Order.EQUAL, Order.OPEN):
+            return "balanced" if self.order is Order.EQUAL else "open: depends on the symbols"
+        below, row = self.order is Order.LESS, row_of(self.node)
+        smaller, larger = (self.left, self.right) if below else (self.right, self.left)
+        match row.reading if row else None:
+            case Extreme(larger=True):
+                return f"the larger is {larger}"
+            case Extreme(larger=False):
+                return f"the smaller is {smaller}"
+            case OfEntries(straight=True):
+                return "the bound is inactive" if below else "the bound is active"
+            case OfEntries(at_zero=p, at_infinity=q):
+                power = p if below else q
+                acts = {"0": "saturated", "1": "linear"}.get(str(power), f"like the power {power}")
+                return f"{row.name if row else ''} is {acts} there"
+        return f"{larger} dominates"
 
 
 def unknown_first(x: Scale, y: Scale, unknown: Collection[Symbol]) -> tuple[Scale, Scale] | None:

@@ -27,7 +27,7 @@ from fractions import Fraction
 
 from sympy import Expr, Rational, S
 
-from scaling.calculus import entrywise, rotation
+from scaling.calculus import entrywise, rotation, sums
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import (
@@ -63,6 +63,10 @@ def function(context: Context, node: Call, f: OfEntries, operands: Sequence[Read
     if value.main.is_zero:
         return value, Step(ENTRYWISE, str(node), value.main, "of zero", steps, node=node)
     regime = context.decide(node, node.argument, limit, value.main, bound.size)
+    if regime.order is Order.EQUAL:
+        value, balanced = sums.balanced(context, value, bound)
+        assert isinstance(balanced, Scalar), "a balance is of one kind"
+        bound = balanced
     result, line = _turning(context, node, f, regime.order, value, bound.size, steps)
     return result, replace(line, decision=regime)
 

@@ -22,6 +22,7 @@ from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import Aligned, Behaviour, Parity, Scalar, Value, Vector, describe
 from scaling.models.layer_sizes import mean_step
+from scaling.rules.estimable_sums import is_positive
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Call, MatMul
 from scaling.sizes.derivation import LLN, PRODUCT, Step
@@ -72,19 +73,16 @@ def _of_all(context: Context, node: Call, value: Value, step: Step) -> Reading:
 
     Of both signs it would be a number that turns with the gradient, or whose sign nothing tells.
     """
-    if not isinstance(value, Aligned | Vector):
+    if not isinstance(value, Aligned):
         raise context.not_covered(node, f"the mean of {describe(value)}", "a function of G")
     entrywise.need_entries(context, node, value)
-    if not value.positive and not value.entry.is_zero:
+    if not (value.positive or is_positive(node.argument) or value.entry.is_zero):
         raise context.not_covered(
             node,
             "the mean of entries that may take both signs",
             f"{node.function}(abs(X)) or {node.function}(X*X)",
         )
-    if isinstance(value, Vector):
-        entrywise.check(context, node, value.behaviour)
-    else:
-        entrywise.check(context, node, value.left, value.right)
+    entrywise.check(context, node, value.left, value.right)
     size = value.entry.as_size_of(Size.SCALAR)
     return Scalar(size), Step(LLN, str(node), size, "all of one sign", (step,), node=node)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from sympy import Expr
 
+from scaling.calculus import sums
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import Scalar
@@ -48,6 +49,9 @@ def extreme(context: Context, node: Call, which: Extreme, operands: Sequence[Rea
             "positive scalars",
         )
     steps = (step, other)
+    if regime.order is Order.EQUAL:
+        x, y = sums.balanced(context, x, y)
+    assert isinstance(x, Scalar) and isinstance(y, Scalar), "a balance is of one kind"
     if which.larger:
         value = Scalar(context.plus(x.size, y.size), x.positive or y.positive)
         numbers = "the larger"

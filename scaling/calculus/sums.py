@@ -62,7 +62,7 @@ def add(
     regime = context.decide(node, left, right, x.main, y.main)
     order = regime.order
     if order is Order.EQUAL:
-        x, y = _balanced(context, x, y)
+        x, y = balanced(context, x, y)
     value = merged(context, node, x, y, order)
     difference = isinstance(left, Negate) or isinstance(right, Negate)
     damped = not difference and is_damping(left) != is_damping(right)
@@ -72,7 +72,7 @@ def add(
     return value, replace(line, time=context.step, decision=regime)
 
 
-def _balanced(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
+def balanced(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
     """Give the term of unknown scale the scale of the other one."""
     for one, other in ((x, y), (y, x)):
         if one.main.width.free_symbols & context.unknown and one.main != other.main:

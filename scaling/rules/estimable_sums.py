@@ -56,31 +56,31 @@ def _is_signed_sum(node: Node) -> bool:
     match node:
         case Call(function, argument) if _adds(function, 1):
             over_rows = Dim.FAN_OUT in argument.shape.dims and Dim.FAN_OUT not in node.shape.dims
-            return over_rows and not _is_positive(argument)
+            return over_rows and not is_positive(argument)
     return False
 
 
-def _is_positive(node: Node) -> bool:
+def is_positive(node: Node) -> bool:
+    """Whether the tree of a value says that it is never negative."""
     match node:
         case Number(value):
             return value >= 0
         case Symbol():
             return True
         case Multiply(x, y):
-            return x == y or (_is_positive(x) and _is_positive(y))
+            return x == y or (is_positive(x) and is_positive(y))
         case Power(x, Number(p)) if p.denominator == 1 and p % 2 == 0:
             return True
         case Power(x, _):
-            return _is_positive(x)
+            return is_positive(x)
         case Add(x, y) | Divide(x, y):
-            return _is_positive(x) and _is_positive(y)
+            return is_positive(x) and is_positive(y)
         case Call(function, x):
             row = FUNCTIONS[function]
+            if isinstance(row.reading, Extreme):
+                return (any if row.reading.larger else all)(map(is_positive, node.children))
             keeps = row.average or _adds(function, 1) or isinstance(row.reading, OfEntries)
-            match row.reading:
-                case Extreme(larger=larger):
-                    return (any if larger else all)(map(_is_positive, node.children))
-            return row.never_negative or (keeps and _is_positive(x))
+            return row.never_negative or (keeps and is_positive(x))
     return False
 
 

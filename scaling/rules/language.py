@@ -3,12 +3,8 @@
     matrices   G A B L R W I, .T
     operators  @  **  +  -  *  /       ** on square matrices is a matrix power;
                                        *, /, ** on gradient-like matrices act entrywise
-    functions  sign abs sqrt atan clip(X, bound) (entrywise)
-               orth newton_schulz(X, steps) (polar factor)
-               trace norm specnorm rms inner(X, Y) (scalars) . max(x, y) . over_layers(x) (a sum)
-               diag row_mean col_mean . block(X, size) . ema(X, beta) debiased(X, beta)
-               eig (eigenvectors) . sample_square(X) (per-sample second moment)
-               ascended(X) (the gradient at W + X)
+    functions  sign(G), clip(G, 1), orth(G), norm(G), ema(G, beta): one row each in operators.py,
+               a table of which is in docs/language.md
     scalars    fan_in fan_out, numbers, and any other lower-case name: a hyper-parameter;
                rho*, eps* are damping, decay* a decay of the weights, radius* the size of a
                perturbation, e, e_*, e1.. are exponents, all others are Theta(1)
