@@ -99,6 +99,12 @@ RULES: dict[str, Oracle] = {
     "orth(G)": lambda x: polar(x.G),
     "sqrt(fan_out/fan_in) * orth(G)": lambda x: np.sqrt(len(x.D) / len(x.H)) * polar(x.G),
     "sign(G)": lambda x: np.sign(x.G),
+    "tanh(G/rms(G))": lambda x: np.tanh(x.G / np.sqrt((x.G**2).mean())),
+    "G*min(norm(G), rho)*min(1, norm(G))": lambda x: (
+        x.G * min(np.linalg.norm(x.G), 0.3) * min(1, np.linalg.norm(x.G))
+    ),
+    "G*mean(G*G)*mean((G - W).T)": lambda x: x.G * (x.G**2).mean() * (x.G - x.W).mean(),
+    "G*agree(G, W)": lambda x: x.G * (np.sign(x.G) * np.sign(x.W) > 0),
     "G / (sqrt(G*G) + eps)": lambda x: x.G / (np.abs(x.G) + 1e-3),
     "G / sqrt(row_mean(G*G) @ col_mean(G*G) / rms(G)**2 + eps)": lambda x: (
         x.G / np.sqrt(means(x.G) / np.mean(x.G**2) + 1e-3)

@@ -345,6 +345,7 @@ def report(wrong: list[Reading]) -> str:
 CLIP = "G / norm((B + rho_B*I)**(-1) @ G @ (A + rho_A*I)**(-1))"
 FACTORED = "G / sqrt(row_mean(G*G) @ col_mean(G*G) / rms(G)**2 + eps)"
 LAMB = "norm(W)/norm(sign(G) + G) * (sign(G) + G)"
+CAUTIOUS = "ema(G, 9/10)*agree(ema(G, 9/10), G)/(mean(agree(ema(G, 9/10), G)) + eps)"
 RULES = (
     *catalogue(),
     "G @ G.T @ G", "L @ G", "3*G - 2*L @ G", "G @ R", "(A @ G.T).T",
@@ -366,6 +367,8 @@ RULES = (
     "eig(B) @ sign(eig(B).T @ G @ eig(A)) @ eig(A).T",
     "eig(L) @ (eig(L).T @ ((L + rho*I)**(-1/4) @ G) @ eig(R))**3 @ eig(R).T",
     "G * norm(sqrt(sample_square(eig(B).T @ G @ eig(A))))", "G * rms(abs(eig(L).T @ G))",
+    "tanh(G/rms(G))", "tanh(fan_out*G)", "G*tanh(norm(W))", "G*min(norm(W), 1)", "G/mean(abs(G))",
+    "G*agree(G, G - G @ A/trace(A))", CAUTIOUS, "G*clip(norm(W), 1)", "G/(norm(G) + max(rho, 1))",
     "(eig(A) @ sign(eig(A).T @ G.T)).T", "orth(eig(B) @ sign(eig(B).T @ G))",
     "sign(eig(L) @ sign(eig(L).T @ G @ eig(R)) @ eig(R).T)",
 )  # fmt: skip
@@ -412,7 +415,19 @@ def test_every_node_grows_as_the_calculus_says(case: Case) -> None:
     assert not wrong, report(wrong)
 
 
-@pytest.mark.parametrize("rule", ["kfac", "sign", "G + 8*W", "G / trace(B)", "soap_one_sided"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "kfac",
+        "sign",
+        "G + 8*W",
+        "G / trace(B)",
+        "soap_one_sided",
+        "tanh(G/rms(G))",
+        CAUTIOUS,
+        "G*min(norm(W), 1)",
+    ],
+)
 @pytest.mark.parametrize("wrong", [Rational(1, 4), -Rational(1, 4)])
 def test_a_wrong_exponent_is_contradicted_at_every_node(rule: str, wrong: Expr) -> None:
     for right in readings(Case(rule)):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from empirical.numbers.interpreter import evaluate
 from empirical.numbers.layer_matrices import LayerTensors
+from empirical.numbers.layer_values import Entries, LayerValue
 from empirical.numbers.operators import MEANINGS
 from scaling.rules import language
 from scaling.rules.operators import (
@@ -26,7 +27,7 @@ from scaling.rules.operators import (
     Symmetry,
 )
 from scaling.rules.parser import parse, parse_formula
-from scaling.rules.tree import row_of
+from scaling.rules.tree import Node, row_of
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF
 from scaling.solve.derive import Derived, derive
@@ -129,6 +130,24 @@ def test_a_sum_of_entries_is_what_its_row_says(name: str) -> None:
     if not reading.mean:
         total = (x**reading.power).sum(over, keepdim=True)
     assert torch.allclose(found, (total ** (1 / reading.power)).expand_as(x))
+
+
+NUMBERS = [
+    (name, text)
+    for name, row in FUNCTIONS.items()
+    for text in [row.example]
+    if parse_formula(text).shape.is_scalar and "over_layers" not in text
+]
+
+
+@pytest.mark.parametrize(("name", "text"), NUMBERS)
+def test_what_is_a_number_in_the_language_is_one_in_numbers(name: str, text: str) -> None:
+    seen: dict[Node, LayerValue] = {}
+    layer = LayerTensors(torch.ones(3, 2).double(), torch.ones(4, 2).double(),
+                         W=torch.zeros(4, 3).double())  # fmt: skip
+    evaluate(parse(f"{text}*G"), layer, {}, record=seen.__setitem__)
+    found = seen[parse_formula(text)]
+    assert isinstance(found, Entries) and found.is_scalar, name
 
 
 @pytest.mark.parametrize(
@@ -270,3 +289,56 @@ def test_a_bound_that_vanishes_with_its_operand_is_a_pole_in_numbers_too() -> No
 def test_what_a_bound_does_not_touch_is_read_as_it_is(text: str) -> None:
     """The controls: clip is its operand below the bound, and positive where that is."""
     assert len(rates(text)) == 3
+
+
+# --- the four that were added by two rows each ---------------------------------------------------
+
+CAUTIOUS = "ema(G, beta)*agree(ema(G, beta), G)"
+
+
+@pytest.mark.parametrize(("text", "same"), [
+    ("tanh(G/rms(G))", "sign(G)"), ("G*tanh(norm(W))", "G*clip(norm(W), 1)"),
+    ("G*min(norm(W), 1)", "G*clip(norm(W), 1)"), ("G*min(1, 1/norm(G))", "G/max(1, norm(G))"),
+    ("G/mean(abs(G))", "G/rms(G)"), ("G*sqrt(mean(G*G))", "G*rms(G)"),
+    (CAUTIOUS, "ema(G, beta)"), (f"{CAUTIOUS}/mean(agree(ema(G, beta), G) + 1)", "ema(G, beta)"),
+])  # fmt: skip
+def test_what_has_the_size_of_another_has_its_rates(text: str, same: str) -> None:
+    assert rates(text) == rates(same)
+
+
+@pytest.mark.parametrize(("text", "other"), [
+    ("tanh(G/rms(G))", "G"), ("G*min(norm(W), 1)", "G*max(norm(W), 1)"), ("G/mean(abs(G))", "G"),
+    (CAUTIOUS, "agree(G, G)*sign(G)"),
+])  # fmt: skip
+def test_and_not_those_of_a_third(text: str, other: str) -> None:
+    assert rates(text) != rates(other)
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ("tanh(W)", "tanh of the Gaussian matrix W"), ("G*agree(G, W)", "agree, which is read as"),
+    ("G*mean(G)", r"the mean of entries that may take both signs(.|\n)*mean\(abs\(X\)\)"),
+    ("G*mean(G*row_mean(G))", "may take both signs"), ("G*mean(W)", "the mean of the Gaussian"),
+    ("G*min(norm(W) - norm(G), 1)", "min of a number and a larger one that may be negative"),
+    ("G*min(-norm(G), 1)", "min of a number and a larger one that may be negative"),
+    ("G*agree(G, abs(G))", "neither odd nor even in the gradient"),
+    ("G*abs(W)/agree(G, G @ A)", "a division by a difference|Gaussian"),
+    ("sqrt(agree(G, G @ A))*G", "a root of values that may be negative"),
+])  # fmt: skip
+def test_what_the_calculus_does_not_know_of_them_is_refused_by_name(text: str, why: str) -> None:
+    with pytest.raises(NotCovered, match=why):
+        derived(text)
+
+
+def test_that_a_mask_keeps_a_fraction_of_the_entries_is_assumed_aloud() -> None:
+    said = "the terms of 1 + sign(ema(G, beta))*sign(G) do not cancel"
+    assert said in derived(CAUTIOUS).assumptions
+    assert said not in derived("ema(G, beta)").assumptions
+
+
+def test_a_mean_of_both_signs_is_smaller_than_an_entry_in_numbers() -> None:
+    """Why it is refused: it is off by a power of the width, and by its sign."""
+    x = torch.randn(512, 512, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert float(value("G*0 + mean(abs(G))", x)[0, 0]) > 0.5
+    assert abs(float(value("G*0 + mean(G)", x)[0, 0])) < 0.02
+    flipped, kept = value("G*mean(G)", -x), value("G*mean(G)", x)
+    assert torch.equal(flipped, kept)

@@ -72,9 +72,9 @@ REFUSED: list[tuple[Callable[[], object], type[ScalingError], str, str, str]] = 
      "A (fan_in x fan_in) + e (scalar)", "two matrices of the same shape",
      "multiply the scalar by I"),
     (lambda: call("sgin", G), RuleError,
-     "function 'sgin'", "one of abs, ascended, atan, block, clip, col_mean, debiased, diag, eig, "
-     "ema, inner, max, newton_schulz, norm, orth, over_layers, rms, row_mean, sample_square, sign, "
-     "specnorm, sqrt, trace", "did you mean 'sign'?"),
+     "function 'sgin'", "one of abs, agree, ascended, atan, block, clip, col_mean, debiased, "
+     "diag, eig, ema, inner, max, mean, min, newton_schulz, norm, orth, over_layers, rms, "
+     "row_mean, sample_square, sign, specnorm, sqrt, tanh, trace", "did you mean 'sign'?"),
     (lambda: G * "x", RuleError,  # type: ignore[operator]
      "'x' (str) in a rule", "a matrix, a symbol or a number", "build symbols with symbol('rho')"),
     (lambda: G * float("nan"), RuleError, "the number nan", "a finite number", "write it out"),

@@ -39,6 +39,8 @@ RULES = [
     "ema(G, beta) / (sqrt(ema(sample_square(2*G), beta2)) + eps) * rms(sample_square(-G.T))",
     "(block(L, 4) + rho*I)**(-e) @ G @ (block(R, 4) + trace(A)*I)**(-1/2)",
     "(block(ema(B, beta), 2) + rho*I)**(-1) @ sign(ema(G, beta)) @ ema(block(A, 3) + rho*I, beta2)",
+    "ema(G, beta)*agree(ema(G, beta), G) / (mean(agree(ema(G, beta), G)) + eps)",
+    "tanh(G/mean(abs(G))) * min(rms(G), mean(G*G))",
     "atan(newton_schulz(ema(G, beta), 4)) + newton_schulz(G, 2) * abs(G)",
     "ema((block(B, 3) + norm(sign(G))*I)**(-1/2) @ G, beta) @ (diag(A) @ block(A, 2) + rho*I)",
 ]
