@@ -67,7 +67,7 @@ from scaling.sizes.scale import HALF, Scale, Size
 from scaling.solve.derive import derive
 from scaling.states.ascent import with_ascents
 from scaling.states.problem import Exponents, Problem
-from scaling.states.start import ledger
+from scaling.states.start import at_start
 
 TOLERANCE = 1 / 8
 ROUNDING = 1e-9
@@ -301,11 +301,10 @@ def readings(case: Case) -> Iterator[Reading]:
     """Every node of a rule in every layer: the exponent and the slope of its size."""
     trial, start = prepare(case)
     problem, table = trial.problem, trial.exponents
-    books = ledger(problem.setting, table.a, table.b)
-    books = with_ascents(problem, table.a, table.b, table.d, books, problem.bounds())
+    state = with_ascents(at_start(problem, table.a, table.b, problem.bounds()), table.d)
     constants = calibrate(trial, case.widths[0])
     scales = {width: trial.scales(width, constants) for width in case.widths}
-    contexts = problem.contexts(books, table.d, problem.bounds())
+    contexts = state.contexts(table.d)
     for layer in problem.setting.layers:
         context = contexts[layer.name]
         runs = [
@@ -521,7 +520,7 @@ def test_column_means_of_the_output_layer_vanish_under_cross_entropy() -> None:
     measured = float(x.D.mean(dim=0).abs().max() / x.D.abs().max())
     trial, _ = prepare(Case("G * norm(col_mean(G))", loss=Loss.CROSS_ENTROPY))
     problem, table = trial.problem, trial.exponents
-    books = ledger(problem.setting, table.a, table.b)
-    context = problem.context(books, problem.setting.layer("output"), {}, problem.bounds())
+    state = at_start(problem, table.a, table.b, problem.bounds())
+    context = state.context(problem.setting.layer("output"), {})
     predicted = exponents(context, parse("G * norm(col_mean(G))").expression)["entry"]
     assert (measured < ROUNDING) == (predicted == -S.Infinity), (measured, predicted)

@@ -26,7 +26,9 @@ from scaling.sizes.derivation import Inference
 from scaling.sizes.errors import NotCovered, RuleError
 from scaling.sizes.scale import Bounds
 from scaling.solve.derive import Derived, derive
-from scaling.states.start import ledger
+from scaling.states.network_state import NetworkState
+from scaling.states.problem import Problem
+from scaling.states.start import at_start
 
 RELU, TANH, HALF, oo = Activation.RELU, Activation.TANH, S.Half, S.Infinity
 NAMES = ("input", "hidden", "output")
@@ -45,9 +47,13 @@ def context(
     setting = Setting(mlp(3, biases), activation)
     names = [x.name for x in setting.layers]
     start = dict(zip(names, map(S, (*b, 0, 0, 0)), strict=False))
-    sizes = ledger(setting, dict.fromkeys(names, S.Zero), start).sizes
+    sizes = state(setting, dict.fromkeys(names, S.Zero), start).sizes
     known, dampings = Bounds({"e": (S.Zero, oo)}), {"rho": S(d), "eps": S(d)}
     return Context(sizes[layer], dampings, {}, known, frozenset(), sampled, activation)
+
+
+def state(setting: Setting, a: dict[str, Expr], b: dict[str, Expr]) -> NetworkState:
+    return at_start(Problem(parse("G"), setting), a, b)
 
 
 def node(text: str) -> Node:
@@ -68,7 +74,7 @@ def solve(text: str, *given: str, sampled: bool = False) -> Derived:
     return derive(rule, read_settings(given, rule, mlp()), sampled_fisher=sampled)
 
 
-# --- the ledger: CLT forward, backprop backward ---------------------------------------------------
+# --- the start: CLT forward, backprop backward ----------------------------------------------------
 
 # a, b, |h_1|, |h_2|, |f|, |delta_1|, |delta_2|, |delta_3|
 LEDGER = [
@@ -86,29 +92,29 @@ LEDGER = [
 def test_sizes_spread_forward_by_clt_and_backward_by_backprop(
     a: tuple[Any, ...], b: tuple[Any, ...], expected: tuple[Any, ...]
 ) -> None:
-    books = ledger(Setting(), *(dict(zip(NAMES, map(S, x), strict=True)) for x in (a, b)))
-    found = [x.width for x in books.features[1:]] + [books.sizes[n].delta.width for n in NAMES]
+    start = state(Setting(), *(dict(zip(NAMES, map(S, x), strict=True)) for x in (a, b)))
+    found = [x.width for x in start.features[1:]] + [start.sizes[n].delta.width for n in NAMES]
     assert found == list(expected)
-    names = [s.inference.name for s in books.sizes["output"].h_step.walk()]
+    names = [s.inference.name for s in start.sizes["output"].h_step.walk()]
     assert names == ["data", "CLT", "CLT"]
-    names = [s.inference.name for s in books.sizes["input"].delta_step.walk()]
+    names = [s.inference.name for s in start.sizes["input"].delta_step.walk()]
     assert names == ["data", "backprop", "backprop"]
 
 
 def test_the_loss_decides_the_cotangent_of_a_growing_output() -> None:
     zero, b = dict.fromkeys(NAMES, S.Zero), dict(zip(NAMES, (S.Zero, HALF, S.Zero), strict=True))
     for loss, expected in ((Loss.MSE, HALF), (Loss.CROSS_ENTROPY, 0)):
-        assert ledger(Setting(loss=loss), zero, b).sizes["output"].delta.width == expected
+        assert state(Setting(loss=loss), zero, b).sizes["output"].delta.width == expected
 
 
 def test_a_saturating_activation_is_refused_and_one_that_grows_is_not() -> None:
     zero, b = dict.fromkeys(NAMES, S.Zero), dict(zip(NAMES, (S.Zero, S.Zero, S.One), strict=True))
     for activation in Activation:
         if not activation.bounded:
-            assert ledger(Setting(activation=activation), zero, b).features[2].width == HALF
+            assert state(Setting(activation=activation), zero, b).features[2].width == HALF
             continue
         with pytest.raises(NotCovered, match=r"u_2 of size M\^\(1/2\) under \w+, which saturates"):
-            ledger(Setting(activation=activation), zero, b)
+            state(Setting(activation=activation), zero, b)
 
 
 # --- rules of inference ---------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from scaling.rules.tree import Call
 from scaling.sizes.errors import InvalidInput, NotCovered, RuleError
 from scaling.solve.derive import derive
 from scaling.states.problem import Problem
-from scaling.states.start import ledger
+from scaling.states.start import at_start
 
 LAYERS = ("input", "hidden", "output")
 
@@ -107,8 +107,7 @@ def scalar(text: str) -> list[Any]:
     setting = Setting()
     zero, b = dict.fromkeys(LAYERS, S.Zero), {"input": S.Zero, "hidden": S.Half, "output": S.One}
     problem = Problem(parse(f"{text} * G"), setting)
-    books = ledger(setting, zero, b)
-    contexts = problem.contexts(books, {name: {} for name in LAYERS}, problem.bounds())
+    contexts = at_start(problem, zero, b).contexts({name: {} for name in LAYERS})
     node = problem.rule.expression.children[0]
     return [read(context, node)[0].main.width for context in contexts.values()]
 
@@ -160,8 +159,7 @@ def test_a_layer_read_alone_has_no_sum_over_layers() -> None:
     setting = Setting()
     zero = dict.fromkeys(LAYERS, S.Zero)
     problem = Problem(parse("over_layers(norm(G)) * G"), setting)
-    books = ledger(setting, zero, zero)
-    context = problem.context(books, setting.layer("hidden"), {}, problem.bounds())
+    context = at_start(problem, zero, zero).context(setting.layer("hidden"), {})
     with pytest.raises(NotCovered, match="of which one is read alone"):
         read(context, problem.rule.expression)
     with pytest.raises(InvalidInput, match="a sum over layers, evaluated on one layer alone"):

@@ -20,8 +20,8 @@ from scaling.solve.derive import Derived, derive
 from scaling.solve.predict import Prediction, predict
 from scaling.solve.presets import ALIGNMENTS, PARAMETRIZATIONS, parametrization
 from scaling.states.problem import Exponents, Problem, rate
-from scaling.states.second_step import Second, after_first
-from scaling.states.start import ledger
+from scaling.states.second_step import AfterStep, after_step
+from scaling.states.start import at_start
 
 HALF, oo = S.Half, S.Infinity
 RELU, TANH = Activation.RELU, Activation.TANH
@@ -48,15 +48,10 @@ def after(rule: str, b: tuple[Any, ...], c: tuple[Any, ...], **options: Any) -> 
     return predict(Problem(parse(rule), setting, step=2), table)
 
 
-def second(found: Derived) -> Second:
+def second(found: Derived) -> AfterStep:
     """The network after the first step of a derived rule."""
     problem, x = found.problem, found.exponents
-    books = ledger(problem.setting, x.a, x.b, found.bounds)
-    contexts = problem.contexts(books, x.d, found.bounds)
-    first = derive(
-        problem.rule, problem.settings, problem.setting, sampled_fisher=problem.sampled_fisher
-    )
-    return after_first(problem, x, contexts, first.updates, books, found.bounds)
+    return after_step(at_start(problem, x.a, x.b, found.bounds), x.c, x.d)
 
 
 # --- exponents ----------------------------------------------------------------------------------
@@ -206,7 +201,7 @@ def test_the_mean_of_delta_appears_at_the_second_step_if_h_has_one(
 ) -> None:
     found = second(solve("sgd", activation=activation, depth=4))
     for name in ("input", "hidden_1", "hidden_2"):
-        before, now = found.before[name].context.sizes, found.books.sizes[name]
+        before, now = found.before[name].context.sizes, found.sizes[name]
         assert before.mean_delta.width - before.delta.width == first
         assert now.mean_delta.width - now.delta.width == then, name
         assert now.delta == before.delta

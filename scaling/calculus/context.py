@@ -28,7 +28,7 @@ class Regime:
     """A sum, and which of its terms sets the size: the other one is an alternative regime.
 
     While the scale of one term is to be solved for, the order is that of a balance, and the sizes
-    are the two sides of its equation (scaling/solve/balance.py).
+    are the two sides of its equation (scaling/solve/equations.py).
     """
 
     layer: str
@@ -102,7 +102,7 @@ class Context:
     """One layer, as a rule sees it.
 
     Args:
-        sizes: the layer's entry in the ledger.
+        sizes: what the state of the network holds of the layer.
         scaled: exponent d of each damping, decay and radius, rho' M^(-d); may be an unknown symbol.
         exponents: value of each exponent symbol of the rule; missing ones stay symbolic.
         bounds: what is known of the symbols.

@@ -8,7 +8,7 @@
     I                   one on every side
 
 n = Theta(1) samples, so the span of the data has O(1) directions. Sizes of h, delta and W are those
-of the ledger, or of the second step (second_step.py). B of sampled cotangents need not hold the
+of the state of the network that is read. B of sampled cotangents need not hold the
 gradient in its span. A damping, a decay or a radius is M^(-d), any other symbol a number of order
 one. Powers are not read here: their symbols stay in the exponents.
 """

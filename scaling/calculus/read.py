@@ -8,7 +8,7 @@ Why a few numbers suffice. With n = Theta(1) samples G = D H^T / n, and every ma
 builds from A, B, L, R acts on the spans of D and H only through n x n matrices whose entries are
 all of one order. So a spectral function is one number on the span and one off it, an entrywise
 function of G is the size of an entry and its parity, and a sum is its larger term. The sizes of h,
-delta and W come from the ledger, those of the second step from second_step.py.
+delta and W are those of a state of the network (scaling/states).
 
 This file is the whole recursion. It reads the operands and hands them to a rule of inference:
 
@@ -23,15 +23,16 @@ This file is the whole recursion. It reads the operands and hands them to a rule
 
 `read_update` goes on from what is known of dW to what a step does, dW h (output_change.py).
 
->>> from scaling.models.chain import Setting
->>> from scaling.states.start import ledger
+>>> from scaling.states.problem import Problem
+>>> from scaling.states.start import at_start
 >>> from scaling.rules.language import G, orth, sign
->>> books = ledger(
-...     Setting(),
+>>> from scaling.rules.rule import Rule
+>>> start = at_start(
+...     Problem(Rule(G)),
 ...     {"input": S.Zero, "hidden": S.Zero, "output": S.Zero},
 ...     {"input": S.Zero, "hidden": HALF, "output": S.One},
 ... )
->>> hidden = Context(books.sizes["hidden"], scaled={})
+>>> hidden = Context(start.sizes["hidden"], scaled={})
 >>> for rule in (G, sign(G), orth(G)):
 ...     value, step = read(hidden, rule)
 ...     print(f"{rule}: entry {value.entry}, gain {value.gain}")

@@ -9,11 +9,9 @@ The states of the network (scaling/states) make them: at the start, after a step
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from scaling.models.chain import Activation, Layer, Loss, Setting
-from scaling.rules.tree import Node
 from scaling.sizes.derivation import MEANS, Step
 from scaling.sizes.scale import HALF, Scale, Size
 
@@ -30,16 +28,6 @@ class LayerSizes:
     mean_delta: Scale
     h_step: Step
     delta_step: Step
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """Sizes of all layers; ``features[l]`` is |h_l|, with the output f as the last."""
-
-    sizes: Mapping[str, LayerSizes]
-    features: tuple[Scale, ...]
-    ascended: Mapping[Node, Mapping[str, LayerSizes]] = field(default_factory=dict)
-    """X -> sizes of all layers at the weights W + X; see ascent.py."""
 
 
 def mean_delta(setting: Setting, layer: Layer, delta: Scale) -> Scale:

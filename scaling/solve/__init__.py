@@ -1,7 +1,8 @@
 """From conditions to exponents, and from exponents to what they mean.
 
 conditions     what is asked of a network as it grows
-derive         the conditions solved for b, c, d; in stages: initialisation stages balance decay
+derive         the conditions solved in order: initialisation radii damping learning_rate decay,
+               later_step; by elimination (equations); solution: what it answers
 predict        one step under any exponents; one_step: the alignment that it has
 symmetry       when two tables describe the same training; equivalence: compare two optimizers
 graph_solution   the same for every tensor of any graph, with the node that binds

@@ -19,17 +19,24 @@ update, such as a penalty inside Adam's moments, where it changes the direction 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from sympy import Symbol
+import sympy
+from sympy import Expr, Symbol
 
 from scaling.calculus.output_change import OutputChange
+from scaling.models.chain import Layer
+from scaling.rules.rule import Rule
+from scaling.rules.symbols import SymbolKind
 from scaling.rules.tree import Node
 from scaling.rules.tree import Symbol as Name
+from scaling.sizes.derivation import CONDITION, Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import Bounds, Order, Scale, Size
-from scaling.solve.balance import Balance
+from scaling.solve import equations
+from scaling.solve.conditions import BALANCED_DECAY, Condition, Place, fixes
+from scaling.states.problem import Problem, rate
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,47 @@ def decays_alone(update: OutputChange, unknowns: Iterable[Symbol], layer: str, r
             )
 
 
-def balanced(update: OutputChange, rate: Scale, rule: Node) -> Balance:
-    """Balanced decay as an equation: lr m = 1."""
-    return Balance(rule, (rate * update.multiple).width, Scale.one(Size.SCALAR).width)
+def derived_decays(
+    problem: Problem, layer: Layer, conditions: tuple[Condition, ...]
+) -> list[Symbol]:
+    """The exponents of decays that are to be solved for."""
+    if not fixes(SymbolKind.DECAY, conditions):
+        return []
+    given = problem.settings.d
+    names = [k for k in problem.rule.decays if (k, layer.name) not in given]
+    return [Symbol(f"d_{k}_{layer.name}") for k in names]
+
+
+def descent(update: OutputChange) -> OutputChange:
+    """The update without its multiple of W."""
+    nothing = Scale.zero(Size.ENTRY)
+    return replace(update, random=update.common or nothing, multiple=Scale.zero(Size.SCALAR))
+
+
+def following(
+    rule: Rule,
+    layer: Layer,
+    update: OutputChange,
+    c: Expr,
+    start: Mapping[str, Expr],
+    unknown: Sequence[Symbol],
+) -> dict[str, Expr]:
+    """All of d, with the decays that follow a learning rate M^(-c).
+
+    Raises:
+        NotCovered: if a decay does anything but shrink the weights.
+    """
+    decays_alone(update, unknown, layer.name, rule.expression)
+    asked = BALANCED_DECAY.equations(Place(layer, update=update, rate=rate(c)))
+    solution = equations.solve(asked, list(unknown), layer)
+    return {k: sympy.expand(x.subs(solution)) for k, x in start.items()}
+
+
+def with_decays(
+    rule: Rule, layer: Layer, line: Step, update: OutputChange, c: Expr, d: Mapping[str, Expr]
+) -> Step:
+    """The derivation of c, followed by that of the decays."""
+    for k in rule.decays:
+        text = f"{BALANCED_DECAY.name}: {rate(c)} x {update.multiple} = 1"
+        line = Step(CONDITION, f"{k} of {layer.name}", rate(d[k]), text, (line,), time=line.time)
+    return line

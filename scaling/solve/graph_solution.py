@@ -44,7 +44,8 @@ from scaling.sizes.derivation import BACKPROP, CLT, Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF, Bounds, Scale, Size
 from scaling.solve.conditions import STANDARD, Condition
-from scaling.solve.stages import dampings, decays, descent, following, unsolved
+from scaling.solve.damping import in_layer, unsolved
+from scaling.solve.decay import derived_decays, descent, following
 from scaling.states.graph_passes import Passes, increments
 from scaling.states.problem import Problem
 
@@ -358,13 +359,13 @@ def _in_state(asked: _Asked, state: Passes, bounds: Bounds) -> dict[str, InState
         def read(unknown: list[Symbol], d: Mapping[str, Expr], one: LayerSizes = one) -> Context:
             return _context(asked, one, d, bounds, unknown)
 
-        d[name], _ = dampings(problem, one.layer, d[name], read, asked.conditions)
+        d[name], _ = in_layer(problem, one.layer, d[name], read, asked.conditions)
     found = {}
     for name, one in sizes.items():
         if name not in alive:
             found[name] = InState(S.NegativeInfinity, None, None, d[name], "its gradient is zero")
             continue
-        solved = decays(problem, one.layer, asked.conditions)
+        solved = derived_decays(problem, one.layer, asked.conditions)
         update = read_update(_network(asked, alive, d, bounds)[name], rule.expression)
         c, own, binds = _rate(state, one, descent(update) if solved else update, bounds)
         if solved and c is not None:

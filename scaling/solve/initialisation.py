@@ -15,19 +15,23 @@ from sympy import Expr, S, Symbol
 from scaling.models.chain import Layer
 from scaling.sizes.errors import Conflict
 from scaling.sizes.scale import HALF, Bounds, Order
-from scaling.solve.conditions import MAXIMAL_READBACK, STABLE_START, Condition
+from scaling.solve import equations
+from scaling.solve.conditions import MAXIMAL_READBACK, STABLE_START, Condition, Place
+from scaling.states.network_state import NetworkState
 from scaling.states.problem import Problem
+from scaling.states.start import at_start
 
 
 def initialisation(
-    problem: Problem, a: Mapping[str, Expr], conditions: tuple[Condition, ...]
-) -> tuple[dict[str, Expr], list[str], list[str], Bounds]:
-    """The b of each layer, what is free, what was assumed, and what is known of the symbols.
+    problem: Problem, conditions: tuple[Condition, ...]
+) -> tuple[NetworkState, list[str], list[str]]:
+    """The network at the start, with the b of each layer; what of it is free, what was assumed.
 
     Raises:
         Conflict: if what is given contradicts a stable start.
     """
     setting, given = problem.setting, problem.settings.b
+    a = {layer.name: problem.settings.a.get(layer.name, S.Zero) for layer in setting.layers}
     b: dict[str, Expr] = {}
     free: list[str] = []
     assumptions: list[str] = []
@@ -35,7 +39,7 @@ def initialisation(
     for layer in setting.layers:
         name, last = layer.name, layer.position == setting.depth
         readback = last and not layer.is_bias
-        smallest = HALF * layer.fan_in - a[name]  # below it u_l would grow with the width
+        smallest = _solved(STABLE_START, layer, a)  # below it u_l would grow with the width
         if name in given:
             b[name] = given[name]
             if isinstance(b[name], Symbol) and STABLE_START in conditions:
@@ -47,10 +51,10 @@ def initialisation(
                     )
                 intervals[b[name].name] = (smallest, S.Infinity)
                 assumptions.append(f"{b[name]} >= {smallest} (stable start)")
-            if readback and given[name] != layer.fan_in - a[name]:
+            if readback and given[name] != _solved(MAXIMAL_READBACK, layer, a):
                 assumptions.append(f"maximal readback is not imposed: b_{name} is given")
         elif readback and MAXIMAL_READBACK in conditions:
-            b[name] = layer.fan_in - a[name]
+            b[name] = _solved(MAXIMAL_READBACK, layer, a)
         elif not readback and STABLE_START in conditions:
             b[name] = smallest
         else:
@@ -65,7 +69,13 @@ def initialisation(
             _check_start(
                 layer, b[layer.name] + a[layer.name], bounds, layer.position == setting.depth
             )
-    return b, free, assumptions, bounds
+    return at_start(problem, a, b, bounds), free, assumptions
+
+
+def _solved(condition: Condition, layer: Layer, a: Mapping[str, Expr]) -> Expr:
+    """B of a layer, from the equation of a condition."""
+    b = Symbol(f"b_{layer.name}")
+    return equations.solve(condition.equations(Place(layer, a[layer.name])), [b], layer)[b]
 
 
 def _check_start(layer: Layer, std: Expr, bounds: Bounds, last: bool) -> None:

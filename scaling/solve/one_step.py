@@ -24,13 +24,11 @@ import sympy
 from sympy import Expr
 
 from scaling.calculus.output_change import OutputChange
-from scaling.calculus.read import read_update
-from scaling.calculus.readback import through
 from scaling.models.chain import Layer
 from scaling.sizes.scale import Bounds, Scale, Size
 from scaling.states.ascent import with_ascents
 from scaling.states.problem import Exponents, Problem, rate
-from scaling.states.start import ledger
+from scaling.states.start import at_start
 
 
 @dataclass(frozen=True)
@@ -61,21 +59,20 @@ def one_step(
     bounds = bounds or problem.bounds()
     free = replace(problem, setting=replace(problem.setting, alignments={}))
     setting = free.setting
-    books = ledger(setting, exponents.a, exponents.b, bounds)
-    books = with_ascents(free, exponents.a, exponents.b, exponents.d, books, bounds)
+    state = with_ascents(at_start(free, exponents.a, exponents.b, bounds), exponents.d)
+    updates = state.updates(exponents.d)
     coherent = random = Scale.zero(Size.ENTRY)
-    contexts = free.contexts(books, exponents.d, bounds)
     found: dict[str, OneStep] = {}
     for position in range(1, setting.depth + 1):
         below = coherent.plus(random, bounds)
-        coherent, random = through(setting, position, coherent, random, exponents.a, exponents.b)
+        coherent, random = state.carry(position, coherent, random)
         carried = coherent.plus(random, bounds)
         for layer in setting.at(position):
-            update = read_update(contexts[layer.name], problem.rule.expression)
+            update = updates[layer.name]
             if layer.fan_in != 0:
-                alpha = _of_update(layer, update, books.sizes[layer.name].h, bounds)
+                alpha = _of_update(layer, update, state.sizes[layer.name].h, bounds)
                 std = Scale.of_width(-exponents.a[layer.name], Size.SCALAR)
-                std = std * books.sizes[layer.name].w
+                std = std * state.sizes[layer.name].w
                 found[layer.name] = OneStep(alpha, _per_fan_in(layer, carried, std, below), alpha)
             lr = rate(exponents.c[layer.name])
             coherent = coherent.plus(update.coherent * lr, bounds)

@@ -23,18 +23,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import partial
 
 from sympy import Expr, S
 
 from scaling.calculus.context import Regime, regimes
-from scaling.calculus.read import read_update
-from scaling.calculus.readback import Carry, features, through
+from scaling.calculus.readback import features
 from scaling.sizes.scale import Bounds, Order, Scale
 from scaling.states.ascent import perturbations, with_ascents
 from scaling.states.problem import Exponents, Problem, rate
-from scaling.states.second_step import after_first
-from scaling.states.start import ledger
+from scaling.states.second_step import after_step
+from scaling.states.start import at_start
 
 
 class LayerRegime(StrEnum):
@@ -85,34 +83,26 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
     Raises:
         NotCovered: if the calculus does not cover the rule, or an activation saturates.
     """
-    setting, bounds = problem.setting, bounds or problem.bounds()
-    x, rule = exponents, problem.rule.expression
-    books = ledger(setting, x.a, x.b, bounds)
-    books = with_ascents(problem, x.a, x.b, x.d, books, bounds)
-    ascents = perturbations(problem, books, x, bounds)
-    contexts = problem.contexts(books, x.d, bounds)
-    updates = {name: read_update(context, rule) for name, context in contexts.items()}
-    carry: Carry = partial(through, setting, a=x.a, b=x.b)
-    initial = {layer.name: books.sizes[layer.name].w for layer in setting.layers}
+    setting, bounds, x = problem.setting, bounds or problem.bounds(), exponents
+    state = with_ascents(at_start(problem, x.a, x.b, bounds), x.d)
+    ascents = perturbations(state, x.d)
+    updates = state.updates(x.d)
     if problem.step == 2:
-        second = after_first(problem, x, contexts, updates, books, bounds)
-        initial = {name: w.plus(second.added(name), bounds) for name, w in initial.items()}
-        books, carry = second.books, second.carry
-        contexts = second.contexts(x.d)
+        state = after_step(state, x.c, x.d, updates)
         updates = {
-            layer.name: second.split(layer, read_update(contexts[layer.name], rule))
-            for layer in setting.layers
+            name: state.followed(setting.layer(name), update)
+            for name, update in state.updates(x.d).items()
         }
     decided = {name: regimes(update.step) for name, update in updates.items()}
     assumptions = list(problem.rule.assumptions)
     assumptions += [text for u in updates.values() for text in u.step.assumptions()]
     moved = {name: u.times(rate(x.c[name])) for name, u in updates.items()}
-    changes = features(setting, moved, carry, bounds, books.features)
+    changes = features(setting, moved, state.carry, bounds, state.features)
     layers = {}
     for layer in setting.layers:
         update = moved[layer.name]
         own = update.coherent.plus(update.random, bounds)
-        start = initial[layer.name] if layer.is_bias else books.features[layer.position]
+        start = state.weights(layer.name) if layer.is_bias else state.features[layer.position]
         feature = changes[layer.position]
         regime = _regime(own, feature, changes[-1], layer.position == setting.depth, bounds)
         lost = update.multiple if problem.rule.decays and not start.is_zero else None

@@ -26,72 +26,58 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sympy import Expr, S
+from sympy import S
 
-from scaling.calculus.read import read_update
-from scaling.models.layer_sizes import LayerSizes, Ledger
+from scaling.models.layer_sizes import LayerSizes
 from scaling.rules.tree import Node
 from scaling.sizes.derivation import Step
 from scaling.sizes.errors import NotCovered
-from scaling.sizes.scale import Bounds, Order, Scale
-from scaling.states.problem import Exponents, Problem
-from scaling.states.second_step import CANCEL, Second, after_first
+from scaling.sizes.scale import Order, Scale
+from scaling.states.network_state import Dampings, NetworkState
+from scaling.states.second_step import CANCEL, AfterStep, after_step
 
 
-def with_ascents(
-    problem: Problem,
-    a: Mapping[str, Expr],
-    b: Mapping[str, Expr],
-    d: Mapping[str, Mapping[str, Expr]],
-    books: Ledger,
-    bounds: Bounds,
-) -> Ledger:
-    """The books at W, with those at W + X for every ascended(X) of the rule.
+def with_ascents(state: NetworkState, scaled: Dampings) -> NetworkState:
+    """The network at W, with its sizes at W + X for every ascended(X) of the rule.
 
     Raises:
         NotCovered: for what the module does not cover.
     """
     found: dict[Node, Mapping[str, LayerSizes]] = {}
-    contexts = problem.contexts(books, d, bounds) if problem.rule.ascents else {}
-    for call in problem.rule.ascents:
-        if problem.step > 1:
+    for call in state.problem.rule.ascents:
+        if state.problem.step > 1:
             raise NotCovered(
                 f"'{call}' at the second step",
                 "the sizes at W + dW_1 + X",
                 "use --step 1, or measure: scaling measure RULE --steps 2",
             )
-        updates = {name: read_update(x, call.argument) for name, x in contexts.items()}
-        still = Exponents(a, b, dict.fromkeys(contexts, S.Zero), d)
+        updates = state.updates(scaled, call.argument)
         try:
-            moved = after_first(problem, still, contexts, updates, books, bounds)
+            moved = after_step(state, dict.fromkeys(state.sizes, S.Zero), scaled, updates)
         except NotCovered as error:
             raise NotCovered(
                 f"'{call}', whose perturbation is no stable step: {error.found}",
                 error.needed,
                 "raise d of its radius",
             ) from error
-        _refuse_turned(problem, call, moved)
-        found[call.argument] = {name: _renamed(x) for name, x in moved.books.sizes.items()}
-    return replace(books, ascended=found)
+        _refuse_turned(call, moved)
+        found[call.argument] = {name: _renamed(x) for name, x in moved.sizes.items()}
+    return replace(state, ascended=found)
 
 
-def perturbations(
-    problem: Problem, books: Ledger, x: Exponents, bounds: Bounds
-) -> dict[str, Scale]:
+def perturbations(state: NetworkState, scaled: Dampings) -> dict[str, Scale]:
     """The size of X_l h_(l-1) in every layer, of the largest X; nothing for a rule without one."""
-    contexts = problem.contexts(books, x.d, bounds) if problem.rule.ascents else {}
     found: dict[str, Scale] = {}
-    for call in problem.rule.ascents:
-        for name, context in contexts.items():
-            update = read_update(context, call.argument)
-            own = update.coherent.plus(update.random, bounds)
-            found[name] = found[name].plus(own, bounds) if name in found else own
+    for call in state.problem.rule.ascents:
+        for name, update in state.updates(scaled, call.argument).items():
+            own = update.coherent.plus(update.random, state.bounds)
+            found[name] = found[name].plus(own, state.bounds) if name in found else own
     return found
 
 
-def _refuse_turned(problem: Problem, call: Node, moved: Second) -> None:
+def _refuse_turned(call: Node, moved: AfterStep) -> None:
     """Refuse cotangents that follow what was added to the weights above, not these weights."""
-    for layer in problem.setting.layers:
+    for layer in moved.problem.setting.layers:
         delta = moved.deltas[layer.position]
         order = moved.bounds.order(delta.noise.width, delta.whole(moved.bounds).width)
         if order is not Order.EQUAL:

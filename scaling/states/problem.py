@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import sympy
 from sympy import Expr, S, Symbol
 
-from scaling.calculus.context import Context
-from scaling.models.chain import Layer, Loss, Setting
-from scaling.models.layer_sizes import Ledger
+from scaling.models.chain import Setting
 from scaling.models.settings import Settings
 from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput, NotCovered
-from scaling.sizes.scale import Bounds, Order, Scale, Size
+from scaling.sizes.scale import Bounds, Scale, Size
 
 CONVENTION = (
     "weights ~ M^-b, learning rate ~ M^-c, damping ~ M^-d, multiplier M^-a: "
@@ -88,44 +86,6 @@ class Problem:
         """Exponents of the rule are non-negative."""
         known = {name: (S.Zero, S.Infinity) for name in self.rule.exponents}
         return Bounds({**known, **(extra or {})})
-
-    def contexts(
-        self, books: Ledger, scaled: Mapping[str, Mapping[str, Expr]], bounds: Bounds
-    ) -> dict[str, Context]:
-        """The contexts of all layers, each with the others beside it for sums over layers."""
-        network: dict[str, Context] = {}
-        for layer in self.setting.layers:
-            context = self.context(books, layer, scaled[layer.name], bounds)
-            network[layer.name] = replace(context, network=network)
-        return network
-
-    def context(
-        self,
-        books: Ledger,
-        layer: Layer,
-        scaled: Mapping[str, Expr],
-        bounds: Bounds,
-        unknown: Iterable[Symbol] = (),
-    ) -> Context:
-        """The context in which the rule is read in one layer."""
-        grows = bounds.order(books.features[-1].width, S.Zero) is Order.GREATER
-        if self.sampled_fisher and grows and self.setting.loss is Loss.MSE:
-            raise NotCovered(
-                "sampled cotangents under an output that grows: they do not grow with it",
-                "an output of order one, or the loss's own cotangents",
-                "raise b_output, or use --fisher empirical",
-            )
-        return Context(
-            books.sizes[layer.name],
-            scaled,
-            self.settings.exponents,
-            bounds,
-            frozenset(unknown),
-            self.sampled_fisher,
-            self.setting.activation,
-            self.setting.alignments.get(layer.name),
-            ascended={node: sizes[layer.name] for node, sizes in books.ascended.items()},
-        )
 
 
 def rate(c: Expr) -> Scale:

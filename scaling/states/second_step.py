@@ -35,14 +35,15 @@ from sympy import Expr, S, Symbol
 
 from scaling.calculus.context import Before, Context
 from scaling.calculus.output_change import OutputChange
-from scaling.calculus.readback import features, through
+from scaling.calculus.readback import features
 from scaling.calculus.values import Aligned, Gaussian, Mixture, Value
 from scaling.models.chain import Layer, Loss, Setting
-from scaling.models.layer_sizes import LayerSizes, Ledger, mean_delta
+from scaling.models.layer_sizes import LayerSizes, mean_delta
 from scaling.sizes.derivation import BACKPROP, DATA, DIFFERENCE, LLN, Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF, Bounds, Order, Scale, Size
-from scaling.states.problem import Exponents, Problem, rate
+from scaling.states.network_state import Dampings, NetworkState
+from scaling.states.problem import Problem, rate
 
 CANCEL = "the terms of the second step do not cancel"
 ZERO = Scale.zero(Size.ENTRY)
@@ -60,18 +61,14 @@ class Directions:
         return self.noise.plus(self.feature, bounds)
 
 
-@dataclass(frozen=True)
-class Second:
+@dataclass(frozen=True, kw_only=True)
+class AfterStep(NetworkState):
     """A network after one step, as its second step finds it.
 
-    ``books``: the sizes; ``before``: what each layer looks back on; ``moving``: how far dW_1 of the
-    weight at a position moves its output per dh of its input.
+    ``before``: what each layer looks back on; ``moving``: how far dW_1 of the weight at a position
+    moves its output per dh of its input; ``deltas[l]``: the two parts of delta_l.
     """
 
-    problem: Problem
-    exponents: Exponents
-    bounds: Bounds
-    books: Ledger
     before: Mapping[str, Before]
     moving: Mapping[int, Scale]
     deltas: tuple[Directions, ...]
@@ -79,13 +76,13 @@ class Second:
     def context(
         self, layer: Layer, scaled: Mapping[str, Expr], unknown: Iterable[Symbol] = ()
     ) -> Context:
-        """The context in which the rule is read in one layer, without the others beside it."""
-        found = self.problem.context(self.books, layer, scaled, self.bounds, unknown)
+        """One layer as the rule sees it at the second step, with the first one behind it."""
+        found = super().context(layer, scaled, unknown)
         before = self.before[layer.name]
         first = replace(before.context, scaled=scaled, unknown=frozenset(unknown))
         return replace(found, before=replace(before, context=first))
 
-    def contexts(self, scaled: Mapping[str, Mapping[str, Expr]]) -> dict[str, Context]:
+    def contexts(self, scaled: Dampings) -> dict[str, Context]:
         """The contexts of all layers, each with the others beside it for sums over layers."""
         first: dict[str, Context] = {}
         second: dict[str, Context] = {}
@@ -97,7 +94,7 @@ class Second:
             second[layer.name] = replace(context, before=before, network=second)
         return second
 
-    def split(self, layer: Layer, update: OutputChange) -> OutputChange:
+    def followed(self, layer: Layer, update: OutputChange) -> OutputChange:
         """An update with what follows the feature direction counted as not following W^T delta."""
         delta = self.deltas[layer.position]
         whole = delta.whole(self.bounds)
@@ -113,82 +110,76 @@ class Second:
             random=update.random.plus(update.coherent * feature, self.bounds),
         )
 
-    def added(self, name: str) -> Scale:
-        """The entry of what the first step added to the weights of a layer."""
-        change = self.before[name].change
+    def weights(self, name: str) -> Scale:
+        """The entry of W and of what the first step added to it."""
+        change, added = self.before[name].change, ZERO
         if isinstance(change, Mixture):
-            return change.aligned.entry.plus(change.gaussian.entry, self.bounds)
-        return ZERO if change is None else change.main
+            added = change.aligned.entry.plus(change.gaussian.entry, self.bounds)
+        elif change is not None:
+            added = change.main
+        return super().weights(name).plus(added, self.bounds)
 
     def carry(self, position: int, coherent: Scale, random: Scale) -> tuple[Scale, Scale]:
         """(W_l + dW_l) dh_{l-1}: see `readback.through` for W_l."""
-        setting, x = self.problem.setting, self.exponents
-        along, across = through(setting, position, coherent, random, x.a, x.b)
-        layer = _weight(setting, position)
+        along, across = super().carry(position, coherent, random)
+        layer = _weight(self.problem.setting, position)
         overlap = Scale.of_width(-HALF * layer.fan_in, Size.SCALAR)  # of noise with the features
         met = random.plus(coherent * overlap, self.bounds)
         return along.plus(self.moving[position] * met, self.bounds), across
 
 
-def after_first(
-    problem: Problem,
-    exponents: Exponents,
-    contexts: Mapping[str, Context],
-    updates: Mapping[str, OutputChange],
-    books: Ledger,
-    bounds: Bounds,
-) -> Second:
-    """The network after the first step.
+def after_step(
+    state: NetworkState,
+    c: Mapping[str, Expr],
+    scaled: Dampings,
+    updates: Mapping[str, OutputChange] | None = None,
+) -> AfterStep:
+    """The network after its first step.
 
     Args:
-        problem: the rule and its setting.
-        exponents: a, b, c, d; of a layer that the first step does not move c may be a symbol.
-        contexts: each layer at the first step.
-        updates: each layer's first update, per learning rate.
-        books: sizes at the first step.
-        bounds: what is known of the symbols.
+        state: the network at the start.
+        c: exponents of learning rates; of a layer that the step does not move it may be a symbol.
+        scaled: exponents of dampings, decays and radii.
+        updates: what the step does per learning rate, if it is not a step by the rule.
 
     Raises:
         NotCovered: if the first step is unstable, and for what the module does not cover.
     """
-    setting = problem.setting
-    _refuse_uncovered(problem, updates)
-    x = exponents
-    scaled = {name: u.times(rate(x.c[name])) for name, u in updates.items()}
-    _refuse_overshooting(scaled, books, bounds)
-
-    def carry(position: int, coherent: Scale, random: Scale) -> tuple[Scale, Scale]:
-        return through(setting, position, coherent, random, x.a, x.b)
-
-    changes = features(setting, scaled, carry, bounds, books.features)
-    moved = _stable(changes, books, bounds)
-    now = tuple(h.plus(dh, bounds) for h, dh in zip(books.features, moved, strict=True))
-    values = {name: _unless_zero(u.value) for name, u in scaled.items()}
+    setting, bounds = state.problem.setting, state.bounds
+    updates = state.updates(scaled) if updates is None else updates
+    _refuse_uncovered(state.problem, updates)
+    steps = {name: u.times(rate(c[name])) for name, u in updates.items()}
+    _refuse_overshooting(steps, state)
+    changes = features(setting, steps, state.carry, bounds, state.features)
+    moved = _stable(changes, state)
+    now = tuple(h.plus(dh, bounds) for h, dh in zip(state.features, moved, strict=True))
+    values = {name: _unless_zero(u.value) for name, u in steps.items()}
     top = _top(setting, now[-1], bounds)
-    deltas, lines = _backward(setting, x, values, top, now, bounds)
+    deltas, lines = _backward(state, values, top, now)
     sizes = {
-        layer.name: _sizes(setting, layer, books, moved, now, deltas, lines, bounds)
-        for layer in setting.layers
+        layer.name: _sizes(layer, state, moved, now, deltas, lines) for layer in setting.layers
     }
     turned = bounds.order(moved[-1].width, top.width) is Order.EQUAL
+    contexts = state.contexts(scaled)
     before = {
         layer.name: Before(
             contexts[layer.name],
             values[layer.name],
-            _moved(layer, books, values[layer.name], moved, turned, bounds),
+            _moved(layer, state, values[layer.name], moved, turned),
         )
         for layer in setting.layers
     }
-    moving = {}
-    for position in range(1, setting.depth + 1):
-        layer = _weight(setting, position)
-        stretch = Scale.of_width(
-            HALF * (layer.fan_in - layer.fan_out) - x.a[layer.name], Size.SCALAR
-        )
-        signal = _aligned(values[layer.name])
-        gain = Scale.zero(Size.SPECTRAL) if signal is None else signal.gain
-        moving[position] = gain.as_size_of(Size.SCALAR) * stretch
-    return Second(problem, x, bounds, Ledger(sizes, now), before, moving, tuple(deltas))
+    return AfterStep(
+        problem=state.problem,
+        a=state.a,
+        b=state.b,
+        bounds=bounds,
+        sizes=sizes,
+        features=now,
+        before=before,
+        moving={p: _moving(state, p, values) for p in range(1, setting.depth + 1)},
+        deltas=tuple(deltas),
+    )
 
 
 # --- parts --------------------------------------------------------------------------------------
@@ -211,11 +202,12 @@ def _refuse_uncovered(problem: Problem, updates: Mapping[str, OutputChange]) -> 
             )
 
 
-def _stable(changes: list[Scale | None], books: Ledger, bounds: Bounds) -> list[Scale]:
+def _stable(changes: list[Scale | None], state: NetworkState) -> list[Scale]:
     """The changes, if none outgrows what it changes."""
     found: list[Scale] = []
+    bounds = state.bounds
     last = len(changes) - 1
-    for position, (change, start) in enumerate(zip(changes, books.features, strict=True)):
+    for position, (change, start) in enumerate(zip(changes, state.features, strict=True)):
         most = Scale.one(Size.ENTRY) if position == last else start
         if change is None or bounds.order(change.width, most.width) is Order.GREATER:
             what = "f" if position == last else f"h_{position}"
@@ -229,14 +221,12 @@ def _stable(changes: list[Scale | None], books: Ledger, bounds: Bounds) -> list[
     return found
 
 
-def _refuse_overshooting(
-    updates: Mapping[str, OutputChange], books: Ledger, bounds: Bounds
-) -> None:
+def _refuse_overshooting(updates: Mapping[str, OutputChange], state: NetworkState) -> None:
     """Refuse a first step that takes more than all of the weights away."""
     for name, update in updates.items():
-        if books.sizes[name].w.is_zero:
+        if state.sizes[name].w.is_zero:
             continue
-        if bounds.order(update.multiple.width, S.Zero) is Order.GREATER:
+        if state.bounds.order(update.multiple.width, S.Zero) is Order.GREATER:
             raise NotCovered(
                 f"step 2 after a first step that takes {update.multiple} times the weights of the "
                 f"{name} layer away",
@@ -246,24 +236,30 @@ def _refuse_overshooting(
 
 
 def _moved(
-    layer: Layer,
-    books: Ledger,
-    change: Value | None,
-    moved: list[Scale],
-    turned: bool,
-    bounds: Bounds,
+    layer: Layer, state: NetworkState, change: Value | None, moved: list[Scale], turned: bool
 ) -> frozenset[str]:
     """The matrices that the first step changed by their own size; A of the data never moves."""
-    below, w = layer.position - 1, books.sizes[layer.name].w
+    below, w, bounds = layer.position - 1, state.sizes[layer.name].w, state.bounds
     names = set("GBLR") if turned else set[str]()
     inner = not layer.is_bias and below > 0
-    if inner and bounds.order(moved[below].width, books.features[below].width) is Order.EQUAL:
+    if inner and bounds.order(moved[below].width, state.features[below].width) is Order.EQUAL:
         names.add("A")
     noise = change.gaussian if isinstance(change, Mixture) else change
     shrunk = isinstance(noise, Gaussian) and bounds.order(noise.entry.width, w.width) is Order.EQUAL
     if shrunk or (w.is_zero and change is not None):
         names.add("W")
     return frozenset(names)
+
+
+def _moving(state: NetworkState, position: int, values: Mapping[str, Value | None]) -> Scale:
+    """|dW_1 dh| per |dh| of the weight at a position, for dh along its input."""
+    layer = _weight(state.problem.setting, position)
+    stretch = Scale.of_width(
+        HALF * (layer.fan_in - layer.fan_out) - state.a[layer.name], Size.SCALAR
+    )
+    signal = _aligned(values[layer.name])
+    gain = Scale.zero(Size.SPECTRAL) if signal is None else signal.gain
+    return gain.as_size_of(Size.SCALAR) * stretch
 
 
 def _unless_zero(value: Value | None) -> Value | None:
@@ -301,14 +297,13 @@ def _back(layer: Layer, signal: Aligned | None) -> Scale:
 
 
 def _backward(
-    setting: Setting,
-    x: Exponents,
+    state: NetworkState,
     values: Mapping[str, Value | None],
     top: Scale,
     now: tuple[Scale, ...],
-    bounds: Bounds,
 ) -> tuple[list[Directions], list[Step]]:
     """delta_0 (unused) .. delta_L, and the step that gave each."""
+    setting, bounds = state.problem.setting, state.bounds
     parts = [Directions(top, ZERO)]
     text = f"f + df - y with f {now[-1]} and y of order 1"
     assumption = "the batch is not fitted yet"
@@ -316,8 +311,8 @@ def _backward(
     for position in range(setting.depth, 1, -1):
         layer = _weight(setting, position)
         name, delta, line = layer.name, parts[-1], lines[-1]
-        multiplier = Scale.of_width(-x.a[name], Size.SCALAR)
-        std = _std(x.b[name], values[name], bounds)
+        multiplier = Scale.of_width(-state.a[name], Size.SCALAR)
+        std = _std(state.b[name], values[name], bounds)
         out = Scale.of_width(HALF * layer.fan_out, Size.SCALAR)
         noise = std * out * multiplier * delta.noise
         stein = Scale.of_width(layer.fan_out - HALF * layer.fan_in, Size.SCALAR)
@@ -363,29 +358,28 @@ def _std(b: Expr, change: Value | None, bounds: Bounds) -> Scale:
 
 
 def _sizes(
-    setting: Setting,
     layer: Layer,
-    books: Ledger,
+    state: NetworkState,
     moved: list[Scale],
     now: tuple[Scale, ...],
     deltas: list[Directions],
     lines: list[Step],
-    bounds: Bounds,
 ) -> LayerSizes:
     """What the rule sees of one layer."""
-    first, below = books.sizes[layer.name], layer.position - 1
+    setting, bounds = state.problem.setting, state.bounds
+    first, below = state.sizes[layer.name], layer.position - 1
     delta = deltas[layer.position]
     whole = delta.whole(bounds)
     h, step = first.h, replace(first.h_step, time=2)
     if not layer.is_bias and below > 0:
         h = (
-            first.h.plus(first.h * (moved[below] / books.features[below]), bounds)
-            if (not moved[below].is_zero and not books.features[below].is_zero)
+            first.h.plus(first.h * (moved[below] / state.features[below]), bounds)
+            if (not moved[below].is_zero and not state.features[below].is_zero)
             else first.h
         )
         assumption = "" if moved[below].is_zero else CANCEL
         step = Step(
-            DIFFERENCE, f"h_{below}", now[below], f"h {books.features[below]} + dh {moved[below]}",
+            DIFFERENCE, f"h_{below}", now[below], f"h {state.features[below]} + dh {moved[below]}",
             (first.h_step,), assumption, time=2,
         )  # fmt: skip
     ratio = (first.mean_h / first.h).as_size_of(Size.SCALAR) if not first.h.is_zero else None

@@ -12,22 +12,24 @@ from collections.abc import Mapping
 from sympy import Expr, S
 
 from scaling.models.chain import Loss, Setting
-from scaling.models.layer_sizes import LayerSizes, Ledger, mean_delta
+from scaling.models.layer_sizes import LayerSizes, mean_delta
 from scaling.sizes.derivation import BACKPROP, CLT, DATA, Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF, Bounds, Order, Scale, Size
+from scaling.states.network_state import NetworkState
+from scaling.states.problem import Problem
 
 
-def ledger(
-    setting: Setting,
+def at_start(
+    problem: Problem,
     a: Mapping[str, Expr],
     b: Mapping[str, Expr],
     bounds: Bounds | None = None,
-) -> Ledger:
+) -> NetworkState:
     """Propagate sizes forward and backward through the network.
 
     Args:
-        setting: the network, activation and loss.
+        problem: a rule in its setting: the network, activation and loss.
         a: exponent of the multiplier M^(-a), by layer name.
         b: exponent of the initial standard deviation M^(-b), by layer name; oo means zero.
         bounds: what is known of symbols in a and b.
@@ -35,7 +37,7 @@ def ledger(
     Raises:
         NotCovered: if a bounded activation saturates.
     """
-    known = bounds or Bounds()
+    setting, known = problem.setting, bounds or Bounds()
     features, feature_steps = _forward(setting, a, b, known)
     deltas, delta_steps = _backward(setting, a, b, features, known)
     sizes = {}
@@ -62,7 +64,9 @@ def ledger(
             h_step=step,
             delta_step=delta_steps[layer.position],
         )
-    return Ledger(sizes, tuple(features))
+    return NetworkState(
+        problem=problem, a=a, b=b, bounds=known, sizes=sizes, features=tuple(features)
+    )
 
 
 def _std(b: Expr) -> Scale:

@@ -1,7 +1,7 @@
-"""Equations between exponents: a damping equals what it is added to, lr x decay is one.
+"""Equations between sizes, as conditions ask for them, and their exact solution.
 
-`solve` eliminates equations that are affine in the unknowns, exactly (Gauss and Jordan). Where one
-damping would have to balance two sizes, they contradict each other; `bounded` then finds the
+`solve` eliminates equations whose exponents are affine in the unknowns (Gauss and Jordan). Where
+one damping would have to balance two sizes, they contradict each other; `largest` then finds the
 largest dampings of which none is larger than what it is added to.
 """
 
@@ -16,66 +16,73 @@ from sympy import Expr, S, Symbol
 
 from scaling.calculus.context import regimes, unknown_first
 from scaling.models.chain import Layer
-from scaling.rules.tree import Node
 from scaling.sizes.derivation import Step
 from scaling.sizes.errors import Conflict
-from scaling.sizes.scale import Bounds, Order
+from scaling.sizes.scale import Bounds, Order, Scale
 
 MOST_ORDERS = 720
 
 
 @dataclass(frozen=True)
-class Balance:
-    """The equation left = right between the exponents of two terms; left is the damping."""
+class Equation:
+    """Two sizes that are to be equal, in what the ``subject`` names; of a damping, it is the left.
 
-    node: Node
-    left: Expr
-    right: Expr
+    ``left`` is what an inequality keeps at or below the right.
+    """
+
+    subject: str
+    left: Scale
+    right: Scale
+
+    @property
+    def excess(self) -> Expr:
+        """The exponent of left / right."""
+        return self.left.width - self.right.width
 
 
-def balances(step: Step, unknown: Iterable[Symbol]) -> list[Balance]:
+def balances(step: Step, unknown: Iterable[Symbol]) -> list[Equation]:
     """The equations of a derivation: wherever a term of unknown scale was compared with another."""
     symbols = frozenset(unknown)
     pairs = ((x.node, unknown_first(x.left_size, x.right_size, symbols)) for x in regimes(step))
-    return [Balance(node, pair[0].width, pair[1].width) for node, pair in pairs if pair]
+    return [Equation(str(node), *pair) for node, pair in pairs if pair]
 
 
 def solve(
-    balances: Iterable[Balance], unknowns: list[Symbol], layer: Layer, strict: bool = True
+    equations: Iterable[Equation], unknowns: list[Symbol], layer: Layer, strict: bool = True
 ) -> dict[Symbol, Expr]:
     """Elimination of equations affine in the unknowns; ``strict`` refuses those without solution.
 
     Otherwise an equation that contradicts the ones before it is left out.
     """
     solution: dict[Symbol, Expr] = {}
-    for balance in balances:
-        equation = sympy.expand((balance.left - balance.right).subs(solution))
-        pivot = next((u for u in unknowns if equation.has(u)), None)
+    for equation in equations:
+        excess = sympy.expand(equation.excess.subs(solution))
+        pivot = next((u for u in unknowns if excess.has(u)), None)
         if pivot is None:
-            if equation != 0 and strict:
+            if excess != 0 and strict:
                 raise Conflict(
-                    f"a damping in '{balance.node}' of the {layer.name} layer that would have to "
-                    f"balance two sizes that differ by M^({equation})",
+                    f"a damping in '{equation.subject}' of the {layer.name} layer that would have "
+                    f"to balance two sizes that differ by M^({excess})",
                     "one damping per size, or one that is given",
                     "use two symbols (rho_A, rho_B), or fix it with --set d_<damping>=...",
                 )
             continue
-        slope = equation.coeff(pivot)
-        if slope == 0 or sympy.expand(equation - slope * pivot).has(pivot):
+        slope = excess.coeff(pivot)
+        if slope == 0 or sympy.expand(excess - slope * pivot).has(pivot):
             raise Conflict(
-                f"a damping in '{balance.node}' of the {layer.name} layer that is added to a power "
-                "of itself",
+                f"a damping in '{equation.subject}' of the {layer.name} layer that is added to a "
+                "power of itself",
                 "one damping per sum",
                 "leave one of them out, or fix it with --set d_<damping>=...",
             )
-        value = sympy.expand((slope * pivot - equation) / slope)
+        value = sympy.expand((slope * pivot - excess) / slope)
         solution = {u: sympy.expand(x.subs(pivot, value)) for u, x in solution.items()}
         solution[pivot] = value
     return solution
 
 
-def bounded(
-    balances: list[Balance], unknowns: list[Symbol], layer: Layer, bounds: Bounds
+def largest(
+    equations: list[Equation], unknowns: list[Symbol], layer: Layer, bounds: Bounds
 ) -> tuple[dict[Symbol, Expr], str]:
     """The largest dampings of which none is larger than what it is added to.
 
@@ -85,15 +92,15 @@ def bounded(
     Raises:
         Conflict: if there is no such solution, or symbols leave it open.
     """
-    distinct = list({(b.left, b.right): b for b in balances}.values())
+    distinct = list({(e.left.width, e.right.width): e for e in equations}.values())
     for order in islice(permutations(distinct), MOST_ORDERS):
         solution = solve(order, unknowns, layer, strict=False)
-        excess = {b: sympy.expand((b.left - b.right).subs(solution)) for b in distinct}
+        excess = {e: sympy.expand(e.excess.subs(solution)) for e in distinct}
         if all(bounds.order(x, S.Zero) in (Order.LESS, Order.EQUAL) for x in excess.values()):
-            loose = [f"'{b.node}' by M^({x})" for b, x in excess.items() if x != 0]
+            loose = [f"'{e.subject}' by M^({x})" for e, x in excess.items() if x != 0]
             return solution, (
                 f"balanced damping has no solution in the {layer.name} layer: the largest one that "
                 f"drowns nothing is too small in {', '.join(loose)}"
             )
-    solve(balances, unknowns, layer)
+    solve(equations, unknowns, layer)
     raise AssertionError("balances without a conflict are solved before")
