@@ -32,9 +32,9 @@ from empirical.wide.noise import ROWS, Stream
 from empirical.wide.rows import RowLearner
 from empirical.wide.span_update import (
     Coordinates,
-    Joint,
+    LayerBatch,
     Learner,
-    Lesson,
+    NetworkValues,
     Source,
     sums_over_layers,
 )
@@ -71,7 +71,7 @@ def test_updates_of_all_layers_are_those_of_whole_matrices(text: str) -> None:
     learners = {name: kind(source) for name, source in sources.items()}
     states = {name: State() for name in SIDES}
     for step in range(steps):
-        seen, layers = dict[str, Lesson](), dict[str, LayerTensors]()
+        seen, layers = dict[str, LayerBatch](), dict[str, LayerTensors]()
         for i, (name, (fan_out, fan_in)) in enumerate(SIDES.items()):
             d, h = normal(10 * step + i, fan_out, 4), normal(10 * step + i + 5, fan_in, 4)
             weight = weights[name]
@@ -101,8 +101,8 @@ def test_sums_of_fewer_layers_are_rejected(monkeypatch: pytest.MonkeyPatch) -> N
     theirs = runs(lambda seed: numbers(measure(t, constants, 48, seed)), 40)
 
     def alone(
-        sources: dict[str, Source], seen: dict[str, Lesson], told: dict[str, Joint]
-    ) -> dict[str, Joint]:
+        sources: dict[str, Source], seen: dict[str, LayerBatch], told: dict[str, NetworkValues]
+    ) -> dict[str, NetworkValues]:
         one = span_update.sums_over_layers
         return {n: one({n: sources[n]}, {n: seen[n]}, {n: told[n]})[n] for n in sources}
 

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from empirical.measure.parametrize import LayerScales
 from empirical.measure.trial import Constants, Trial
-from empirical.numbers.interpreter import FactoredUpdate, Sight, State, evaluate_sums
+from empirical.numbers.interpreter import FactoredUpdate, LayerReader, State, evaluate_sums
 from empirical.numbers.layer_matrices import LayerTensors
 from empirical.numbers.layer_values import LayerValue, Rectangular
 from empirical.wide.method import Path, path_of
@@ -199,18 +199,18 @@ def limits(trial: Trial, constants: Constants, width: int) -> dict[str, Limit]:
     for position in range(depth, 1, -1):
         backs.insert(0, width * slopes[position - 2] * std[position] ** 2 * backs[0])
     sides = [data.features, *[width] * (depth - 1), data.classes]
-    inputs, sights = dict[str, Matrix](), dict[str, Sight]()
+    inputs, readers = dict[str, Matrix](), dict[str, LayerReader]()
     for layer in setting.layers:
         i, own, name = layer.position, scales[layer.name], layer.name
         inputs[name] = np.ones_like(grams[0]) if layer.is_bias else own.multiplier**2 * grams[i - 1]
         shape = sides[i], 1 if layer.is_bias else sides[i - 1]
-        sights[name] = _sight(trial, name, inputs[name][:n, :n], backs[i - 1], shape, own)
-    sums = evaluate_sums(rule.sums_over_layers, sights)
+        readers[name] = _sight(trial, name, inputs[name][:n, :n], backs[i - 1], shape, own)
+    sums = evaluate_sums(rule.sums_over_layers, readers)
     return {
         layer.name: Limit(
             inputs[layer.name],
             backs[layer.position - 1],
-            scales[layer.name].lr * _own(rule, sights[layer.name], sums, inputs[layer.name]),
+            scales[layer.name].lr * _own(rule, readers[layer.name], sums, inputs[layer.name]),
         )
         for layer in setting.layers
     }
@@ -243,7 +243,7 @@ def _sight(
     cotangents: Matrix,
     sides: tuple[int, int],
     scales: LayerScales,
-) -> Sight:
+) -> LayerReader:
     n = len(cotangents)
     h, d = _root(inputs, sides[1]), _root(cotangents, sides[0])
     rule = trial.problem.rule
@@ -258,14 +258,14 @@ def _sight(
     layer = LayerTensors(H=h, D=d, W=torch.zeros(len(d), len(h), dtype=torch.float64), sides=sides)
     known = sizes_of_weights([rule.expression], lambda: _norm(name, scales.std, sides), sides)
     values = {**trial.values, **exponents, **scales.scaled}
-    return Sight(layer, values, State(), known=known)
+    return LayerReader(layer, values, State(), known=known)
 
 
-def _own(rule: Rule, sight: Sight, sums: Mapping[Node, LayerValue], inputs: Matrix) -> float:
+def _own(rule: Rule, reader: LayerReader, sums: Mapping[Node, LayerValue], inputs: Matrix) -> float:
     """RMS of dW h on the probe samples, for a learning rate of one."""
-    told = replace(sight, state=State(), known={**sight.known, **sums})
+    told = replace(reader, state=State(), known={**reader.known, **sums})
     (update,) = told.read([rule.expression])
-    h, sides = sight.layer.H, sight.layer.sides
+    h, sides = reader.layer.H, reader.layer.sides
     assert isinstance(update, Rectangular), "Rule refuses an expression that is no update"
     assert sides is not None, "roots of Gram matrices are coordinates"
     # D = Q S_D with S_D = d, so dW h_p = Q (update) Q_H^T h_p and Q_H^T h_p = pinv(h)^T H^T h_p

@@ -43,10 +43,10 @@ from scaling.sizes.errors import InvalidInput
 
 __all__ = [
     "FactoredUpdate",
+    "LayerReader",
     "LayerTensors",
     "Maker",
     "Record",
-    "Sight",
     "State",
     "evaluate",
     "evaluate_network",
@@ -81,7 +81,7 @@ def evaluate(
     """
     _check_values(rule, values)
     state = State() if state is None else state
-    (result,) = Sight(layer, values, state, record).read([rule.expression], dense)
+    (result,) = LayerReader(layer, values, state, record).read([rule.expression], dense)
     assert isinstance(result, Rectangular), "Rule refuses an expression that is no update"
     return FactoredUpdate(result)
 
@@ -116,7 +116,7 @@ def evaluate_network(
                 node: partial(_elsewhere, node, LayerValues(seen[name], dense))
                 for node, seen in (ascended or {}).items()
             }
-            readings[name] = Sight(layer, values[name], state, told, made=made).reading(dense)
+            readings[name] = LayerReader(layer, values[name], state, told, made=made).reading(dense)
     _sum_over_layers(rule.sums_over_layers, readings)
     updates = {
         name: FactoredUpdate(_value(name, reading, rule.expression))
@@ -171,7 +171,7 @@ def _check_values(rule: Rule, values: Mapping[str, float]) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class LayerReader:
     """A layer as parts of a rule see it; see `evaluate`.
 
     ``known`` gives the values of some nodes, which are not read then; ``made`` says how to make
@@ -202,7 +202,9 @@ class Sight:
 
 
 @torch.no_grad()
-def evaluate_sums(sums: Sequence[Call], layers: Mapping[str, Sight]) -> dict[Node, LayerValue]:
+def evaluate_sums(
+    sums: Sequence[Call], layers: Mapping[str, LayerReader]
+) -> dict[Node, LayerValue]:
     """The sums over layers in a rule, operands first, from what every layer sees.
 
     One step of each layer's state, which is to be one that nothing else moves: averages below a
@@ -211,7 +213,7 @@ def evaluate_sums(sums: Sequence[Call], layers: Mapping[str, Sight]) -> dict[Nod
     Raises:
         InvalidInput: as `evaluate` does, naming the layer.
     """
-    readings = {name: sight.reading() for name, sight in layers.items()}
+    readings = {name: reader.reading() for name, reader in layers.items()}
     _sum_over_layers(sums, readings)
     for reading in readings.values():
         reading.advance()

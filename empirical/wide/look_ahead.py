@@ -24,10 +24,10 @@ from empirical.wide.method import way_of
 from empirical.wide.rows import RowLearner, learner
 from empirical.wide.span_update import (
     ALONE,
-    Joint,
+    LayerBatch,
     Learner,
-    Lesson,
-    Look,
+    MovedFactors,
+    NetworkValues,
     Source,
     sums_over_layers,
 )
@@ -56,8 +56,8 @@ class Ascents:
         return cls(found)
 
     def looked(
-        self, seen: Mapping[str, Lesson], look: Callable[[Moves], Mapping[str, Look]]
-    ) -> tuple[dict[str, Joint], Moves]:
+        self, seen: Mapping[str, LayerBatch], look: Callable[[Moves], Mapping[str, MovedFactors]]
+    ) -> tuple[dict[str, NetworkValues], Moves]:
         """What every layer is told of moved weights, and the last X of each layer.
 
         Args:
@@ -71,5 +71,7 @@ class Ascents:
             for name, found in look(moves).items():
                 before = told[name]
                 sizes = {**before.sizes, **moves[name].sizes}
-                told[name] = replace(before, sizes=sizes, looks={**before.looks, call: found})
+                told[name] = replace(
+                    before, sizes=sizes, moved_factors={**before.moved_factors, call: found}
+                )
         return told, moves

@@ -21,11 +21,11 @@ from torch import Tensor
 from empirical.wide.columns import Atom, Columns, NeuronAxis
 from empirical.wide.method import Path, block_unit
 from empirical.wide.passes import added, mapped
-from empirical.wide.span_update import ALONE, Joint, Learner, Source
+from empirical.wide.span_update import ALONE, Learner, NetworkValues, Source
 from empirical.wide.streaming import Streaming
 from empirical.wide.tiles import (
     TASK,
-    Seen,
+    StepFactors,
     Tally,
     Tiles,
     added_up,
@@ -106,7 +106,7 @@ class RowLearner:
     """A rule at work on one layer, entry by entry."""
 
     source: Source
-    history: list[Seen] = field(default_factory=list)
+    history: list[StepFactors] = field(default_factory=list)
 
     def update(
         self,
@@ -115,7 +115,7 @@ class RowLearner:
         fisher: Columns | None,
         weight: Weight,
         watched: frozenset[Node] = frozenset(),
-        joint: Joint = ALONE,
+        joint: NetworkValues = ALONE,
     ) -> Change:
         """The update, without learning rate and sign, from cotangents and inputs of a batch."""
         found = self.source.parts
@@ -133,7 +133,7 @@ class RowLearner:
             )
             for node, form in spectral.items()
         }
-        seen = Seen(d.axis.values(d).to(dtype), h.axis.values(h).to(dtype), whole)
+        seen = StepFactors(d.axis.values(d).to(dtype), h.axis.values(h).to(dtype), whole)
         self.history.append(seen)
         for level in sum_levels(found.terms):
             tiles = self.tiles(sides)

@@ -35,9 +35,9 @@ from empirical.wide.columns import Columns, NeuronAxis
 from empirical.wide.method import SAMPLED_ROWS, block_unit
 from empirical.wide.noise import ROWS
 from empirical.wide.passes import Chunk, added, chunks
-from empirical.wide.span_update import ALONE, Joint, Source
+from empirical.wide.span_update import ALONE, NetworkValues, Source
 from empirical.wide.tiles import (
-    Seen,
+    StepFactors,
     Tally,
     Tiles,
     added_up,
@@ -86,7 +86,7 @@ class Strip:
             if Dim.FAN_IN in form.columns:
                 sides[Dim.FAN_IN] = chunk.columns(form.columns[Dim.FAN_IN]).to(self.d.dtype)
             whole[node] = form.make(sides)
-        seen = Seen(self.d, chunk.columns(self.h).to(self.d.dtype), whole)
+        seen = StepFactors(self.d, chunk.columns(self.h).to(self.d.dtype), whole)
         tiles = Tiles(self.terms, self.values, (seen,), self.sides, self.unit)
         for level in self.across:
             for node, total in zip(level, added_up(tiles, level, self.rows), strict=True):
@@ -180,7 +180,7 @@ def sampled(
     fisher: Columns | None,
     weight: Weight,
     watched: frozenset[Node] = frozenset(),
-    joint: Joint = ALONE,
+    joint: NetworkValues = ALONE,
 ) -> Sample:
     """Some rows of the first update of a rule, without learning rate and sign."""
     found, sizes = source.parts, dict(joint.sizes)

@@ -28,7 +28,13 @@ import torch
 from torch import Tensor
 
 from empirical.measure.measurement import sizes_recorder
-from empirical.numbers.interpreter import FactoredUpdate, LayerTensors, Sight, State, evaluate_sums
+from empirical.numbers.interpreter import (
+    FactoredUpdate,
+    LayerReader,
+    LayerTensors,
+    State,
+    evaluate_sums,
+)
 from empirical.numbers.layer_matrices import LayerValues
 from empirical.numbers.layer_values import Entries, LayerValue, Outer
 from empirical.numbers.layer_values import LowRank as Core
@@ -46,9 +52,9 @@ from scaling.sizes.errors import InvalidInput
 
 Batch: TypeAlias = tuple[Columns, Columns, Columns | None, Weight]
 """D, H, the cotangents of sampled targets if any, and W."""
-Look: TypeAlias = tuple[Columns, Columns]
+MovedFactors: TypeAlias = tuple[Columns, Columns]
 """D' and H' at moved weights."""
-Lesson: TypeAlias = tuple[Columns, Columns, Columns | None, Weight, frozenset[Node]]
+LayerBatch: TypeAlias = tuple[Columns, Columns, Columns | None, Weight, frozenset[Node]]
 """The same, and the nodes to watch: what `Learner.update` is told."""
 
 
@@ -69,7 +75,7 @@ class Coordinates:
         h: Columns,
         fisher: Columns | None,
         strips: Sequence[Dim] = (),
-        looks: Sequence[Look] = (),
+        looks: Sequence[MovedFactors] = (),
     ) -> list[LayerTensors]:
         """The layer in coordinates, told the true lengths of its sides; then at every other look.
 
@@ -108,18 +114,19 @@ class RuleMemory:
 
 
 @dataclass(frozen=True, eq=False)
-class Joint:
+class NetworkValues:
     """What a layer is told of all layers: sums over them, and what it saw where they had moved.
 
-    ``looks`` is by ascended(X); ``sizes`` of watched nodes were seen on the way.
+    ``moved_factors``, D and H there, are by ascended(X); ``sizes`` of watched nodes were seen
+    on the way.
     """
 
     sums: Mapping[Node, LayerValue] = field(default_factory=dict)
     sizes: Mapping[Node, float] = field(default_factory=dict)
-    looks: Mapping[Node, Look] = field(default_factory=dict)
+    moved_factors: Mapping[Node, MovedFactors] = field(default_factory=dict)
 
 
-ALONE = Joint()
+ALONE = NetworkValues()
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,15 +158,15 @@ class Source:
             )
         return found
 
-    def sight(
+    def reader(
         self,
         nodes: Sequence[Node],
         batch: Batch,
-        joint: Joint,
+        joint: NetworkValues,
         watched: frozenset[Node],
         sizes: dict[Node, float],
         memory: RuleMemory | None = None,
-    ) -> Sight:
+    ) -> LayerReader:
         """The layer in coordinates, for these parts of the rule to be read on.
 
         Of nodes that are ``watched`` and met there, sizes are noted in ``sizes``.
@@ -167,10 +174,10 @@ class Source:
         d, h, fisher, weight = batch
         spans = {Dim.FAN_OUT: self.coordinates.left, Dim.FAN_IN: self.coordinates.right}
         along = [long_side(node) for node in strips_of(self.parts.terms)]
-        layer, *moved = self.coordinates.of(d, h, fisher, along, list(joint.looks.values()))
+        layer, *moved = self.coordinates.of(d, h, fisher, along, list(joint.moved_factors.values()))
         rows = {Dim.FAN_OUT: len(layer.D), Dim.FAN_IN: len(layer.H)}
         known = {**sizes_of_weights(nodes, weight.norm, (d.axis.side, h.axis.side)), **joint.sums}
-        for node, seen in zip(joint.looks, moved, strict=True):
+        for node, seen in zip(joint.moved_factors, moved, strict=True):
             known[node] = LayerValues(seen, dense=False).gradient
         record = sizes_recorder(sizes, watched)
         for node, value in known.items():
@@ -178,7 +185,7 @@ class Source:
         memory = memory or self.memory
         strips = Strips(self.values, spans, rows, memory.strips, watched, sizes)
         made = strips.makers(nodes)
-        return Sight(layer, self.values, memory.state, record, known, made)
+        return LayerReader(layer, self.values, memory.state, record, known, made)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +201,7 @@ class Learner:
         fisher: Columns | None,
         weight: Weight,
         watched: frozenset[Node] = frozenset(),
-        joint: Joint = ALONE,
+        joint: NetworkValues = ALONE,
     ) -> Change:
         """The update, without learning rate and sign, from cotangents and inputs of a batch.
 
@@ -202,10 +209,10 @@ class Learner:
         """
         sizes = dict(joint.sizes)
         source, terms = self.source, self.source.parts.terms
-        sight = source.sight(terms, (d, h, fisher, weight), joint, watched, sizes)
-        found = sight.read(terms)
+        reader = source.reader(terms, (d, h, fisher, weight), joint, watched, sizes)
+        found = reader.read(terms)
         assert isinstance(found[0], Entries | Outer | Core), "the path refuses other updates"
-        update, rows = FactoredUpdate(found[0]), len(sight.layer.H)
+        update, rows = FactoredUpdate(found[0]), len(reader.layer.H)
         x, y = update.factors or (update.dense(), torch.eye(rows, dtype=torch.float64))
         left, right = source.coordinates.left.basis, source.coordinates.right.basis
         low = LowRankUpdate(left @ x[: left.count], right @ y[: right.count], sizes)
@@ -217,9 +224,9 @@ class Learner:
 
 def sums_over_layers(
     sources: Mapping[str, Source],
-    seen: Mapping[str, Lesson],
-    told: Mapping[str, Joint] | None = None,
-) -> dict[str, Joint]:
+    seen: Mapping[str, LayerBatch],
+    told: Mapping[str, NetworkValues] | None = None,
+) -> dict[str, NetworkValues]:
     """What every layer is told of all layers, from what learners will see: see `Learner.update`.
 
     ``told``: what it was told before.
@@ -233,13 +240,13 @@ def sums_over_layers(
     sums = [node for node in rule.sums_over_layers if node in read]
     if not sums:
         return dict(told)
-    terms, sights = [node.argument for node in sums], dict[str, Sight]()
+    terms, readers = [node.argument for node in sums], dict[str, LayerReader]()
     sizes = {name: dict(told[name].sizes) for name in sources}
     for name, source in sources.items():
         d, h, fisher, weight, watched = seen[name]
         batch = d, h, fisher, weight
-        sights[name] = source.sight(terms, batch, told[name], watched, sizes[name], source.summed)
-    found = evaluate_sums(sums, sights)
+        readers[name] = source.reader(terms, batch, told[name], watched, sizes[name], source.summed)
+    found = evaluate_sums(sums, readers)
     return {name: replace(told[name], sums=found, sizes=sizes[name]) for name in sources}
 
 

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from empirical.numbers.basis import EIGENVALUE_ZERO, Basis
-from empirical.numbers.interpreter import LayerTensors, Maker, Sight
+from empirical.numbers.interpreter import LayerReader, LayerTensors, Maker
 from empirical.numbers.layer_values import Entries, LayerValue
 from empirical.numbers.rotated_values import Corner
 from empirical.numbers.state import State
@@ -149,7 +149,7 @@ def _on_chunk(
             x = torch.where(size <= least + size @ lean.T.to(x.dtype), 0, x)
             known[leaf] = Entries(x if isinstance(leaf.shape.cols, Frame) else x.T)
         asked = [node] if step is steps[-1] else kept
-        found = Sight(layer, values, state, known=known).read(asked)
+        found = LayerReader(layer, values, state, known=known).read(asked)
     (value,) = found
     assert isinstance(value, Entries), "entrywise functions of entries are entries"
     x = value.x if isinstance(node.shape.cols, Frame) else value.x.T

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from empirical.numbers.interpreter import LayerTensors, Record, Sight, State
+from empirical.numbers.interpreter import LayerReader, LayerTensors, Record, State
 from empirical.numbers.layer_values import LayerValue
 from empirical.wide.passes import pieces
 from empirical.wide.whole_layer_values import Plain, Whole, entries
@@ -44,7 +44,7 @@ TASK = 2**25
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class StepFactors:
     """What one step saw of a layer: cotangents (fan_out, n), inputs (fan_in, n), whole values."""
 
     d: Tensor
@@ -65,7 +65,7 @@ class Tiles:
 
     terms: tuple[Node, ...]
     values: Mapping[str, float]
-    steps: tuple[Seen, ...]
+    steps: tuple[StepFactors, ...]
     sides: tuple[int, int]
     unit: int = 1
     blocks: dict[Any, list[dict[Node, LayerValue]]] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Tiles:
             known.update({**of_rows, **of_columns})
             layer = self._layer(seen, rows, columns)
             watcher = record if last else None
-            found = Sight(layer, self.values, state, watcher, known).read(asked)
+            found = LayerReader(layer, self.values, state, watcher, known).read(asked)
             if watcher is not None:
                 seen_here = {n: x for n, x in known.items() if not n.shape.is_square}
                 if not columns.start:  # many tiles meet the same blocks of rows; one watches them
@@ -112,7 +112,7 @@ class Tiles:
                     watcher(node, value)
         return found
 
-    def _layer(self, seen: Seen, rows: slice, columns: slice) -> LayerTensors:
+    def _layer(self, seen: StepFactors, rows: slice, columns: slice) -> LayerTensors:
         d, h = seen.d[rows], seen.h[columns]
         w = d.new_zeros(1, 1).expand(len(d), len(h))
         return LayerTensors(H=h, D=d, W=w, sides=self.sides)
@@ -146,7 +146,7 @@ class Tiles:
             }
             found = dict(known)
             layer = self._layer(seen, rows, columns)
-            Sight(layer, self.values, state, found.__setitem__, known).read(asked)
+            LayerReader(layer, self.values, state, found.__setitem__, known).read(asked)
             made.append({node: x for node, x in found.items() if node.shape.is_square})
         return made
 

@@ -22,7 +22,7 @@ from empirical.numbers.basis import Basis
 from empirical.numbers.layer_values import Entries, LayerValue, Rectangular
 from empirical.numbers.square_matrices import Square
 from empirical.wide.columns import Columns
-from empirical.wide.span_update import ALONE, Joint, Look, Source
+from empirical.wide.span_update import ALONE, MovedFactors, NetworkValues, Source
 from empirical.wide.weight import Weight
 from scaling.rules.dependence import block_size, has_matrix, is_cut, spans
 from scaling.rules.language import Node
@@ -110,22 +110,24 @@ def forms_of(
     weight: Weight,
     watched: frozenset[Node],
     sizes: dict[Node, float],
-    joint: Joint = ALONE,
+    joint: NetworkValues = ALONE,
 ) -> dict[Node, Form]:
     """Values that follow from Gram matrices and the weights; sizes of watched ones too."""
     nodes = spectral_nodes(source.parts.terms)
-    forms = {node: _outer(node, look) for node, look in joint.looks.items() if node in nodes}
+    forms = {
+        node: _outer(node, look) for node, look in joint.moved_factors.items() if node in nodes
+    }
     nodes = [node for node in nodes if node not in forms]
     asked = [node.argument if is_cut(node) else node for node in nodes]
     sized = [n for n in watched if spans(n) and has_matrix(n) and not n.shape.is_sided]
     asked += [n for n in sized if n not in asked]
     if asked:
-        found = source.sight(asked, (d, h, fisher, weight), joint, watched, sizes).read(asked)
+        found = source.reader(asked, (d, h, fisher, weight), joint, watched, sizes).read(asked)
         forms |= {node: _form(source, node, x) for node, x in zip(nodes, found, strict=False)}
     return forms
 
 
-def _outer(node: Node, look: Look) -> Form:
+def _outer(node: Node, look: MovedFactors) -> Form:
     """D' H'^T / n, entry by entry: in coordinates an entry that is zero would be a rounding."""
     d, h = look
     rows, cols = node.shape.dims

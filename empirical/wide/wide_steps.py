@@ -52,7 +52,14 @@ from empirical.wide.method import Path, path_of, refuse_unless_wide, way_of
 from empirical.wide.noise import Stream
 from empirical.wide.rows import learner
 from empirical.wide.sample import sampled
-from empirical.wide.span_update import Coordinates, Joint, Lesson, Look, Source, sums_over_layers
+from empirical.wide.span_update import (
+    Coordinates,
+    LayerBatch,
+    MovedFactors,
+    NetworkValues,
+    Source,
+    sums_over_layers,
+)
 from empirical.wide.streaming import Streaming
 from empirical.wide.weight import Change
 from empirical.wide.wide_network import Network, network
@@ -244,7 +251,7 @@ class _Run:
 
     def _looked(
         self, ascents: Ascents, now: Network, then: int, step: int
-    ) -> tuple[dict[str, Lesson], dict[str, Joint]]:
+    ) -> tuple[dict[str, LayerBatch], dict[str, NetworkValues]]:
         """What a step sees of every parameter, and what it is told of moved weights."""
         seen = self._seen(now, len(self.train) if ascents.learners else then, step)
         told, moves = ascents.looked(seen, partial(self._look, now, then))
@@ -253,7 +260,7 @@ class _Run:
                 self.ascents[name] = (move @ now.source(now.parameters[name], self.probe)).rms()
         return seen, told
 
-    def _look(self, now: Network, then: int, moves: Moves) -> dict[str, Look]:
+    def _look(self, now: Network, then: int, moves: Moves) -> dict[str, MovedFactors]:
         """D' and H' of every parameter after these changes."""
         moved = now.stepped(moves, self.train, then=len(self.train))
         moved = moved if self.way is Path.CORE else moved.restated()
@@ -263,13 +270,13 @@ class _Run:
             for name, x in moved.parameters.items()
         }
 
-    def _seen(self, now: Network, then: int, step: int) -> dict[str, Lesson]:
+    def _seen(self, now: Network, then: int, step: int) -> dict[str, LayerBatch]:
         """What a learner of every parameter sees: D, H, F, W and the nodes to watch."""
         sampled = self.trial.problem.sampled_fisher
         n = self.trial.data.samples
         samples = [*self.train, *self.train] if sampled else list(self.train)
         deltas = now.backward(self._cotangents(now.output[:, :n], step), samples, then)
-        seen: dict[str, Lesson] = {}
+        seen: dict[str, LayerBatch] = {}
         for name, parameter in now.parameters.items():
             delta = deltas[parameter.layer.position - 1]
             fisher = delta.pick(range(n, 2 * n)) if sampled else None
