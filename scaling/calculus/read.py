@@ -30,7 +30,7 @@ This file is the whole recursion. It reads the operands and hands them to a rule
 >>> start = at_start(
 ...     Problem(Rule(G)),
 ...     {"input": S.Zero, "hidden": S.Zero, "output": S.Zero},
-...     {"input": S.Zero, "hidden": HALF, "output": S.One},
+...     {"input": S.Zero, "hidden": S.Half, "output": S.One},
 ... )
 >>> hidden = Context(start.sizes["hidden"], scaled={})
 >>> for rule in (G, sign(G), orth(G)):

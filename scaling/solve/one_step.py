@@ -1,6 +1,6 @@
 """The alignment that the calculus derives for one step, in the layers whose fan_in grows.
 
-With sizes of entries, all of them from the ledger and the rules of inference,
+With sizes of entries, all of them from the state of the network and the rules of inference,
 
     alpha   (|dW h| / |dW| |h|) in powers of fan_in: 1 for an update along the gradient (LLN),
             1/2 for one in random directions (CLT)

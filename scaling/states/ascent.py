@@ -8,7 +8,7 @@ after a first step with dW = X (second_step.py, read here at a rate of one), and
 with them. So an update made of it has the sizes of one made of G wherever X is stable, that is
 where it moves h_l and f by O(1). Maximal perturbation asks for the most: X_l h_(l-1) = Theta(1) in
 every layer, or as much as leaves the output stable, which is the equation of maximal update with
-the radius in the place of the rate (stages.py, `radii`). For G / norm(G) by layers it is the
+the radius in the place of the rate (scaling/solve/radii.py). For G / norm(G) by layers it is the
 spectral condition of arXiv 2411.00075; with the norm of all layers (over_layers) the last one alone
 is perturbed unless the radii differ by layers, as derived there.
 
