@@ -181,7 +181,10 @@ def gated(low: Lowering, x: Traced, axis: int = -1) -> Traced:
     """One half times the sigmoid of the other."""
     axis = x.axis(axis)
     half = x.replaced(axis, tuple(n // 2 for n in x.length(axis)))
-    one, other = (low.emit("slice", (x,), half, axis=axis) for _ in range(2))
+    n = half[0][axis]
+    one, other = (
+        low.emit("slice", (x,), half, axis=axis, start=k * n, stop=k * n + n) for k in range(2)
+    )
     return low.pointwise("multiply", one, low.emit("apply", (other,), half, function="sigmoid"))
 
 
@@ -196,30 +199,34 @@ def _cell(
     gates = {"gru": 3, "lstm": 4, "tanh": 1, "relu": 1}[kind]
     length = tuple(n // gates for n in back.length(back.rank - 1))
 
-    def gate(x: Traced) -> Traced:
-        shapes = x.replaced(x.rank - 1, length)
-        return x if gates == 1 else low.emit("slice", (x,), shapes, axis=x.rank - 1)
+    def gate(x: Traced, k: int) -> Traced:
+        shapes, n = x.replaced(x.rank - 1, length), length[0]
+        if gates == 1:
+            return x
+        return low.emit("slice", (x,), shapes, axis=x.rank - 1, start=k * n, stop=k * n + n)
 
     def apply(name: str, x: Traced) -> Traced:
         return low.emit("apply", (x,), x.shapes, function=name)
 
-    def both() -> Traced:
-        return low.pointwise("add", gate(given), gate(back))
+    def both(k: int) -> Traced:
+        return low.pointwise("add", gate(given, k), gate(back, k))
 
     if kind == "lstm":
-        keep, into, out = (apply("sigmoid", both()) for _ in range(3))
-        new = apply("tanh", both())
+        into, keep, out = (apply("sigmoid", both(k)) for k in (0, 1, 3))
+        new = apply("tanh", both(2))
         memory = low.pointwise(
             "add", low.pointwise("multiply", keep, state[1]), low.pointwise("multiply", into, new)
         )
         return [low.pointwise("multiply", out, apply("tanh", memory)), memory]
     if kind == "gru":
-        reset, update = (apply("sigmoid", both()) for _ in range(2))
-        inner = low.pointwise("add", gate(given), low.pointwise("multiply", reset, gate(back)))
+        reset, update = (apply("sigmoid", both(k)) for k in range(2))
+        inner = low.pointwise(
+            "add", gate(given, 2), low.pointwise("multiply", reset, gate(back, 2))
+        )
         new = apply("tanh", inner)
         change = low.pointwise("multiply", update, low.pointwise("subtract", state[0], new))
         return [low.pointwise("add", new, change)]
-    return [apply(kind, both())]
+    return [apply(kind, both(0))]
 
 
 @row("aten.gru_cell", "aten.lstm_cell", "aten.rnn_tanh_cell", "aten.rnn_relu_cell")

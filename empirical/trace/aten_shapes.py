@@ -85,22 +85,30 @@ def broadcast_tensors(low: Lowering, tensors: tuple[Traced, ...]) -> tuple[Trace
 
 
 @row("aten.slice", "aten.narrow")
-def part(low: Lowering, x: Traced, axis: Any = 0, *_: Any, **__: Any) -> Traced:
+def part(
+    low: Lowering, x: Traced, axis: Any = 0, start: Any = 0, stop: Any = None, step: int = 1
+) -> Traced:
     """A part of an axis."""
     shapes = low.result()
     if x.shapes == shapes:
         return x
-    return low.emit("slice", (x,), shapes, x.whole, axis=x.axis(axis))
+    axis = x.axis(axis)
+    length, first = x.length(axis)[0], _at(start, 0) or 0
+    first = min(first + length if first < 0 else first, length)
+    extent = {"start": first, "stop": first + shapes[0][axis]} if step == 1 else {}
+    return low.emit("slice", (x,), shapes, x.whole, axis=axis, **extent)
 
 
 @row("aten.select")
 def select(low: Lowering, x: Traced, axis: int, index: Any) -> Traced:
     """One index of an axis, which is dropped."""
-    return _one(low, x, x.axis(axis))
+    axis, first = x.axis(axis), _at(index, 0)
+    return _one(low, x, axis, first + x.length(axis)[0] if first < 0 else first)
 
 
-def _one(low: Lowering, x: Traced, axis: int) -> Traced:
-    one = low.emit("slice", (x,), x.without(axis, keep=True), x.whole, axis=axis)
+def _one(low: Lowering, x: Traced, axis: int, k: int) -> Traced:
+    shapes = x.without(axis, keep=True)
+    one = low.emit("slice", (x,), shapes, x.whole, axis=axis, start=k, stop=k + 1)
     return low.reshape(one, x.without(axis))
 
 
@@ -115,7 +123,7 @@ def unbind(low: Lowering, x: Traced, axis: int = 0) -> tuple[Traced, ...]:
             "a fixed number of parts",
             "keep the axis, and use a sum or a product over it",
         )
-    return tuple(_one(low, x, axis) for _ in range(counts.pop()))
+    return tuple(_one(low, x, axis, k) for k in range(counts.pop()))
 
 
 @row("aten.split", "aten.split_with_sizes", "aten.chunk")
@@ -137,8 +145,11 @@ def split(low: Lowering, x: Traced, sizes: Any, axis: int = 0) -> tuple[Traced, 
             "a fixed number of parts",
             "use chunk with a fixed number, or a view with one more axis",
         )
+    first = 0
     for lengths in zip(*parts, strict=True):
-        found.append(low.emit("slice", (x,), x.replaced(axis, lengths), x.whole, axis=axis))
+        shapes, last = x.replaced(axis, lengths), first + lengths[0]
+        found.append(low.emit("slice", (x,), shapes, x.whole, axis=axis, start=first, stop=last))
+        first = last
     return tuple(found)
 
 

@@ -32,7 +32,8 @@ Leaves
     data         integer: bool     inputs and targets, entries of size one; they do not grow
     buffer       --                a tensor of the code that is not trained, entries of size one:
                                    masks, rotary tables, running statistics
-    constant     exponent, value   a number; ``value`` as text, as at the smallest size
+    constant     exponent, value   a number, repeated over the axes of the node; ``value`` as text,
+                                   as at the smallest size
     argument     position: int     in the body of a repeat: what it is called with
     noise        --                independent entries of size one, drawn at every step
 
@@ -76,9 +77,10 @@ Shapes
                                    views, flatten, squeeze and unsqueeze
     permute      order             transposes
     expand       --                broadcast to the axes of the result
-    slice        axis              a part; the result has the exponent of its length: split, chunk,
+    slice        axis, start, stop a part; the result has the exponent of its length: split, chunk,
                                    narrow, x[..., :k]; an index that drops an axis is a slice and a
-                                   reshape
+                                   reshape. start, stop: integers as at the smallest size, where
+                                   they are known: parts that do not overlap are independent
     concatenate  axis              stack: reshape each, then concatenate
     rearrange    --                flip, roll, pad, pixel shuffles of fixed size: same sizes
 

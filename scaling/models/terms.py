@@ -8,8 +8,9 @@ tensor W cut into slices along its axis k: exchanging the sign of the slice i ch
 law. Along an axis, a term is known by
 
     odd    sources whose slice i flips the sign of the entry i, when all of them flip
-    seen   sources of which the entry i depends on the slice i, each with the exponent of the
-           correlation: W x depends on an entry of W by n^(-1/2) only, as n of them share it
+    seen   sources whose slice i the entry i depends on, other than by its sign's square, each with
+           the exponent of the correlation: W x depends on an entry of W by n^(-1/2) only, as n of
+           them share it. An even function of an odd term no longer sees the source
     weak   where nothing is odd: the mean over the axis is smaller than an entry by M^(-weak)
 
 so q_d = (W_q x)_d is odd in (W_q, 0), relu(q_d) has seen it only, and q.k is a sum with random
@@ -212,6 +213,8 @@ def meet(x: AxisState, y: AxisState) -> AxisState:
     for odd, other in ((x.odd, after), (y.odd, before)):
         if odd and not odd & other.keys():
             return AxisState(odd, seen)
+    if x.odd == y.odd and len(x.odd) == 1:  # a product of both does not change its sign
+        seen = frozenset((source, w) for source, w in seen if source not in x.odd)
     shared = (x.odd & after.keys()) | (y.odd & before.keys())
     if shared:
         weak = smaller(*(abs(before[s] - after[s]) for s in shared))
@@ -235,6 +238,38 @@ def joined(states: tuple[AxisState, ...]) -> AxisState:
         frozenset(seen.items()),
         S.Zero if flips or weak is S.Infinity else weak,
     )
+
+
+def even(state: AxisState) -> AxisState:
+    """The state of an even function: what flips its argument leaves it as it is."""
+    kept = state.seen
+    if len(state.odd) == 1:
+        kept = frozenset((source, x) for source, x in kept if source not in state.odd)
+    return AxisState(frozenset(), kept)
+
+
+def mixed(state: AxisState) -> AxisState:
+    """The state of a function neither odd nor even, which has a mean."""
+    return AxisState(frozenset(), state.seen)
+
+
+def part_of(value: GraphValue, axis: int, part: str) -> GraphValue:
+    """A part of an axis: its entries come from slices of their own of each source."""
+
+    def renamed(term: Term) -> Term:
+        own = {source for source, _ in term.along[axis].seen}
+        names = {source: (f"{source[0]}[{part}]", source[1]) for source in own}
+        along = tuple(
+            AxisState(
+                frozenset(names.get(source, source) for source in state.odd),
+                frozenset((names.get(source, source), x) for source, x in state.seen),
+                state.weak,
+            )
+            for state in term.along
+        )
+        return Term(term.size, along)
+
+    return replace(value, terms=tuple(map(renamed, value.terms)))
 
 
 def merged(terms: Sequence[Term]) -> tuple[Term, ...]:
@@ -263,8 +298,7 @@ def merged(terms: Sequence[Term]) -> tuple[Term, ...]:
     if len(found) > MOST_TERMS:  # the rest as one term with a mean: an upper bound
         kept, rest = found[: MOST_TERMS - 1], found[MOST_TERMS - 1 :]
         along = tuple(
-            replace(joined(states), odd=frozenset(), weak=S.Zero)
-            for states in zip(*(t.along for t in rest), strict=True)
+            mixed(joined(states)) for states in zip(*(t.along for t in rest), strict=True)
         )
         found = [*kept, Term(rest[0].size, along)]
     return tuple(found)

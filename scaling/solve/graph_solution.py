@@ -46,7 +46,7 @@ from scaling.sizes.scale import HALF, Bounds, Scale, Size
 from scaling.solve.conditions import STANDARD, Condition
 from scaling.solve.damping import in_layer, unsolved
 from scaling.solve.decay import derived_decays, descent, following
-from scaling.states.graph_passes import Passes, increments
+from scaling.states.graph_passes import Passes, Tolerance, increments
 from scaling.states.problem import Problem
 
 MOST_ROUNDS = 6
@@ -204,14 +204,14 @@ def two_states(
     """The graph at the start, and with every tensor moved as far as is stable."""
     extra = extra or {}
     start = Passes(graph, dict(b or {}), extra=extra)
-    state, caps = start, dict[str, Expr]()
+    state, caps = start, dict[str, Tolerance]()
     for _ in range(MOST_ROUNDS):
         along = {k: state.cotangents[k] for k in state.parameters if k in state.cotangents}
         if state is start:
-            caps = {k: start.tolerances[k].coherent for k in along}
+            caps = {k: start.tolerances[k] for k in along}
         new = Passes(graph, dict(start.b), moved=along, caps=caps, extra=extra)
         stricter = {
-            k: new.tolerances[k].coherent
+            k: new.tolerances[k]
             for k in along
             if k in new.updates
             and smaller(new.tolerances[k].coherent, new.updates[k]) != new.updates[k]
@@ -412,7 +412,7 @@ def _rate(
         return None, None, "its update is zero"
     along = sympy.expand(update.coherent.width - h - layer.fan_in)
     across = sympy.expand(update.random.width - h - HALF * layer.fan_in)
-    own = bounds.larger(along - bears.own, across - bears.own - HALF * layer.fan_in)
+    own = bounds.larger(along - bears.own, across - bears.own_random)
     limits = [
         (own, f"its own product in {main_use(state, layer.name)[0].name}"),
         (along - bears.coherent, bears.by),

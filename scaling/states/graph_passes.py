@@ -26,8 +26,9 @@ stream passes through the other blocks as the stream itself does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from sympy import Expr, S
 
@@ -54,7 +55,8 @@ LEAVES = ("data", "buffer", "constant", "noise", "parameter", "argument")
 class Tolerance:
     """How large a change may be: entry sizes, and the nodes that bind them.
 
-    ``own`` is what the first product with data bears, that is maximal update of the tensor alone.
+    ``own`` is what the first product with data bears, that is maximal update of the tensor alone;
+    each for a change along the cotangents and for a random one.
     """
 
     coherent: Expr = S.Infinity
@@ -62,13 +64,20 @@ class Tolerance:
     by: str = ""
     random_by: str = ""
     own: Expr = S.Infinity
+    own_random: Expr = S.Infinity
 
     def least(self, other: Tolerance) -> Tolerance:
         """The stricter one."""
         first = self if smaller(other.coherent, self.coherent) == self.coherent else other
         second = self if smaller(other.random, self.random) == self.random else other
-        own = smaller(self.own, other.own)
-        return Tolerance(first.coherent, second.random, first.by, second.random_by, own)
+        return Tolerance(
+            first.coherent,
+            second.random,
+            first.by,
+            second.random_by,
+            smaller(self.own, other.own),
+            smaller(self.own_random, other.own_random),
+        )
 
     def over(self, coherent: Expr, turned: Expr, random: Expr) -> Tolerance:
         """For what is multiplied by so much before it arrives.
@@ -82,7 +91,8 @@ class Tolerance:
             self.random - random,
             self.by if smaller(across, along) == along else self.random_by,
             self.random_by,
-            self.own - larger(coherent, turned),
+            smaller(self.own - coherent, self.own_random - turned),
+            self.own_random - random,
         )
 
 
@@ -94,14 +104,14 @@ class Passes:
         graph: the network.
         b: exponents of drawn tensors; those that are missing are solved for and added.
         moved: by tensor, the cotangents that its update follows; empty at the start.
-        caps: by tensor, the largest update that is known to be stable.
+        caps: by tensor, what is known to be borne in other states that its rate must keep stable.
         extra: by node, an exponent of a factor that the result is multiplied by.
     """
 
     graph: Graph
     b: dict[str, Expr] = field(default_factory=dict)
     moved: Mapping[str, GraphValue] = field(default_factory=dict)
-    caps: Mapping[str, Expr] = field(default_factory=dict)
+    caps: Mapping[str, Tolerance] = field(default_factory=dict)
     extra: Mapping[str, Expr] = field(default_factory=dict)
     values: dict[str, GraphValue] = field(default_factory=dict)
     cotangents: dict[str, GraphValue] = field(default_factory=dict)
@@ -115,6 +125,7 @@ class Passes:
         self.nodes = {node.name: node for node in self.graph.walk()}
         self.parameters = {p.name: p for g in _graphs(self.graph) for p in g.parameters}
         self.readers = _readers(self.graph)
+        self.parts = _parts(self.readers)
         self.stands_for: dict[str, str] = {}
         self.data: set[str] = set()
         self.trained: set[str] = set()
@@ -186,7 +197,10 @@ class Passes:
         if node.op in ("data", "buffer"):
             return constant(node.axes)
         if node.op == "constant":
-            return constant((), node.get("exponent", S.Zero))
+            known = _literal(node)
+            return (
+                zero(node.axes) if known == 0 else constant(node.axes, node.get("exponent", S.Zero))
+            )
         if node.op == "noise":
             return drawn(node.name, node.axes, S.Zero)
         if not any(self.is_weight(x) for x in node.inputs):
@@ -213,8 +227,6 @@ class Passes:
             value = self._parameter(self.parameters[name])
         elif node.op == "argument":
             value = self.weight(self.stands_for[name])
-        elif node.op == "constant":
-            value = constant((), node.get("exponent", S.Zero))
         elif node.op in LEAVES:
             value = self._value(node)
         else:
@@ -244,6 +256,7 @@ class Passes:
             tuple(self.values[x] for x in node.inputs),
             tuple(x in self.trained for x in node.inputs),
             tuple(_literal(self.nodes[x]) for x in node.inputs),
+            self.parts.get(node.name, ""),
         )
 
     def _start(self, node: GraphNode, i: int) -> None:
@@ -329,7 +342,7 @@ class Passes:
             if factor is S.NegativeInfinity:
                 continue
             bound = self._natural(node, self._result(node))
-            self.updates[name] = smaller(bound - factor, self.caps.get(name, S.Infinity))
+            self.updates[name] = smaller(bound - factor, self.caps.get(name, Tolerance()).coherent)
 
     def _factor_to(self, name: str, node: GraphNode, i: int) -> Expr:
         """How much larger a node's change is than that of a tensor in its input."""
@@ -472,6 +485,10 @@ class Passes:
 
     def _with_tolerances(self) -> None:
         self.tolerances = self._tolerate(self.graph, {})
+        for name, cap in self.caps.items():
+            known = self.tolerances.get(name, Tolerance())
+            strictest = Tolerance(cap.coherent, by=cap.by)
+            self.tolerances[name] = known.least(strictest)
 
     def _tolerate(self, graph: Graph, seeds: Mapping[str, Tolerance]) -> dict[str, Tolerance]:
         found = dict(seeds)
@@ -500,7 +517,8 @@ class Passes:
         name, at, row = node.inputs[i], self.operands(node), operation(node)
         factor = self.extra.get(node.name, S.Zero)
         if self.is_weight(name) and not self.is_weight(node.name):
-            above = replace(above, own=self._natural(node, self.values[node.name]) + factor)
+            natural = self._natural(node, self.values[node.name]) + factor
+            above = replace(above, own=natural, own_random=natural)
         coherent = turned = S.NegativeInfinity
         along = self.cotangents.get(name)
         if along is not None and not along.is_zero:
@@ -637,6 +655,22 @@ def _readers(graph: Graph) -> dict[str, list[GraphNode]]:
     for node in graph.walk():
         for name in dict.fromkeys(node.inputs):
             found.setdefault(name, []).append(node)
+    return found
+
+
+def _parts(readers: Mapping[str, Sequence[GraphNode]]) -> dict[str, str]:
+    """Names of the parts that slices take of a value along an axis, where none overlap."""
+    found: dict[str, str] = {}
+    for nodes in readers.values():
+        by_axis: dict[int, dict[str, tuple[int, int]]] = {}
+        for node in nodes:
+            if node.op == "slice" and node.get("start") is not None:
+                extent = (int(node.get("start")), int(node.get("stop")))
+                by_axis.setdefault(int(node.get("axis")), {})[node.name] = extent
+        for extents in by_axis.values():
+            distinct = sorted(set(extents.values()))
+            if all(x[1] <= y[0] for x, y in pairwise(distinct)):
+                found |= {one: f"{first}:{last}" for one, (first, last) in extents.items()}
     return found
 
 

@@ -22,7 +22,7 @@ from scaling.models.operations.row import (
     one_or_size,
     own_size,
 )
-from scaling.models.terms import GraphValue, Term, add, constant, joined, spread, zero
+from scaling.models.terms import GraphValue, Term, add, constant, even, joined, mixed, spread, zero
 from scaling.sizes.errors import unknown
 
 
@@ -65,7 +65,7 @@ def function_of(at: Operands, i: int, f: EntryFunction) -> GraphValue:
     along = []
     for states in zip(*(term.along for term in lead), strict=True):
         whole = joined(states)
-        along.append(whole if f.parity == 1 else replace(whole, odd=frozenset(), weak=S.Zero))
+        along.append(whole if f.parity == 1 else even(whole) if f.parity == 0 else mixed(whole))
     main = Term(_factor(x.size, f.zero, large), tuple(along))
     if len(lead) == len(x.terms):
         return GraphValue(x.axes, (main,))
@@ -91,7 +91,7 @@ def slope_of(at: Operands, i: int, f: EntryFunction) -> GraphValue:
     along = []
     for states in zip(*(term.along for term in x.leading()), strict=True):
         whole = joined(states)
-        along.append(whole if f.parity == 0 else replace(whole, odd=frozenset(), weak=S.Zero))
+        along.append(whole if f.parity == 0 else even(whole) if f.parity == 1 else mixed(whole))
     return GraphValue(x.axes, (Term(_factor(x.size, f.slope, large), tuple(along)),))
 
 

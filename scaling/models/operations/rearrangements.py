@@ -17,6 +17,7 @@ from scaling.models.terms import (
     add,
     contract,
     joined,
+    part_of,
     smaller,
     zero,
 )
@@ -24,11 +25,13 @@ from scaling.models.terms import (
 
 def part(at: Operands) -> GraphValue:
     """The same entries, or some of them, along axes of other lengths."""
-    return resized(at.values[0], at.axes)
+    return part_change(at, 0, at.values[0])
 
 
 def part_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
     """What a change of the input makes of that."""
+    if at.part:
+        dx = part_of(dx, at.node.get("axis"), at.part)
     return resized(dx, at.axes)
 
 
@@ -53,6 +56,10 @@ def regrouped(value: GraphValue, groups: Groups, axes: tuple[Expr, ...]) -> Grap
     def states(term: Term) -> tuple[AxisState, ...]:
         found = [PLAIN] * len(axes)
         for ins, outs in groups:
+            if len(ins) == 1:
+                for m in outs:
+                    found[m] = term.along[ins[0]]
+                continue
             inside = [k for k in ins if value.axes[k] != 0]
             outside = [k for k in outs if axes[k] != 0]
             if [value.axes[k] for k in inside] == [axes[k] for k in outside]:

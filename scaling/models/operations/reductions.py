@@ -7,6 +7,8 @@ from string import ascii_letters
 
 from sympy import Expr, S
 
+from scaling.models.entry_functions import power_function
+from scaling.models.operations.elementwise import function_of
 from scaling.models.operations.rearrangements import part, part_change, part_cotangent, resized_back
 from scaling.models.operations.row import (
     Operands,
@@ -26,6 +28,7 @@ from scaling.models.terms import (
     contract,
     joined,
     larger,
+    mixed,
     spread,
 )
 from scaling.sizes.scale import HALF
@@ -68,11 +71,10 @@ def _reduced(at: Operands) -> GraphValue:
     elif kind in ("norm", "variance", "std"):
         square = contract([(x, letters), (x, letters)], out)
         square = square.times(-length) if kind != "norm" else square
-        found = square
-        if kind != "variance":
-            found = replace(
-                square, terms=tuple(replace(t, size=t.size * HALF) for t in square.terms)
-            )
+        root = power_function(HALF)
+        found = (
+            square if kind == "variance" else function_of(replace(at, values=(square,)), 0, root)
+        )
     elif kind in ("max", "min", "logsumexp") or length == 0:
         found = replace(contract([(x, letters)], out).times(-length), terms=())
         size = larger(S.Zero, x.size) if kind == "logsumexp" else x.size
@@ -138,7 +140,7 @@ def _softmax(at: Operands) -> GraphValue:
         return add(x.axes, [even, x.times(-n)])
     along = []
     for states in zip(*(term.along for term in x.leading()), strict=True):
-        along.append(replace(joined(states), odd=frozenset(), weak=S.Zero))
+        along.append(mixed(joined(states)))
     return GraphValue(x.axes, (Term(-n, tuple(along)),))
 
 

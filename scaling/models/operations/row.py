@@ -18,13 +18,16 @@ from scaling.sizes.errors import NotCovered
 class Operands:
     """A node with what is known of its inputs.
 
-    ``live``: by input, whether it depends on a trained tensor or on data, and so can move.
+    ``live``: by input, whether it depends on a trained tensor, and so can move. ``literals``: by
+    input, the number that it is. ``part``: a name for the part of an axis that a slice takes, where
+    it overlaps with no other.
     """
 
     node: GraphNode
     values: tuple[GraphValue, ...]
     live: tuple[bool, ...]
     literals: tuple[float | None, ...] = ()
+    part: str = ""
 
     @property
     def axes(self) -> tuple[Expr, ...]:

@@ -1,0 +1,83 @@
+"""Models as people write them, traced and derived: every tensor has the exponents of its use."""
+
+from functools import cache
+
+import pytest
+from sympy import Rational
+from test_trace import traced
+
+from scaling.solve.graph_solution import GraphDerived, derive_graph
+
+ADAM = "ema(G, beta_1) / (sqrt(ema(G*G, beta_2)) + eps)"
+
+
+@cache
+def answer(name: str, axis: str | None = None, rule: str = ADAM) -> GraphDerived:
+    return derive_graph(rule, traced(name, axis).graph)
+
+
+READOUTS = {
+    "resnet": "head.weight",
+    "convnext": "5.weight",
+    "unet": "out.weight",
+    "mixer": "head.weight",
+    "gru": "head.weight",
+    "lstm": "head.weight",
+    "word2vec": "out.weight",
+    "mlp": "4.weight",
+    "mixture": "head.weight",
+}
+MATRICES = {
+    "resnet": {f"blocks.{k}.{name}.weight" for k in (0, 1) for name in ("one", "two")},
+    "convnext": {f"{k}.{name}.weight" for k in (1, 2) for name in ("up", "down")},
+    "unet": {"down.weight", "up.weight"},
+    "mixer": {"channels.0.weight", "channels.2.weight"},
+    "gru": {"cell.weight_ih_l0", "cell.weight_hh_l0"},
+    "lstm": {"cell.weight_ih_l0", "cell.weight_hh_l0"},
+    "word2vec": set(),
+    "mlp": {"2.weight"},
+    "mixture": {"up", "down", "router.weight"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(READOUTS))
+def test_adam_on_models_that_are_no_chains(name: str) -> None:
+    """Depthwise, transposed and grouped kernels, packed gates, gains, embeddings, experts."""
+    found = answer(name)
+    slow = MATRICES[name] | {READOUTS[name]}
+    assert slow <= set(found.tensors)
+    for tensor, x in found.tensors.items():
+        assert x.c == (1 if tensor in slow else 0), tensor
+    assert found.tensors[READOUTS[name]].b == 1
+    for tensor in MATRICES[name] - {"router.weight"}:
+        assert found.tensors[tensor].b == Rational(1, 2), tensor
+    assert not found.changes
+
+
+@pytest.mark.parametrize("name", ["llama", "vit"])
+def test_the_scale_of_attention_is_found_at_its_line(name: str) -> None:
+    """By hand with grouped queries and rotary positions, and packed inside torch."""
+    found = answer(name)
+    assert {(x.found, x.needed) for x in found.changes} == {(Rational(-1, 2), -1)}
+    assert all("zoo.py:" in x.where for x in found.changes)
+    packed = "encoder.layers.0.self_attn.in_proj_weight"
+    for tensor in ["blocks.0.q.weight", "blocks.0.k.weight"] if name == "llama" else [packed]:
+        x = found.tensors[tensor]
+        assert (x.b, x.c, x.start.own) == (Rational(1, 2), Rational(3, 2), 1)
+
+
+def test_parts_of_a_packed_matrix_have_signs_of_their_own() -> None:
+    """Without the parts, queries and keys would share them: logits would grow at the start."""
+    graph = traced("vit").graph
+    parts = [n for n in graph.nodes if n.op == "slice" and "select" in n.name]
+    assert {(n.get("start"), n.get("stop")) for n in parts} >= {(0, 1), (1, 2), (2, 3)}
+    for node in parts:
+        object.__setattr__(node, "attributes", {"axis": node.get("axis")})
+    with pytest.raises(Exception, match="logits of order one"):
+        derive_graph(ADAM, graph)
+
+
+def test_depth_of_a_traced_model() -> None:
+    found = answer("llama", "depth=2,4,6")
+    assert found.tensors["blocks.0.gate.weight"].c == Rational(1, 2)
+    assert {(x.found, x.needed) for x in found.changes} == {(0, -1)}
