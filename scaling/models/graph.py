@@ -49,7 +49,7 @@ Products and sums
     subtract     --                (x, y)
 
 Entry by entry
-    apply        function: str     a name in entry_functions.py: relu, gelu, silu, tanh,
+    apply        function: str     a name in node_functions.py: relu, gelu, silu, tanh,
                                    sigmoid, erf, exp, log, abs, sign, sin, ...
     power        exponent          x ** 2, rsqrt as -1/2, sqrt as 1/2
     select       --                (condition, x, y): torch.where, masked_fill

@@ -7,7 +7,7 @@ from string import ascii_letters
 
 from sympy import Expr, S
 
-from scaling.models.entry_functions import power_function
+from scaling.models.node_functions import power_function
 from scaling.models.operations.elementwise import function_of
 from scaling.models.operations.rearrangements import part, part_change, part_cotangent, resized_back
 from scaling.models.operations.row import (
