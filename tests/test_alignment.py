@@ -172,7 +172,7 @@ def test_within_a_class_c_and_eps_follow_the_shift_of_a(rule: str, how: str) -> 
 
 def test_a_constant_eps_breaks_the_class_and_a_scaled_one_does_not() -> None:
     def classes(extra: str) -> list[tuple[str, ...]]:
-        tables = {x: table_of(f"adam; init={x}{extra}", 3) for x in PARAMETRIZATIONS}
+        tables = {x: table_of(f"adam; init={x}{extra}") for x in PARAMETRIZATIONS}
         return [x.names for x in equivalence_classes(tables)]
 
     assert classes("") == [("standard", "ntk"), ("mup", "mean_field")]
@@ -181,7 +181,7 @@ def test_a_constant_eps_breaks_the_class_and_a_scaled_one_does_not() -> None:
 
 
 def test_full_and_no_alignment_are_no_gauge_of_each_other() -> None:
-    tables = {x: table_of(f"adam; init=ntk; alignment={x}", 3) for x in ALIGNMENTS}
+    tables = {x: table_of(f"adam; init=ntk; alignment={x}") for x in ALIGNMENTS}
     assert [x.names for x in equivalence_classes(tables)] == [("full",), ("none",)]
 
 
@@ -258,9 +258,9 @@ def test_an_alignment_out_of_range_is_named(text: str, message: str) -> None:
 
 def test_an_alignment_that_is_named_is_read_out_of_a_table() -> None:
     with pytest.raises(InvalidInput, match="did you mean 'hidden'"):
-        table_of("adam; alignment_hiden=full", 3)
+        table_of("adam; alignment_hiden=full")
     with pytest.raises(InvalidInput, match="did you mean 'ntk'"):
-        table_of("adam; init=nkt", 3)
+        table_of("adam; init=nkt")
 
 
 def test_under_a_parametrization_literal_exponents_keep_the_c_derived_for_it() -> None:

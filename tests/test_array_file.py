@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from empirical.data.sources import load
+from empirical.data.sources import given, load
+from empirical.fit.verdict import Verdict
+from empirical.measure.machine import check_memory
+from empirical.measure.store import fingerprint
+from empirical.verify import campaign
+from empirical.verify.campaign import Experiment, Mode, RunRequest, plan
+from empirical.verify.verification import verify, verify_all
+from scaling.cli.requests import problem_with, subject_of
 from scaling.sizes.errors import InvalidInput
 from tests.typed import exit_code
 
@@ -33,7 +41,7 @@ def test_the_first_rows_are_taken_as_they_are(tmp_path: Path) -> None:
     assert torch.equal(data.targets, torch.from_numpy(Y[:6]))
     assert torch.equal(data.probe_inputs, torch.from_numpy(X[:10])), "none others are given"
     np.savez(tmp_path / "both.npz", inputs=X, targets=Y, probe_inputs=-X, probe_targets=-Y)
-    both = load("both.npz", tmp_path, samples=1000)
+    both = load("both.npz", tmp_path, samples=100)
     assert both.samples == 100
     assert torch.equal(both.probe_inputs, torch.from_numpy(-X[:64]))
 
@@ -104,6 +112,14 @@ def test_capital_letters_are_the_same_and_counts_are_checked(tmp_path: Path) -> 
             "whose first 16 inputs are zero",
         ),
         ({"inputs": X * 1e100, "targets": Y}, "mse", "e+100 in inputs"),
+        ({"inputs": X * 1e-300, "targets": Y}, "mse", "found: inputs of"),
+        ({"inputs": X, "targets": Y * 1e-300}, "mse", "found: targets of"),
+        ({"inputs": X, "targets": Y * 0}, "mse", "whose first 16 targets are zero"),
+        (
+            {"inputs": X, "targets": Y, "probe_inputs": X * 0, "probe_targets": Y},
+            "mse",
+            "inputs are zero",
+        ),
         ({"inputs": X, "targets": Y}, "cross_entropy", "targets that are no probabilities"),
         ({"inputs": X, "targets": 0 * Y[:, :1] + 1}, "cross_entropy", "no probabilities of two"),
         ({"inputs": X, "targets": Y > 0}, "cross_entropy", "targets that are no probabilities"),
@@ -119,6 +135,88 @@ def test_what_theory_does_not_speak_of_is_refused(
     words = ("measure", "sgd", "--width", "64", "--mode", mode, *data)
     assert exit_code(words, monkeypatch) == 2
     assert found in capsys.readouterr().err
+
+
+def test_more_samples_than_rows_are_refused_and_the_default_takes_what_there_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "mine.npz", inputs=X[:9], targets=Y[:9])
+    words = ("measure", "sgd", "--width", "16", "--data", str(tmp_path / "mine.npz"))
+    assert exit_code((*words, "--samples", "10"), monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert "found: samples=10 of" in said and "which has 9 rows" in said
+    assert "do this: pass --samples 9, or leave it out" in said
+    assert exit_code(words, monkeypatch) == 0
+    assert "trained on 9 samples" in capsys.readouterr().out
+
+
+def test_targets_that_outputs_drown_contradict_nothing(tmp_path: Path) -> None:
+    """Squared errors are then outputs, which fade; without a target there is nothing to learn."""
+    data, subject = given(X[:6], Y[:6] * 1e-6), subject_of("sgd", problem_with("sgd"))
+    experiment = Experiment((4**5, 4**6, 4**7, 4**8), 12, 0.2, data, threads=1, mode=Mode.WIDE)
+    checks = verify([subject], experiment, out=tmp_path).checks
+    drowned = [c for c in checks if "drown targets of " in c.note]
+    assert {c.quantity for c in drowned} >= {"own", "feature"}
+    assert {c.verdict for c in drowned} == {Verdict.crossover}
+    assert Verdict.contradict not in {c.verdict for c in checks}
+    planted = verify([subject], experiment, ["own_input=2"], tmp_path).checks
+    assert Verdict.contradict in {c.verdict for c in planted}
+
+
+def test_a_cross_check_without_targets_is_refused_before_the_first_measurement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its four samples are the first ones, and these have no target."""
+    monkeypatch.setattr("empirical.verify.verification.verify", lambda *_: pytest.fail("measured"))
+    targets = Y * (np.arange(len(Y)) > 4)[:, None]
+    plans = plan([subject_of("sgd", problem_with("sgd"))], RunRequest(given(X, targets), threads=1))
+    with pytest.raises(InvalidInput, match="whose first 4 targets are zero"):
+        verify_all(plans)
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def test_a_file_that_does_not_fit_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "mine.npz", inputs=X, targets=Y)
+    monkeypatch.setattr("empirical.data.array_file.free_memory", lambda: 2.0 * X.nbytes)
+    monkeypatch.setattr("numpy.lib.format.read_array", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(InvalidInput, match=r"mine\.npz, whose arrays need (.|\n)*that are free"):
+        load("mine.npz", tmp_path)
+
+
+@pytest.mark.parametrize("verb", ["measure", "verify"])
+def test_features_count_against_the_memory_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    many = np.random.default_rng(0).normal(size=(4, 5000))
+    np.savez(tmp_path / "mine.npz", inputs=many, targets=Y[:4])
+    monkeypatch.setattr("empirical.measure.calibration.measure", lambda *_: pytest.fail("measured"))
+    widths = ("--width", "1024") if verb == "measure" else ("--widths", "1024:4096")
+    words = (verb, "sgd", "--mode", "wide", *widths, "--data", str(tmp_path / "mine.npz"))
+    assert exit_code((*words, "--memory-limit", "1MiB"), monkeypatch) == 2
+    found = capsys.readouterr().err
+    assert "found: 5,000 features of 'mine'" in found and "do this: pass --memory-limit" in found
+
+
+def test_first_weights_count_in_what_a_dense_network_needs() -> None:
+    check_memory(1024, 3, 3072)
+    with pytest.raises(InvalidInput, match="width 1,024 with 1,000,000,000 features, which needs"):
+        check_memory(1024, 3, 10**9)
+
+
+def test_the_key_of_a_record_takes_little_memory_and_is_the_one_it_was() -> None:
+    found, data = campaign.samples_of(given(X, Y)), given(X, Y)
+    whole = {"inputs": X.tolist(), "targets": Y.tolist(), "probe": data.probe_inputs.tolist()}
+    assert found == fingerprint(whole)
+    large = given(np.ones((2, 100_000)), Y[:2])
+    tracemalloc.start()
+    campaign.samples_of(large)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < large.inputs.numel() * 8
 
 
 def test_probabilities_are_targets_that_a_softmax_can_meet(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from empirical.data.free_memory import free_memory
 from scaling.sizes.errors import InvalidInput
 
 NEEDED, PROBES = ("inputs", "targets"), ("probe_inputs", "probe_targets")
@@ -39,6 +40,7 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            _refuse_unless_it_fits(path, archive.zip)
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise _refusal(f"no file {path}") from None
@@ -52,6 +54,17 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     if missing or not set(arrays) <= known:
         raise _refusal(f"{path} with the arrays {', '.join(sorted(arrays)) or 'none'}")
     return arrays
+
+
+def _refuse_unless_it_fits(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse a file that would not fit into memory twice: as it is, and as float64."""
+    needed, free = 2 * sum(info.file_size for info in archive.infolist()), free_memory()
+    if needed > 0.9 * free:
+        raise InvalidInput(
+            f"{path}, whose arrays need {needed / 2**30:,.1f} GiB",
+            f"at most the {free / 2**30:,.1f} GiB that are free",
+            "write fewer rows, or inputs with fewer features, such as their principal components",
+        )
 
 
 def _refusal(found: str) -> InvalidInput:

@@ -83,8 +83,10 @@ class Data:
 
 NAMES = ("digits", *FOLDERS)
 """What ``load`` knows."""
-LARGEST = 1e12
-"""Up to here sums of squares stay far from overflow in single precision."""
+LARGEST, SMALLEST = 1e12, 1e-12
+"""From here to there sums of squares stay far from overflow and underflow in single precision."""
+SAMPLES = 16
+"""To train on, where it is not said."""
 
 
 def _balanced(
@@ -108,7 +110,7 @@ def _balanced(
 def load(
     name: str = "digits",
     root: str | Path | None = None,
-    samples: int = 16,
+    samples: int | None = None,
     probe: int = 64,
     seed: int = 0,
 ) -> Data:
@@ -117,7 +119,8 @@ def load(
     The training images depend on ``seed`` alone, not on how many are probed with. ``root`` is the
     folder that holds a data set, as torchvision lays it out (image_files.py); digits need none. A
     name that ends in .npz is a file of the user's (array_file.py), whose first ``samples`` and
-    ``probe`` rows are taken as they are.
+    ``probe`` rows are taken as they are. Without a number, 16 samples are taken, or all rows of a
+    file that has fewer.
 
     InvalidInput is raised on a name that is not known, more images than there are, and a folder or
     files in it that are missing or damaged.
@@ -127,13 +130,19 @@ def load(
     (torch.Size([8, 64]), torch.Size([8, 10]), torch.Size([64, 64]))
     """
     if name.lower().endswith(array_file.SUFFIX):
-        _check_counts(samples, probe)
+        _check_counts(SAMPLES if samples is None else samples, probe)
         path = Path(root or ".") / name
         mine = given(**array_file.read(path), name=path.stem)
-        return mine.with_samples(samples).with_probe(probe)
+        if samples is not None and samples > mine.samples:
+            raise InvalidInput(
+                found=f"samples={samples} of {path}, which has {mine.samples} rows of inputs",
+                needed=f"at most {mine.samples}",
+                do_this=f"pass --samples {mine.samples}, or leave it out",
+            )
+        return mine.with_samples(samples or SAMPLES).with_probe(probe)
     if name not in NAMES:
         raise unknown("data set", name, (*NAMES, "FILE.npz"))
-    data = images(name, root, samples, probe, seed)
+    data = images(name, root, SAMPLES if samples is None else samples, probe, seed)
     inputs, probe_inputs = data.inputs.flatten(1), data.probe_inputs.flatten(1)
     return replace(data, inputs=inputs, probe_inputs=probe_inputs)
 
@@ -252,17 +261,25 @@ def _matrix(values: ArrayLike | Tensor, name: str) -> Tensor:
             needed="a matrix with at least 1 row, the sample, and at least 1 column",
             do_this="flatten images to rows, and turn class labels into one-hot rows",
         )
-    for row, column in np.argwhere(~np.isfinite(array)):
+    smallest, largest = float(array.min()), float(array.max())
+    if not (math.isfinite(smallest) and math.isfinite(largest)):
+        row, column = np.argwhere(~np.isfinite(array))[0]
         raise InvalidInput(
             found=f"{array[row, column]} in {name} at row {row}, column {column}",
             needed="finite numbers",
             do_this="drop that sample, or fill the value in",
         )
-    largest = np.abs(array).max()
+    largest = max(largest, -smallest)
     if largest > LARGEST:
         raise InvalidInput(
             found=f"{largest:.1e} in {name}",
             needed=f"numbers of at most {LARGEST:.0e}, whose products do not overflow",
+            do_this="divide them by their standard deviation",
+        )
+    if 0 < largest < SMALLEST:
+        raise InvalidInput(
+            found=f"{name} of {largest:.1e} at most",
+            needed=f"numbers that reach {SMALLEST:.0e}, whose products do not underflow",
             do_this="divide them by their standard deviation",
         )
     return torch.from_numpy(array)

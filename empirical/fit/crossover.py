@@ -6,6 +6,7 @@ Both terms of every watched sum are measured beside the sizes (`training.watched
 
     culprit       names the sums that make slopes drift: terms near each other, and drifting apart
     too_narrow    names those in which the widest network is still on the other side
+    small_targets says that the errors are not yet of the targets' size
 
 Not covered: sums of matrices without a damping, whose terms are not watched; where theory knows
 that they differ by little, intervals allow for it instead (`Scale.gap`, exponent.py).
@@ -21,7 +22,7 @@ from typing import TypeAlias
 import numpy as np
 
 from empirical.fit.exponent import DECAY, Estimate
-from empirical.measure.measured_sizes import Measurement
+from empirical.measure.measured_sizes import Measurement, mean_size
 from empirical.measure.training import terms_of
 from scaling.rules.like_terms import is_damping
 from scaling.rules.tree import Node
@@ -63,6 +64,21 @@ def too_narrow(runs: Runs, prediction: Prediction, layers: Collection[str]) -> s
             if below or above:
                 found.append(_traded(place, regime.node, first, last))
     return "; ".join(dict.fromkeys(found))
+
+
+def small_targets(runs: Runs, targets: float) -> str:
+    """What squared errors are where outputs exceed the targets: outputs, which fade with the width.
+
+    ``targets`` is their RMS; nothing if they are the larger ones already in the narrowest network.
+    """
+    outputs = mean_size([row[0].sizes["output"].init for row in runs])
+    if outputs <= targets:
+        return ""
+    width = runs[0][0].width
+    return (
+        f"outputs of {outputs:.2g} at width {width} drown targets of {targets:.2g}, and fade: "
+        "divide the targets by their standard deviation"
+    )
 
 
 def _ratios(runs: Runs) -> dict[tuple[str, Node], tuple[float, float]]:

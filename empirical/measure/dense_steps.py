@@ -51,7 +51,7 @@ def measure(
     """
     if steps < 1:
         raise InvalidInput(f"steps={steps}", "at least 1", "pass steps=1")
-    check_memory(width, trial.problem.setting.depth)
+    check_memory(width, trial.problem.setting.depth, trial.data.features)
     start = time.perf_counter()
     scales = trial.scales(width, constants)
     model = dense_network(trial, scales, width, seed)

@@ -6,7 +6,6 @@ every BLAS are limited together, and restored.
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import torch
 from joblib import cpu_count
 from threadpoolctl import ThreadpoolController
 
+from empirical.data.free_memory import free_memory
 from scaling.sizes.errors import InvalidInput
 
 
@@ -35,16 +35,14 @@ def pick_device(name: str) -> str:
     return "cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu"
 
 
-def check_memory(width: int, depth: int) -> None:
-    """Refuse a dense width that would not fit, before anything is allocated."""
-    needed = 8.0 * width * width * max(depth - 2, 0) * 3  # weights, gradient, one temporary
-    try:
-        available = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
-        return
+def check_memory(width: int, depth: int, features: int = 0) -> None:
+    """Refuse a dense network that would not fit, before anything is allocated."""
+    weights = width * (width * max(depth - 2, 0) + features)
+    needed, available = 8.0 * weights * 3, free_memory()  # weights, gradient, one temporary
     if needed > 0.9 * available:
+        wide = f" with {features:,} features" if features > width else ""
         raise InvalidInput(
-            f"a dense network of width {width:,}, which needs {needed / 2**30:,.1f} GiB",
+            f"a dense network of width {width:,}{wide}, which needs {needed / 2**30:,.1f} GiB",
             f"at most the {available / 2**30:,.1f} GiB that are free",
             "choose a smaller width; `verify` and `measure` reach it by --mode wide",
         )

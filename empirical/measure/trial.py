@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from empirical.data.sources import Data
+from empirical.data.sources import SMALLEST, Data
 from empirical.measure.parametrize import LayerScales, at_width
 from scaling.models.chain import Layer, Loss, Role
 from scaling.sizes.errors import InvalidInput
@@ -91,13 +91,21 @@ def _check_data(data: Data, loss: Loss) -> None:
     Raises:
         InvalidInput: as said.
     """
-    if not data.inputs.any():
-        raise InvalidInput(
-            f"the data '{data.name}', whose first {data.samples} inputs are zero",
-            "inputs of order one",
-            "check the columns, and how they were centred",
-        )
+    for what, rows in (("first", data.inputs), ("probe", data.probe_inputs)):
+        if len(rows) and float(rows.abs().max()) < SMALLEST:
+            raise InvalidInput(
+                f"the data '{data.name}', whose {what} {len(rows)} inputs are zero",
+                "inputs of order one",
+                "check the columns, and how they were centred",
+            )
     y = data.targets
+    if float(y.abs().max()) < SMALLEST:
+        raise InvalidInput(
+            f"the data '{data.name}', whose first {data.samples} targets are zero: errors are then "
+            "the outputs alone, which fade as the width grows",
+            "targets of order one",
+            "check the columns, or take samples that have a target",
+        )
     uneven = bool((y.sum(dim=1) - 1).abs().max() > ROUNDING)
     if loss is Loss.CROSS_ENTROPY and (uneven or bool((y < 0).any()) or data.classes < 2):
         raise InvalidInput(

@@ -7,6 +7,8 @@ is finished, and takes from the store what an earlier run of the same configurat
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +18,7 @@ from itertools import product
 from typing import Any
 
 from joblib import Parallel, delayed
+from torch import Tensor
 
 from empirical.data.sources import Data
 from empirical.measure.dense_steps import measure
@@ -113,6 +116,8 @@ MORE_SEEDS = 4
 """How many times the usual seeds a rule may take; those that are asked for are all it takes."""
 WIDE_SEEDS = {Path.CORE: 6, Path.ROWS: 20, Path.SAMPLE: 8}
 MARGIN = {Mode.DENSE: 0.05, Mode.WIDE: 0.02}
+PIECE = 2**12
+"""Numbers that are turned into text at a time."""
 SEED_STRIDE = 2**16
 """Seeds of one base seed: two runs of different bases share none of them."""
 
@@ -325,17 +330,33 @@ def _configuration(trial: Trial, constants: Constants, experiment: Experiment) -
         "mode": experiment.mode,
         "quantity": experiment.quantity,
         "device": trial.device,
-        "data": [
-            data.name,
-            fingerprint(
-                {
-                    "inputs": data.inputs.tolist(),
-                    "targets": data.targets.tolist(),
-                    "probe": data.probe_inputs.tolist(),
-                }
-            ),
-        ],
+        "data": [data.name, samples_of(data)],
     }
+
+
+def samples_of(data: Data) -> str:
+    """The `fingerprint` of the samples as lists of numbers, which need not be in memory at once."""
+    tables = {"inputs": data.inputs, "probe": data.probe_inputs, "targets": data.targets}
+    text = hashlib.sha256()
+    for i, (name, table) in enumerate(tables.items()):
+        text.update(f'{", " if i else "{"}"{name}": '.encode())
+        for piece in _json(table):
+            text.update(piece.encode())
+    text.update(b"}")
+    return text.hexdigest()[:16]
+
+
+def _json(table: Tensor) -> Iterator[str]:
+    """The JSON of a tensor as nested lists, in pieces."""
+    yield "["
+    if table.dim() == 1:
+        for i in range(0, len(table), PIECE):
+            yield (", " if i else "") + json.dumps(table[i : i + PIECE].tolist())[1:-1]
+    else:
+        for i, row in enumerate(table):
+            yield ", " if i else ""
+            yield from _json(row)
+    yield "]"
 
 
 def _rounded(numbers: Any) -> Any:

@@ -101,7 +101,7 @@ def measured_lines(
             "a rule of what one pass sees",
             "measure what the rule does as a whole: scaling verify RULE",
         )
-    check_memory(widths[-1], trial.problem.setting.depth)
+    check_memory(widths[-1], trial.problem.setting.depth, trial.data.features)
     constants = calibrate(trial, widths[0])
     lines = {layer: step.lines() for layer, step in steps.items()}
     runs = [

@@ -191,7 +191,7 @@ def measure_alignments(
     """
     trial, at, widths = trial_of(subject, experiment), schedule(steps), experiment.widths
     name = trial.problem.rule.name or str(trial.problem.rule)
-    check_memory(widths[-1], trial.problem.setting.depth)
+    check_memory(widths[-1], trial.problem.setting.depth, trial.data.features)
     derived = one_step(trial.problem, trial.exponents, subject.bounds)
     runs: list[list[dict[tuple[int, str], dict[str, float]]]] = []
     with blas_threads(experiment.threads):

@@ -45,17 +45,18 @@ def measure_once(
     trial = Trial(problem, exponents, values, data, device)
     own = quantity is Quantity.OWN and steps == 1
     path = path_of(problem.rule, own)
+    limit = memory_limit or MEMORY_LIMIT
+    streaming = Streaming(workers=threads or cores(), memory_limit=limit)
     wide = mode == "wide" or (mode == "auto" and width > DENSE_UP_TO and path is not None)
     if wide:
         refuse_unless_wide(problem.rule, width, own)
         trial = replace(trial, data=data.with_probe(WIDE_PROBE[path or Path.CORE]))
+        streaming.hold(trial.data, min(BASE, width))
     else:
-        check_memory(width, problem.setting.depth)
+        check_memory(width, problem.setting.depth, data.features)
     with blas_threads(threads):
         constants = calibrate(trial, min(BASE, width))
         if wide:
-            limit = memory_limit or MEMORY_LIMIT
-            streaming = Streaming(workers=threads or cores(), memory_limit=limit)
             found = measure_wide(trial, constants, width, seed, steps, streaming, quantity)
         else:
             found = measure(trial, constants, width, seed, steps, quantity)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from sympy import Expr, S
 
-from empirical.fit.crossover import culprit, drift, too_narrow
+from empirical.fit.crossover import culprit, drift, small_targets, too_narrow
 from empirical.fit.exponent import DECAY, Estimate, estimate
 from empirical.fit.verdict import Verdict, judge, overall, remedy
 from empirical.limits.infinite_width import limits
@@ -39,6 +39,7 @@ from empirical.measure.record import record_store
 from empirical.verify.campaign import Experiment, Mode, Tick, counted, run, trial_of
 from empirical.verify.derivation_lines import measured_lines
 from empirical.verify.subject import Subject
+from scaling.models.chain import Loss
 from scaling.models.settings import exact
 from scaling.report.tables import timed
 from scaling.sizes.derivation import Step
@@ -183,7 +184,10 @@ def verify(
             "leave out --quantity own, or that --expect",
         )
     if experiment.mode is Mode.DENSE:
-        check_memory(experiment.widths[-1], trials[0].problem.setting.depth)
+        depth, features = trials[0].problem.setting.depth, experiment.data.features
+        check_memory(experiment.widths[-1], depth, features)
+    else:
+        experiment.streaming.hold(experiment.data, experiment.base)
     for trial, prediction in zip(trials, predictions, strict=True):
         _need_numbers(trial, prediction)
     store = record_store(out)
@@ -200,7 +204,7 @@ def verify(
                 count = counted(tick, name, total, finished)
                 runs = run(name, trial, constants, at, store, count)
                 sizes = _collect(runs, layers)
-                found, said = _judge(name, prediction, sizes, expected, at, runs, limit)
+                found, said = _judge(name, trial, prediction, sizes, expected, at, runs, limit)
                 more = _more_seeds(found, at)
                 if more == at.seeds:
                     break
@@ -252,7 +256,10 @@ def verify_all(
     out: Path | None = None,
     tick: Tick | None = None,
 ) -> Verification:
-    """All plans, one after the other, as one verification."""
+    """All plans, one after the other, as one verification; refusals come before any of them."""
+    for subjects, at in plans:
+        for subject in subjects:
+            trial_of(subject, at)
     return merged([verify(subjects, at, expect, out, tick) for subjects, at in plans])
 
 
@@ -342,6 +349,7 @@ def _collect(runs: list[list[Measurement]], layers: Sequence[str]) -> dict[str, 
 
 def _judge(
     name: str,
+    trial: Trial,
     prediction: Prediction,
     sizes: Mapping[str, Mapping[str, Any]],
     expected: Mapping[tuple[str, str], Expr],
@@ -367,7 +375,7 @@ def _judge(
             note = ""
             if verdict is Verdict.contradict and (quantity, layer) not in expected:
                 felt = [layer] if quantity == "own" else layers[: layers.index(layer) + 1]
-                note = too_narrow(runs, prediction, felt)
+                note = too_narrow(runs, prediction, felt) or _drowned(trial, prediction, runs)
                 verdict = Verdict.crossover if note else verdict
             elif verdict is Verdict.crossover:
                 note = culprit(runs, layer) or f"{drift(measured)}: "
@@ -383,6 +391,14 @@ def _judge(
                 )
             )  # fmt: skip
     return checks, notes
+
+
+def _drowned(trial: Trial, prediction: Prediction, runs: list[list[Measurement]]) -> str:
+    """Why errors are not of order one on the way, where outputs fade and are squared with them."""
+    fades = prediction.layers["output"].init.is_negative
+    if not fades or trial.problem.setting.loss is not Loss.MSE:
+        return ""
+    return small_targets(runs, float(trial.data.targets.square().mean().sqrt()))
 
 
 def _advice(measured: Estimate, target: float, experiment: Experiment) -> str:

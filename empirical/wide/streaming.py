@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+from empirical.data.sources import Data
 from empirical.wide.noise import ROWS
 from scaling.sizes.errors import InvalidInput
 
@@ -66,6 +67,26 @@ class Streaming:
     def type_at(self, width: int) -> torch.dtype:
         """The dtype of what neurons hold at a width."""
         return self.dtype or (torch.float64 if width <= EXACT_BELOW else torch.float32)
+
+    def hold(self, data: Data, base: int) -> None:
+        """Refuse data that would not fit, twice, beside the network that constants come from.
+
+        ``base`` is the width of that network, which holds its first weights, their gradient and one
+        temporary more.
+
+        Raises:
+            InvalidInput: if they exceed the memory limit.
+        """
+        samples = data.samples + len(data.probe_inputs)
+        needed = 8 * data.features * (2 * samples + 3 * base)
+        if needed > self.memory_limit:
+            raise InvalidInput(
+                f"{data.features:,} features of '{data.name}': {samples} samples and first weights "
+                f"of width {base:,} fill {needed / 2**30:,.1f} GiB",
+                f"at most the memory limit, {self.memory_limit / 2**30:,.3g} GiB",
+                f"pass --memory-limit {-(-needed // 2**20)}MiB or more, or inputs with fewer "
+                "features, such as their principal components",
+            )
 
     def memory(self) -> MemoryLimit:
         """A fresh allowance."""

@@ -187,7 +187,14 @@ class Run:
         Path | None,
         typer.Option("--data-root", parser=folder, help="Folder that holds the data set."),
     ] = None
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Training batch size n.")] = 16
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            min=1,
+            help="Training batch size n; default 16, or all rows of a FILE that has fewer.",
+        ),
+    ] = None
     device: DeviceOption = DeviceName.auto
     threads: ThreadsOption = 0
     seed: SeedOption = 0
