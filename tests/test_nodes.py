@@ -1,6 +1,7 @@
 """Every line of a derivation beside its measurement, and what a wrong line looks like."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,13 +96,25 @@ def test_deep_verification_has_a_check_for_every_line() -> None:
     assert result.seeds == 3
 
 
-@pytest.mark.parametrize("style", ["text", "json", "html", "latex", "markdown"])
-def test_explain_measured_prints_in_every_format(style: str) -> None:
+def test_explain_measured_prints_what_was_measured() -> None:
     words = ("explain", "sgd", "--measured", "--widths", "32:512", "--seeds", "2", "--samples", "2")
     code = "from scaling.cli.main import main; main()"
     found = subprocess.run(
-        [sys.executable, "-c", code, *words, "--format", style, "--threads", "1"],
+        [sys.executable, "-c", code, *words, "--threads", "1"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert found.returncode in (0, 3), found.stderr
-    assert "dW h per learning rate" in found.stdout or "dW h" in found.stdout
+    (line,) = (x for x in found.stdout.splitlines() if "dW h per learning rate" in x)
+    assert re.search(r"[+-]0\.\d+ +\[[+-]\d\.\d+, [+-]\d\.\d+\] +(agree|crossover|incon)", line), (
+        line
+    )
+
+
+@pytest.mark.parametrize(
+    ("style", "told"),
+    [("text", " agree"), ("json", '"agree"'), ("html", "<td>agree"), ("latex", "& agree"),
+     ("markdown", "| agree")],
+)  # fmt: skip
+def test_measured_lines_print_in_every_format(style: str, told: str) -> None:
+    printed = render_lines("adam", lines("adam")["hidden"], style)
+    assert told in printed and "dW h" in printed, printed
