@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from golden import TABLES, Golden, differences
+from spread import spread
 from sympy import Expr, Rational, S
 
 from derivations.catalogue import catalogue
@@ -57,9 +58,10 @@ def second(found: Derived) -> AfterStep:
 # --- exponents ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", Loss)
-@pytest.mark.parametrize("activation", [RELU, TANH])
-@pytest.mark.parametrize("rule", [k for k in catalogue() if k not in ROTATED + UPHILL])
+@pytest.mark.parametrize(
+    ("rule", "activation", "loss"),
+    spread([k for k in catalogue() if k not in ROTATED + UPHILL], [RELU, TANH], list(Loss)),
+)
 def test_what_is_maximal_at_the_first_step_is_at_the_second(
     rule: str, activation: Activation, loss: Loss
 ) -> None:

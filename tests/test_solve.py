@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from spread import spread
 from sympy import Expr, Max, Rational, S, Symbol
 
 from derivations.catalogue import catalogue
@@ -108,8 +109,7 @@ def test_no_condition_leaves_everything_free() -> None:
     assert found.free == ("b_input", "b_hidden", "b_output", "c_input", "c_hidden", "c_output")
 
 
-@pytest.mark.parametrize("depth", [2, 3, 5])
-@pytest.mark.parametrize("rule", catalogue())
+@pytest.mark.parametrize(("rule", "depth"), spread(catalogue(), [2, 5]))
 def test_depth_changes_no_exponent(rule: str, depth: int) -> None:
     short, deep = solve(rule).exponents, solve(rule, depth=depth).exponents
     assert len(deep.c) == depth
@@ -119,9 +119,9 @@ def test_depth_changes_no_exponent(rule: str, depth: int) -> None:
             assert one[name] == other[role], (name, one[name], other[role])
 
 
-@pytest.mark.parametrize("loss", Loss)
-@pytest.mark.parametrize("activation", Activation)
-@pytest.mark.parametrize("rule", catalogue())
+@pytest.mark.parametrize(
+    ("rule", "activation", "loss"), spread(catalogue(), list(Activation), list(Loss))
+)
 def test_what_is_derived_is_maximal_in_every_layer(
     rule: str, activation: Activation, loss: Loss
 ) -> None:
