@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -298,7 +299,13 @@ def _where(node: fx.Node) -> Where:
     frames = list(_frames(node.meta.get("stack_trace") or ""))
     own = [f for f in frames if not _is_of_torch(f[0])] or frames
     file, line, code = own[-1] if own else ("", 0, "")
-    return Where(module, file, line, code)
+    return Where(module, _short(file), line, code)
+
+
+def _short(file: str) -> str:
+    """A path as a user in the current folder writes it."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 
 
 def _frames(text: str) -> Iterator[tuple[str, int, str]]:
