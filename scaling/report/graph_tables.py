@@ -142,7 +142,12 @@ def _once(texts: Iterable[str]) -> list[str]:
 def _change(c: CodeChange) -> str:
     place = _file(c)
     at = f"{place['file']}:{place['line']}" if place["line"] else c.where or c.node
-    return f"{at}: a factor M^({c.found}), where M^({c.needed}) is needed: {c.why}"
+    names, joint, rest = c.why.partition(" would have")
+    several = names.split(", ")
+    if len(several) > 3:
+        names = f"{', '.join(several[:2])} and {len(several) - 2} others"
+    why = f"{names}{joint}{rest}"
+    return f"{at}: a factor M^({c.found}), where M^({c.needed}) is needed: {why}"
 
 
 def _factor(answer: GraphDerived, x: Expr) -> str:

@@ -462,6 +462,8 @@ def _changes(
         for site, gap in gaps.items():
             extra[site] = extra.get(site, S.Zero) - gap
         states = two_states(graph, start.b, extra)
+    else:  # a factor that cures nothing is no advice
+        extra = {site: shift for site, shift in extra.items() if site not in gaps}
     found = []
     for name, needs in start.needs.items():
         least = smaller(*needs.values())

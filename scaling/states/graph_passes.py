@@ -603,21 +603,28 @@ class Passes:
 
 
 def increments(body: Graph, k: int) -> list[str] | None:
-    """The nodes that a residual body adds to its k-th argument; None if it is not residual."""
+    """The whole branches that a residual body adds to its k-th argument; None if it adds none.
+
+    A branch is one value, biases and its own factors included: a sum is taken apart only where it
+    holds the argument itself.
+    """
     start = _arguments(body)[k]
-    found: list[str] = []
-    left, residual = [body.outputs[k]], False
     nodes = {node.name: node for node in body.nodes}
+
+    def is_stream(name: str) -> bool:
+        node = nodes[name]
+        passes = node.op == "add" or (node.op == "identity" and not node.get("detached", False))
+        return name == start or (passes and any(is_stream(x) for x in node.inputs))
+
+    if not is_stream(body.outputs[k]):
+        return None
+    found: list[str] = []
+    left = [body.outputs[k]]
     while left:
         name = left.pop()
-        node = nodes[name]
-        if name == start:
-            residual = True
-        elif node.op == "add" or (node.op == "identity" and not node.get("detached", False)):
-            left += node.inputs
-        else:
-            found.append(name)
-    return found if residual else None
+        for x in nodes[name].inputs if name != start else ():
+            (left if is_stream(x) else found).append(x)
+    return found
 
 
 def _sum_of_blocks(value: GraphValue, count: Expr, own: set[str]) -> GraphValue:
