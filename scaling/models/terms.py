@@ -38,7 +38,7 @@ from functools import cache, cmp_to_key, lru_cache, reduce
 from itertools import product
 from typing import TypeAlias
 
-from sympy import Expr, S
+from sympy import Expr, Rational, S
 
 from scaling.sizes.scale import HALF
 
@@ -46,37 +46,62 @@ Source: TypeAlias = tuple[str, int]
 MOST_TERMS = 6
 
 
-@cache
 def _at_least(x: Expr, y: Expr) -> bool:
-    return bool(x >= y)  # sympy compares slowly, and graphs hold few exponents
+    """Whether x >= y, of exact numbers or infinities: sympy's own comparison is slow."""
+    if x is y or x is S.Infinity or y is S.NegativeInfinity:
+        return True
+    if x is S.NegativeInfinity or y is S.Infinity:
+        return False
+    if isinstance(x, Rational) and isinstance(y, Rational):
+        return bool(x.p * y.q >= y.p * x.q)
+    return bool(x >= y)
 
 
 def larger(*xs: Expr) -> Expr:
     """The largest exponent; -oo of none."""
-    return reduce(lambda x, y: x if _at_least(x, y) else y, xs, S.NegativeInfinity)
+    most: Expr = S.NegativeInfinity
+    for x in xs:
+        most = x if _at_least(x, most) else most
+    return most
 
 
 def smaller(*xs: Expr) -> Expr:
     """The smallest exponent; oo of none."""
-    return reduce(lambda x, y: y if _at_least(x, y) else x, xs, S.Infinity)
+    least: Expr = S.Infinity
+    for x in xs:
+        least = x if _at_least(least, x) else least
+    return least
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AxisState:
-    """How the entries of a term behave along one axis; see the module."""
+    """How the entries of a term behave along one axis; see the module.
 
-    odd: frozenset[Source] = frozenset()
-    seen: frozenset[tuple[Source, Expr]] = frozenset()
-    weak: Expr = S.Zero
+    There is one object for each state (`axis_state`), so that states are compared by identity.
+    """
+
+    odd: frozenset[Source]
+    seen: frozenset[tuple[Source, Expr]]
+    weak: Expr
 
     def weaker(self, by: Expr) -> AxisState:
         """The same, each entry a sum of so many entries of its sources."""
         if by == 0 or not self.seen:
             return self
-        return replace(self, seen=frozenset((source, x + by) for source, x in self.seen))
+        return axis_state(self.odd, frozenset((s, x + by) for s, x in self.seen), self.weak)
 
 
-PLAIN = AxisState()
+@cache
+def axis_state(
+    odd: frozenset[Source] = frozenset(),
+    seen: frozenset[tuple[Source, Expr]] = frozenset(),
+    weak: Expr = S.Zero,
+) -> AxisState:
+    """The state of that kind."""
+    return AxisState(odd, seen, weak)
+
+
+PLAIN = axis_state()
 """A mean along the axis, and no source."""
 
 
@@ -134,7 +159,7 @@ def constant(axes: tuple[Expr, ...], size: Expr = S.Zero) -> GraphValue:
 def drawn(name: str, axes: tuple[Expr, ...], size: Expr) -> GraphValue:
     """Independent entries of zero mean, the source of their own signs."""
     along = tuple(
-        AxisState(frozenset({(name, k)}), frozenset({((name, k), S.Zero)}))
+        axis_state(frozenset({(name, k)}), frozenset({((name, k), S.Zero)}))
         for k in range(len(axes))
     )
     return GraphValue(axes, (Term(size, along),))
@@ -205,6 +230,8 @@ def spread(value: GraphValue, axes: tuple[Expr, ...]) -> GraphValue:
 @lru_cache(maxsize=65536)
 def meet(x: AxisState, y: AxisState) -> AxisState:
     """The state of a product, entry by entry."""
+    if x is y is PLAIN:
+        return PLAIN
     before, after = dict(x.seen), dict(y.seen)
     seen = frozenset(
         (source, smaller(before.get(source, S.Infinity), after.get(source, S.Infinity)))
@@ -212,7 +239,7 @@ def meet(x: AxisState, y: AxisState) -> AxisState:
     )
     for odd, other in ((x.odd, after), (y.odd, before)):
         if odd and not odd & other.keys():
-            return AxisState(odd, seen)
+            return axis_state(odd, seen)
     if x.odd == y.odd and len(x.odd) == 1:  # a product of both does not change its sign
         seen = frozenset((source, w) for source, w in seen if source not in x.odd)
     shared = (x.odd & after.keys()) | (y.odd & before.keys())
@@ -220,7 +247,7 @@ def meet(x: AxisState, y: AxisState) -> AxisState:
         weak = smaller(*(abs(before[s] - after[s]) for s in shared))
     else:
         weak = S.Zero if before.keys() & after.keys() else x.weak + y.weak
-    return AxisState(frozenset(), seen, weak)
+    return axis_state(frozenset(), seen, weak)
 
 
 @lru_cache(maxsize=65536)
@@ -233,7 +260,7 @@ def joined(states: tuple[AxisState, ...]) -> AxisState:
     odd = frozenset[Source]().union(*(state.odd for state in states))
     flips = all(s.odd and not (odd - s.odd) & dict(s.seen).keys() for s in states)
     weak = smaller(*(s.weak for s in states if not s.odd))
-    return AxisState(
+    return axis_state(
         odd if flips else frozenset(),
         frozenset(seen.items()),
         S.Zero if flips or weak is S.Infinity else weak,
@@ -245,12 +272,12 @@ def even(state: AxisState) -> AxisState:
     kept = state.seen
     if len(state.odd) == 1:
         kept = frozenset((source, x) for source, x in kept if source not in state.odd)
-    return AxisState(frozenset(), kept)
+    return axis_state(frozenset(), kept)
 
 
 def mixed(state: AxisState) -> AxisState:
     """The state of a function neither odd nor even, which has a mean."""
-    return AxisState(frozenset(), state.seen)
+    return axis_state(frozenset(), state.seen)
 
 
 def part_of(value: GraphValue, axis: int, part: str) -> GraphValue:
@@ -260,7 +287,7 @@ def part_of(value: GraphValue, axis: int, part: str) -> GraphValue:
         own = {source for source, _ in term.along[axis].seen}
         names = {source: (f"{source[0]}[{part}]", source[1]) for source in own}
         along = tuple(
-            AxisState(
+            axis_state(
                 frozenset(names.get(source, source) for source in state.odd),
                 frozenset((names.get(source, source), x) for source, x in state.seen),
                 state.weak,

@@ -15,6 +15,7 @@ from scaling.models.terms import (
     GraphValue,
     Term,
     add,
+    axis_state,
     contract,
     joined,
     part_of,
@@ -74,7 +75,8 @@ def regrouped(value: GraphValue, groups: Groups, axes: tuple[Expr, ...]) -> Grap
             elif inside:
                 here = tuple(term.along[k] for k in inside)
                 odd = frozenset.intersection(*(s.odd for s in here))
-                state = replace(joined(here), odd=odd)
+                whole = joined(here)
+                state = axis_state(odd, whole.seen, whole.weak)
                 for m in outside:
                     found[m] = state
         return tuple(found)

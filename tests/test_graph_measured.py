@@ -1,0 +1,204 @@
+"""What graphs foretell, beside loops in plain torch that share no code with them.
+
+Each takes one step of one tensor, at the derived rate, in float64, at three sizes, and fits the
+exponent of a size: of logits, of the output, of a gradient. Seeds are fixed; the margin is 0.2.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import pytest
+import torch
+from sympy import Rational, S
+from torch import Tensor
+
+from scaling.models.architectures import residual, transformer
+from scaling.solve.graph_solution import derive_graph, two_states
+
+SIGN = "sign(G)"
+WIDTHS = (128, 512, 2048)
+SEEDS = range(3)
+MARGIN = 0.2
+pytestmark = pytest.mark.slow
+
+
+def slope(sizes: Sequence[int], measured: Callable[[int, int], float]) -> float:
+    """The exponent of a size: least squares over the sizes, of means over the seeds."""
+    x = [math.log(n) for n in sizes]
+    y = [sum(math.log(measured(n, seed)) for seed in SEEDS) / len(SEEDS) for n in sizes]
+    middle, level = sum(x) / len(x), sum(y) / len(y)
+    covariance = sum((a - middle) * (b - level) for a, b in zip(x, y, strict=True))
+    return covariance / sum((a - middle) ** 2 for a in x)
+
+
+def rms(x: Tensor) -> float:
+    return float(x.detach().pow(2).mean().sqrt())
+
+
+def normed(x: Tensor) -> Tensor:
+    return (x - x.mean(-1, keepdim=True)) / x.std(-1, unbiased=False, keepdim=True)
+
+
+class Block:
+    """One block of attention and one dense part, as transformer("width") has them."""
+
+    def __init__(self, width: int, seed: int, scale: float) -> None:
+        torch.manual_seed(seed)
+        words, length = 12, 6
+
+        def drawn(*shape: int, b: float) -> Tensor:
+            entries = torch.randn(*shape, dtype=torch.float64) * width**-b
+            return entries.requires_grad_()
+
+        square = {k: drawn(width, width, b=0.5) for k in ("query", "key", "value", "projection")}
+        self.w = {
+            "embedding": drawn(words, width, b=0),
+            "positions": drawn(length, width, b=0),
+            **square,
+            "up": drawn(width, width, b=0.5),
+            "down": drawn(width, width, b=0.5),
+            "readout": drawn(words, width, b=1),
+        }
+        self.scale = width**scale
+        self.tokens, self.targets = (torch.randint(words, (2, length)) for _ in range(2))
+
+    def __call__(self, w: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The logits of attention, and the loss."""
+        x = w["embedding"][self.tokens] + w["positions"]
+        h = normed(x)
+        query, key, value = (h @ w[k].T for k in ("query", "key", "value"))
+        logits = query @ key.transpose(1, 2) * self.scale
+        x = x + logits.softmax(-1) @ value @ w["projection"].T
+        x = x + torch.nn.functional.gelu(normed(x) @ w["up"].T) @ w["down"].T
+        output = normed(x) @ w["readout"].T
+        return logits, torch.nn.functional.cross_entropy(
+            output.flatten(0, 1), self.targets.flatten()
+        )
+
+    def gradients(self, w: dict[str, Tensor]) -> dict[str, Tensor]:
+        return dict(zip(w, torch.autograd.grad(self(w)[1], list(w.values())), strict=True))
+
+    def moved(
+        self, w: dict[str, Tensor], names: Sequence[str], rates: dict[str, float]
+    ) -> dict[str, Tensor]:
+        """After a step of sign descent of some tensors."""
+        g = self.gradients(w)
+        step = {k: (w[k] - rates[k] * g[k].sign()).detach().requires_grad_() for k in names}
+        return {**w, **step}
+
+
+def sign_rates(width: int, scale: float) -> dict[str, float]:
+    answer = derive_graph(SIGN, transformer("width", attention=Rational(scale)))
+    names = {name.removeprefix("blocks."): float(x.c) for name, x in answer.tensors.items()}
+    return {name: 0.1 * width**-c for name, c in names.items()}
+
+
+@pytest.mark.parametrize("tensor", ["query", "key", "embedding"])
+@pytest.mark.parametrize("scale", [-0.5, -1.0])
+def test_logits_move_by_order_one_at_the_derived_rate(tensor: str, scale: float) -> None:
+    """Under 1/sqrt(d) the embedding is bound too: it learns along W_q^T k as much as elsewhere."""
+
+    def moved(width: int, seed: int) -> float:
+        model = Block(width, seed, scale)
+        new = model.moved(model.w, [tensor], sign_rates(width, scale))
+        return rms(model(new)[0] - model(model.w)[0])
+
+    # under 1/d the embedding's own product binds, and logits lag behind at the start
+    expected = -0.5 if (tensor, scale) == ("embedding", -1.0) else 0
+    assert abs(slope(WIDTHS, moved) - expected) < MARGIN
+
+
+@pytest.mark.parametrize("tensor", ["query", "embedding"])
+def test_at_the_rate_of_other_tensors_logits_of_the_root_grow(tensor: str) -> None:
+    """The negative control: c = 1 for queries, c = 0 for embeddings, as under 1/d."""
+
+    def moved(width: int, seed: int) -> float:
+        model = Block(width, seed, -0.5)
+        new = model.moved(model.w, [tensor], sign_rates(width, -1.0))
+        return rms(model(new)[0] - model(model.w)[0])
+
+    assert abs(slope(WIDTHS, moved) - 0.5) < MARGIN
+
+
+def test_the_gradient_of_queries_grows_once_the_weights_above_have_moved() -> None:
+    """Two states: M^(-3/2) at the start, M^(-1) once weights have moved."""
+    start, moved = two_states(transformer("width", attention=-S.One))
+    name = "blocks.query"
+    foretold = [float(state.cotangents[name].size) for state in (start, moved)]
+    assert foretold == [-1.5, -1]
+
+    def before(width: int, seed: int) -> float:
+        model = Block(width, seed, -1.0)
+        return rms(model.gradients(model.w)["query"])
+
+    def after(width: int, seed: int) -> float:
+        """What the update of the projection adds to it, without what was there at the start."""
+        model = Block(width, seed, -1.0)
+        new = model.moved(model.w, ["projection"], sign_rates(width, -1.0))
+        update = (new["projection"] - model.w["projection"]).detach().requires_grad_()
+        return rms(model.gradients({**model.w, "projection": update})["query"])
+
+    assert abs(slope(WIDTHS, before) - foretold[0]) < MARGIN
+    assert abs(slope(WIDTHS, after) - foretold[1]) < MARGIN
+
+
+DEPTHS = (8, 32, 128)
+
+
+def residual_step(
+    depth: int, seed: int, layers: int, power: float, rate: float
+) -> tuple[float, float]:
+    """(gradient of the first block, change of the output) for x + L^power W_k relu(... W_1 x)."""
+    torch.manual_seed(seed)
+    width = 24
+    shape = (depth, layers, width, width)
+    w = (torch.randn(*shape, dtype=torch.float64) / width**0.5).requires_grad_()
+    x0 = torch.randn(4, width, dtype=torch.float64)
+    readout = torch.randn(width, 3, dtype=torch.float64) / width
+
+    def output(w: Tensor) -> Tensor:
+        x = x0
+        for block in w:
+            h = x
+            for k, layer in enumerate(block):
+                h = h @ layer.T
+                h = h.relu() if k < layers - 1 else h
+            x = x + depth**power * h
+        return x @ readout
+
+    y = output(w)
+    (g,) = torch.autograd.grad(torch.nn.functional.mse_loss(y, torch.ones(4, 3)), w)
+    with torch.no_grad():
+        return rms(g[0]), rms(output(w - rate * g.sign()) - y)
+
+
+@pytest.mark.parametrize(("layers", "power"), [(2, -1.0), (2, -0.5), (1, -0.5)])
+def test_residual_blocks_move_the_output_by_order_one_at_the_derived_rate(
+    layers: int, power: float
+) -> None:
+    activation = "relu" if layers > 1 else "linear"
+    graph = residual("depth", layers, Rational(power), norms=False, activation=activation)
+    answer = derive_graph(SIGN, graph).tensors["blocks.0"]
+
+    def changed(depth: int, seed: int) -> float:
+        return residual_step(depth, seed, layers, power, 3e-3 * depth ** -float(answer.c))[1]
+
+    def gradient(depth: int, seed: int) -> float:
+        return residual_step(depth, seed, layers, power, 0.0)[0]
+
+    assert abs(slope(DEPTHS, changed)) < MARGIN
+    assert abs(slope(DEPTHS, gradient) - float(answer.start.gradient)) < MARGIN
+
+
+def test_blocks_of_one_relu_layer_grow_under_the_root_of_the_depth() -> None:
+    """Its mean adds up: what is refused on the graph does blow up."""
+    torch.manual_seed(0)
+    sizes = []
+    for depth in DEPTHS:
+        x = torch.randn(4, 64, dtype=torch.float64)
+        for _ in range(depth):
+            x = x + (x @ torch.randn(64, 64, dtype=torch.float64) / 8).relu() * depth**-0.5
+        sizes.append(rms(x))
+    ratios = [math.log(b / a) for a, b in pairwise(sizes)]
+    assert ratios[1] > ratios[0] > 0.5  # faster than any power of the depth
