@@ -78,8 +78,9 @@ def scalars(update: str) -> st.SearchStrategy[str]:
     """A positive number of the layer."""
     named = ["norm(G)", "rms(G)", "norm(W)", "rms(W)", "trace(A)", "rms(B)", "fan_in", "fan_out",
              "specnorm(A)", "max(1, fan_out/fan_in)", "norm(row_mean(G*G))", f"norm({update})",
-             f"rms(abs({update}))", "max(norm(G), 1)", f"inner({update}, {update})",
-             "over_layers(norm(G))", "over_layers(inner(B @ G @ A, G))"]  # fmt: skip
+             f"rms(abs({update}))", "max(norm(G), 1)", "min(norm(G), 1)",
+             f"inner({update}, {update})", "over_layers(norm(G))",
+             "over_layers(inner(B @ G @ A, G))"]  # fmt: skip
     return st.sampled_from(named)
 
 
@@ -87,7 +88,8 @@ ENTRYWISE = [
     "sign({0})", "{0}/(abs({0}) + eps)", "{0}/sqrt(row_mean(({0})*({0})) + eps)",
     "{0}/sqrt(col_mean(({0})*({0})) + eps)", "clip({0}, 1)", "{0}/sqrt(({0})*({0}) + eps)",
     "sign({0})*abs({0})**(1/2)", "({0})*abs({0})", "orth({0})", "{0} - row_mean({0})",
-    "atan({0}/rms({0}))", "newton_schulz({0}, 3)",
+    "atan({0}/rms({0}))", "newton_schulz({0}, 3)", "tanh({0})", "{0}*agree({0}, G)",
+    "{0}/(mean(abs({0})) + eps)",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading, check_tails, need_entries
 from scaling.calculus.spectra import is_square_of_one
 from scaling.calculus.values import Aligned, Scalar, describe
-from scaling.rules.dependence import is_cut
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.shapes import Side
 from scaling.rules.tree import (
     Add,
@@ -93,7 +93,7 @@ def _is_positive(node: Node, positive: PositiveScalar) -> bool:
         case Multiply(x, y) | Divide(x, y):
             factor, matrix = (x, y) if x.shape.is_scalar else (y, x)
             return positive(factor) and _is_positive(matrix, positive)
-        case Call(_, x) if is_average(node) or is_cut(node):
+        case Call(function, x) if is_average(node) or FUNCTIONS[function].cuts:
             return _is_positive(x, positive)
         case Power(x) | Transpose(x):
             return _is_positive(x, positive)

@@ -113,11 +113,11 @@ Reading = OfEntries | SumOfEntries | Extreme | Formula
 class Operator:
     """An operator or a function of the language; see the head of this file.
 
-    ``option``: the name of the second operand in the signature, and ``default`` its value for who
-    builds a rule in Python and leaves it out. ``builder``: the name of the function of Python that
-    builds it. ``basis``: the columns of the result are a basis of their own, named after X.
-    ``average``: it averages X over the steps of training. ``positive``: the result is never
-    negative; what follows from the reading need not be said.
+    ``default``: the value of the second operand for who builds a rule in Python and leaves it out.
+    ``builder``: the name of the function of Python that builds it. ``basis``: the columns of the
+    result are a basis of their own, named after X. ``average``: it averages X over the steps of
+    training. ``positive``: the result is never negative; what follows from the reading need not be
+    said.
     """
 
     name: str
@@ -128,7 +128,6 @@ class Operator:
     follows: frozenset[Follows] = frozenset()
     reading: Reading | None = None
     second: SecondOperand | None = None
-    option: str = ""
     default: int | None = None
     builder: str = ""
     basis: bool = False
@@ -177,8 +176,7 @@ def _function(
     average: bool = False,
     positive: bool = False,
 ) -> Operator:
-    name, _, rest = signature.partition("(")
-    _, _, option = rest.rstrip(")").partition(", ")
+    name = signature.partition("(")[0]
 
     def shape(operands: shapes.Shapes, refuse: shapes.Refuse) -> Shape:
         if not accepts.fits(operands[0]):
@@ -186,8 +184,8 @@ def _function(
         return operands[0] if result is None else result(operands[0])
 
     return Operator(
-        name, signature, about, shape, example, frozenset(follows), reading, second, option,
-        default, builder or name, basis, average, positive,
+        name, signature, about, shape, example, frozenset(follows), reading, second, default,
+        builder or name, basis, average, positive,
     )  # fmt: skip
 
 
