@@ -57,10 +57,11 @@ check-fast: venv  ## run the fast tests: 2 minutes at most on two cores
 verify: venv  ## derive and measure the paper's claims, into results/verify
 	.venv/bin/scaling verify --out results/verify $(ARGS)
 
-readme: verify  ## verify, then put its tables and figures into README.md
+readme: verify  ## verify, then put its tables and figures into README.md and docs
 	cp results/verify/kfac_wide.png docs/kfac.png
 	cp results/verify/shampoo_wide.png docs/shampoo.png
-	.venv/bin/python docs/fill.py
+	.venv/bin/python docs/fill.py docs/measuring.md
+	.venv/bin/python docs/fill.py --printed
 
 # What it compares with is installed beside the exact versions of .venv, without touching them.
 bench: venv  ## time and weigh everything, beside other libraries, into benchmarks/RESULTS.md (an hour)

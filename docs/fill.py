@@ -1,12 +1,13 @@
-"""Fill the blocks of a page with what the commands named in them print.
+"""Fill the blocks of the pages with what the commands named in them print.
 
     <!-- made by: scaling derive kfac --format markdown -->
     ... replaced by the command's output ...
     <!-- end -->
 
 A block "made by: python SCRIPT" takes what the script prints, "made by: FILE" the file's text.
-`python docs/fill.py [PAGE]` rewrites README.md or the page; `--check` only says whether README.md
-is up to date, and leaves alone the blocks that come from measurements.
+`python docs/fill.py [PAGE]...` rewrites the pages named, or README.md and those of docs/. With
+`--printed` only the blocks that commands print, not those that come from measurements; `--check`
+says which pages are out of date, and rewrites none.
 """
 
 from __future__ import annotations
@@ -51,16 +52,24 @@ def filled(text: str, files: bool = True) -> str:
     return BLOCK.sub(block, text)
 
 
+def pages() -> list[Path]:
+    """README.md and the pages of docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
 def main() -> None:
     """Rewrite or check."""
-    pages = [word for word in sys.argv[1:] if not word.startswith("-")] or ["README.md"]
-    path = ROOT / pages[0]
-    old = path.read_text(encoding="utf-8")
-    if "--check" in sys.argv:
-        sys.exit(
-            0 if filled(old, files=False) == old else f"{path.name} is out of date: make readme"
-        )
-    path.write_text(filled(old), encoding="utf-8")
+    named = [ROOT / word for word in sys.argv[1:] if not word.startswith("-")]
+    stale = []
+    for path in named or pages():
+        old = path.read_text(encoding="utf-8")
+        new = filled(old, files=not {"--check", "--printed"} & set(sys.argv))
+        if new != old:
+            stale.append(str(path.relative_to(ROOT)))
+            if "--check" not in sys.argv:
+                path.write_text(new, encoding="utf-8")
+    if "--check" in sys.argv and stale:
+        sys.exit(f"out of date: {', '.join(stale)}; do this: python docs/fill.py --printed")
 
 
 if __name__ == "__main__":

@@ -1,44 +1,98 @@
-"""The README shows what the commands print, and its Python runs."""
+"""README and the pages of docs show what the commands print, and their Python runs."""
 
 import json
 import re
 import runpy
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from scaling.cli.main import app
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 FILL = runpy.run_path(str(ROOT / "docs" / "fill.py"))
-BLOCKS = FILL["BLOCK"].findall(README)
-COMMANDS = [(command, body) for _, command, body, _ in BLOCKS if command.startswith("scaling ")]
+PAGES = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in FILL["pages"]()}
+README = PAGES["README.md"]
+BLOCKS = [(page, *block[1:3]) for page, x in PAGES.items() for block in FILL["BLOCK"].findall(x)]
+PRINTED = {command: (page, body) for page, command, body in BLOCKS if command[:8] == "scaling "}
 
 
-@pytest.mark.parametrize(("command", "body"), COMMANDS, ids=[c for c, _ in COMMANDS])
-def test_readme_block_is_what_the_command_prints(command, body):
-    assert FILL["output"](command).strip() in body, (
-        f"make readme: '{command}' prints something else"
-    )
+@pytest.mark.parametrize("command", PRINTED)
+def test_a_block_is_what_its_command_prints(command: str) -> None:
+    found = FILL["output"](command).strip()
+    for page, other, body in BLOCKS:
+        if other == command:
+            assert found in body, f"{page}: python docs/fill.py --printed"
 
 
-def test_readme_check_fails_on_an_edited_block():
-    edited = README.replace("-e_A + e_B", "e_A + e_B", 1)
-    assert edited != README
-    assert FILL["filled"](edited, files=False) != edited
+def test_the_check_fails_on_an_edited_block() -> None:
+    head, _, end = PAGES["docs/deriving.md"].partition("## Explain")
+    block = re.search(r"<!-- made by: scaling derive kfac -->.*?<!-- end -->", head, re.DOTALL)
+    assert block and end
+    edited = block[0].replace("-e_A + e_B", "e_A + e_B", 1)
+    assert edited != block[0]
+    assert FILL["filled"](edited, files=False) == block[0]
 
 
-def test_readme_verification_table_has_the_predictions_of_today():
+# --- commands that are shown, and not run: they take minutes --------------------------------------
+
+
+def shown() -> Iterator[tuple[str, str]]:
+    """(page, command) of every command in a block of a shell, a table or a line of its own."""
+    for page, text in PAGES.items():
+        for line in re.findall(r"^(?:\$ |    )(scaling .*|make .*)$", text, flags=re.MULTILINE):
+            yield page, re.split(r" {2,}|\s#", line)[0]
+        for command in re.findall(r"`(scaling [a-z][^`\n]*|make [a-z-]+)`", text):
+            yield page, command
+
+
+COMMANDS = sorted(set(shown()))
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_a_command_that_is_shown_is_one(page: str, command: str) -> None:
+    program, verb, *words = shlex.split(re.sub(r"\[[^]]*\]…?|…", "", command))
+    if program == "make":
+        assert re.search(rf"^{verb}: ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+        return
+    verbs: Any = typer.main.get_command(app)
+    verbs.commands[verb].make_context(verb, list(words))
+
+
+def test_a_command_that_is_none_is_seen() -> None:
+    assert {"make verify", "scaling verify kfac --mode wide --widths 1e3:1e8"} <= {
+        command for _, command in COMMANDS
+    }
+    for wrong, told in (
+        ("scaling derive kfac --wide", "No such option"),
+        ("scaling verify --seeds x", "not a valid int"),
+        ("scaling derive", "Missing parameter"),
+    ):
+        with pytest.raises(Exception, match=told):
+            test_a_command_that_is_shown_is_one("", wrong)
+    with pytest.raises(KeyError):
+        test_a_command_that_is_shown_is_one("", "scaling deriv kfac")
+
+
+# --- what was measured ----------------------------------------------------------------------------
+
+
+def test_the_verification_table_has_the_predictions_of_today() -> None:
     from derivations.catalogue import find
     from empirical.verify.verification import QUANTITIES, TOUR
     from scaling import Problem, predict
     from scaling.cli.requests import literal_of, problem_of
 
-    table = next(body for _, command, body, _ in BLOCKS if command.endswith("report.md"))
+    (table,) = (body for _, command, body in BLOCKS if command.endswith("report.md"))
     rows = re.findall(
         r"^\| (\w+) \| wide \| (\w+) \| (\w+) \| `?([^`|]+?)`? \|", table, flags=re.MULTILINE
     )
     rows = [row for row in rows if row[0] != "rule"]
-    shown = {(rule, layer, quantity): x for rule, layer, quantity, x in rows}
+    told = {(rule, layer, quantity): x for rule, layer, quantity, x in rows}
     assert len(rows) == len(TOUR) * 3 * 3
     for name in TOUR:
         problem: Problem = problem_of(name, None, practice=True)
@@ -46,37 +100,70 @@ def test_readme_verification_table_has_the_predictions_of_today():
         exponents, bounds = literal_of(problem)
         for layer, predicted in predict(problem, exponents, bounds).layers.items():
             for quantity in QUANTITIES:
-                assert shown[name, layer, quantity] == str(getattr(predicted, quantity))
+                assert told[name, layer, quantity] == str(getattr(predicted, quantity))
 
 
-def test_readme_figures_exist_and_are_png():
-    for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
-        assert (ROOT / name).read_bytes().startswith(b"\x89PNG"), name
+@pytest.mark.parametrize("page", PAGES)
+def test_figures_exist_and_links_lead_somewhere(page: str) -> None:
+    folder = (ROOT / page).parent
+    for picture, name in re.findall(r"(!?)\[[^]]*\]\(([^)#]+)[^)]*\)", PAGES[page]):
+        if "://" not in name:
+            assert (folder / name).exists(), name
+            assert not picture or (folder / name).read_bytes().startswith(b"\x89PNG"), name
 
 
-def test_readme_python_example_runs():
-    from torch import nn
-
-    def build(width):
-        return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 2))
-
-    names = {"build": build}
-    for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
-        exec(code, names)  # our own README
-    scales = names["scales"]
-    assert set(scales) == {"0.weight", "0.bias", "2.weight", "2.bias"}
-    assert scales["0.weight"].lr == pytest.approx(0.1)  # K-FAC: c = 0 in every layer
-    assert scales["2.weight"].dampings["rho_A"] == pytest.approx(1e-2 * 32)  # d_A = -1
-    assert {check.layer for check in names["result"].checks} == {"0", "2"}
-    assert not [c for c in names["result"].checks if str(c.verdict) == "contradict"]
+# --- Python ---------------------------------------------------------------------------------------
 
 
-def test_license_and_changelog_are_there():
+def python_of(page: str) -> dict[str, object]:
+    names: dict[str, object] = {}
+    for code in re.findall(r"```python\n(.*?)```", PAGES[page], flags=re.DOTALL):
+        exec(code, names)  # our own page
+    return names
+
+
+def test_the_five_lines_of_the_readme_run() -> None:
+    scales = python_of("README.md")["scales"]
+    rates = {name: scale.lr for name, scale in scales.items()}  # type: ignore[attr-defined]
+    assert rates["0.weight"] == pytest.approx(0.1 * 32)  # SGD: c = -1 at the input
+    assert rates["2.weight"] == pytest.approx(0.1 / 32)
+
+
+def test_the_python_of_your_own_model_runs() -> None:
+    names = python_of("docs/models.md")
+    scales, result = names["scales"], names["result"]
+    assert set(scales) == {"0.weight", "0.bias", "2.weight", "2.bias"}  # type: ignore[call-overload]
+    assert scales["0.weight"].lr == pytest.approx(0.1)  # type: ignore[index]  # K-FAC: c = 0
+    assert scales["2.weight"].dampings["rho_A"] == pytest.approx(1e-2 * 32)  # type: ignore[index]
+    checks = result.checks  # type: ignore[attr-defined]
+    assert {check.layer for check in checks} == {"0", "2"}
+    assert not [c for c in checks if str(c.verdict) == "contradict"]
+
+
+# --- size, and the rest ---------------------------------------------------------------------------
+
+
+def test_the_readme_is_short_and_every_page_is_linked() -> None:
+    assert len(README.splitlines()) <= 210
+    missing = [page for page in PAGES if page != "README.md" and f"]({page})" not in README]
+    assert not missing
+
+
+def test_the_first_screen_installs_derives_and_explains_the_letters() -> None:
+    heads = re.findall(r"^## (.*)$", README, flags=re.MULTILINE)
+    assert heads[:4] == ["Install", "One derivation", "Your model", "Measured"]
+    first = README.partition("## Your model")[0]
+    assert {"M", "b", "c", "d"} <= set(re.findall(r"\*\*(\w)\*\*", first))
+    assert {"G", "A", "B", "L", "R"} <= set(re.findall(r"\*\*(\w)\*\*", first))
+    assert "make verify" in first and "make test" in first and "pip install" in first
+
+
+def test_license_and_changelog_are_there() -> None:
     assert "MIT License" in (ROOT / "LICENSE").read_text()
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_notebook_is_committed_with_its_outputs():
+def test_notebook_is_committed_with_its_outputs() -> None:
     notebook = json.loads((ROOT / "paper_checks.ipynb").read_text(encoding="utf-8"))
     cells = [c for c in notebook["cells"] if c["cell_type"] == "code"]
     assert any("image/png" in o.get("data", {}) for c in cells for o in c["outputs"])

@@ -94,8 +94,9 @@ def test_the_oracle_tells_rotations_from_entries() -> None:
         assert not commutes_with_rotations(parse(text)), text
 
 
-def test_the_readme_says_who_goes_where() -> None:
-    text = re.sub(r"\s+", " ", (File(__file__).parents[1] / "README.md").read_text("utf-8"))
+def test_the_documentation_says_who_goes_where() -> None:
+    page = File(__file__).parents[1] / "docs" / "measuring.md"
+    text = re.sub(r"\s+", " ", page.read_text("utf-8"))
     core = re.search(r"update of the form D C Hᵀ \(([^)]*)\)", text)
     rows = re.search(r"look at single entries \(([^…]*)…\) are made by blocks of rows", text)
     assert core is not None and rows is not None, "the statement has moved: find it again"
