@@ -60,7 +60,22 @@ def read(path: Path) -> str:
             return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
         case ".py":
             return "\n".join(words(text))
+        case ".md":
+            return without_the_past(text)
     return text
+
+
+def without_the_past(text: str) -> str:
+    """A page without the columns of its tables that are headed "before"."""
+    kept, past = [], None
+    for line in text.splitlines():
+        cells = line.split("|")
+        if len(cells) < 3:
+            past = None
+        elif "before" in (heads := [cell.strip() for cell in cells]):
+            past = heads.index("before")
+        kept.append("|".join(x for i, x in enumerate(cells) if i != past) if past else line)
+    return "\n".join(kept)
 
 
 def words(source: str) -> Iterator[str]:
@@ -164,3 +179,8 @@ def test_code_is_not_read_and_comments_and_docstrings_are() -> None:
         "lost.py",
         "absent.py",
     }
+
+
+def test_what_a_table_says_was_before_is_not_read() -> None:
+    page = "| what | before | now |\n| --- | --- | --- |\n| sizes | gone.py | lost.py |\n\nof absent.py"
+    assert set(missing(without_the_past(page), ROOT / "x.md")) == {"lost.py", "absent.py"}
