@@ -182,5 +182,5 @@ def test_code_is_not_read_and_comments_and_docstrings_are() -> None:
 
 
 def test_what_a_table_says_was_before_is_not_read() -> None:
-    page = "| what | before | now |\n| --- | --- | --- |\n| sizes | gone.py | lost.py |\n\nof absent.py"
+    page = "|what|before|now|\n|---|---|---|\n|sizes|gone.py|lost.py|\n\nof absent.py"
     assert set(missing(without_the_past(page), ROOT / "x.md")) == {"lost.py", "absent.py"}
