@@ -48,13 +48,12 @@ from scaling.calculus.context import Context
 from scaling.calculus.read import read
 from scaling.calculus.values import (
     Aligned,
-    Gaussian,
-    Mixture,
     Rotated,
     Rotation,
     Scalar,
     Spectral,
     Vector,
+    Weights,
 )
 from scaling.models.chain import Activation, Loss, Setting, mlp
 from scaling.models.settings import Settings, read_settings
@@ -130,11 +129,11 @@ def exponents(context: Context, node: Node) -> dict[str, Expr]:
         case Aligned(gain=gain, entry=entry):
             known = {"entry": entry.width} if value.coherent else {}  # else of unknown rank
             return {**known, "gain": gain.width}
-        case Gaussian(entry=entry):
+        case Weights(entry, aligned=None):
             return {"entry": entry.width, "gain": noise(context, entry).width}
-        case Mixture(aligned, gaussian):
-            entry = aligned.entry.plus(gaussian.entry)
-            gain = aligned.gain.plus(noise(context, gaussian.entry))
+        case Weights(random, aligned=Aligned() as aligned):
+            entry = aligned.entry.plus(random)
+            gain = aligned.gain.plus(noise(context, random))
             return {"entry": entry.width, "gain": gain.width}
         case Spectral(on_span=on, off_span=off, blocks=True):  # both sizes occur everywhere
             return {"on_span": on.plus(off).width}

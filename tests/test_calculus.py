@@ -15,7 +15,7 @@ from derivations.catalogue import catalogue
 from scaling.calculus.context import Context
 from scaling.calculus.output_change import OutputChange
 from scaling.calculus.read import read, read_update
-from scaling.calculus.values import Aligned, Gaussian, Mixture, Parity, Scalar, Spectral, Vector
+from scaling.calculus.values import Aligned, Parity, Scalar, Spectral, Vector, Weights
 from scaling.models.chain import Activation, Loss, Setting, mlp
 from scaling.models.settings import read_settings
 from scaling.rules.operators import FUNCTIONS
@@ -208,7 +208,7 @@ def test_parity_multiplies_like_a_sign(text: str, left: str, right: str) -> None
 
 
 def test_every_kind_of_matrix_has_its_kind_of_value() -> None:
-    kinds = {"G": Aligned, "A": Spectral, "W": Gaussian, "G + W": Mixture, "norm(G)": Scalar}
+    kinds = {"G": Aligned, "A": Spectral, "W": Weights, "G + W": Weights, "norm(G)": Scalar}
     for text, kind in {**kinds, "row_mean(G)": Vector}.items():
         assert isinstance(read(context(), node(text))[0], kind), text
 

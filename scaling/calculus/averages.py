@@ -25,13 +25,13 @@ from scaling.calculus.entrywise import Reading
 from scaling.calculus.sums import merged, size_of
 from scaling.calculus.values import (
     Aligned,
-    Gaussian,
-    Mixture,
     Scalar,
     Spectral,
     Value,
     Vector,
+    Weights,
     describe,
+    parts,
 )
 from scaling.rules.like_terms import totals
 from scaling.rules.rewrites import at_first, without_row_means
@@ -106,27 +106,24 @@ def simplification(context: Context) -> Callable[[Node], Node]:
 
 def weights_now(context: Context, node: Node) -> Reading:
     """W, and what the first step added to it."""
-    random, change = Gaussian(context.sizes.w), context.before and context.before.change
-    match change:
-        case Aligned():
-            size = context.plus(random.entry, change.entry)
-            numbers = f"std of an entry {random.entry} + dW {change.entry}"
-            return Mixture(change, random), Step(GIVEN, "W", size, numbers, node=node)
-        case Mixture(aligned, gaussian):
-            random = replace(random, entry=context.plus(random.entry, gaussian.entry))
-            size = context.plus(random.entry, aligned.entry)
-            return Mixture(aligned, random), Step(GIVEN, "W", size, "W + dW", node=node)
-        case Gaussian(entry):
-            random = replace(random, entry=context.plus(random.entry, entry))
-    return random, Step(GIVEN, "W", random.entry, "std of an entry", node=node)
+    random = Weights(context.sizes.w)
+    aligned, shrunk = parts(None if context.before is None else context.before.change)
+    if shrunk is not None:
+        random = replace(random, entry=context.plus(random.entry, shrunk.entry))
+    numbers = f"std of an entry {random.entry}" if shrunk is None else "W + dW"
+    if aligned is None:
+        return random, Step(GIVEN, "W", random.entry, "std of an entry", node=node)
+    numbers = numbers if shrunk is not None else f"{numbers} + dW {aligned.entry}"
+    now = replace(random, aligned=aligned)
+    return now, Step(GIVEN, "W", size_of(context, now), numbers, node=node)
 
 
 def _is_zero(value: Value) -> bool:
-    return not isinstance(value, Mixture) and value.main.is_zero
+    return value.main.is_zero
 
 
 def _both(context: Context, node: Node, x: Value, y: Value) -> Value:
-    if isinstance(x, Gaussian | Mixture) and isinstance(y, Gaussian | Mixture):
+    if isinstance(x, Weights) and isinstance(y, Weights):
         return _weights(context, node, x, y)
     value = merged(context, node, x, y, context.bounds.order(x.main.width, y.main.width))
     if isinstance(value, Spectral):
@@ -141,22 +138,17 @@ def _both(context: Context, node: Node, x: Value, y: Value) -> Value:
     return value
 
 
-def _weights(
-    context: Context, node: Node, x: Gaussian | Mixture, y: Gaussian | Mixture
-) -> Gaussian | Mixture:
+def _weights(context: Context, node: Node, x: Weights, y: Weights) -> Weights:
     """W_1 and W_2 = W_1 + dW_1, with weights of one sign."""
-    parts = [(v.gaussian, v.aligned) if isinstance(v, Mixture) else (v, None) for v in (x, y)]
-    (noise, first), (more, second) = parts
-    gaussian = replace(
-        noise,
-        entry=context.plus(noise.entry, more.entry),
-        multiple=context.plus(noise.multiple, more.multiple),
+    random = replace(
+        x.alone,
+        entry=context.plus(x.entry, y.entry),
+        multiple=context.plus(x.multiple, y.multiple),
     )
-    if first is None or second is None:
-        aligned = first or second
-        return gaussian if aligned is None else Mixture(aligned, gaussian)
-    order = context.bounds.order(first.main.width, second.main.width)
-    both = merged(context, node, first, second, order)
+    if x.aligned is None or y.aligned is None:
+        return replace(random, aligned=x.aligned or y.aligned)
+    order = context.bounds.order(x.aligned.main.width, y.aligned.main.width)
+    both = merged(context, node, x.aligned, y.aligned, order)
     if not isinstance(both, Aligned):
         raise context.not_covered(node, f"an average of {describe(both)}", "one kind of matrix")
-    return Mixture(replace(both, left_exact=False, right_exact=False, steps=2), gaussian)
+    return replace(random, aligned=replace(both, left_exact=False, right_exact=False, steps=2))

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import check_tails
 from scaling.calculus.shared_direction import Read, apart
-from scaling.calculus.values import Aligned, Gaussian, Mixture, Parity, Value, describe, times
+from scaling.calculus.values import Parity, Value, describe, parts, times
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Node
 from scaling.sizes.derivation import ALIGNED_UPDATE, CLT, LLN, Step
@@ -67,17 +67,16 @@ def effect(context: Context, node: Node, read: Read) -> OutputChange:
     """
     value, step = read(context, node)
     sizes = context.sizes
-    signal = value.aligned if isinstance(value, Mixture) else value
-    noise = value.gaussian if isinstance(value, Mixture) else value
+    signal, noise = parts(value)
     coherent = entry = Scale.zero(Size.ENTRY)
     multiple = NOTHING
     numbers = []
     inference = ALIGNED_UPDATE
     common: Scale | None = None
     told_apart: tuple[Step, ...] = ()
-    if isinstance(signal, Aligned) and signal.left.parity is Parity.MIXED:
+    if signal is not None and signal.left.parity is Parity.MIXED:
         signal, common, told_apart = apart(context, node, signal, read)
-    if isinstance(signal, Aligned):
+    if signal is not None:
         if signal.left.parity is not Parity.ODD and not signal.entry.is_zero:
             raise context.not_covered(
                 node,
@@ -98,13 +97,13 @@ def effect(context: Context, node: Node, read: Read) -> OutputChange:
     random = common or Scale.zero(Size.ENTRY)
     if common is not None:
         numbers.append(f"what is common to all outputs {common}")
-    if isinstance(noise, Gaussian):
+    if noise is not None:
         random = context.plus(random, noise.entry * sizes.h * context.fan(Dim.FAN_IN) ** HALF)
         entry = context.plus(entry, noise.entry)
         multiple = noise.multiple
         numbers.append(f"std {noise.entry} x |h| {sizes.h} x sqrt(fan_in)")
-        inference = CLT if signal is noise else inference
-    if not isinstance(value, Aligned | Gaussian | Mixture):
+        inference = CLT if signal is None else inference
+    if signal is None and noise is None:
         raise context.not_covered(node, f"{describe(value)} as an update", "a function of G")
     total = context.plus(coherent, random)
     line = Step(

@@ -19,12 +19,11 @@ from scaling.calculus.entrywise import Reading, check_tails, need_entries
 from scaling.calculus.values import (
     Aligned,
     Behaviour,
-    Gaussian,
-    Mixture,
     Parity,
     Spectral,
     Value,
     Vector,
+    Weights,
     describe,
 )
 from scaling.rules.shapes import Dim
@@ -289,9 +288,9 @@ def norm(context: Context, node: Call, value: Value) -> Scale:
             need_entries(context, node, value)
             check_tails(context, node, value)
             return entry.as_size_of(Size.SCALAR) * (one if name == "rms" else context.spread)
-        case Mixture(aligned, gaussian) if name != "trace":  # independent, so they do not cancel
-            return context.plus(norm(context, node, aligned), norm(context, node, gaussian))
-        case Gaussian(entry=entry):
+        case Weights(aligned=Aligned() as aligned):  # independent, so they do not cancel
+            return context.plus(norm(context, node, aligned), norm(context, node, value.alone))
+        case Weights(entry=entry):
             fans = context.plus(context.fan(Dim.FAN_IN), context.fan(Dim.FAN_OUT))
             spread = {"rms": one, "norm": context.spread, "specnorm": fans.root()}[name]
             return entry.as_size_of(Size.SCALAR) * spread

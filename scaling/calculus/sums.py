@@ -17,13 +17,13 @@ from scaling.calculus.entrywise import Reading, broadcast
 from scaling.calculus.values import (
     Aligned,
     Behaviour,
-    Gaussian,
-    Mixture,
     Scalar,
     Spectral,
     Value,
     Vector,
+    Weights,
     describe,
+    parts,
     times,
 )
 from scaling.rules.like_terms import is_damping, is_joint
@@ -43,7 +43,7 @@ def add(
     (x, step_x), (y, step_y) = first, second
     x, y = broadcast(context, x, y)
     steps = (step_x, step_y)
-    if isinstance(x, Gaussian | Mixture) or isinstance(y, Gaussian | Mixture):
+    if isinstance(x, Weights) or isinstance(y, Weights):
         value, decided = _mix(context, node, left, right, x, y)
         numbers = "an aligned and a random part, kept apart"
         size = size_of(context, value)
@@ -154,9 +154,9 @@ def _off_span_vanishing(context: Context, x: Spectral, y: Spectral, order: Order
 def _mix(
     context: Context, node: Node, left: Node, right: Node, x: Value, y: Value
 ) -> tuple[Value, Regime | None]:
-    random, aligned = _parts(x)
-    more_random, more_aligned = _parts(y)
-    if not all(isinstance(v, Gaussian | Mixture | Aligned) for v in (x, y)):
+    aligned, random = parts(x)
+    more_aligned, more_random = parts(y)
+    if not all(isinstance(v, Weights | Aligned) for v in (x, y)):
         raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
     noise = random or more_random
     if random and more_random:
@@ -169,22 +169,11 @@ def _mix(
         signal = both
     assert noise is not None
     balanced = regime if context.unknown else None  # sizes of parts are not those of the terms
-    return (Mixture(signal, noise) if signal else noise), balanced
+    return replace(noise, aligned=signal), balanced
 
 
 def size_of(context: Context, value: Value) -> Scale:
-    """The typical entry of a value; of a mixture that of its larger part."""
-    if isinstance(value, Mixture):
-        return context.plus(value.aligned.entry, value.gaussian.entry)
+    """The typical entry of a value; of W and what is added to it the larger part."""
+    if isinstance(value, Weights) and value.aligned is not None:
+        return context.plus(value.aligned.entry, value.entry)
     return value.main
-
-
-def _parts(value: Value) -> tuple[Gaussian | None, Aligned | None]:
-    match value:
-        case Mixture(aligned, gaussian):
-            return gaussian, aligned
-        case Gaussian():
-            return value, None
-        case Aligned():
-            return None, value
-    return None, None

@@ -5,8 +5,7 @@
                the data's span (n directions) and off it
     Aligned    a gradient-like matrix: its gain along the data (how far it stretches h), the size
                of a typical entry, and its parity in delta (left) and in h (right)
-    Gaussian   W: independent entries, no direction
-    Mixture    Aligned + Gaussian
+    Weights    a multiple of W, independent entries without a direction, and what is added to it
     Vector     a row or column of means
     Rotation   the eigenvectors of a square matrix of one side
     Rotated    a gradient-like matrix with one side or both in such a basis: a corner that holds the
@@ -151,30 +150,27 @@ class Aligned:
 
 
 @dataclass(frozen=True)
-class Gaussian:
-    """Independent entries: a multiple of W; ``multiple`` is its size in units of W."""
+class Weights:
+    """A multiple of W, and perhaps a gradient-like matrix beside it.
+
+    ``entry``: of the multiple of W, whose entries are independent and have no direction;
+    ``multiple``: its size in units of W. ``aligned``: what is added to it.
+    """
 
     entry: Scale
     transposed: bool = False
     multiple: Scale = ONE
+    aligned: Aligned | None = None
 
     @property
     def main(self) -> Scale:
         """The size by which terms of a sum are compared."""
-        return self.entry
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """An aligned and a Gaussian part, added."""
-
-    aligned: Aligned
-    gaussian: Gaussian
+        return self.entry if self.aligned is None else self.aligned.entry + self.entry
 
     @property
-    def main(self) -> Scale:
-        """The size by which terms of a sum are compared."""
-        return self.aligned.entry + self.gaussian.entry
+    def alone(self) -> Weights:
+        """The multiple of W alone."""
+        return replace(self, aligned=None)
 
 
 @dataclass(frozen=True)
@@ -251,14 +247,13 @@ def times(value: Value, factor: Scale) -> Value:
             return replace(value, on_span=on_span * factor, off_span=off_span * factor)
         case Aligned(gain=gain, entry=entry):
             return replace(value, gain=gain * factor, entry=entry * factor)
-        case Gaussian(entry=entry, multiple=multiple):
-            return replace(value, entry=entry * factor, multiple=multiple * factor)
+        case Weights(entry, _, multiple, aligned):
+            if aligned is not None:
+                gain = aligned.gain * factor
+                aligned = replace(aligned, gain=gain, entry=aligned.entry * factor)
+            return Weights(entry * factor, value.transposed, multiple * factor, aligned)
         case Vector(entry=entry):
             return replace(value, entry=entry * factor)
-        case Mixture(aligned, gaussian):
-            scaled = replace(aligned, gain=aligned.gain * factor, entry=aligned.entry * factor)
-            entry, multiple = gaussian.entry * factor, gaussian.multiple * factor
-            return Mixture(scaled, replace(gaussian, entry=entry, multiple=multiple))
         case Rotation(factor=old):
             return replace(value, factor=old * factor)
         case Rotated(inner, off):
@@ -266,7 +261,17 @@ def times(value: Value, factor: Scale) -> Value:
             return replace(value, inner=scaled, off=replace(off, size=off.size * factor))
 
 
-Value = Scalar | Spectral | Aligned | Gaussian | Mixture | Vector | Rotation | Rotated
+Value = Scalar | Spectral | Aligned | Weights | Vector | Rotation | Rotated
+
+
+def parts(value: Value | None) -> tuple[Aligned | None, Weights | None]:
+    """What of an update follows the gradient, and what is a multiple of W; None for neither."""
+    match value:
+        case Aligned():
+            return value, None
+        case Weights(aligned=aligned):
+            return aligned, value.alone
+    return None, None
 
 
 def describe(value: Value) -> str:
@@ -278,9 +283,9 @@ def describe(value: Value) -> str:
             return f"a square matrix on the {side} side"
         case Aligned(left=left):
             return f"a gradient-like matrix, {left.parity} in G"
-        case Gaussian():
+        case Weights(aligned=None):
             return "the Gaussian matrix W"
-        case Mixture():
+        case Weights():
             return "a sum of W and a gradient-like matrix"
         case Vector():
             return "a vector of means"
@@ -293,11 +298,13 @@ def describe(value: Value) -> str:
 def transposed(value: Value) -> Value:
     """What is known of X.T."""
     match value:
-        case Aligned() | Gaussian():
+        case Aligned():
             return replace(value, transposed=not value.transposed)
-        case Mixture(aligned, gaussian):
-            flip = not aligned.transposed
-            return Mixture(replace(aligned, transposed=flip), replace(gaussian, transposed=flip))
+        case Weights(aligned=aligned):
+            flip = not value.transposed
+            if aligned is not None:
+                aligned = replace(aligned, transposed=not aligned.transposed)
+            return replace(value, transposed=flip, aligned=aligned)
         case Vector():
             return replace(value, is_row=not value.is_row)
         case Rotation():

@@ -36,7 +36,7 @@ from sympy import Expr, S, Symbol
 from scaling.calculus.context import Before, Context
 from scaling.calculus.output_change import OutputChange
 from scaling.calculus.readback import features
-from scaling.calculus.values import Aligned, Gaussian, Mixture, Value
+from scaling.calculus.values import Aligned, Value, parts
 from scaling.models.chain import Layer, Loss, Setting
 from scaling.models.layer_sizes import LayerSizes, mean_delta
 from scaling.sizes.derivation import BACKPROP, DATA, DIFFERENCE, LLN, Step
@@ -112,12 +112,10 @@ class AfterStep(NetworkState):
 
     def weights(self, name: str) -> Scale:
         """The entry of W and of what the first step added to it."""
-        change, added = self.before[name].change, ZERO
-        if isinstance(change, Mixture):
-            added = change.aligned.entry.plus(change.gaussian.entry, self.bounds)
-        elif change is not None:
-            added = change.main
-        return super().weights(name).plus(added, self.bounds)
+        total = super().weights(name)
+        for part in parts(self.before[name].change):
+            total = total if part is None else total.plus(part.entry, self.bounds)
+        return total
 
     def carry(self, position: int, coherent: Scale, random: Scale) -> tuple[Scale, Scale]:
         """(W_l + dW_l) dh_{l-1}: see `readback.through` for W_l."""
@@ -244,8 +242,8 @@ def _moved(
     inner = not layer.is_bias and below > 0
     if inner and bounds.order(moved[below].width, state.features[below].width) is Order.EQUAL:
         names.add("A")
-    noise = change.gaussian if isinstance(change, Mixture) else change
-    shrunk = isinstance(noise, Gaussian) and bounds.order(noise.entry.width, w.width) is Order.EQUAL
+    _, noise = parts(change)
+    shrunk = noise is not None and bounds.order(noise.entry.width, w.width) is Order.EQUAL
     if shrunk or (w.is_zero and change is not None):
         names.add("W")
     return frozenset(names)
@@ -264,14 +262,12 @@ def _moving(state: NetworkState, position: int, values: Mapping[str, Value | Non
 
 def _unless_zero(value: Value | None) -> Value | None:
     """dW_1, or None if it is exactly zero."""
-    if value is None or (not isinstance(value, Mixture) and value.main.is_zero):
-        return None
-    return value
+    return None if value is None or value.main.is_zero else value
 
 
 def _aligned(value: Value | None) -> Aligned | None:
-    value = value.aligned if isinstance(value, Mixture) else value
-    return value if isinstance(value, Aligned) and not value.entry.is_zero else None
+    aligned, _ = parts(value)
+    return None if aligned is None or aligned.entry.is_zero else aligned
 
 
 def _weight(setting: Setting, position: int) -> Layer:
@@ -352,8 +348,8 @@ def _backward(
 def _std(b: Expr, change: Value | None, bounds: Bounds) -> Scale:
     """The entry of what is Gaussian in W + dW."""
     std = ZERO if b is S.Infinity else Scale.of_width(-b, Size.ENTRY)
-    noise = change.gaussian if isinstance(change, Mixture) else change
-    std = std.plus(noise.entry, bounds) if isinstance(noise, Gaussian) else std
+    _, noise = parts(change)
+    std = std if noise is None else std.plus(noise.entry, bounds)
     return std.as_size_of(Size.SCALAR)
 
 
