@@ -68,3 +68,9 @@ print(hasattr(sys.modules[{name!r}], "PLANTED"))
 """
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.stdout.strip() == str(planted), run.stderr
+
+
+def test_a_cold_start_takes_little_beside_that_of_sympy() -> None:
+    """The benchmark asks for 1.5; what an import too many costs is seen on a busy machine too."""
+    cold = runpy.run_path(str(ROOT / "benchmarks" / "cold_start.py"))
+    assert cold["ratio"](cold["measured"](5), 1) < 1.8

@@ -243,6 +243,13 @@ def test_deriving_from_the_command_line_loads_nothing_heavy(words: list[str]) ->
     assert ("sympy" in loaded) is (words != ["--help"])
 
 
+def test_deriving_loads_the_packages_that_it_needs_and_no_others() -> None:
+    """What is not of Python, sympy or typer costs the start of every command."""
+    needed = loaded_after("import sympy, typer")
+    found = loaded_after(RUN.format(words="'derive', 'kfac'"))
+    assert found - needed - set(sys.stdlib_module_names) == {"scaling", "derivations"}
+
+
 def test_importing_scaling_alone_does_not_even_load_sympy() -> None:
     assert "sympy" not in loaded_after("import scaling")
     assert "sympy" in loaded_after("import scaling; scaling.derive")
