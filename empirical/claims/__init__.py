@@ -2,7 +2,7 @@
 
 what a claim is    claim (and its evidence) environment (sizes by tier, finished cells) registry
 what most share    exponents (tables of exponents, measured) families (what is trained) figures
-groups 1 to 8      parametrization damping push_through heuristics standard zero_output (with
+groups 1 to 8      parametrization scaled_damping push_through heuristics standard zero_output (with
 regression, escape) invariance eigenvalues
 groups 9 to 12     rate_transfer damping_transfer wider ablation (with convolution)
 on paper           claim_report

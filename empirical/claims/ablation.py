@@ -20,10 +20,10 @@ from sympy import S
 
 from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
 from empirical.claims.convolution import CLAIM as CONVOLUTION
-from empirical.claims.damping import MARGIN
 from empirical.claims.environment import Environment
 from empirical.claims.exponents import LAYERS, TableMeasurement, literal, measured
 from empirical.claims.figures import Curve, Figure
+from empirical.claims.scaled_damping import MARGIN
 from empirical.fit.verdict import Verdict
 
 INGREDIENTS: Mapping[str, tuple[str, ...]] = {

@@ -10,10 +10,10 @@ from __future__ import annotations
 from sympy import S
 
 from empirical.claims.claim import PAPER, Claim, Evidence, Finding, Group
-from empirical.claims.damping import MARGIN
 from empirical.claims.environment import Environment, Tier
 from empirical.claims.exponents import PLANTED, measured, solved
 from empirical.claims.figures import Curve, Figure
+from empirical.claims.scaled_damping import MARGIN
 
 RULES = {"kfac": ("e_A=1", "e_B=1"), "shampoo": ("e=1/2",)}
 STEPS = {Tier.ci: (1, 3), Tier.desk: (1, 3, 8), Tier.paper: (1, 3, 8, 16)}
