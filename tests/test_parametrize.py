@@ -359,6 +359,7 @@ def test_scales_can_be_handed_to_the_optimizer_as_they_are() -> None:
     RuleOptimizer(dense(16), rule, {name: x.lr for name, x in scales.items()})
 
 
+@pytest.mark.filterwarnings("ignore::empirical.your_model.model_scales.RegimeWarning")
 def test_every_optimizer_of_the_catalogue_has_numbers_for_a_model() -> None:
     for optimizer in catalogue().values():
         for_model(optimizer.rule, dense(4), dense(8), 64, 128, exponents=optimizer.exponents)

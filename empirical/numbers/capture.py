@@ -9,6 +9,9 @@ its samples, the columns of D are the gradients of the samples' own losses. (For
 layer, and several backward passes before the layers are cleared. What a sample is in Conv2d and
 Embedding layers, and in which units B then is, layer_samples.py says.
 
+Under autocast some of these come in half precision: they are read in the dtype of the weights, and
+compared with ``.grad`` as closely as half precision allows.
+
 A bias is a layer of its own, "<layer>.bias", whose input is the constant 1: fan_in 1, H all ones.
 
 Each call of a layer puts a hook on its output, which pairs that call's input with that call's
@@ -141,14 +144,18 @@ class Capture:
                 )
             return None
         samples = sum(len(gradient) for gradient in seen.gradients)
+        rounding = max(_rounding(x) for x in (*seen.inputs, *seen.gradients, parameter))
+        gradients = [x.to(parameter.dtype) for x in seen.gradients]
         if name == _owner(name):
-            found = columns(module, seen.inputs, seen.gradients)
+            inputs = [_like(x, parameter) for x in seen.inputs]
+            found = columns(module, inputs, gradients)
         else:
-            d = torch.cat(seen.gradients)
+            d = torch.cat(gradients)
             found = SampleColumns(d.new_ones(1, samples), samples * d.T)
         if parameter.grad is not None:
-            _refuse_unless_gradient(name, as_matrix(module, parameter.grad), found)
-        fisher = samples * torch.cat(seen.sampled).T if seen.sampled else found.cotangents
+            _refuse_unless_gradient(name, as_matrix(module, parameter.grad), found, rounding)
+        sampled = [x.to(parameter.dtype) for x in seen.sampled]
+        fisher = samples * torch.cat(sampled).T if sampled else found.cotangents
         return LayerTensors(found.H, found.D, self.matrix(name), fisher)
 
     def was_sampled(self, name: str) -> bool:
@@ -234,13 +241,27 @@ def _layers(model: nn.Module) -> dict[str, Layered]:
     return found
 
 
-def _refuse_unless_gradient(name: str, gradient: Tensor, found: SampleColumns) -> None:
-    """Compare the row of D H^T / k that should be largest with that of ``.grad``: O(N fan)."""
+def _like(x: Tensor, parameter: Tensor) -> Tensor:
+    """Numbers in the dtype of the weights; word ids as they are."""
+    return x.to(parameter.dtype) if x.is_floating_point() else x
+
+
+def _rounding(x: Tensor) -> float:
+    return torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
+
+
+def _refuse_unless_gradient(
+    name: str, gradient: Tensor, found: SampleColumns, rounding: float
+) -> None:
+    """Compare the row of D H^T / k that should be largest with that of ``.grad``: O(N fan).
+
+    ``rounding``: of the coarsest dtype that the pass went through.
+    """
     every = found.D if found.cotangents is None else found.cotangents
     row = int(every.square().sum(dim=1).argmax())
     expected, count = found.H @ found.D[row] / found.H.shape[1], every.shape[1]
     size = torch.linalg.vector_norm(every[row]) * torch.linalg.matrix_norm(found.H)
-    allowed = torch.finfo(every.dtype).eps ** 0.5 * size / (count * found.H.shape[1]) ** 0.5
+    allowed = rounding**0.5 * size / (count * found.H.shape[1]) ** 0.5
     if bool(torch.linalg.vector_norm(expected - gradient[row]) > allowed):
         raise InvalidInput(
             f"a .grad of '{name}' other than what its layer's inputs and cotangents give",

@@ -36,6 +36,7 @@ from empirical.numbers.layer_matrices import LayerTensors, LayerValues
 from empirical.numbers.layer_values import Entries, LayerValue, Rectangular
 from empirical.numbers.operators import MEANINGS
 from empirical.numbers.state import State
+from scaling.rules.literal_dampings import LiteralDamping
 from scaling.rules.rule import Rule, evaluate_power
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Call, Matrix, Node, Number, Symbol, row_of
@@ -264,6 +265,8 @@ class _Reading:
         match node:
             case Matrix(name):
                 return self.layer.matrix(name)
+            case LiteralDamping(name, value) if name not in self.values:
+                return self.layer.scalar(float(value))
             case Symbol(name):
                 return self.layer.scalar(self.layer.fans.get(name) or self.values[name])
             case Number(number):

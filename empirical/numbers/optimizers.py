@@ -253,6 +253,7 @@ def _numbers(
     for symbol in values:
         if symbol not in symbols:
             raise unknown("symbol", symbol, symbols)
+    values = {**{name: float(x) for name, x in rule.literals.items()}, **values}
     for symbol in symbols:
         if symbol not in values:
             raise InvalidInput(

@@ -69,6 +69,8 @@ def as_table(result: Verification) -> Table:
         for (rule, verdict, note), what in reasons.items()
     ]
     notes += result.notes
+    notes += [f"assumed: {text}" for text in result.assumptions]
+    notes += result.regimes
     columns = (
         "rule", "mode", "layer", "quantity", "predicted", "measured", "interval", "verdict",
         "size", "limit",
@@ -113,6 +115,8 @@ def as_json(result: Verification) -> dict[str, Any]:
         "margin": result.margin,
         "seconds": result.seconds,
         "notes": list(result.notes),
+        "assumptions": list(result.assumptions),
+        "regimes": list(result.regimes),
     }
 
 

@@ -136,7 +136,8 @@ def factors(sweep: Sweep, width: int) -> dict[str, LayerScales]:
     narrow, wide = build(base), build(2 * base)
     rule = sweep.optimizer.rule
     if sweep.parametrization is SweptParametrization.mup:
-        return for_model(rule, narrow, wide, base, width, exponents=sweep.optimizer.exponents)
+        powers = sweep.optimizer.exponents
+        return dict(for_model(rule, narrow, wide, base, width, exponents=powers))
     standard = PARAMETRIZATIONS["standard"]
     ratio, found = width / base, {}
     for name, role in infer_roles(narrow, wide).items():

@@ -224,7 +224,8 @@ def _few(data: Data, problem: Problem) -> Data:
 def trial_of(subject: Subject, experiment: Experiment) -> Trial:
     """What is measured for one rule; every constant of the rule must have a value."""
     problem = subject.problem
-    values = {**subject.declared.values, **problem.settings.values}
+    literals = {name: float(x) for name, x in problem.rule.literals.items()}
+    values = {**literals, **subject.declared.values, **problem.settings.values}
     missing = [x for x in problem.rule.constants if x not in values]
     if missing:
         raise InvalidInput(

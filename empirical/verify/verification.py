@@ -117,6 +117,10 @@ class Verification:
     margin: float
     seconds: float
     notes: tuple[str, ...]
+    assumptions: tuple[str, ...] = ()
+    """What the predictions rest on."""
+    regimes: tuple[str, ...] = ()
+    """Which terms the predictions take to dominate."""
 
     @property
     def widths(self) -> tuple[int, ...]:

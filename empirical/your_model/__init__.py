@@ -1,7 +1,7 @@
 """A user's own model: what must neither grow nor vanish with the width, measured.
 
 what to set        model_scales: numbers for every tensor; roles: what each tensor is;
-                   initialise: weights at the start
+                   initialise: weights at the start, drawn or left
 what it does       coordinate_check: the check over widths, with verdicts; model_trial: one step at
-                   one width, weights drawn, layers watched, sizes taken
+                   one width; probe: a model as it is looked at, modules watched, buffers still
 """

@@ -11,10 +11,12 @@ theory behind it covers plain networks (no residual sums, see chain.py); here it
 test on the model itself, with an interval and a verdict for each layer and size.
 
 What is drawn and what is fixed.  Weights are drawn at every width and seed as `for_model` says, or
-as ``scales`` does; data are fixed. At the narrowest width each damping that is not given is set to
-a tenth of what it is added to, and each learning rate so that own is 0.1 (unless ``lr`` gives it);
-from there both follow their exponents. So exponents are tested, not constants. Narrow networks are
-averaged over as many draws as fit into the widest. Everything is in float64.
+as ``scales`` does, but for those that are frozen, zero or given (initialise.py; a note names them);
+data are fixed. At the narrowest width each damping that is not given is set to a tenth of what it
+is added to, and the learning rate of every trained tensor so that own is 0.1 (unless ``lr`` gives
+it); from there both follow their exponents. So exponents are tested, not constants. Narrow networks
+are averaged over as many draws as fit into the widest. Everything is in float64, buffers stand
+still, and batch normalisation normalises by the batch (probe.py).
 
     >>> from torch import nn
     >>> from empirical.data.sources import images
@@ -47,6 +49,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -59,7 +62,7 @@ from empirical.fit.verdict import Verdict, judge, remedy
 from empirical.measure.parametrize import LayerScales
 from empirical.verify.campaign import Mode
 from empirical.verify.verification import QUANTITIES, Check, Series, Verification
-from empirical.your_model.model_scales import with_values
+from empirical.your_model.model_scales import scales_at, warn_of_regimes, with_values
 from empirical.your_model.model_trial import (
     Build,
     LossFunction,
@@ -68,6 +71,7 @@ from empirical.your_model.model_trial import (
     Parametrization,
     Scales,
 )
+from empirical.your_model.probe import Inputs, tensors_of
 from empirical.your_model.roles import fans_in
 from scaling.models.chain import Role, Setting, mlp
 from scaling.rules.rule import Rule
@@ -95,12 +99,12 @@ MARGIN = 0.2
 def check_model(
     build: Build,
     rule: Rule | Node | str,
-    inputs: Tensor,
+    inputs: Inputs,
     targets: Tensor,
     loss: LossFunction,
     widths: Sequence[int] = WIDTHS,
     *,
-    probe: Tensor | None = None,
+    probe: Inputs | None = None,
     scales: Parametrization | None = None,
     optimizer: MakeOptimizer | None = None,
     lr: float | None = None,
@@ -110,27 +114,39 @@ def check_model(
     seeds: int = SEEDS,
     margin: float = MARGIN,
     device: str = "cpu",
+    setting: Setting | None = None,
+    keep: Sequence[str] = (),
+    draw: Sequence[str] = (),
 ) -> Verification:
     """Sizes of every layer of a model over widths, each judged against its role's prediction.
 
     ``inputs`` (n, ...) and ``targets`` are one batch, ``probe`` the inputs on which sizes are taken
-    (the batch itself if it is not given). ``values`` gives numbers to the rule's constants, and to
+    (the batch itself if it is not given); a model of several inputs takes a tuple of tensors, or a
+    mapping by name. ``values`` gives numbers to the rule's constants, and to
     dampings and decays at the narrowest width, ``exponents`` to its exponent symbols; ``lr`` is the
     learning rate of all layers there. ``scales`` replaces the derived parametrization by another,
     such as `standard`; predictions stay those of the derived one. ``optimizer`` replaces
-    `RuleOptimizer` by any other optimizer that is to follow the rule's exponents.
+    `RuleOptimizer` by any other optimizer that is to follow the rule's exponents. ``setting`` says
+    for which activation, loss and batch the exponents are derived, ``keep`` and ``draw`` what stays
+    and what is drawn at the start (see `initialise_`).
+
+    What the predictions assume, and which terms they take to dominate, is in the result
+    (``assumptions``, ``regimes``) and printed with it.
 
     Raises:
         InvalidInput: for models whose layers `RuleOptimizer` or `for_model` refuse, symbols without
             a value, fewer than 2 widths, 1 seed or 1 step, and sizes that are not finite.
         NotCovered: if the calculus does not cover the rule.
+
+    Warns:
+        RegimeWarning: for a regime that decides an exponent of one of the model's tensors.
     """
     rule = rule_of(rule)
-    for what, x in (("inputs", inputs), ("targets", targets)):
-        if not isinstance(x, Tensor):
-            raise InvalidInput(
-                f"{what} of type {type(x).__name__}", "a tensor", f"pass torch.as_tensor({what})"
-            )
+    samples = len(tensors_of("inputs", inputs)[0])
+    if not isinstance(targets, Tensor):
+        raise InvalidInput(
+            f"targets of type {type(targets).__name__}", "a tensor", "pass torch.as_tensor(targets)"
+        )
     for what, count in (("steps", steps), ("seeds", seeds)):
         if count < 1:
             raise InvalidInput(f"{what}={count}", "at least 1", f"pass {what}=1")
@@ -143,16 +159,20 @@ def check_model(
     start = time.perf_counter()
     run = ModelTrial(
         build, rule, inputs, targets, loss, inputs if probe is None else probe, widths[0],
-        scales, optimizer, values or {}, exponents or {}, steps, device,
+        scales, optimizer, values or {}, exponents or {}, steps, device, setting, keep, draw,
     )  # fmt: skip
     roles = run.roles
+    own = scales_at(run.derived, run.at_base, run.fresh(2 * widths[0], 0), widths[0], widths[0])
+    dimensions = {n: x.dim() for n, x in run.at_base.named_parameters()}
+    warn_of_regimes(run.derived, own.roles, dimensions, stacklevel=3)
     constants = run.calibrated(lr)
     table = [
         [run.mean_sizes(constants, width, seed, widths[-1] // width) for width in widths]
         for seed in range(seeds)
     ]
-    predicted = _predictions(rule, exponents or {})
+    predicted = _predictions(rule, exponents or {}, setting)
     name, checks, layers = rule.name or str(rule), [], {}
+    zero, silent = run.start.zero, []
     for layer, role in roles.items():
         layers[layer] = {
             quantity: np.array(
@@ -163,6 +183,9 @@ def check_model(
         if role is Role.CONSTANT:
             continue
         for quantity in QUANTITIES:
+            if zero and not layers[layer][quantity].any():
+                silent.append(f"{quantity} {layer}")
+                continue
             x = getattr(predicted[role], quantity)
             fit = estimate(widths, layers[layer][quantity])
             target = -math.inf if x is S.NegativeInfinity else float(x)
@@ -171,14 +194,23 @@ def check_model(
             note = _advice(fit, target, margin, verdict)
             checks.append(Check(name, layer, quantity, x, fit, verdict, note, Mode.DENSE, size))
     notes = [f"roles: {', '.join(f'{layer} {role}' for layer, role in roles.items())}"]
+    notes += str(run.start).splitlines()
+    if silent:
+        notes.append(
+            f"not judged, since exactly zero at every width: {', '.join(silent)}; what starts at "
+            f"zero is {', '.join(zero)}. Take steps=2, or draw={list(zero)}"
+        )
     still = [layer for layer, role in roles.items() if role is Role.CONSTANT]
     if still:
         notes.append(f"not judged, since no axis of theirs grows: {', '.join(still)}")
     if any(isinstance(node, Matrix) and node.name in "ABLR" for node in rule.expression.walk()):
         notes += _crowded(run, widths[0])
-    series = Series(name, Mode.DENSE, tuple(widths), layers, seeds, len(inputs), margin)
+    series = Series(name, Mode.DENSE, tuple(widths), layers, seeds, samples, margin)
     seconds = time.perf_counter() - start
-    return Verification(tuple(checks), (series,), seeds, margin, seconds, tuple(notes))
+    return Verification(
+        tuple(checks), (series,), seeds, margin, seconds, tuple(notes),
+        own.assumptions, own.regimes,
+    )  # fmt: skip
 
 
 def standard(build: Build, base: int) -> Parametrization:
@@ -207,9 +239,11 @@ def standard(build: Build, base: int) -> Parametrization:
     return scales
 
 
-def _predictions(rule: Rule, exponents: Mapping[str, Fraction]) -> Mapping[Role, LayerPrediction]:
+def _predictions(
+    rule: Rule, exponents: Mapping[str, Fraction], setting: Setting | None
+) -> Mapping[Role, LayerPrediction]:
     settings = with_values(rule, exponents)
-    derived = derive(rule, settings, Setting(mlp(3)))
+    derived = derive(rule, settings, replace(setting or Setting(), layers=mlp(3)))
     found = predict(derived.problem, derived.exponents, derived.bounds).layers
     return {role: found[role] for role in (Role.INPUT, Role.HIDDEN, Role.OUTPUT)}
 

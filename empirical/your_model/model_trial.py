@@ -2,9 +2,11 @@
 
 What `measure` does for the plain network of the theory, `ModelTrial` does for any model that a
 function of the width builds. The model is known by its layers alone: a hook on each keeps what came
-in and what went out, on the probe, before and after the steps. A layer is linear in its weight, so
-the layer itself, with the change of the weight in the place of the weight, tells what that change
-makes of the input (`own`); no kind of layer needs a formula of its own.
+in and what went out, on the probe, before and after the steps (probe.py). A layer is linear in its
+weight, so the layer itself, with the change of the weight in the place of the weight, tells what
+that change makes of the input (`own`); no kind of layer needs a formula of its own. Of any other
+tensor that is trained (a gain, a position table) own is the change of its module's output, to first
+order; it is calibrated like the rest, and not judged.
 
 An output layer has few outputs, and its size at the start fluctuates: it is taken over `READOUTS`
 independent draws of the weight.
@@ -15,9 +17,8 @@ Not covered: layers that are not linear in their weight, or not called; sampled 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, cached_property
 from typing import TypeAlias
@@ -35,13 +36,27 @@ from empirical.numbers.layer_samples import KINDS, Layered, as_matrix, refuse_sh
 from empirical.numbers.layer_values import LayerValue
 from empirical.numbers.optimizers import RuleOptimizer
 from empirical.verify.verification import QUANTITIES
-from empirical.your_model.initialise import initialise_, start_stds
-from empirical.your_model.model_scales import for_model
+from empirical.your_model.initialise import ModelStart, initialise_, start_stds
+from empirical.your_model.model_scales import derived_for_model, scales_at
+from empirical.your_model.probe import (
+    Calls,
+    Inputs,
+    as_trained,
+    buffers_of,
+    called,
+    change_of_output,
+    in_float64,
+    on_device,
+    one_on_device,
+    restore_,
+    watching,
+)
 from empirical.your_model.roles import infer_roles
-from scaling.models.chain import Role
+from scaling.models.chain import Role, Setting
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Node
 from scaling.sizes.errors import InvalidInput, unknown
+from scaling.solve.derive import Derived
 
 READOUTS = 32
 FIRST_READOUT = 1_000_000
@@ -60,23 +75,15 @@ MakeOptimizer: TypeAlias = Callable[[nn.Module, Scales], torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """Inputs and outputs of every call of a layer, on the probe."""
-
-    inputs: list[Tensor] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class ModelTrial:
     """A model, a rule and a batch: what is the same at every width."""
 
     build: Build
     rule: Rule
-    inputs: Tensor
+    inputs: Inputs
     targets: Tensor
     loss: LossFunction
-    probe: Tensor
+    probe: Inputs
     base: int
     given: Parametrization | None
     optimizer: MakeOptimizer | None
@@ -84,6 +91,9 @@ class ModelTrial:
     fractions: Mapping[str, Fraction]
     steps: int
     device: str
+    setting: Setting | None = None
+    keep: Sequence[str] = ()
+    draw: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         known = (*self.rule.scaled, *self.rule.constants)
@@ -123,6 +133,16 @@ class ModelTrial:
         return self.fresh(self.base, 0)
 
     @cached_property
+    def derived(self) -> Derived:
+        """The exponents of every kind of tensor, and what they rest on."""
+        return derived_for_model(self.rule, self.fractions, self.setting)
+
+    @cached_property
+    def start(self) -> ModelStart:
+        """What is drawn at the narrowest width, and what stays as the model sets it."""
+        return self._initialised(self.fresh(self.base, 0), self.parametrization(self.base), 0)
+
+    @cached_property
     def parametrization(self) -> Parametrization:
         """The one that was given, or the derived one; computed once a width."""
         given, names = self.given, {name for name, _ in self.at_base.named_parameters()}
@@ -130,9 +150,7 @@ class ModelTrial:
 
         def scales(width: int) -> Scales:
             if given is None:
-                return for_model(
-                    self.rule, self.at_base, wide, self.base, width, exponents=self.fractions
-                )
+                return scales_at(self.derived, self.at_base, wide, self.base, width)
             found = given(width)
             for name in names.symmetric_difference(found):
                 raise InvalidInput(
@@ -171,31 +189,38 @@ class ModelTrial:
     def calibrated(self, lr: float | None) -> Constants:
         """Constants from the narrowest width; see coordinate_check.py."""
         names = list(self.parametrization(self.base))
-        given = {k: self.values.get(k, 1.0) for k in self.rule.scaled}
+        known = {**{k: float(x) for k, x in self.rule.literals.items()}, **self.values}
+        given = {k: known.get(k, 1.0) for k in self.rule.scaled}
         unit = Constants(dict.fromkeys(names, 1.0), {name: dict(given) for name in names})
         rho = {name: dict(given) for name in names}
         if self.optimizer is None:
             for (name, total), (other, damping) in self._damped(unit).items():
                 for symbol in dampings_in(total):
-                    if symbol not in self.values and other > 0 and damping > 0:
+                    if symbol not in known and other > 0 and damping > 0:
                         rho[name][symbol] = DAMPING_AT_BASE * other / damping
         if lr is not None:
             return Constants(dict.fromkeys(names, lr), rho)
-        model, before = self._drawn(Constants(unit.eta, rho), self.base, 0)
-        old = _copies(model)
+        model = self.fresh(self.base, 0)
+        self._initialised(model, self.scales(self.base, Constants(unit.eta, rho)), 0)
+        before = self._seen(model, _with_ancestors(model))
+        old, buffers = _copies(model), buffers_of(model)
         self._train(model, Constants(unit.eta, rho), self.base, 1)
-        eta = dict.fromkeys(names, 1.0)
+        restore_(model, buffers)
+        own: dict[str, float] = {}
         for layer in self.roles:
-            for part, own in _own(model, layer, old, before[layer]).items():
-                if own > 0:
-                    eta[part] = OWN_AT_BASE / own
-        return Constants(eta, rho)
+            own |= _own(model, layer, old, before[layer])
+        for name, tensor in model.named_parameters():
+            if name not in own and tensor.requires_grad:
+                own[name] = _own_of_any(model, name, old, before)
+        eta = {name: OWN_AT_BASE / size for name, size in own.items() if size > 0}
+        still = min(eta.values(), default=1.0)  # what does not move yet moves no faster than others
+        return Constants({name: eta.get(name, still) for name in names}, rho)
 
     def samples(self) -> dict[str, int]:
         """Layer -> samples that its weight sees of the batch: rows, positions, words."""
         model = self.at_base
-        with _watching(model, list(self.roles)) as seen, torch.no_grad():
-            model(_on(self.inputs, self.device))
+        with watching(model, list(self.roles)) as seen, torch.no_grad():
+            called(model, on_device(self.inputs, self.device))
         outputs = {
             layer: len(as_matrix(module, module.get_parameter("weight")))
             for layer in self.roles
@@ -221,16 +246,17 @@ class ModelTrial:
 
     def _sizes(self, constants: Constants, width: int, seed: int) -> dict[str, MeasuredSizes]:
         model, before = self._drawn(constants, width, seed)
-        old = _copies(model)
+        old, buffers = _copies(model), buffers_of(model)
         self._train(model, constants, width, self.steps)
-        after = self._seen(model)
+        restore_(model, buffers)
+        after = self._seen(model, list(self.roles))
         found = {}
         for layer in self.roles:
             start, end = before[layer].outputs, after[layer].outputs
             own = _own(model, layer, old, before[layer])[_tensor(layer, "weight")]
             moved = [y - x for x, y in zip(start, end, strict=True)]
             init = _rms(start)
-            if self.roles[layer] is Role.OUTPUT:
+            if self.roles[layer] is Role.OUTPUT and _tensor(layer, "weight") in self.start.drawn:
                 init = self._readout(model, layer, before[layer].inputs, constants, width, seed)
             found[layer] = MeasuredSizes(init, own, _rms(moved))
         return found
@@ -262,21 +288,24 @@ class ModelTrial:
 
     def _drawn(
         self, constants: Constants, width: int, seed: int
-    ) -> tuple[nn.Module, dict[str, _Seen]]:
+    ) -> tuple[nn.Module, dict[str, Calls]]:
         """A model with its weights drawn, and its layers' inputs and outputs on the probe."""
         model = self.fresh(width, seed)
-        scales = self.scales(width, constants)
-        initialise_(model, self.at_base, scales, seed, width)
-        return model, self._seen(model)
+        self._initialised(model, self.scales(width, constants), seed, width)
+        return model, self._seen(model, list(self.roles))
 
-    def _seen(self, model: nn.Module) -> dict[str, _Seen]:
-        training = model.training
-        model.eval()
-        with _watching(model, list(self.roles)) as seen, torch.no_grad():
-            model(_on(self.probe, self.device))
-        model.train(training)
-        for layer, calls in seen.items():
-            if not calls.outputs:
+    def _initialised(
+        self, model: nn.Module, scales: Scales, seed: int, width: int | None = None
+    ) -> ModelStart:
+        return initialise_(
+            model, self.at_base, scales, seed, width or self.base, keep=self.keep, draw=self.draw
+        )
+
+    def _seen(self, model: nn.Module, modules: Sequence[str]) -> dict[str, Calls]:
+        with watching(model, modules) as seen, as_trained(model), torch.no_grad():
+            called(model, on_device(self.probe, self.device))
+        for layer in self.roles:
+            if not seen[layer].outputs:
                 raise InvalidInput(
                     f"the layer '{layer}', which the model does not call",
                     "layers that are used by calling them",
@@ -309,7 +338,8 @@ class ModelTrial:
         def closure() -> float:
             optimizer.zero_grad()
             loss = self._loss(model)
-            torch.autograd.backward(loss)
+            with in_float64():
+                torch.autograd.backward(loss)
             return float(loss.detach())
 
         for _ in range(steps):
@@ -321,9 +351,9 @@ class ModelTrial:
 
     def _loss(self, model: nn.Module) -> Tensor:
         """The mean loss of the batch."""
-        output = model(_on(self.inputs, self.device))
+        output = called(model, on_device(self.inputs, self.device))
         try:
-            loss = self.loss(output, _on(self.targets, self.device))
+            loss = self.loss(output, one_on_device(self.targets, self.device))
         except (TypeError, AttributeError) as error:
             if isinstance(output, Tensor):
                 raise
@@ -359,31 +389,7 @@ class ModelTrial:
         }
 
 
-@contextmanager
-def _watching(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, _Seen]]:
-    seen = {layer: _Seen() for layer in layers}
-
-    def watch(layer: str) -> Callable[..., None]:
-        def hook(
-            _: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor], output: Tensor
-        ) -> None:
-            seen[layer].inputs.append((args[0] if args else kwargs["input"]).detach().clone())
-            seen[layer].outputs.append(output.detach().clone())
-
-        return hook
-
-    handles = [
-        model.get_submodule(layer).register_forward_hook(watch(layer), with_kwargs=True)
-        for layer in layers
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _own(model: nn.Module, layer: str, old: Mapping[str, Tensor], seen: _Seen) -> dict[str, float]:
+def _own(model: nn.Module, layer: str, old: Mapping[str, Tensor], seen: Calls) -> dict[str, float]:
     """Tensor -> RMS of what its change makes of the layer's inputs; the bias's is its own RMS."""
     module = model.get_submodule(layer)
     change = {
@@ -399,6 +405,31 @@ def _own(model: nn.Module, layer: str, old: Mapping[str, Tensor], seen: _Seen) -
     return found
 
 
+def _own_of_any(
+    model: nn.Module, name: str, old: Mapping[str, Tensor], before: Mapping[str, Calls]
+) -> float:
+    """RMS of what the change of a tensor makes of the output of the nearest module that is called.
+
+    To first order, per unit of its change.
+    """
+    path = name.rpartition(".")[0]
+    while path and not before[path].outputs:
+        path = path.rpartition(".")[0]
+    module, prefix = model.get_submodule(path), f"{path}." if path else ""
+    inside = {n.removeprefix(prefix): x for n, x in old.items() if n.startswith(prefix)}
+    new = model.get_parameter(name).detach()
+    return _rms(change_of_output(module, before[path], name.removeprefix(prefix), inside, new))
+
+
+def _with_ancestors(model: nn.Module) -> list[str]:
+    """The modules that trained tensors belong to, and those that hold these, the model included."""
+    paths = {""}
+    for name, tensor in model.named_parameters():
+        parts = name.split(".")[:-1] if tensor.requires_grad else []
+        paths |= {".".join(parts[: i + 1]) for i in range(len(parts))}
+    return sorted(paths)
+
+
 def _tensor(layer: str, name: str) -> str:
     """The name of a layer's parameter in the model, which may be that layer itself."""
     return f"{layer}.{name}" if layer else name
@@ -406,11 +437,6 @@ def _tensor(layer: str, name: str) -> str:
 
 def _copies(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-
-def _on(x: Tensor, device: str) -> Tensor:
-    """On the device, in float64 unless these are word ids or labels."""
-    return x.to(device, torch.float64) if x.is_floating_point() else x.to(device)
 
 
 def _rms(parts: Sequence[Tensor]) -> float:

@@ -159,7 +159,8 @@ def measure(
         "memory_limit": _bytes(how.memory_limit),
         "quantity": lazily("measure.measured_sizes").Quantity(how.quantity),
     }
-    values = {**resolve(rule).values, **problem.settings.values}
+    literals = {name: float(x) for name, x in problem.rule.literals.items()}
+    values = {**literals, **resolve(rule).values, **problem.settings.values}
     with lazily("verify.cluster").workers_of(how.backend, how.scheduler):
         result = once.measure_once(problem, table, values, **options)
     typer.echo(report.render_measurement(result, style))

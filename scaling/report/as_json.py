@@ -14,6 +14,7 @@ from sympy import S
 
 from scaling.report.tables import timed
 from scaling.sizes.derivation import Step
+from scaling.solve.alternatives import regime_lines
 from scaling.solve.derive import Derived
 from scaling.solve.predict import Prediction
 from scaling.solve.symmetry import Comparison
@@ -33,6 +34,7 @@ def derived_json(result: Derived) -> dict[str, Any]:
         "layers": exponents_json(result.exponents),
         "free": list(result.free),
         "assumptions": list(result.assumptions),
+        "regimes": list(regime_lines(result)),
         "convention": CONVENTION,
     }
 
@@ -103,5 +105,6 @@ def compared_json(left: str, right: str, result: Comparison) -> dict[str, Any]:
             }
             for d in result.differences
         ],
+        "assumptions": list(result.assumptions),
         "convention": CONVENTION,
     }

@@ -17,6 +17,7 @@ from sympy import Expr
 
 from scaling.sizes.derivation import Step
 from scaling.sizes.scale import Size
+from scaling.solve.alternatives import regime_lines
 from scaling.solve.derive import Derived
 from scaling.solve.predict import Prediction
 from scaling.solve.symmetry import Comparison
@@ -68,7 +69,7 @@ def derived_table(result: Derived) -> Table:
     notes = [CONVENTION]
     notes += [f"free: {', '.join(result.free)}"] if result.free else []
     notes += [f"assumed: {text}" for text in result.assumptions]
-    notes += _alternatives(result)
+    notes += regime_lines(result)
     return Table(_title(result.problem), columns, rows, tuple(notes))
 
 
@@ -93,19 +94,6 @@ def catalogue_table(results: Sequence[Derived], refused: Mapping[str, str] | Non
     step = max((result.problem.step for result in results), default=1)
     title = "exponents of the catalogue" + (f" at step {step}" if step > 1 else "")
     return Table(title, columns, rows, notes)
-
-
-def _alternatives(result: Derived) -> list[str]:
-    """Sums that are not balanced: the regime that was taken, and hence the other one."""
-    notes: dict[str, None] = {}
-    for name, regimes in result.regimes.items():
-        for regime in regimes:
-            if regime.order.value != "=":
-                notes.setdefault(f"regime in {name}: {regime}", None)
-    for shrinkage in result.shrinkages:
-        if shrinkage.order.value != "=":
-            notes.setdefault(f"regime in {shrinkage.layer}: {shrinkage}", None)
-    return list(notes)
 
 
 def predicted_table(result: Prediction) -> Table:
@@ -158,9 +146,12 @@ def compared_table(left: str, right: str, result: Comparison) -> Table:
         for label, shift in ((left, result.shifts[0]), (right, result.shifts[1]))
         if any(v != 0 for v in shift.values())
     ]
+    assumed = [f"assumed: {text}" for text in result.assumptions]
     verdict = "equivalent" if result.equivalent else "different"
     title = f"{left} and {right} are {verdict} modulo the abc symmetry"
-    return Table(title, ("layer", "exponent", left, right, ""), tuple(rows), (CONVENTION, *shifts))
+    return Table(
+        title, ("layer", "exponent", left, right, ""), tuple(rows), (CONVENTION, *shifts, *assumed)
+    )
 
 
 def _title(problem: Problem) -> str:

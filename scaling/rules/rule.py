@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from scaling.rules.eigenbases import check_frames
+from scaling.rules.literal_dampings import literals, with_named_literals
 from scaling.rules.shapes import UPDATE
 from scaling.rules.symbols import SymbolKind, check_meaning
 from scaling.rules.tree import (
@@ -40,6 +41,8 @@ DEEPEST = 100
 class Rule:
     """An update dW = -eta * expression, one per layer, with the names found in it.
 
+    Tiny literals that are added to a size are dampings, see literal_dampings.py.
+
     Raises `RuleError` if the expression is not fan_out x fan_in.
     """
 
@@ -48,6 +51,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         _check_depth(self.expression)
+        object.__setattr__(self, "expression", with_named_literals(self.expression))
         shape = self.expression.shape
         if shape != UPDATE:
             raise RuleError(
@@ -78,6 +82,11 @@ class Rule:
     def dampings(self) -> tuple[str, ...]:
         """Names of the dampings, in order of appearance."""
         return self._names(SymbolKind.DAMPING)
+
+    @cached_property
+    def literals(self) -> dict[str, Fraction]:
+        """The dampings that were written as numbers, with those numbers."""
+        return {node.name: node.value for node in literals(self.expression)}
 
     @cached_property
     def exponents(self) -> tuple[str, ...]:
@@ -129,7 +138,12 @@ class Rule:
     def assumptions(self) -> tuple[str, ...]:
         """What is read into the names of a rule that no declaration explains."""
         plain = [] if self.name else [x for x in self.constants if x not in self.averages]
-        return tuple(f"{name} is a number of order one" for name in plain)
+        tiny = (
+            f"the literal {node} is the damping {node.name}: it follows what it is added to, from "
+            f"that value at the base width (d_{node.name} = 0 keeps it)"
+            for node in literals(self.expression)
+        )
+        return (*(f"{name} is a number of order one" for name in plain), *tiny)
 
     def __str__(self) -> str:
         return str(self.expression)

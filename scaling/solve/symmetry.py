@@ -113,6 +113,8 @@ class Comparison:
     right: Exponents
     shifts: tuple[Mapping[str, Expr], Mapping[str, Expr]]
     differences: tuple[Difference, ...]
+    assumptions: tuple[str, ...] = ()
+    """What is read into the numbers and names of either rule."""
 
     @property
     def equivalent(self) -> bool:
@@ -142,7 +144,8 @@ def compare(x: Problem, left: Exponents, y: Problem, right: Exponents) -> Compar
                     label = name if name != "d" else f"d_{key}"
                     differences.append(Difference(layer, label, u, v))
     shifts = ({k: -a for k, a in left.a.items()}, {k: -a for k, a in right.a.items()})
-    return Comparison(one, two, shifts, tuple(differences))
+    assumptions = tuple(dict.fromkeys((*x.rule.assumptions, *y.rule.assumptions)))
+    return Comparison(one, two, shifts, tuple(differences), assumptions)
 
 
 def _check_homogeneous(before: Derived, after: Derived) -> None:
