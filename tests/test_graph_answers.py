@@ -15,6 +15,7 @@ from scaling.models.architectures import (
     transformer,
 )
 from scaling.models.graph import Graph, GraphNode
+from scaling.report.graph_tables import tensor_steps
 from scaling.sizes.errors import NotCovered
 from scaling.solve.graph_solution import GraphDerived, derive_graph
 
@@ -184,3 +185,43 @@ def test_an_operation_without_a_row_is_refused_by_name_and_line() -> None:
     strange = Graph("width", tuple(nodes), graph.parameters, graph.outputs, graph.loss)
     with pytest.raises(NotCovered, match=r"'aten\.fft_rfft', in apply_3 at mixer: model\.py:7"):
         derive_graph("G", strange)
+
+
+def lines(answer: GraphDerived, name: str) -> list[str]:
+    return [str(step.subject) for step in tensor_steps(answer, name).lines()]
+
+
+def test_a_rate_is_derived_line_by_line_to_the_node_that_binds() -> None:
+    answer = derive_graph(ADAM, transformer("width"))
+    steps = tensor_steps(answer, "blocks.query").lines()
+    (bound,) = [step for step in steps if step.inference.name == "tolerance"]
+    assert bound.result.width == HALF
+    assert bound.numbers.endswith("-> blocks.contract_15 -> blocks.multiply_17")
+    subjects = lines(answer, "blocks.query")
+    assert subjects.index("|d loss / d blocks.softmax_18|") < subjects.index(
+        "delta of blocks.query"
+    )
+    assert "h of blocks.query" in subjects
+
+
+def test_what_was_supposed_is_said_where_it_was() -> None:
+    fixed = derive_graph(ADAM, perceptron())
+    assert "the batch is fixed" in fixed.assumptions
+    assert not [x for x in fixed.assumptions if "blocks" in x or "used twice" in x]
+    longer = derive_graph(ADAM, transformer("sequence", tied=True))
+    assert "the batch is fixed" not in longer.assumptions
+    assert [x for x in longer.assumptions if "add up in the gradient" in x]
+    assert [x for x in longer.assumptions if "used twice" in x]
+
+
+@pytest.mark.parametrize("rule", [MUON, SHAMPOO])
+def test_ranks_are_not_known_where_samples_grow(rule: str) -> None:
+    with pytest.raises(NotCovered, match="samples grow in number"):
+        derive_graph(rule, transformer("sequence"))
+
+
+def test_the_number_of_layers_in_a_sum_is_fixed() -> None:
+    rule = "G / sqrt(over_layers(norm(G)**2))"
+    assert derive_graph(rule, residual("width", 2)).tensors
+    with pytest.raises(NotCovered, match="number of layers grows"):
+        derive_graph(rule, residual("depth", 2, -S.One))

@@ -10,6 +10,7 @@ from scaling.models.settings import Settings
 from scaling.sizes.errors import NotCovered
 from scaling.solve.derive import derive
 from scaling.solve.graph_solution import derive_graph
+from scaling.solve.presets import PARAMETRIZATIONS, parametrization
 
 RULES = {name: entry.rule for name, entry in catalogue().items()}
 ON_CHAINS_ALONE = {name for name, rule in RULES.items() if rule.ascents}
@@ -59,3 +60,21 @@ def test_a_given_start_of_the_readout_changes_both_alike(name: str, b: str) -> N
 def test_gradients_at_moved_weights_are_refused_on_graphs(name: str) -> None:
     with pytest.raises(NotCovered, match="ascended"):
         derive_graph(RULES[name], perceptron())
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "kfac", "shampoo", "adafactor", "muon"])
+@pytest.mark.parametrize("preset", sorted(PARAMETRIZATIONS))
+def test_parametrizations_by_name_have_one_answer(name: str, preset: str) -> None:
+    """arXiv 2407.05872: multipliers are factors of the code, and starts are given."""
+    texts = dict(text.split("=") for text in parametrization(preset, mlp(3)))
+    a, b = (
+        {k[2:]: sympy.Rational(v) for k, v in texts.items() if k[0] == letter} for letter in "ab"
+    )
+    given = Settings(a=a, b=b)
+    chain = derive(RULES[name], given).exponents
+    graph = derive_graph(RULES[name], perceptron(), given)
+    for layer, x in graph.tensors.items():
+        assert x.start.c is not None
+        assert sympy.expand(x.start.c - chain.c[layer]) == 0, (layer, x.start.c, chain.c[layer])
+        for symbol, value in x.start.d.items():
+            assert sympy.expand(value - chain.d[layer][symbol]) == 0, (layer, symbol)

@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sympy import Expr
@@ -169,3 +170,32 @@ class Builder:
         """The graph, with its loss."""
         end = self.loss(loss, output)
         return Graph(self.axis, tuple(self.nodes), tuple(self.parameters), (output,), end)
+
+
+def with_multipliers(graph: Graph, a: Mapping[str, Expr]) -> Graph:
+    """The graph with M^(-a) in front of tensors, by name, as a factor of the code.
+
+    >>> m = Builder("width")
+    >>> f = m.linear("w", m.data("x", fixed(2)), fixed(1)[0], fixed(1)[0])
+    >>> graph = with_multipliers(m.graph(f), {"w": fixed(1)[0] + 1})
+    >>> [n.op for n in graph.nodes]
+    ['data', 'parameter', 'constant', 'multiply', 'contract', 'data', 'cross_entropy']
+    """
+    given = {name: x for name, x in a.items() if x != 0}
+    if not given:
+        return graph
+    nodes: list[GraphNode] = []
+    for node in graph.nodes:
+        repeat = node.get("repeat")
+        if isinstance(repeat, Repeat):
+            inner = replace(repeat, body=with_multipliers(repeat.body, given))
+            node = replace(node, attributes={**node.attributes, "repeat": inner})
+        inputs = tuple(f"{x}, scaled" if x in given else x for x in node.inputs)
+        nodes.append(replace(node, inputs=inputs))
+        if node.op == "parameter" and node.name in given:
+            factor = f"{node.name}, multiplier"
+            attributes = {"exponent": -given[node.name], "value": "1"}
+            nodes.append(GraphNode(factor, "constant", (), (), attributes, "a, as it is given"))
+            scaled = f"{node.name}, scaled"
+            nodes.append(GraphNode(scaled, "multiply", (node.name, factor), node.axes))
+    return replace(graph, nodes=tuple(nodes))

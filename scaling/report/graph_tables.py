@@ -113,6 +113,7 @@ def tensor_steps(answer: GraphDerived, name: str) -> Step:
     x = answer.tensors[name]
     states = [s for s in (x.moved, x.start) if s.update is not None and s.c == x.c]
     inputs = tuple(s.update.step for s in states[:1] if s.update is not None)
+    inputs += tuple(s.bound for s in states[:1] if s.bound is not None)
     text = f"maximal update: the largest rate that every node above bears; {x.binds} binds"
     line = Step(CONDITION, f"c of {name}", Scale.of_width(-x.c, Size.SCALAR), text, inputs)
     for assumption in answer.assumptions:

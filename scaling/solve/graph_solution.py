@@ -30,6 +30,7 @@ from scaling.calculus.context import Context
 from scaling.calculus.moved_weights import at_start
 from scaling.calculus.output_change import OutputChange
 from scaling.calculus.read import read_update
+from scaling.models.building import with_multipliers
 from scaling.models.chain import Activation, Layer
 from scaling.models.graph import Graph, GraphNode, Repeat, Start
 from scaling.models.layer_sizes import LayerSizes
@@ -39,14 +40,16 @@ from scaling.models.terms import contract, drawn, larger, smaller
 from scaling.rules.language import Node
 from scaling.rules.parser import as_rule
 from scaling.rules.rule import Rule
-from scaling.rules.tree import Call
-from scaling.sizes.derivation import BACKPROP, CLT, Step
+from scaling.rules.tree import Call, MatMul, Matrix
+from scaling.sizes.derivation import BACKPROP, PRODUCT, Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF, Bounds, Scale, Size
 from scaling.solve.conditions import STANDARD, Condition
 from scaling.solve.damping import in_layer, unsolved
 from scaling.solve.decay import derived_decays, descent, following
-from scaling.states.graph_passes import Passes, Tolerance, increments
+from scaling.states.graph_lines import cotangent_line, tolerance_line, value_line
+from scaling.states.graph_passes import Passes, Tolerance
+from scaling.states.graph_structure import arguments_of, increments
 from scaling.states.problem import Problem
 
 MOST_ROUNDS = 6
@@ -56,7 +59,8 @@ MOST_ROUNDS = 6
 class InState:
     """A tensor in one state: its gradient, rate and dampings; c is None where G is zero.
 
-    ``own``: the rate of a maximal update of the tensor alone.
+    ``own``: the rate of a maximal update of the tensor alone; ``bound``: the line of what binds it
+    beyond that.
     """
 
     gradient: Expr
@@ -65,6 +69,7 @@ class InState:
     d: Mapping[str, Expr]
     binds: str
     update: OutputChange | None = None
+    bound: Step | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def derive_graph(
     Args:
         rule: the update rule, as an object, a tree or text.
         graph: the network.
-        settings: b, c, d by the name of a tensor, and symbols of the rule, held fixed.
+        settings: a, b, c, d by the name of a tensor, and symbols of the rule, held fixed.
         conditions: what is asked; see conditions.py.
         sampled_fisher: K-FAC's B from sampled instead of the loss's own cotangents.
 
@@ -143,7 +148,9 @@ def derive_graph(
     """
     asked = _Asked(as_rule(rule), settings or Settings(), tuple(conditions), sampled_fisher)
     _refuse(asked.rule, graph)
+    graph = with_multipliers(graph, asked.settings.a)
     start, moved = two_states(graph, asked.settings.b)
+    _refuse_many_samples(asked.rule, start)
     bounds = asked.problem.bounds()
     first, second = (_in_state(asked, one, bounds) for one in (start, moved))
     tensors, free = {}, []
@@ -163,7 +170,8 @@ def derive_graph(
             layer.fan_in, layer.fan_out, one, other,
         )  # fmt: skip
     changes = _changes(graph, asked.settings.b, start, moved)
-    return GraphDerived(asked.rule, graph, tensors, changes, ASSUMPTIONS, tuple(free))
+    assumptions = _assumptions(graph, start)
+    return GraphDerived(asked.rule, graph, tensors, changes, assumptions, tuple(free))
 
 
 def _refuse(rule: Rule, graph: Graph) -> None:
@@ -189,13 +197,52 @@ def _refuse(rule: Rule, graph: Graph) -> None:
         )
 
 
-ASSUMPTIONS = (
-    "gradient independence: a weight passes cotangents back as if drawn anew (start)",
-    "a change follows the gradient: dW h adds up over fan_in, products of changes likewise",
-    "branches do not cancel in a sum",
-    "batch, inputs and targets are fixed, of order one, and not fitted yet",
-    "blocks pass a change on as they pass what they add to",
-)
+INDEPENDENCE = "gradient independence: a weight passes cotangents back as if drawn anew (start)"
+ALONG = "a change follows the gradient: dW h adds up over fan_in, products of changes likewise"
+NO_CANCELLATION = "branches do not cancel in a sum"
+FIXED_DATA = "inputs and targets are of order one, and not fitted yet"
+FIXED_BATCH = "the batch is fixed"
+COHERENT_PLACES = "places that grow in number (a batch, a sequence) add up in the gradient"
+BLOCKS = "blocks pass a change on as they pass what they add to"
+TRAINED_STATISTICS = "statistics kept by the model are of order one"
+RARE = "of a table that grows, the rows that occur are spoken of"
+SHARED = "a tensor used twice is read at the use of its largest gradient; uses do not cancel"
+
+
+def _assumptions(graph: Graph, state: Passes) -> tuple[str, ...]:
+    """What was supposed beyond the inferences, for this graph."""
+    nodes = list(graph.walk())
+    grows = any(x != 0 for n in nodes if n.op == "data" for x in n.axes)
+    tables = any(n.op == "gather" and state.nodes[n.inputs[0]].axes[0] != 0 for n in nodes)
+    found = [INDEPENDENCE, ALONG, NO_CANCELLATION, FIXED_DATA]
+    found.append(COHERENT_PLACES if grows else FIXED_BATCH)
+    found += [BLOCKS] if any(n.op == "repeat" for n in nodes) else []
+    found += [TRAINED_STATISTICS] if any(n.op == "buffer" for n in nodes) else []
+    found += [RARE] if tables else []
+    shared = [p for p in state.parameters if len(_uses(state, p)) > 1]
+    return (*found, *([SHARED] if shared else []))
+
+
+def _refuse_many_samples(rule: Rule, state: Passes) -> None:
+    """Refuse functions of matrices where samples, and so ranks, grow in number."""
+    matrices = [n for n in rule.expression.walk() if isinstance(n, MatMul) or _is_spectral(n)]
+    for name, one in books(state).items() if matrices else ():
+        node, _ = main_use(state, name)
+        axes = state.nodes[node.name].axes
+        gradient = state.cotangents.get(name)
+        places = sum(axes, S.Zero) - one.layer.fan_out
+        if gradient is not None and larger(places, S.Zero) != 0:
+            raise NotCovered(
+                f"'{matrices[0]}' of {name}, whose samples grow in number like M^({places})",
+                "a fixed number of samples: ranks and spans of the data are known for these",
+                "let another axis grow, or derive an entrywise rule such as sign(G)",
+            )
+
+
+def _is_spectral(node: Node) -> bool:
+    if isinstance(node, Matrix):
+        return node.name in ("A", "B", "L", "R")
+    return isinstance(node, Call) and node.function in ("orth", "newton_schulz", "eig")
 
 
 def two_states(
@@ -247,40 +294,46 @@ def _sizes(state: Passes, name: str) -> LayerSizes:
     fan_in, fan_out = _fan(state, name, node, i, of.contracted), _fan(state, name, node, i, of.left)
     gradient = state.cotangents.get(name)
     size = S.NegativeInfinity if gradient is None else gradient.size
-    h = _input(state, name, node, i)
+    h = _size_met(state, name, node, i)
     mean_h = _mean_input(state, node, i, h)
     delta = S.NegativeInfinity if h is S.NegativeInfinity else size - h
     mean_delta = _mean_cotangent(state, node, fan_out, delta)
     layer = Layer(name, 1, fan_in, fan_out, of.is_bias)
     entry = [Scale.of_width(x, Size.ENTRY) for x in (h, delta, mean_h, mean_delta)]
     w = Scale.of_width(state.values[name].size, Size.ENTRY)
+    met = next((x for j, x in enumerate(node.inputs) if j != i and x in state.data), "")
+    inputs = (value_line(state, met),) if met else ()
     lines = (
-        Step(CLT, f"h of {name}", entry[0], f"what it meets in {node.name}"),
-        Step(BACKPROP, f"delta of {name}", entry[1], f"the cotangent of {node.name}"),
-    )
+        Step(PRODUCT, f"h of {name}", entry[0], f"what it meets in {node.name}", inputs),
+        Step(
+            BACKPROP, f"delta of {name}", entry[1], f"summed over the places of {node.name}",
+            (cotangent_line(state, node.name),),
+        ),
+    )  # fmt: skip
     return LayerSizes(layer, entry[0], entry[1], w, entry[2], entry[3], *lines)
 
 
 def main_use(state: Passes, name: str) -> tuple[GraphNode, int]:
     """The product with data that gives the tensor its largest gradient, the first of them."""
-    uses: list[tuple[Expr, GraphNode, int]] = []
+    uses = _uses(state, name)
+    sizes = [state.pieces.get((node.name, i), S.NegativeInfinity) for node, i in uses]
+    return uses[sizes.index(larger(*sizes))]
 
-    def follow(one: str) -> None:
-        for node in state.readers.get(one, []):
-            repeat = node.get("repeat")
-            if isinstance(repeat, Repeat):
-                k = node.inputs.index(one)
-                follow([n.name for n in repeat.body.nodes if n.op == "argument"][k])
-            elif state.is_weight(node.name):
-                follow(node.name)
-            else:
-                for i, x in enumerate(node.inputs):
-                    if x == one:
-                        uses.append((state.pieces.get((node.name, i), S.NegativeInfinity), node, i))
 
-    follow(name)
-    best = larger(*(size for size, _, _ in uses))
-    return next((node, i) for size, node, i in uses if size == best)
+def _uses(state: Passes, name: str) -> list[tuple[GraphNode, int]]:
+    """The products with data of a tensor, or of weights that are made of it."""
+    found: list[tuple[GraphNode, int]] = []
+    for node in state.readers.get(name, []):
+        repeat = node.get("repeat")
+        if isinstance(repeat, Repeat):
+            arguments = arguments_of(repeat.body)
+            inner = [arguments[k] for k, x in enumerate(node.inputs) if x == name]
+            found += [use for x in inner for use in _uses(state, x)]
+        elif state.is_weight(node.name):
+            found += _uses(state, node.name)
+        else:
+            found += [(node, i) for i, x in enumerate(node.inputs) if x == name]
+    return found
 
 
 def _fan(state: Passes, name: str, node: GraphNode, i: int, axes: frozenset[int]) -> Expr:
@@ -299,15 +352,8 @@ def _fan(state: Passes, name: str, node: GraphNode, i: int, axes: frozenset[int]
     return sum((p.axes[k] for k in own), S.Zero)
 
 
-def _input(state: Passes, name: str, node: GraphNode, i: int) -> Expr:
-    """The size of what a tensor meets, factors on the way included."""
-    own = state.tolerances.get(name)
-    if own is None or own.own is S.Infinity:
-        return _size_met(state, name, node, i)
-    return _size_met(state, name, node, i)
-
-
 def _size_met(state: Passes, name: str, node: GraphNode, i: int) -> Expr:
+    """The size of what a tensor meets, factors on the way included."""
     at = state.operands(node)
     others = [value for j, value in enumerate(at.values) if j != i]
     scale = S.Zero
@@ -372,7 +418,8 @@ def _in_state(asked: _Asked, state: Passes, bounds: Bounds) -> dict[str, InState
             given = asked.settings.c.get(name, c)
             d[name] = following(rule, one.layer, update, given, d[name], solved)
         gradient = (one.h * one.delta).width
-        found[name] = InState(gradient, c, own, d[name], binds, update)
+        bound = tolerance_line(state, name) if c != own else None
+        found[name] = InState(gradient, c, own, d[name], binds, update, bound)
     return found
 
 

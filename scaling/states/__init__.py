@@ -4,6 +4,8 @@ problem       a rule in a setting, and a table of exponents
 network_state the network at one moment: sizes, what a rule sees, how changes are carried upwards
 start         sizes of h, delta and W at initialisation
 second_step   sizes once every layer's weights are W + dW_1
-graph_passes  sizes of any graph: forward, cotangents back, how much of a change is borne
+graph_passes  sizes of any graph in three passes, one built on the other: graph_structure
+              graph_forward graph_cotangents, and how much of a change is borne
+graph_lines   why a node of a graph has its size, line by line
 ascent        sizes at W + X, for sharpness-aware minimization, and the radius that it needs
 """
