@@ -1,7 +1,7 @@
 """How many files of ours a command runs through: each with a function that is called, on this thread.
 
-    python benchmarks/walk.py derive kfac
-    python benchmarks/walk.py verify adam --mode wide --widths 64,128,256 --seeds 2 --threads 1
+python benchmarks/walk.py derive kfac
+python benchmarks/walk.py verify adam --mode wide --widths 64,128,256 --seeds 2 --threads 1
 """
 
 from __future__ import annotations
