@@ -1,7 +1,9 @@
-"""How many files of ours a command runs through: each with a function that is called, on this thread.
+"""How many files of ours a command runs through: those with a function that is called.
 
-python benchmarks/walk.py derive kfac
-python benchmarks/walk.py verify adam --mode wide --widths 64,128,256 --seeds 2 --threads 1
+    python benchmarks/walk.py derive kfac
+    python benchmarks/walk.py verify adam --mode wide --widths 64,128,256 --seeds 2 --threads 1
+
+Not counted: what an import alone runs, and what other threads and processes do.
 """
 
 from __future__ import annotations
