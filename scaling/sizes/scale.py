@@ -235,7 +235,10 @@ class Scale:
 
     def _after(self, gap: Expr) -> Scale:
         """The same size, which holds no sooner than ``gap`` says."""
-        return Scale(self.exponents, self.of, sympy.Min(self.gap, gap)) if gap.is_number else self
+        if gap is S.Infinity or gap == self.gap or not gap.is_number:
+            return self
+        least = gap if self.gap is S.Infinity else sympy.Min(self.gap, gap)
+        return Scale(self.exponents, self.of, least)
 
     def __mul__(self, other: Scale) -> Scale:
         if self.is_zero or other.is_zero:

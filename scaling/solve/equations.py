@@ -56,7 +56,8 @@ def solve(
     """
     solution: dict[Symbol, Expr] = {}
     for equation in equations:
-        excess = sympy.expand(equation.excess.subs(solution))
+        excess = equation.excess.subs(solution) if solution else equation.excess
+        excess = sympy.expand(excess)
         pivot = next((u for u in unknowns if excess.has(u)), None)
         if pivot is None:
             if excess != 0 and strict:
