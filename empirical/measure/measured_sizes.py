@@ -71,6 +71,8 @@ class Measurement:
     samples: int | None = None
     probe: int | None = None
     """Samples trained on, and samples that the sizes are those of."""
+    assumptions: tuple[str, ...] = ()
+    """What is assumed of the rule's numbers."""
 
     def as_json(self) -> dict[str, object]:
         """The ``measure`` interface."""
@@ -84,6 +86,7 @@ class Measurement:
             "sizes": {name: sizes.known() for name, sizes in self.sizes.items()},
             "seconds": self.seconds,
             "peak_mb": self.peak_mb,
+            "assumptions": list(self.assumptions),
         }
 
 

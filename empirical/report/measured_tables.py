@@ -117,6 +117,7 @@ def as_json(result: Verification) -> dict[str, Any]:
         "notes": list(result.notes),
         "assumptions": list(result.assumptions),
         "regimes": list(result.regimes),
+        "convention": result.convention,
     }
 
 
@@ -131,6 +132,7 @@ def render_measurement(result: Measurement, style: str) -> str:
     notes = (
         f"trained on {result.samples} samples, sizes on {result.probe}",
         f"seed {result.seed}, {result.seconds:.3f} s, peak memory {result.peak_mb:.0f} MB",
+        *(f"assumed: {text}" for text in result.assumptions),
     )
     steps = "one step" if result.steps == 1 else f"{result.steps} steps"
     title = f"{result.rule}: {steps} at width {result.width}"

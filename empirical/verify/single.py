@@ -60,4 +60,6 @@ def measure_once(
             found = measure_wide(trial, constants, width, seed, steps, streaming, quantity)
         else:
             found = measure(trial, constants, width, seed, steps, quantity)
-    return replace(found, samples=trial.data.samples, probe=len(trial.data.probe_inputs))
+    samples, probe = trial.data.samples, len(trial.data.probe_inputs)
+    assumed = problem.rule.assumptions
+    return replace(found, samples=samples, probe=probe, assumptions=assumed)

@@ -45,6 +45,7 @@ from scaling.report.tables import timed
 from scaling.sizes.derivation import Step
 from scaling.sizes.errors import InvalidInput, NotCovered, unknown
 from scaling.solve.predict import Prediction, predict
+from scaling.states.problem import CONVENTION
 
 TOUR = ("sgd", "sign", "adam", "kfac", "foof", "shampoo", "muon")
 EXIT_CODE = {
@@ -121,6 +122,7 @@ class Verification:
     """What the predictions rest on."""
     regimes: tuple[str, ...] = ()
     """Which terms the predictions take to dominate."""
+    convention: str = CONVENTION
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -225,7 +227,13 @@ def verify(
         experiment.margin,
         time.perf_counter() - start,
         tuple(notes),
+        _union(x.assumptions for x in predictions),
+        _union(x.regime_lines for x in predictions),
     )
+
+
+def _union(texts: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for some in texts for text in some))
 
 
 def _name(trial: Trial) -> str:
@@ -299,8 +307,9 @@ def verify_deep(
             tick(name, i + 1, len(subjects))
     unique = {(c.rule, c.layer, c.quantity): c for c in checks}
     seconds = time.perf_counter() - start
+    assumed = _union(x.assumptions() for lines in steps for x in lines.values())
     return Verification(
-        tuple(unique.values()), (), experiment.seeds, experiment.margin, seconds, ()
+        tuple(unique.values()), (), experiment.seeds, experiment.margin, seconds, (), assumed
     )
 
 
@@ -321,7 +330,9 @@ def merged(results: Sequence[Verification]) -> Verification:
         max(result.seeds for result in results),
         max(result.margin for result in results),
         sum(result.seconds for result in results),
-        tuple(dict.fromkeys(note for result in results for note in result.notes)),
+        _union(result.notes for result in results),
+        _union(result.assumptions for result in results),
+        _union(result.regimes for result in results),
     )
 
 

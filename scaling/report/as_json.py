@@ -18,7 +18,7 @@ from scaling.solve.alternatives import regime_lines
 from scaling.solve.derive import Derived
 from scaling.solve.predict import Prediction
 from scaling.solve.symmetry import Comparison
-from scaling.states.problem import CONVENTION, Exponents
+from scaling.states.problem import Exponents
 
 
 def to_json(payload: Mapping[str, Any]) -> str:
@@ -35,7 +35,7 @@ def derived_json(result: Derived) -> dict[str, Any]:
         "free": list(result.free),
         "assumptions": list(result.assumptions),
         "regimes": list(regime_lines(result)),
-        "convention": CONVENTION,
+        "convention": result.convention,
     }
 
 
@@ -69,7 +69,7 @@ def predicted_json(result: Prediction) -> dict[str, Any]:
             for name, x in result.layers.items()
         },
         "assumptions": list(result.assumptions),
-        "convention": CONVENTION,
+        "convention": result.convention,
     }
 
 
@@ -106,5 +106,5 @@ def compared_json(left: str, right: str, result: Comparison) -> dict[str, Any]:
             for d in result.differences
         ],
         "assumptions": list(result.assumptions),
-        "convention": CONVENTION,
+        "convention": result.convention,
     }

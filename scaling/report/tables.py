@@ -66,7 +66,7 @@ def derived_table(result: Derived) -> Table:
         (name, x.a[name], x.b[name], x.c[name], *(x.d[name][k] for k in rule.scaled))
         for name in x.b
     )
-    notes = [CONVENTION]
+    notes = [result.convention]
     notes += [f"free: {', '.join(result.free)}"] if result.free else []
     notes += [f"assumed: {text}" for text in result.assumptions]
     notes += regime_lines(result)
@@ -149,9 +149,8 @@ def compared_table(left: str, right: str, result: Comparison) -> Table:
     assumed = [f"assumed: {text}" for text in result.assumptions]
     verdict = "equivalent" if result.equivalent else "different"
     title = f"{left} and {right} are {verdict} modulo the abc symmetry"
-    return Table(
-        title, ("layer", "exponent", left, right, ""), tuple(rows), (CONVENTION, *shifts, *assumed)
-    )
+    notes = (result.convention, *shifts, *assumed)
+    return Table(title, ("layer", "exponent", left, right, ""), tuple(rows), notes)
 
 
 def _title(problem: Problem) -> str:

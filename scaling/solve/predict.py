@@ -30,7 +30,7 @@ from scaling.calculus.context import Regime, regimes
 from scaling.calculus.readback import features
 from scaling.sizes.scale import Bounds, Order, Scale
 from scaling.states.ascent import perturbations, with_ascents
-from scaling.states.problem import Exponents, Problem, rate
+from scaling.states.problem import CONVENTION, Exponents, Problem, rate
 from scaling.states.second_step import after_step
 from scaling.states.start import at_start
 
@@ -73,6 +73,14 @@ class Prediction:
     layers: Mapping[str, LayerPrediction]
     regimes: Mapping[str, tuple[Regime, ...]]
     assumptions: tuple[str, ...]
+    convention: str = CONVENTION
+
+    @property
+    def regime_lines(self) -> tuple[str, ...]:
+        """Sums that are not balanced, one line each: which of the terms was taken to dominate."""
+        found = [(name, x) for name, decided in self.regimes.items() for x in decided]
+        taken = [f"regime in {name}: {x}" for name, x in found if x.order is not Order.EQUAL]
+        return tuple(dict.fromkeys(taken))
 
 
 def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None) -> Prediction:

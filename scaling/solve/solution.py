@@ -10,7 +10,7 @@ from scaling.calculus.output_change import OutputChange
 from scaling.sizes.derivation import Step
 from scaling.sizes.scale import Bounds
 from scaling.solve.decay import Shrinkage, shrinkage
-from scaling.states.problem import Exponents, Problem, rate
+from scaling.states.problem import CONVENTION, Exponents, Problem, rate
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Derived:
     steps: Mapping[str, Step]
     updates: Mapping[str, OutputChange]
     bounds: Bounds
+    convention: str = CONVENTION
 
     @property
     def regimes(self) -> dict[str, tuple[Regime, ...]]:

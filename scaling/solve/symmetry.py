@@ -36,7 +36,7 @@ from scaling.rules.tree import Call
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import ExponentLike, exponent
 from scaling.solve.derive import Derived, derive
-from scaling.states.problem import Exponents, Problem
+from scaling.states.problem import CONVENTION, Exponents, Problem
 
 
 def shift(
@@ -115,6 +115,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     assumptions: tuple[str, ...] = ()
     """What is read into the numbers and names of either rule."""
+    convention: str = CONVENTION
 
     @property
     def equivalent(self) -> bool:
