@@ -21,6 +21,7 @@ from scaling.solve.graph_solution import GraphDerived, derive_graph
 
 HALF = Rational(1, 2)
 ADAM = "ema(G, beta_1) / (sqrt(ema(G*G, beta_2)) + eps)"
+SIGN = "sign(G)"
 MUON = "orth(G)"
 KIMI = "sqrt(max(fan_in, fan_out))*orth(G)"
 SHAMPOO = "(L + rho_L*I)**(-1/4) @ G @ (R + rho_R*I)**(-1/4)"
@@ -143,6 +144,24 @@ def test_an_adapter_has_two_rates() -> None:
     a, b = answer.tensors["A"], answer.tensors["B"]
     assert (a.start.c, a.moved.c, a.c) == (None, 1, 1)
     assert (b.c, b.b) == (0, S.Infinity)
+
+
+@pytest.mark.parametrize("gamma", [S.Zero, HALF, S.One])
+def test_both_rates_of_an_adapter_over_the_rank(gamma: Expr) -> None:
+    """arXiv 2602.06204: one rate for both is r^(-(1-gamma)/2) n^(-1/2), their geometric mean."""
+    over_rank = rates(derive_graph(SIGN, lora("rank", -gamma)))
+    over_width = rates(derive_graph(SIGN, lora("width")))
+    assert (over_rank["A"] + over_rank["B"]) / 2 == (1 - gamma) / 2
+    assert (over_width["A"] + over_width["B"]) / 2 == HALF
+
+
+def test_a_vocabulary_that_grows_changes_no_rate_and_few_rows_have_a_gradient() -> None:
+    answer = derive_graph(ADAM, transformer("vocabulary"))
+    assert set(rates(answer).values()) == {0}
+    assert [x for x in answer.assumptions if "rows that occur" in x]
+    assert {x.moved.gradient for x in answer.tensors.values()} == {0}
+    with pytest.raises(NotCovered, match="of whose growing rows few have a gradient"):
+        derive_graph("G / norm(G)", transformer("vocabulary"))
 
 
 def test_experts() -> None:

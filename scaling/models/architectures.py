@@ -158,17 +158,16 @@ def mixture(axis: str = "width") -> Graph:
     return m.graph(m.linear("output", x, width, ZERO))
 
 
-def lora(axis: str = "width") -> Graph:
-    """A frozen network with one adapter W + B A; B starts at zero, A with a variance 1/fan_in."""
+def lora(axis: str = "width", multiplier: Expr = ZERO) -> Graph:
+    """A frozen network with one adapter W + M^multiplier B A; B starts at zero, A at 1/fan_in."""
     m = Builder(axis)
     width = ONE if axis == "width" else ZERO
     rank = ONE if axis == "rank" else ZERO
     x = m.apply("relu", m.linear("input", m.data("x", fixed(2)), ZERO, width, trained=False))
     low = m.linear("A", x, width, rank, b=width * HALF)
-    x = m.add(
-        m.linear("hidden", x, width, width, trained=False),
-        m.linear("B", low, rank, width, start=Start.ZERO),
-    )
+    adapted = m.linear("B", low, rank, width, start=Start.ZERO)
+    adapted = m.scaled(adapted, multiplier, "adapter: multiplier")
+    x = m.add(m.linear("hidden", x, width, width, trained=False), adapted)
     return m.graph(m.linear("output", m.apply("relu", x), width, ZERO, trained=False))
 
 

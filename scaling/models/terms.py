@@ -12,6 +12,8 @@ law. Along an axis, a term is known by
            the exponent of the correlation: W x depends on an entry of W by n^(-1/2) only, as n of
            them share it. An even function of an odd term no longer sees the source
     weak   where nothing is odd: the mean over the axis is smaller than an entry by M^(-weak)
+    few    where only M^few of the entries are not zero, or None: rows of a table that occur, the
+           class of a target among many. Sizes are those of the entries that are not
 
 so q_d = (W_q x)_d is odd in (W_q, 0), relu(q_d) has seen it only, and q.k is a sum with random
 signs (CLT) at the start, while q.q is not (LLN). What an update adds to a weight follows the data
@@ -83,12 +85,14 @@ class AxisState:
     odd: frozenset[Source]
     seen: frozenset[tuple[Source, Expr]]
     weak: Expr
+    few: Expr | None = None
 
     def weaker(self, by: Expr) -> AxisState:
         """The same, each entry a sum of so many entries of its sources."""
         if by == 0 or not self.seen:
             return self
-        return axis_state(self.odd, frozenset((s, x + by) for s, x in self.seen), self.weak)
+        seen = frozenset((s, x + by) for s, x in self.seen)
+        return axis_state(self.odd, seen, self.weak, self.few)
 
 
 @cache
@@ -96,9 +100,10 @@ def axis_state(
     odd: frozenset[Source] = frozenset(),
     seen: frozenset[tuple[Source, Expr]] = frozenset(),
     weak: Expr = S.Zero,
+    few: Expr | None = None,
 ) -> AxisState:
     """The state of that kind."""
-    return AxisState(odd, seen, weak)
+    return AxisState(odd, seen, weak, few)
 
 
 PLAIN = axis_state()
@@ -140,6 +145,16 @@ class GraphValue:
         """The exponent of its mean over an axis."""
         n = self.axes[axis]
         return larger(*(t.size + _sum(n, t.along[axis]) - n for t in self.terms))
+
+    @property
+    def count(self) -> Expr:
+        """The exponent of the number of entries that make up its norm, if each has its size."""
+        squares = (
+            2 * t.size
+            + sum((_length(n, s) for n, s in zip(self.axes, t.along, strict=True)), S.Zero)
+            for t in self.terms
+        )
+        return larger(*squares) - 2 * self.size
 
     def leading(self) -> tuple[Term, ...]:
         """The terms that set the size."""
@@ -232,6 +247,8 @@ def meet(x: AxisState, y: AxisState) -> AxisState:
     """The state of a product, entry by entry."""
     if x is y is PLAIN:
         return PLAIN
+    few = smaller(*(s.few for s in (x, y) if s.few is not None))
+    few = None if few is S.Infinity else few
     before, after = dict(x.seen), dict(y.seen)
     seen = frozenset(
         (source, smaller(before.get(source, S.Infinity), after.get(source, S.Infinity)))
@@ -239,7 +256,7 @@ def meet(x: AxisState, y: AxisState) -> AxisState:
     )
     for odd, other in ((x.odd, after), (y.odd, before)):
         if odd and not odd & other.keys():
-            return axis_state(odd, seen)
+            return axis_state(odd, seen, few=few)
     if x.odd == y.odd and len(x.odd) == 1:  # a product of both does not change its sign
         seen = frozenset((source, w) for source, w in seen if source not in x.odd)
     shared = (x.odd & after.keys()) | (y.odd & before.keys())
@@ -247,7 +264,7 @@ def meet(x: AxisState, y: AxisState) -> AxisState:
         weak = smaller(*(abs(before[s] - after[s]) for s in shared))
     else:
         weak = S.Zero if before.keys() & after.keys() else x.weak + y.weak
-    return axis_state(frozenset(), seen, weak)
+    return axis_state(frozenset(), seen, weak, few)
 
 
 @lru_cache(maxsize=65536)
@@ -264,6 +281,7 @@ def joined(states: tuple[AxisState, ...]) -> AxisState:
         odd if flips else frozenset(),
         frozenset(seen.items()),
         S.Zero if flips or weak is S.Infinity else weak,
+        None if any(s.few is None for s in states) else larger(*(s.few for s in states)),
     )
 
 
@@ -272,12 +290,12 @@ def even(state: AxisState) -> AxisState:
     kept = state.seen
     if len(state.odd) == 1:
         kept = frozenset((source, x) for source, x in kept if source not in state.odd)
-    return axis_state(frozenset(), kept)
+    return axis_state(frozenset(), kept, few=state.few)
 
 
 def mixed(state: AxisState) -> AxisState:
     """The state of a function neither odd nor even, which has a mean."""
-    return axis_state(frozenset(), state.seen)
+    return axis_state(frozenset(), state.seen, few=state.few)
 
 
 def part_of(value: GraphValue, axis: int, part: str) -> GraphValue:
@@ -291,6 +309,7 @@ def part_of(value: GraphValue, axis: int, part: str) -> GraphValue:
                 frozenset(names.get(source, source) for source in state.odd),
                 frozenset((names.get(source, source), x) for source, x in state.seen),
                 state.weak,
+                state.few,
             )
             for state in term.along
         )
@@ -306,9 +325,9 @@ def merged(terms: Sequence[Term]) -> tuple[Term, ...]:
         if term.size is not S.NegativeInfinity:
             size = by_state.get(term.along, S.NegativeInfinity)
             by_state[term.along] = larger(size, term.size)
-    groups: dict[tuple[Expr, tuple[bool, ...]], list[Term]] = {}
+    groups: dict[tuple[Expr, tuple[object, ...]], list[Term]] = {}
     for along, size in by_state.items():
-        kind = tuple(bool(state.odd) for state in along)
+        kind: tuple[object, ...] = tuple((bool(state.odd), state.few) for state in along)
         groups.setdefault((size, kind), []).append(Term(size, along))
     found = []
     for (size, kind), group in groups.items():
@@ -317,7 +336,7 @@ def merged(terms: Sequence[Term]) -> tuple[Term, ...]:
             if group[0].along
             else ()
         )
-        if tuple(bool(state.odd) for state in states) == kind:
+        if tuple((bool(state.odd), state.few) for state in states) == kind:
             found.append(Term(size, states))
         else:
             found += group
@@ -337,4 +356,10 @@ def _by_size(x: Term, y: Term) -> int:
 
 def _sum(n: Expr, state: AxisState) -> Expr:
     """The exponent by which a sum over an axis of length M^n is larger than its terms."""
+    n = _length(n, state)
     return n * HALF if state.odd else larger(n * HALF, n - state.weak)
+
+
+def _length(n: Expr, state: AxisState) -> Expr:
+    """The exponent of the number of entries along an axis that are not zero."""
+    return n if state.few is None else smaller(n, state.few)

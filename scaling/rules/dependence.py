@@ -99,6 +99,26 @@ def is_local(node: Node) -> bool:
     return all(map(is_local, operands(node)))
 
 
+def is_entrywise(node: Node) -> bool:
+    """Whether an entry follows from the same entry of G and W, and from nothing else.
+
+    >>> from scaling.rules.parser import parse
+    >>> (
+    ...     is_entrywise(parse("sign(G) + 0.1*W").expression),
+    ...     is_entrywise(parse("G/norm(G)").expression),
+    ... )
+    (True, False)
+    """
+    match node:
+        case Matrix(name):
+            return name in ("G", "W")
+        case MatMul() | Transpose():
+            return False
+        case Call() if Follows.ENTRY not in _follows(node):
+            return not has_matrix(node)
+    return all(map(is_entrywise, operands(node)))
+
+
 def sees_entries(node: Node) -> bool:
     """Whether a node looks at single entries of its operands, in no eigenbasis."""
     if node.shape.is_corner:

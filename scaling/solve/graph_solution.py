@@ -37,6 +37,7 @@ from scaling.models.layer_sizes import LayerSizes
 from scaling.models.operations.products import fans
 from scaling.models.settings import Settings
 from scaling.models.terms import contract, drawn, larger, smaller
+from scaling.rules.dependence import is_entrywise
 from scaling.rules.language import Node
 from scaling.rules.parser import as_rule
 from scaling.rules.rule import Rule
@@ -150,7 +151,7 @@ def derive_graph(
     _refuse(asked.rule, graph)
     graph = with_multipliers(graph, asked.settings.a)
     start, moved = two_states(graph, asked.settings.b)
-    _refuse_many_samples(asked.rule, start)
+    _refuse_growing_data(asked.rule, start)
     bounds = asked.problem.bounds()
     first, second = (_in_state(asked, one, bounds) for one in (start, moved))
     tensors, free = {}, []
@@ -205,7 +206,7 @@ FIXED_BATCH = "the batch is fixed"
 COHERENT_PLACES = "places that grow in number (a batch, a sequence) add up in the gradient"
 BLOCKS = "blocks pass a change on as they pass what they add to"
 TRAINED_STATISTICS = "statistics kept by the model are of order one"
-RARE = "of a table that grows, the rows that occur are spoken of"
+RARE = "of a table that grows, the rows that occur are spoken of: the others have no gradient"
 SHARED = "a tensor used twice is read at the use of its largest gradient; uses do not cancel"
 
 
@@ -223,20 +224,37 @@ def _assumptions(graph: Graph, state: Passes) -> tuple[str, ...]:
     return (*found, *([SHARED] if shared else []))
 
 
-def _refuse_many_samples(rule: Rule, state: Passes) -> None:
-    """Refuse functions of matrices where samples, and so ranks, grow in number."""
-    matrices = [n for n in rule.expression.walk() if isinstance(n, MatMul) or _is_spectral(n)]
-    for name, one in books(state).items() if matrices else ():
-        node, _ = main_use(state, name)
-        axes = state.nodes[node.name].axes
+def _refuse_growing_data(rule: Rule, state: Passes) -> None:
+    """Refuse what the calculus does not know where samples, or rows without gradient, grow.
+
+    Raises:
+        NotCovered: naming the tensor.
+    """
+    if is_entrywise(rule.expression):
+        return
+    for name, one in books(state).items():
         gradient = state.cotangents.get(name)
-        places = sum(axes, S.Zero) - one.layer.fan_out
-        if gradient is not None and larger(places, S.Zero) != 0:
+        if gradient is None:
+            continue
+        node, _ = main_use(state, name)
+        places = sum(state.nodes[node.name].axes, S.Zero) - one.layer.fan_out
+        if larger(places, S.Zero) != 0 and not _is_of_any_rank(rule.expression):
             raise NotCovered(
-                f"'{matrices[0]}' of {name}, whose samples grow in number like M^({places})",
+                f"'{rule.expression}' of {name}, whose samples grow in number like M^({places})",
                 "a fixed number of samples: ranks and spans of the data are known for these",
                 "let another axis grow, or derive an entrywise rule such as sign(G)",
             )
+        if any(s.few is not None for term in gradient.terms for s in term.along):
+            raise NotCovered(
+                f"'{rule.expression}' of {name}, of whose growing rows few have a gradient",
+                "a rule entry by entry: norms, means and spans over all rows are not known",
+                "let another axis grow, or derive an entrywise rule such as sign(G)",
+            )
+
+
+def _is_of_any_rank(node: Node) -> bool:
+    """Whether a rule has no function of a whole matrix whose size depends on its rank."""
+    return not any(isinstance(n, MatMul) or _is_spectral(n) for n in node.walk())
 
 
 def _is_spectral(node: Node) -> bool:

@@ -183,8 +183,13 @@ class ForwardPass(GraphStructure):
             return S.NegativeInfinity
         return row.change(at, j, down).size - down.size + larger(at.values[j].size, S.Zero)
 
-    def gain_above(self, name: str) -> Expr:
-        """The exponent of factors of the code between a node and what has a scale of its own."""
+    def gain_above(self, name: str, through_sums: bool = False) -> Expr:
+        """The exponent of factors of the code between a node and what has a scale of its own.
+
+        A term of a sum need not be of order one, so that its start does not make up for a factor
+        in front of it; its change may be as large as the sum bears, ``through_sums``. What a block
+        adds to its stream is kept at order one.
+        """
         gain = self.extra.get(name, S.Zero)
         while True:
             readers = self.readers.get(name, [])
@@ -201,6 +206,8 @@ class ForwardPass(GraphStructure):
                     pass
                 case "reshape" | "permute" | "identity" | "slice":
                     pass
+                case "add" | "subtract" if through_sums and name not in self.branches:
+                    pass
                 case "add" | "subtract" | "repeat":
                     return S.Zero
                 case _:
@@ -210,7 +217,10 @@ class ForwardPass(GraphStructure):
 
     def natural(self, node: GraphNode, value: GraphValue) -> Expr:
         """The size that a product of a weight with data has, or may come to have."""
-        return larger(value.size - self.extra.get(node.name, S.Zero), -self.gain_above(node.name))
+        return larger(
+            value.size - self.extra.get(node.name, S.Zero),
+            -self.gain_above(node.name, through_sums=True),
+        )
 
     def _move(self, node: GraphNode, i: int) -> None:
         """Add to the tensors of a weight what their product with data bears, if no cap is below."""

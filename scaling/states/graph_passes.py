@@ -181,8 +181,7 @@ class Passes(CotangentPass):
         piece = self.pieces.get((node.name, i), S.NegativeInfinity)
         if above is None or above.is_zero or piece is S.NegativeInfinity:
             return S.NegativeInfinity
-        length = sum(along.axes, S.Zero) - sum(above.axes, S.Zero)
-        return length + 2 * piece - along.size - above.size
+        return along.count - above.count + 2 * piece - along.size - above.size
 
     def _random(self, name: str) -> GraphValue:
         """A change in random directions: a multiple of what is there, or fresh."""

@@ -13,7 +13,7 @@ class GraphStructure:
 
     ``data``: names of nodes that depend on data; ``trained``: on a trained tensor; ``stands_for``:
     what an argument of a body is outside, where it is the same at every pass; ``parts``: names of
-    the parts that slices take, where none overlap.
+    the parts that slices take, where none overlap; ``branches``: what blocks add to their stream.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -22,6 +22,9 @@ class GraphStructure:
         self.parameters = {p.name: p for g in _graphs(graph) for p in g.parameters}
         self.readers = _readers(graph)
         self.parts = _parts(self.readers)
+        bodies = _graphs(graph)[1:]
+        added = [increments(body, k) or [] for body in bodies for k in range(len(body.outputs))]
+        self.branches = frozenset(x for terms in added for x in terms)
         self.stands_for: dict[str, str] = {}
         self.data: set[str] = set()
         self.trained: set[str] = set()

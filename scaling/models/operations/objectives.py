@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from sympy import Expr, S
 
 from scaling.models.operations.row import Operands, OperationRow
-from scaling.models.terms import PLAIN, GraphValue, add, constant, drawn, zero
-from scaling.sizes.scale import HALF
+from scaling.models.terms import PLAIN, GraphValue, Term, add, axis_state, constant, zero
 
 
 def _loss(at: Operands) -> GraphValue:
@@ -22,18 +19,18 @@ def _loss_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
 def _cross_entropy_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
     """The softmax less the target, over the number of samples.
 
-    Over many classes few entries carry it, and they sum to zero.
+    Over many classes it is of order one at the target, and 1/n at each of the others.
     """
     axes = at.values[0].axes
     if i == 1:
         return zero(at.values[1].axes)
     axis = at.node.get("axis") % len(axes)
-    samples = sum((n for k, n in enumerate(axes) if k != axis), S.Zero)
+    size = dy.size - sum((n for k, n in enumerate(axes) if k != axis), S.Zero)
+    others = constant(axes, size - axes[axis])
     if axes[axis] == 0:
-        return constant(axes, dy.size - samples)
-    source = drawn(f"{at.node.name} target", axes, dy.size - samples - axes[axis] * HALF)
-    along = tuple(s if k == axis else PLAIN for k, s in enumerate(source.terms[0].along))
-    return GraphValue(axes, (replace(source.terms[0], along=along),))
+        return others
+    along = tuple(axis_state(few=S.Zero) if k == axis else PLAIN for k in range(len(axes)))
+    return add(axes, [others, GraphValue(axes, (Term(size, along),))])
 
 
 def _squared_error_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:

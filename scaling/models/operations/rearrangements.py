@@ -76,7 +76,7 @@ def regrouped(value: GraphValue, groups: Groups, axes: tuple[Expr, ...]) -> Grap
                 here = tuple(term.along[k] for k in inside)
                 odd = frozenset.intersection(*(s.odd for s in here))
                 whole = joined(here)
-                state = axis_state(odd, whole.seen, whole.weak)
+                state = axis_state(odd, whole.seen, whole.weak, whole.few)
                 for m in outside:
                     found[m] = state
         return tuple(found)
@@ -138,17 +138,26 @@ def _gathered_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
 
 
 def _gathered_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
-    """The sum over the places where a row stands: all of them, if the table does not grow."""
+    """The sum over the places where a row stands: all of them, if the table does not grow.
+
+    Of a table that grows faster than the places, only the rows that occur have a cotangent.
+    """
     table, index = at.values
     if i == 1:
         return zero(index.axes)
     axis = at.node.get("axis")
     letters = ascii_letters[: len(dy.axes)]
-    kept = letters[:axis] + letters[axis + len(index.axes) :]
     rows = ascii_letters[len(letters)]
-    found = contract([(dy, letters)], letters[:axis] + rows + kept[axis:])
+    found = contract([(dy, letters)], letters[:axis] + rows + letters[axis + len(index.axes) :])
     places, length = sum(index.axes, S.Zero), table.axes[axis]
-    return resized(found, table.axes).times(-smaller(places, length))
+    found = resized(found, table.axes).times(-smaller(places, length))
+    if smaller(places, length) == length:
+        return found
+    few = axis_state(few=places)
+    return GraphValue(
+        found.axes,
+        tuple(replace(t, along=(*t.along[:axis], few, *t.along[axis + 1 :])) for t in found.terms),
+    )
 
 
 def _scattered(at: Operands) -> GraphValue:
