@@ -65,6 +65,12 @@ def _number(x: LayerValue) -> Any:
     return x.x
 
 
+def _trust(x: Tensor, y: Tensor) -> Tensor:
+    """x/y, and 1 where one of them is zero."""
+    known = (x != 0) & (y != 0)
+    return torch.where(known, x / torch.where(known, y, torch.ones_like(y)), torch.ones_like(y))
+
+
 def _refused(why: str, needed: str, do_this: str) -> Meaning:
     def refuse(evaluation: Evaluation, node: Node, x: Values) -> LayerValue:
         raise InvalidInput(f"'{node}', {why}", needed, do_this)
@@ -139,6 +145,7 @@ MEANINGS: Mapping[str, Meaning] = MappingProxyType(
         "sample_square": _sample_square,
         "max": _of_entries(torch.maximum),
         "min": _of_entries(torch.minimum),
+        "trust": _of_entries(_trust),
         "over_layers": _refused(
             "a sum over layers, evaluated on one layer alone",
             "all layers of the network",

@@ -36,7 +36,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import sympy
-from sympy import Expr
+from sympy import Expr, S
 from torch import nn
 
 from derivations.catalogue import rule_of
@@ -46,7 +46,7 @@ from scaling.models.chain import Role, Setting, mlp
 from scaling.models.settings import Settings
 from scaling.report.tables import Table
 from scaling.rules.rule import Rule
-from scaling.rules.tree import Node
+from scaling.rules.tree import Matrix, Node
 from scaling.sizes.errors import InvalidInput, is_finite, unknown
 from scaling.sizes.scale import exponent
 from scaling.solve.alternatives import decisive, regime_lines
@@ -153,7 +153,24 @@ def derived_for_model(
         f"the activation is {used.activation.label} and the loss {used.loss} "
         "(setting=Setting(activation=..., loss=...))"
     )
-    return replace(found, assumptions=(*found.assumptions, chosen))
+    return replace(found, assumptions=(*found.assumptions, chosen, *_of_zero_biases(found)))
+
+
+def _of_zero_biases(found: Derived) -> tuple[str, ...]:
+    """What the rule does to a bias that starts at zero, where that is not what is derived."""
+    problem, bias = found.problem, "hidden_bias"
+    if Matrix("W") not in problem.rule.expression.walk():
+        return ()
+    settings = replace(problem.settings, b={**problem.settings.b, bias: S.Infinity})
+    zero = derive(problem.rule, settings, problem.setting)
+    c = zero.exponents.c[bias]
+    if c == found.exponents.c[bias]:
+        return ()
+    start = "rates of biases are those of biases that are not zero"
+    if c.is_number:
+        return (f"{start}: in its first step one that is zero has c = {c}",)
+    still = (x for x in zero.assumptions if f"does not move the {bias} layer" in x)
+    return tuple(f"{start}: else {text}" for text in still)
 
 
 def scales_at(

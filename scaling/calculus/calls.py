@@ -6,6 +6,7 @@ for the larger and the smaller of two numbers, and for what has the size of an e
 
     orth, newton_schulz, diag, block, trace, norm, specnorm, rms     spectra.py (rotation.py)
     inner, over_layers                                               inner_product.py, layer_sums.py
+    trust                                                            scalars.py
     ema, debiased                                                    averages.py
     eig                                                              rotation.py
     sample_square, ascended                                          per_sample_squares.py,
@@ -142,6 +143,7 @@ _INFERENCES: Mapping[str, Inference] = MappingProxyType(
         "specnorm": _alone(_norm),
         "rms": _alone(_norm),
         "inner": _inner,
+        "trust": scalars.trust,
         "over_layers": _over_layers,
         "ema": _average,
         "debiased": _average,

@@ -1,14 +1,15 @@
-"""Rules of inference for scalars: powers, and the larger and the smaller of two.
+"""Rules of inference for scalars: powers, the larger and the smaller of two, trust ratios.
 
 A scalar of order M^x to the power p is of order M^(p x). A difference of scalars may vanish and may
 have either sign, so it has neither a root nor an inverse: both are refused. The larger of two sets
 the size of their maximum, as in a sum, the smaller that of their minimum, and the decision is kept
-as a regime; not if the larger in size may be below zero, for then it is the other one.
+as a regime; not if the larger in size may be below zero, for then it is the other one. A trust
+ratio is a quotient, and 1 where the weights or the gradient are exactly zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sympy import Expr
 
@@ -19,7 +20,7 @@ from scaling.calculus.values import Scalar
 from scaling.rules.operators import Extreme
 from scaling.rules.tree import Call, Power
 from scaling.sizes.derivation import PRODUCT, SUM, Step
-from scaling.sizes.scale import Order, Scale
+from scaling.sizes.scale import Order, Scale, Size
 
 
 def power(context: Context, node: Power, value: Scalar, p: Expr, step: Step) -> Reading:
@@ -60,6 +61,22 @@ def extreme(context: Context, node: Call, which: Extreme, operands: Sequence[Rea
         numbers = "the smaller"
     line = Step(SUM, str(node), value.size, numbers, steps, node=node, decision=regime)
     return value, line
+
+
+def trust(
+    context: Context, node: Call, operands: Sequence[Reading], _: Callable[..., Reading]
+) -> Reading:
+    """The quotient of x and y, and 1 where one of them is exactly zero."""
+    (x, step), (y, other) = operands
+    if not (isinstance(x, Scalar) and isinstance(y, Scalar) and x.positive and y.positive):
+        raise context.not_covered(
+            node, "a trust ratio of numbers that may be negative", "norms, such as norm(W)"
+        )
+    if x.size.is_zero or y.size.is_zero:
+        size, numbers = Scale.one(Size.SCALAR), "one of them is zero: 1"
+    else:
+        size, numbers = x.size / y.size, f"{x.size} / {y.size}"
+    return Scalar(size), Step(PRODUCT, str(node), size, numbers, (step, other), node=node)
 
 
 def _smaller(context: Context, x: Scale, y: Scale) -> Scale:

@@ -22,6 +22,7 @@ from scaling.rules.tree import (
     Add,
     Call,
     Divide,
+    Matrix,
     Multiply,
     Negate,
     Node,
@@ -128,6 +129,15 @@ class Rule:
     def _calls(self, function: str) -> list[Call]:
         nodes = self.expression.walk()
         return [n for n in nodes if isinstance(n, Call) and n.function == function]
+
+    @cached_property
+    def weight_sizes(self) -> tuple[Call, ...]:
+        """The norms of the weights, outside of trust ratios, which are zero with the weights."""
+        whole = {node for call in self._calls("trust") for node in call.walk()}
+        found = [x for name in ("norm", "rms", "specnorm") for x in self._calls(name)]
+        return tuple(
+            dict.fromkeys(x for x in found if x.argument == Matrix("W") and x not in whole)
+        )
 
     @cached_property
     def constants(self) -> tuple[str, ...]:

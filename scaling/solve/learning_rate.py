@@ -106,9 +106,15 @@ def _smallest(
         which = "first" if time == 1 else "second"
         known = [s.result for s in update.step.walk() if s.subject == f"delta_{layer.position}"]
         what = "gradient" if any(size.is_zero for size in known) else "update"
-        return symbol, blank.because(
-            f"the {which} step does not move the {layer.name} layer: its {what} is exactly zero"
-        )
+        text = f"the {which} step does not move the {layer.name} layer: its {what} is exactly zero"
+        sizes = state.problem.rule.weight_sizes
+        if what == "update" and sizes:
+            text += (
+                f". A weight that is zero never moves while {sizes[0]} multiplies its update: "
+                f"trust({sizes[0]}, y) in the place of {sizes[0]}/y is 1 there, "
+                f"max({sizes[0]}, eps) has a floor"
+            )
+        return symbol, blank.because(text)
     if MAXIMAL_UPDATE not in conditions:
         return symbol, Step(CONDITION, f"c of {layer.name}", own, "free", (update.step,))
     moved, passed = _moved(state, layer, update)
