@@ -1,0 +1,140 @@
+"""A rule and a setting, read by the calculus and by the simulator: `make fuzz`, test_soundness.py.
+
+The simulator (simulator.py) shares no code with the package. `theory` says what a step does to each
+layer, or by which words the calculus refuses; `practice` measures it at the same exponents, on
+networks of growing width. Sizes are those on samples held out unless `on_batch`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from simulator import Net, Slope, Unread, exponents, own
+from sympy import Expr, S
+
+from scaling.models.chain import Activation, Loss, Setting, mlp
+from scaling.models.settings import read_settings
+from scaling.rules.parser import parse
+from scaling.sizes.errors import ScalingError
+from scaling.solve.derive import derive
+from scaling.solve.predict import predict
+from scaling.states.problem import Exponents
+
+TOLERANCE = 0.25
+"""Between an exponent and a slope over widths up to 2048: half of the smallest step, 1/2."""
+DISTINCT, BALANCED = tuple(range(6)), (*range(10), *range(6))
+FEW = (0, 1, 2, 3)
+REPEATED = (1, 6, 0, 0, 4, 3, 5, 9)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A rule, what is fixed with it, and the data. ``labels``: the class of each sample."""
+
+    rule: str
+    fixed: tuple[str, ...] = ()
+    activation: str = "relu"
+    loss: str = "mse"
+    depth: int = 3
+    step: int = 1
+    labels: tuple[int, ...] = DISTINCT
+    classes: int = 10
+    features: int = 16
+
+    @property
+    def setting(self) -> Setting:
+        """The same as the calculus is told."""
+        phi = next(x for x in Activation if x.label == self.activation)
+        return Setting(mlp(self.depth), phi, Loss(self.loss))
+
+    def __str__(self) -> str:
+        words = [f'"{self.rule}"', *(f"--set {x}" for x in self.fixed)]
+        words += [f"--activation {self.activation} --loss {self.loss} --depth {self.depth}"]
+        words += [f"--step {self.step}", f"labels {self.labels} of {self.classes}"]
+        return " ".join([*words, f"features {self.features}"])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the calculus says: the exponent of each layer's own update, or a refusal."""
+
+    own: dict[str, Expr]
+    exponents: Exponents | None = None
+    refusal: str = ""
+    assumptions: tuple[str, ...] = ()
+
+
+def theory(question: Question) -> Answer:
+    """The answer of the calculus, by its public way."""
+    rule, setting = parse(question.rule), question.setting
+    try:
+        chosen = read_settings(question.fixed, rule, setting.layers)
+        solution = derive(rule, chosen, setting, step=question.step)
+        found = predict(solution.problem, solution.exponents, solution.bounds)
+    except ScalingError as error:
+        return Answer({}, refusal=f"{type(error).__name__}: {error.found}")
+    return Answer(
+        {name: layer.own for name, layer in found.layers.items()}, solution.exponents,
+        assumptions=found.assumptions,
+    )  # fmt: skip
+
+
+def network(question: Question, found: Exponents, base: bool = True) -> Net:
+    """The simulator's network at the exponents that were found; what is free is zero."""
+
+    def number(x: Expr) -> float:
+        return float(x.subs(dict.fromkeys(x.free_symbols, S.Zero)))
+
+    names = list(found.b)
+    values = []
+    for text in question.fixed:
+        key, _, written = text.partition("=")
+        if not key.startswith(("a_", "b_", "c_", "d_", "a=", "b=", "c=")) and "_" not in key:
+            values.append((key, float(eval(written))))  # noqa: S307
+    values += [(k, 0.9) for k in parse(question.rule).averages if k not in dict(values)]
+    net = Net(
+        question.labels, question.classes, question.features, question.depth,
+        question.activation, question.loss,
+        tuple(number(found.a[k]) for k in names),
+        tuple(number(found.b[k]) for k in names),
+        tuple(number(found.c[k]) for k in names),
+        tuple(tuple((s, number(x)) for s, x in found.d[k].items()) for k in names),
+        tuple(values),
+    )  # fmt: skip
+    if not base or question.step == 1:
+        return net
+    first = own(question.rule, net, 64, 0)  # steps that move a layer by a part of its size
+    rates = tuple(0.3 / x if x > 1e-12 else 1.0 for x in first.held)
+    return Net(**{**net.__dict__, "rates": rates})
+
+
+def practice(
+    question: Question, found: Exponents, widths: tuple[int, ...], seeds: int,
+    on_batch: bool = False,
+) -> dict[str, Slope]:  # fmt: skip
+    """The exponent of each layer's own update, measured."""
+    net = network(question, found)
+    with np.errstate(all="ignore"):
+        return exponents(question.rule, net, question.step, widths, seeds, on_batch)
+
+
+def disagreements(
+    answer: Answer, measured: dict[str, Slope], tolerance: float = TOLERANCE
+) -> dict[str, str]:
+    """Layer -> predicted and measured, where they contradict each other."""
+    wrong = {}
+    for name, x in answer.own.items():
+        slope = measured[name]
+        if x.free_symbols or slope.exponent == -math.inf:
+            continue  # measured as exactly zero, or with a rate that nothing fixes
+        if x is S.NegativeInfinity:
+            if slope.size > 1e-10:
+                wrong[name] = f"predicted exactly zero, measured {slope.size:.1e}"
+        elif not abs(slope.exponent - float(x)) <= tolerance + 2 * slope.error:
+            wrong[name] = f"predicted {x}, measured {slope}"
+    return wrong
+
+
+__all__ = ["Question", "Unread", "disagreements", "practice", "theory"]
