@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from simulator import Net, Slope, Unread, exponents, own
 from sympy import Expr, S
 
+from scaling.models.batch import Batch
 from scaling.models.chain import Activation, Loss, Setting, mlp
 from scaling.models.settings import read_settings
 from scaling.rules.parser import parse
@@ -47,7 +49,9 @@ class Question:
     def setting(self) -> Setting:
         """The same as the calculus is told."""
         phi = next(x for x in Activation if x.label == self.activation)
-        return Setting(mlp(self.depth), phi, Loss(self.loss))
+        drawn = len(set(self.labels))
+        batch = Batch(len(self.labels), self.classes, self.features, drawn)
+        return Setting(mlp(self.depth), phi, Loss(self.loss), batch=batch)
 
     def __str__(self) -> str:
         words = [f'"{self.rule}"', *(f"--set {x}" for x in self.fixed)]
@@ -88,12 +92,13 @@ def network(question: Question, found: Exponents, base: bool = True) -> Net:
         return float(x.subs(dict.fromkeys(x.free_symbols, S.Zero)))
 
     names = list(found.b)
-    values = []
+    rule, values = parse(question.rule), []
+    known = (*rule.exponents, *rule.scaled, *rule.constants)
     for text in question.fixed:
         key, _, written = text.partition("=")
-        if not key.startswith(("a_", "b_", "c_", "d_", "a=", "b=", "c=")) and "_" not in key:
-            values.append((key, float(eval(written))))  # noqa: S307
-    values += [(k, 0.9) for k in parse(question.rule).averages if k not in dict(values)]
+        if key in known:
+            values.append((key, float(Fraction(written))))
+    values += [(k, 0.9) for k in rule.averages if k not in dict(values)]
     net = Net(
         question.labels, question.classes, question.features, question.depth,
         question.activation, question.loss,

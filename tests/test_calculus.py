@@ -128,7 +128,8 @@ READINGS: list[tuple[str, Where, Where, str]] = [
     ("G @ G.T", OUT, {"on_span": 1, "off_span": -oo}, "Gram"),
     ("G.T @ G", IN, {"on_span": -1, "off_span": -oo}, "Gram"),
     ("I", {}, {"on_span": 0, "off_span": 0}, "given"), ("diag(A)", {}, {"on_span": 0}, "Gram"),
-    ("block(L, 8)", {}, {"on_span": -1, "off_span": -oo}, "Gram"),
+    ("block(L, 32)", {}, {"on_span": -1, "off_span": -oo}, "Gram"),
+    ("block(L, 8)", {}, {"on_span": -1, "off_span": -1}, "Gram"),
     ("A + rho*I", {"d": 0}, {"on_span": 1, "off_span": 0}, "damping"),
     ("A + rho*I", {"d": -3}, {"on_span": 3, "off_span": 3}, "damping"),
     ("A + rho*I - rho*I", {"d": -4}, {"on_span": 1, "off_span": -oo}, "Gram"),
@@ -294,7 +295,8 @@ def test_a_negligible_damping_sets_the_scale_of_a_sampled_factor_and_says_so() -
     e_A, e_B = Symbol("e_A"), Symbol("e_B")
     loss, sampled = (solve("kfac", "d_rho_B=3", sampled=x) for x in (False, True))
     assert loss.exponents.c == {"input": e_B - 1, "hidden": e_B - e_A, "output": 1 - e_A}
-    expected = {"input": 3 * e_B - 1, "hidden": 3 * e_B - e_A, "output": 3 * e_B - e_A + 1}
+    expected = {"input": 3 * e_B - 1, "hidden": 3 * e_B - e_A, "output": 1 - e_A}
+    # 16 samples of 10 classes: sampled cotangents span all outputs
     assert sampled.exponents.c == expected
     assert [a for a in sampled.assumptions if a.startswith(SAMPLED)]
     assert not [a for a in loss.assumptions if a.startswith(SAMPLED)]
@@ -399,8 +401,8 @@ HARD: list[tuple[str, Where, Any, str]] = [
     ("G - row_mean(G) + fan_in*row_mean(G - row_mean(G))", {}, 0, "a centred mean is exactly 0"),
     ("G*trace(A - trace(A)/fan_in*I)", {}, -oo, "a centred trace is exactly 0"),
     ("G*trace((A + rho*I)**-1 - 1/rho*I)", {}, 0, "terms cancel off the span"),
-    ("G*trace((block(A, 16) + rho*I)**-1)", {"d": 1}, 2, "blocks have a null space"),
-    ("sign(G) @ (block(A, 16) + rho*I)**-1", {"d": 1}, 2, "blocks have a null space"),
+    ("G*trace((block(A, 32) + rho*I)**-1)", {"d": 1}, 2, "blocks have a null space"),
+    ("sign(G) @ (block(A, 32) + rho*I)**-1", {"d": 1}, 2, "blocks have a null space"),
     ("G*trace((L + rho*I)**-1)", OUT, 0, "no off-span direction where fan_out <= n"),
     ("G + W - I @ W", IN, -1, "sums of W are not checked for cancellation"),
     ("G*row_mean(G**-2)**(-1/2)", T, -Rational(3, 2), "a mean of heavy tails"),
@@ -460,15 +462,14 @@ CANCELLING = [
 
 
 @pytest.mark.parametrize(("text", "d", "true"), CANCELLING)
-def test_a_difference_that_may_cancel_is_true_refused_or_assumed(
+def test_a_difference_that_may_cancel_is_true_or_refused(
     text: str, d: int, true: int
 ) -> None:
     try:
         found = update(text, d=d)
     except NotCovered:
         return
-    assumed = [a for a in found.step.assumptions() if "do not cancel" in a]
-    assert assumed or found.coherent.width == true, f"derived {found.coherent.width}, true {true}"
+    assert found.coherent.width == true, f"derived {found.coherent.width}, true {true}"
 
 
 def test_only_sampled_cotangents_are_said_to_be_sampled() -> None:

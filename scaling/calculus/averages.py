@@ -20,7 +20,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
+from scaling.calculus import directions
 from scaling.calculus.context import Context
+from scaling.calculus.directions import Portions
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.sums import merged, size_of
 from scaling.calculus.values import (
@@ -85,6 +87,11 @@ def average(context: Context, node: Call, first: Reading, second: Reading) -> Re
     return value, Step(AVERAGE, str(node), size, numbers, steps, assumption, node)
 
 
+def everywhere(context: Context, value: Aligned) -> Portions:
+    """The portions of what has directions of other data, those of the step before."""
+    return directions.bent(value.portions, (0, 1), context.spans, context.bounds)
+
+
 def first_average(node: Call, reading: Reading) -> Reading:
     """An average at the first step."""
     value, step = reading
@@ -134,7 +141,7 @@ def _both(context: Context, node: Node, x: Value, y: Value) -> Value:
         )
         value = replace(value, steps=2, monomial=joint)
     if isinstance(value, Aligned):
-        return replace(value, left_exact=False, right_exact=False)
+        return replace(value, portions=everywhere(context, value))
     return value
 
 
@@ -151,4 +158,5 @@ def _weights(context: Context, node: Node, x: Weights, y: Weights) -> Weights:
     both = merged(context, node, x.aligned, y.aligned, order)
     if not isinstance(both, Aligned):
         raise context.not_covered(node, f"an average of {describe(both)}", "one kind of matrix")
-    return replace(random, aligned=replace(both, left_exact=False, right_exact=False, steps=2))
+    aligned = replace(both, portions=everywhere(context, both), steps=2)
+    return replace(random, aligned=aligned)

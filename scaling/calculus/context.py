@@ -13,6 +13,7 @@ from sympy import Expr, Rational, S, Symbol
 
 from scaling.calculus.values import Value
 from scaling.models.alignment import Alignment
+from scaling.models.batch import Batch, DataSpan
 from scaling.models.chain import Activation
 from scaling.models.layer_sizes import LayerSizes
 from scaling.rules.operators import Extreme, OfEntries
@@ -113,6 +114,8 @@ class Context:
         before: the first step, if this is the second.
         network: the contexts of all layers by name, for sums over layers.
         ascended: the layer's sizes at W + X, by X.
+        data: the directions of the fan_out and of the fan_in side (models/batch.py).
+        averages: names of the decays of moving averages, which lie between 0 and 1.
     """
 
     sizes: LayerSizes
@@ -126,6 +129,8 @@ class Context:
     before: Before | None = None
     network: Mapping[str, Context] = field(default_factory=dict)
     ascended: Mapping[Node, LayerSizes] = field(default_factory=dict)
+    data: tuple[DataSpan, DataSpan] | None = None
+    averages: frozenset[str] = frozenset()
 
     @property
     def step(self) -> int:
@@ -142,6 +147,14 @@ class Context:
         return Scale.of_width(
             {Dim.FAN_IN: layer.fan_in, Dim.FAN_OUT: layer.fan_out}.get(side, S.Zero), Size.SCALAR
         )
+
+    @property
+    def spans(self) -> tuple[DataSpan, DataSpan]:
+        """The directions of the fan_out and of the fan_in side."""
+        if self.data is not None:
+            return self.data
+        layer, n = self.sizes.layer, Batch().samples
+        return DataSpan(n, off=layer.fan_out != 0), DataSpan(n, off=layer.fan_in != 0)
 
     @property
     def spread(self) -> Scale:

@@ -120,7 +120,8 @@ def _turning(
             raise context.not_covered(node, f"{node.function} of {describe(x)}", "a function of G")
         if order is Order.LESS and p == 1 and f.symmetry is Symmetry.ODD:
             line = Step(ENTRYWISE, str(node), x.entry, numbers, steps, node=node)
-            return _nearly(x), line
+            share = (x.entry / bound.as_size_of(x.entry.of)) ** 2  # x - x^3/3, as of atan
+            return entrywise.nearly_linear(context, x, share), line
         return _entries(context, node, f, x, size(x.entry), numbers, steps)
 
     match value:
@@ -133,13 +134,6 @@ def _turning(
         case Rotated():
             return rotation.function(context, node, value, act, S.One)
     return act(context, value)
-
-
-def _nearly(x: Aligned | Vector) -> Aligned | Vector:
-    """What is x up to terms of higher order: they have directions of their own."""
-    if isinstance(x, Vector):
-        return x
-    return replace(x, low_rank=False, left_exact=False, right_exact=False)
 
 
 def _entries(

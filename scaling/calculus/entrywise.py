@@ -16,7 +16,9 @@ from dataclasses import replace
 
 from sympy import Expr, S
 
+from scaling.calculus import directions
 from scaling.calculus.context import Context
+from scaling.calculus.directions import OFF, ONE, Pair, Portions, bent
 from scaling.calculus.values import (
     CONSTANT,
     Aligned,
@@ -42,6 +44,7 @@ def coherent(
     left: Behaviour,
     right: Behaviour,
     transposed: bool,
+    portions: Portions,
     positive: bool = False,
     monomial: bool = True,
     mixes: bool = False,
@@ -52,10 +55,24 @@ def coherent(
     sizes = context.sizes
     if right.parity is not Parity.ODD and not sizes.h.is_zero:
         gain = gain * (sizes.mean_h / sizes.h).as_size_of(Size.SCALAR)
+    elif right.parity is Parity.ODD:
+        gain = gain * portions.total(context.bounds, overlap(context))
     return Aligned(
-        gain, entry, left, right, low_rank=False, left_exact=False, right_exact=False,
+        gain, entry, left, right, low_rank=False, portions=portions,
         transposed=transposed, positive=positive, monomial=monomial, mixes=mixes, steps=steps,
     )  # fmt: skip
+
+
+def overlap(context: Context) -> Callable[[Pair], Scale]:
+    """How a sample held out meets a portion: what lies off the data by less, maybe."""
+    met = context.spans[1].overlap
+    return lambda pair: met if pair[1] is OFF else ONE
+
+
+def function_of(context: Context, value: Aligned) -> Portions:
+    """What a function that is not linear makes of the portions: it bends what is odd."""
+    sides = [i for i, x in enumerate((value.left, value.right)) if x.parity is not Parity.EVEN]
+    return bent(value.portions, sides, context.spans, context.bounds)
 
 
 def broadcast(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
@@ -92,9 +109,14 @@ def product(
             entry = x.entry * y.entry
             left, right = x.left.times(y.left), x.right.times(y.right)
             check(context, node, left, right)
+            bends = [Parity.EVEN not in (p.parity, q.parity)
+                     for p, q in ((x.left, y.left), (x.right, y.right))]  # fmt: skip
+            portions = directions.product(
+                x.portions, y.portions, (bends[0], bends[1]), context.spans, context.bounds
+            )
             value = coherent(
-                context, entry, left, right, x.transposed, _positive(node, x, y), _monomial(x, y),
-                x.mixes or y.mixes, max(x.steps, y.steps),
+                context, entry, left, right, x.transposed, portions, _positive(node, x, y),
+                _monomial(x, y), x.mixes or y.mixes, max(x.steps, y.steps),
             )  # fmt: skip
             return value, _step(node, value, f"{x.entry} x {y.entry}", steps)
         case Vector(), Vector():
@@ -104,6 +126,8 @@ def product(
             vector = Vector(
                 x.entry * y.entry, x.side, behaviour, x.is_row, averaged, _positive(node, x, y),
                 _monomial(x, y), x.mixes or y.mixes, max(x.steps, y.steps),
+                ONE if Parity.EVEN not in (x.behaviour.parity, y.behaviour.parity)
+                else context.plus(x.bend, y.bend),
             )  # fmt: skip
             return vector, _step(node, vector, f"{x.entry} x {y.entry}", steps)
     raise context.not_covered(
@@ -126,10 +150,12 @@ def reciprocal(context: Context, node: Node, y: Value, numerator: Value) -> Valu
             need_entries(context, node, y)
             sides = y.left.reciprocal(), y.right.reciprocal()
             return coherent(
-                context, y.entry**-1, *sides, y.transposed, y.positive, y.monomial, y.mixes, y.steps
-            )
+                context, y.entry**-1, *sides, y.transposed, function_of(context, y), y.positive,
+                y.monomial, y.mixes, y.steps,
+            )  # fmt: skip
         case Vector():
-            return replace(y, entry=y.entry**-1, behaviour=y.behaviour.reciprocal())
+            behaviour = y.behaviour.reciprocal()
+            return replace(y, entry=y.entry**-1, behaviour=behaviour, bend=_bent_vector(y))
     raise context.not_covered(
         node, f"division by {describe(y)}", "a scalar, entries of G, or **(-1) of a square matrix"
     )
@@ -154,6 +180,8 @@ def power(context: Context, node: Power, value: Aligned | Vector, p: Expr, step:
             parity = Parity.ODD if p % 2 else Parity.EVEN
         return Behaviour(parity, p * old.vanishing)
 
+    if p == 1:
+        return value, replace(step, subject=str(node), node=node)
     even = bool(p.is_Integer and p % 2 == 0)
     positive = value.positive or even
     numbers = f"({value.entry})^({p})"
@@ -161,6 +189,18 @@ def power(context: Context, node: Power, value: Aligned | Vector, p: Expr, step:
     if not p.is_Integer:
         need_positive(context, node, value)
     return result
+
+
+def nearly_linear(
+    context: Context, value: Aligned | Vector, share: Scale
+) -> Aligned | Vector:
+    """What is x up to terms of higher order, a ``share`` of it in directions of their own."""
+    share = share.as_size_of(Size.SCALAR)
+    if isinstance(value, Vector):
+        return replace(value, bend=context.plus(value.bend, share * _bent_vector(value)))
+    more = [(pair, x * share) for pair, x in function_of(context, value).sizes]
+    found = directions.portions([*value.portions.sizes, *more], context.bounds)
+    return replace(value, portions=found, low_rank=False)
 
 
 def need_entries(context: Context, node: Node, *values: Value) -> None:
@@ -193,7 +233,7 @@ def changed(
         averaged = change(Behaviour(value.averaged, S.Zero)).parity
         result = replace(
             value, entry=entry, behaviour=change(value.behaviour), averaged=averaged,
-            positive=positive,
+            positive=positive, bend=_bent_vector(value),
         )  # fmt: skip
     else:
         sides = change(value.left), change(value.right)
@@ -202,8 +242,8 @@ def changed(
                 node, "a function of a sum of odd and even terms", "a function of each term apart"
             )
         result = coherent(
-            context, entry, *sides, value.transposed, positive, value.monomial, value.mixes,
-            value.steps,
+            context, entry, *sides, value.transposed, function_of(context, value), positive,
+            value.monomial, value.mixes, value.steps,
         )  # fmt: skip
         result = replace(result, covers=value.covers)
     return result, _step(node, result, numbers, steps)
@@ -279,7 +319,17 @@ def _spread_scalar(context: Context, scalar: Scalar, like: Aligned | Vector) -> 
     entry = scalar.size.as_size_of(Size.ENTRY)
     if isinstance(like, Vector):
         return Vector(entry, like.side, CONSTANT, like.is_row, positive=scalar.positive)
-    return coherent(context, entry, CONSTANT, CONSTANT, like.transposed, scalar.positive)
+    return constant(context, scalar.size, like.transposed, scalar.positive)
+
+
+def constant(context: Context, size: Scale, transposed: bool, positive: bool) -> Aligned:
+    """A matrix of one number."""
+    entry = size.as_size_of(Size.ENTRY)
+    return coherent(context, entry, CONSTANT, CONSTANT, transposed, Portions(), positive)
+
+
+def _bent_vector(value: Vector) -> Scale:
+    return value.bend if value.behaviour.parity is Parity.EVEN else ONE
 
 
 def spread_vector(context: Context, vector: Vector, transposed: bool) -> Aligned:
@@ -289,7 +339,8 @@ def spread_vector(context: Context, vector: Vector, transposed: bool) -> Aligned
     sign = CONSTANT if vector.averaged is Parity.EVEN else Behaviour(Parity.MIXED, S.Zero)
     left = vector.behaviour if on_left else sign
     right = CONSTANT if on_left else vector.behaviour
+    portions = Portions().swapped(0 if on_left else 1, OFF, vector.bend)
     return coherent(
-        context, vector.entry, left, right, transposed, vector.positive, vector.monomial,
+        context, vector.entry, left, right, transposed, portions, vector.positive, vector.monomial,
         vector.mixes, vector.steps,
     )  # fmt: skip

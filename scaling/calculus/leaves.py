@@ -19,8 +19,9 @@ from dataclasses import replace
 
 from scaling.calculus import averages
 from scaling.calculus.context import Context
+from scaling.calculus.directions import ONE, OWN, TWIN, Portions
 from scaling.calculus.entrywise import Reading
-from scaling.calculus.values import Aligned, Scalar, Spectral
+from scaling.calculus.values import NOTHING, Aligned, Scalar, Spectral
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Matrix, Number, Symbol
 from scaling.sizes.derivation import GIVEN, GRAM, Step
@@ -58,14 +59,20 @@ def matrix(context: Context, node: Matrix) -> Reading:
         case "W":
             return averages.weights_now(context, node)
         case "G":
-            return Aligned(gain, entry), gradient
+            weak = context.spans[0].twin
+            twins = () if weak is None else (((TWIN, TWIN), weak),)
+            return Aligned(gain, entry, portions=Portions((((OWN, OWN), ONE), *twins))), gradient
         case "A":
             return _second_moment(context, node, Dim.FAN_IN, "h", h, sizes.h_step)
         case "B":
             return _second_moment(context, node, Dim.FAN_OUT, "delta", delta, sizes.delta_step)
     side, text = (Dim.FAN_OUT, "G G^T") if node.name == "L" else (Dim.FAN_IN, "G^T G")
     size = gain**2
-    value = Spectral(side, size, nothing)
+    weak = context.spans[0].twin
+    value = Spectral(
+        side, size, nothing, nothing, None if weak is None else size * weak**2, ONE,
+        of_gradient=True,
+    )  # fmt: skip
     premise = replace(gradient, node=None, time=context.step)
     return value, Step(GRAM, node.name, size, f"{text}: ({gain})^2", (premise,), node=node)
 
@@ -75,7 +82,10 @@ def _second_moment(
 ) -> Reading:
     fan = context.fan(side)
     size = (fan * entry**2).as_size_of(Size.SPECTRAL)
-    contains_data = node.name == "A" or not context.sampled_fisher
-    value = Spectral(side, size, Scale.zero(Size.SPECTRAL), contains_data)
+    weak = context.spans[0].twin if side is Dim.FAN_OUT else None
+    value = Spectral(
+        side, size, Scale.zero(Size.SPECTRAL), None, None if weak is None else size * weak**2, ONE,
+        tilt=ONE if node.name == "B" and context.sampled_fisher else NOTHING,
+    )  # fmt: skip
     numbers = f"{side} {fan} x |{factor}|^2 {entry**2}"
     return value, Step(GRAM, node.name, size, numbers, (premise,), node=node)

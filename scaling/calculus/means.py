@@ -17,8 +17,9 @@ from dataclasses import replace
 
 from sympy import S
 
-from scaling.calculus import entrywise, moved_weights, spectra
+from scaling.calculus import directions, entrywise, moved_weights, spectra
 from scaling.calculus.context import Context
+from scaling.calculus.directions import OFF, ONE, Portions
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import Aligned, Behaviour, Parity, Scalar, Value, Vector, describe
 from scaling.models.layer_sizes import mean_step
@@ -42,6 +43,7 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
     kept, averaged = (value.left, value.right) if over_fan_in else (value.right, value.left)
     is_row = node.shape.rows is Dim.ONE
     entrywise.check(context, node, kept, averaged)
+    here, across = (0, 1) if over_fan_in else (1, 0)
     if averaged.parity is Parity.MIXED:
         raise context.not_covered(
             node, "a mean of odd and even terms, which may cancel", "means of one parity each"
@@ -50,19 +52,26 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
     if averaged.parity is Parity.EVEN or single:
         vector = Vector(
             value.entry, side, kept, is_row, Parity.EVEN, value.positive, value.monomial,
-            value.mixes and single, value.steps,
+            value.mixes and single, value.steps, value.portions.at(here, OFF, context.bounds),
         )  # fmt: skip
         numbers = "of a single input" if single else "all of one sign"
         return vector, Step(LLN, str(node), value.entry, numbers, (step,), node=node)
     means = mean_step(context.sizes, over_fan_in, context.activation)
     base = context.sizes.h if over_fan_in else context.sizes.delta
-    ratio = Scale.one(Size.SCALAR)
+    linear = bent = ONE
     if not base.is_zero:
-        ratio = (means.result / base).as_size_of(Size.SCALAR)
+        linear = bent = (means.result / base).as_size_of(Size.SCALAR)
+    if linear.is_zero:  # cotangents that add up to zero: functions of them do not
+        bent = ONE
+    met = [
+        (pair, size * (bent if pair[across] is OFF else linear))
+        for pair, size in value.portions.sizes
+    ]
+    portions, ratio = directions.relative(met, context.bounds)
     smooth = Behaviour(kept.parity, S.One)  # a mean of both signs vanishes in places of its own
     vector = Vector(
         value.entry * ratio, side, smooth, is_row, averaged.parity, value.positive, mixes=True,
-        steps=value.steps,
+        steps=value.steps, bend=portions.at(here, OFF, context.bounds),
     )  # fmt: skip
     numbers = f"{value.entry} x mean/entry {ratio}"
     return vector, Step(means.inference, str(node), vector.entry, numbers, (step, means), node=node)
@@ -117,6 +126,7 @@ def _outer(
         first,
         right.behaviour,
         x.side is not Dim.FAN_OUT,
+        Portions().swapped(0, OFF, left.bend).swapped(1, OFF, right.bend),
         x.positive and y.positive,
         x.monomial and y.monomial,
         x.mixes or y.mixes,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
-from scaling.calculus.averages import simplification
+from scaling.calculus.averages import everywhere, simplification
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import Aligned, Parity, Value
@@ -36,7 +36,7 @@ def gradient(
     moved = replace(context, sizes=context.ascended[node.argument])
     value, line = read(moved, G)
     assert isinstance(value, Aligned), "a gradient is aligned with the data"
-    value = replace(value, left_exact=False, right_exact=False, mixes=True)
+    value = replace(value, portions=everywhere(context, value), mixes=True)
     line = replace(line, subject="G at W + X", node=None)
     numbers = f"G at W + X with X = {node.argument}"
     return value, Step(ASCENT, str(node), line.result, numbers, (step, line), node=node)

@@ -17,8 +17,9 @@ from dataclasses import replace
 
 from sympy import S
 
-from scaling.calculus import entrywise
+from scaling.calculus import directions, entrywise
 from scaling.calculus.context import Context
+from scaling.calculus.directions import Portions
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.rotation import NOTHING, corner_context, holds_data
 from scaling.calculus.values import Aligned, Behaviour, Parity, Rotated, Value, describe
@@ -49,13 +50,15 @@ def sample_square(context: Context, node: Call, value: Value, step: Step) -> Rea
             even if Dim.FAN_OUT in value.sides else _squared(inner.left),
             even if Dim.FAN_IN in value.sides else _squared(inner.right),
         )
-        matrix = entrywise.coherent(corner, entry, *sides, inner.transposed, positive=True)
+        matrix = entrywise.coherent(
+            corner, entry, *sides, inner.transposed, _bent(corner, inner), positive=True
+        )
         squared: Value = Rotated(matrix, NOTHING, value.sides, frozenset(), value.poles)
     else:
         squared = replace(
             entrywise.coherent(
                 context, entry, _squared(inner.left), _squared(inner.right), inner.transposed,
-                positive=True, monomial=inner.monomial, mixes=True,
+                _bent(context, inner), positive=True, monomial=inner.monomial, mixes=True,
             ),
             covers=not inner.mixes,
         )  # fmt: skip
@@ -74,3 +77,7 @@ def _need_data(context: Context, node: Node, basis: Call) -> None:
 
 def _squared(side: Behaviour) -> Behaviour:
     return Behaviour(Parity.EVEN, 2 * side.vanishing)
+
+
+def _bent(context: Context, value: Aligned) -> Portions:
+    return directions.bent(value.portions, (0, 1), context.spans, context.bounds)

@@ -43,13 +43,16 @@ orth(G): entry M^(-1), gain 1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import reduce
 
 from sympy import Expr, Rational, S
 
 from scaling.calculus import (
     averages,
+    cancellation,
     entrywise,
     leaves,
     means,
@@ -63,6 +66,7 @@ from scaling.calculus import (
 from scaling.calculus.calls import call
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
+from scaling.calculus.sums import may_be_negative
 from scaling.calculus.values import (
     Aligned,
     Rotated,
@@ -93,7 +97,7 @@ from scaling.rules.tree import (
     Symbol,
     Transpose,
 )
-from scaling.sizes.derivation import PRODUCT, SUM, Step
+from scaling.sizes.derivation import GIVEN, PRODUCT, SUM, Step
 from scaling.sizes.errors import RuleError
 from scaling.sizes.scale import Scale, Size
 
@@ -147,7 +151,8 @@ def _read(context: Context, node: Node) -> Reading:
 # --- operators ----------------------------------------------------------------------------------
 
 
-def _sum(context: Context, node: Node) -> Reading:
+def _sum(context: Context, node: Node, written: bool = False) -> Reading:
+    """A sum; ``written`` says that it is in canonical form."""
     terms = collect(node, averages.simplification(context))
     averages.refuse_unless_moved(context, node)
     moved_weights.refuse_difference(context, node)
@@ -156,7 +161,14 @@ def _sum(context: Context, node: Node) -> Reading:
         value, step = read(context, like)
         zero = times(value, Scale.zero(Size.SCALAR))
         return zero, Step(SUM, str(node), zero.main, "the terms cancel exactly", (step,), node=node)
+    if node.shape.is_scalar and cancellation.is_positive(context, node):
+        size = Scale.one(Size.SCALAR)
+        return Scalar(size), Step(GIVEN, str(node), size, "a number between 0 and 1", node=node)
     square = node.shape.is_square
+    if not written and len(terms) > 1 and any(map(may_be_negative, terms)):
+        form = cancellation.canonical(context, node)
+        if form is not None and form.terms is not None:
+            return _canonical(context, node, form.terms, terms)
     if square and len({isinstance(term, Negate) for term in terms}) > 1:
         raise context.not_covered(
             node, "a difference of square matrices, whose eigenvalues may cancel", "a sum"
@@ -175,6 +187,20 @@ def _sum(context: Context, node: Node) -> Reading:
             node, "a sum whose matrices cancel", "the sum written without them"
         )
     return value, replace(step, subject=str(node), node=node)
+
+
+def _canonical(
+    context: Context, node: Node, form: Sequence[Node], terms: Sequence[Node]
+) -> Reading:
+    """A sum in canonical form, whose value is that of the sum as it was written."""
+    if not form:
+        value, step = read(context, terms[0])
+        zero = times(value, Scale.zero(Size.SCALAR))
+        return zero, Step(SUM, str(node), zero.main, "the terms cancel exactly", (step,), node=node)
+    whole = reduce(Add, form)
+    value, step = _sum(context, whole, True) if len(form) > 1 else read(context, whole)
+    line = Step(SUM, str(node), step.result, f"what is left: {whole}", (step,), node=node)
+    return value, line
 
 
 def _entrywise(context: Context, node: Multiply | Divide) -> Reading:

@@ -37,7 +37,6 @@ from scaling.calculus import entrywise, sums
 from scaling.calculus.context import Context, Regime
 from scaling.calculus.entrywise import Reading, check_tails
 from scaling.calculus.values import (
-    CONSTANT,
     LINEAR,
     Aligned,
     Parity,
@@ -48,6 +47,7 @@ from scaling.calculus.values import (
     Value,
     describe,
 )
+from scaling.models.batch import DataSpan
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import (
     Add,
@@ -80,7 +80,10 @@ def corner_context(context: Context, sides: frozenset[Dim]) -> Context:
     )
     mean_h = sizes.h if fan_in else sizes.mean_h
     mean_delta = sizes.delta if fan_out else sizes.mean_delta
-    return replace(context, sizes=replace(sizes, layer=layer, mean_h=mean_h, mean_delta=mean_delta))
+    within = tuple(DataSpan(span.rank, off=False) if turned else span
+                   for span, turned in zip(context.spans, (fan_out, fan_in), strict=True))  # fmt: skip
+    corner = replace(sizes, layer=layer, mean_h=mean_h, mean_delta=mean_delta)
+    return replace(context, sizes=corner, data=(within[0], within[1]))
 
 
 # --- into an eigenbasis and back ----------------------------------------------------------------
@@ -176,12 +179,10 @@ def _back(context: Context, node: MatMul, rotation: Rotation, other: Rotated) ->
     gain = inner.gain * rotation.factor.as_size_of(Size.SCALAR)
     spread = corner_context(context, sides).spread
     entry = (gain.as_size_of(Size.SCALAR) / spread).as_size_of(Size.ENTRY)
-    linear = {"left": LINEAR, "left_exact": True}
-    if side is Dim.FAN_IN:
-        linear = {"right": LINEAR, "right_exact": True}
+    left, right = (inner.left, LINEAR) if side is Dim.FAN_IN else (LINEAR, inner.right)
     value = replace(
         inner, gain=gain, entry=entry, positive=False, monomial=False, mixes=True, low_rank=True,
-        coherent=True, **linear,  # type: ignore[arg-type]
+        coherent=True, left=left, right=right,
     )  # fmt: skip
     if not sides:
         return value
@@ -339,10 +340,7 @@ def _spread(context: Context, node: Node, x: Value, y: Value) -> tuple[Rotated, 
     for one, other in ((x, y), (y, x)):
         if isinstance(one, Scalar) and isinstance(other, Rotated):
             corner = corner_context(context, other.sides)
-            inner = entrywise.coherent(
-                corner, one.size.as_size_of(Size.ENTRY), CONSTANT, CONSTANT,
-                other.inner.transposed, one.positive,
-            )  # fmt: skip
+            inner = entrywise.constant(corner, one.size, other.inner.transposed, one.positive)
             one = Rotated(inner, one, other.sides, frozenset(), frozenset())
         if not isinstance(one, Rotated):
             raise context.not_covered(

@@ -14,9 +14,12 @@ from dataclasses import replace
 
 from sympy import Expr, Rational, S
 
+from scaling.calculus import entrywise
 from scaling.calculus.context import Context
+from scaling.calculus.directions import OFF, ONE, REST, TWIN, Direction, acted, kinds, portions
 from scaling.calculus.entrywise import Reading, check_tails, need_entries
 from scaling.calculus.values import (
+    NOTHING,
     Aligned,
     Behaviour,
     Parity,
@@ -27,7 +30,7 @@ from scaling.calculus.values import (
     describe,
 )
 from scaling.rules.shapes import Dim
-from scaling.rules.tree import Call, MatMul, Node, Transpose
+from scaling.rules.tree import Call, MatMul, Node, Number, Transpose
 from scaling.sizes.derivation import (
     GRAM,
     NEWTON_SCHULZ,
@@ -52,14 +55,13 @@ def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) ->
         )
     if value.steps > 1 and not p.is_nonnegative:
         _need_even_spectrum(context, node, value)
-    on_span, off_span = (
-        size if size.is_zero and p != 0 else size**p for size in (value.on_span, value.off_span)
+    result = replace(
+        value.with_eigenvalues(lambda x: x if x.is_zero else x**p), vanishing=p * value.vanishing
     )
+    on_span, off_span = result.on_span, result.off_span
     numbers = f"({value.on_span})^({p})"
     if off_span != on_span:
         numbers += f" on the data's span, {off_span} off it"
-    vanishing = p * value.vanishing
-    result = replace(value, on_span=on_span, off_span=off_span, vanishing=vanishing)
     return result, Step(SPECTRAL_POWER, str(node), on_span, numbers, (step,), node=node)
 
 
@@ -79,28 +81,69 @@ def product(
     context: Context, node: MatMul, x: Spectral, y: Spectral, steps: tuple[Step, ...]
 ) -> Reading:
     """X @ Y of two square matrices of one side."""
+    side = y.side if x.side is Dim.ANY else x.side
+    need_one_basis(context, node, side, x, y)
     on_span = x.on_span * y.on_span
     off_span = x.off_span * y.off_span
-    same_span = x.contains_data and y.contains_data
     blocks = x.blocks or y.blocks
-    if blocks or not same_span:  # one factor leads out of the other's span
+    if blocks or x.tilt != y.tilt:  # one factor leads out of the other's span
         on_span = context.plus(on_span, x.on_span * y.off_span)
         on_span = context.plus(on_span, x.off_span * y.on_span)
         on_span = context.plus(on_span, off_span) if blocks else on_span
         off_span = on_span if blocks else off_span
     commute = node.left == node.right or Dim.ANY in (x.side, y.side)
+    mine, others = x.eigenvalues, y.eigenvalues
     value = Spectral(
-        y.side if x.side is Dim.ANY else x.side,
+        side,
         on_span,
         off_span,
-        same_span,
-        x.symmetric and y.symmetric and commute and not blocks,
-        blocks,
-        x.vanishing + y.vanishing,
-        max(x.steps, y.steps),
+        rest=mine[REST] * others[REST],
+        twin=mine[TWIN] * others[TWIN],
+        variation=context.plus(x.variation, y.variation),
+        of_gradient=x.of_gradient and y.of_gradient,
+        tilt=context.plus(x.tilt, y.tilt),
+        symmetric=x.symmetric and y.symmetric and commute and not blocks,
+        blocks=blocks,
+        vanishing=x.vanishing + y.vanishing,
+        steps=max(x.steps, y.steps),
     )
     numbers = f"{x.on_span} x {y.on_span}"
     return value, Step(PRODUCT, str(node), on_span, numbers, steps, node=node)
+
+
+def need_one_basis(context: Context, node: Node, side: Dim, x: Spectral, y: Spectral) -> None:
+    """Refuse A beside R, or B beside L, where the data have directions that the gradient lacks."""
+    span = context.spans[index(side)] if side is not Dim.ANY else None
+    if span is None or not (span.rest or span.twin) or x.variation.is_zero or y.variation.is_zero:
+        return
+    if x.of_gradient is not y.of_gradient:
+        raise context.not_covered(
+            node,
+            f"a matrix of the data beside one of the gradient, which has fewer directions on the "
+            f"{side} side",
+            "one of them, or one after the other: (G @ f(A)) @ g(R)",
+        )
+
+
+def index(side: Dim) -> int:
+    """Where portions and spans have a side: 0 for fan_out, 1 for fan_in."""
+    return 1 if side is Dim.FAN_IN else 0
+
+
+def _mixing(
+    context: Context, side: int, spectral: Spectral
+) -> dict[tuple[Direction, Direction], Scale]:
+    """How far kinds of directions lie along each other in the matrix's own basis."""
+    span, amount = context.spans[side], spectral.variation
+    inside = [kind for kind in kinds(span) if kind is not OFF]
+    found: dict[tuple[Direction, Direction], Scale] = {}
+    apart = side == 1 or span.rest  # D f(D^T D) H^T: on the left, twins are those of D as well
+    if not spectral.of_gradient and apart and not amount.is_zero:
+        found |= {(k, m): amount for k in inside for m in inside if k is not m}
+    if not spectral.tilt.is_zero:
+        everything = kinds(span)
+        found |= {(k, m): spectral.tilt for k in everything for m in everything if k is not m}
+    return found
 
 
 def push_through(
@@ -108,8 +151,7 @@ def push_through(
 ) -> Reading:
     """f(B) @ X or X @ f(A)."""
     on_delta_side = (spectral.side is Dim.FAN_OUT) or spectral.side is Dim.ANY
-    factor_exact = aligned.left_exact if on_delta_side else aligned.right_exact
-    size, assumption = spectral.on_span, ""
+    side = 0 if on_delta_side else 1
     behaviour = aligned.left if on_delta_side else aligned.right
     if behaviour.parity is not Parity.ODD and spectral.side is not Dim.ANY:
         raise context.not_covered(
@@ -125,29 +167,66 @@ def push_through(
             "which does not vanish where the factor does",
             "a damping as large as the factor, or the average of the factor",
         )
-    if not (factor_exact and spectral.contains_data) and spectral.on_span != spectral.off_span:
-        size = context.plus(spectral.on_span, spectral.off_span)
-        source = "an entrywise function of G, or of its span"
-        if not spectral.contains_data:
-            source = "a curvature whose span need not hold the gradient"
-            source = "B of sampled cotangents" if context.sampled_fisher else source
-        assumption = (
-            f"{source}: the gradient lies partly in the span and partly off it, so the larger of "
-            "the two eigenvalues acts"
-        )
+    _need_one_basis_of_twins(context, node, side, spectral, aligned)
+    there = kinds(context.spans[side])
+    eigenvalues = {
+        kind: size if kind in there else spectral.on_span
+        for kind, size in spectral.eigenvalues.items()
+    }
+    mixing = _mixing(context, side, spectral)
+    changed, growth = acted(aligned.portions, side, eigenvalues, mixing, context.bounds)
+    if spectral.blocks and context.spans[side].off and not spectral.variation.is_zero:
+        changed = changed.swapped(side, OFF, spectral.variation)
+    beyond = aligned.portions.at(side, OFF, context.bounds)
+    assumption = ""
+    if OFF in there and spectral.on_span != spectral.off_span:
+        if not (beyond.is_zero and spectral.tilt.is_zero):
+            after = changed.at(side, OFF, context.bounds)
+            assumption = _partly_off(context, spectral, beyond, after)
     if assumption or spectral.blocks:
-        bent = Behaviour(behaviour.parity, behaviour.vanishing + spectral.vanishing)
-        changes = {"left_exact": False, "left": bent}
-        if not on_delta_side:
-            changes = {"right_exact": False, "right": bent}
+        here = Behaviour(behaviour.parity, behaviour.vanishing + spectral.vanishing)
+        changes = {"left": here} if on_delta_side else {"right": here}
         aligned = replace(aligned, **changes)  # type: ignore[arg-type]
-    factor = size.as_size_of(Size.SCALAR)
+    met = entrywise.overlap(context)
+    ratio = growth
+    if not growth.is_zero:
+        before = aligned.portions.total(context.bounds, met)
+        ratio = growth * changed.total(context.bounds, met) / before
     value = replace(
-        aligned, gain=aligned.gain * factor, entry=aligned.entry * factor, positive=False,
-        monomial=False, mixes=aligned.mixes or spectral.side is not Dim.ANY,
+        aligned, gain=aligned.gain * ratio, entry=aligned.entry * growth, portions=changed,
+        positive=False, monomial=False, mixes=aligned.mixes or spectral.side is not Dim.ANY,
+        turned_by=_turned_by(spectral) if side == 0 else aligned.turned_by,
     )  # fmt: skip
-    numbers = f"{size} x {aligned.gain}"
+    numbers = f"{ratio} x {aligned.gain}"
     return value, Step(PUSH_THROUGH, str(node), value.gain, numbers, steps, assumption, node)
+
+
+def _need_one_basis_of_twins(
+    context: Context, node: Node, side: int, spectral: Spectral, aligned: Aligned
+) -> None:
+    """Refuse B after L and L after B where classes repeat: their weak directions differ by f."""
+    if side == 1 or context.spans[0].twin is None or spectral.variation.is_zero:
+        return
+    turned = aligned.turned_by not in ("", _turned_by(spectral))
+    if context.step > 1 or context.spans[0].rest or turned:
+        raise context.not_covered(
+            node,
+            "samples of one class, whose cotangents differ by little, under more than one matrix",
+            "no class drawn twice, or all classes drawn",
+        )
+
+
+def _turned_by(spectral: Spectral) -> str:
+    return "" if spectral.variation.is_zero else "gradient" if spectral.of_gradient else "data"
+
+
+def _partly_off(context: Context, spectral: Spectral, before: Scale, after: Scale) -> str:
+    source = "an entrywise function of G, or of its span"
+    if not spectral.contains_data:
+        source = "a curvature whose span need not hold the gradient"
+        source = "B of sampled cotangents" if context.sampled_fisher else source
+    parts = "as much of it" if before == after == ONE else f"{before} of it, {after} of the result,"
+    return f"{source}: {parts} lies off the span as in it, so the larger of both eigenvalues acts"
 
 
 def gram_product(
@@ -158,11 +237,26 @@ def gram_product(
         raise context.not_covered(
             node, "a Gram matrix of a full-rank entrywise function", "a Gram matrix of D C H^T"
         )
-    on_fan_in = x.transposed
-    exact = all(v.right_exact if on_fan_in else v.left_exact for v in (x, y))
-    side = Dim.FAN_IN if on_fan_in else Dim.FAN_OUT
-    size = x.gain * y.gain
-    value = Spectral(side, size, Scale.zero(Size.SPECTRAL), exact, is_square_of_one(node))
+    side = Dim.FAN_IN if x.transposed else Dim.FAN_OUT
+    here, bounds = index(side), context.bounds
+    turned = any(OFF not in (one, other) and one is not other
+                 for v in (x, y) for (one, other), _ in v.portions.sizes)  # fmt: skip
+    if turned and context.spans[0].twin is not None:
+        raise context.not_covered(
+            node,
+            "a Gram matrix of what A or B has turned out of the gradient's own directions, where "
+            "samples of one class have cotangents that differ by little",
+            "G @ G.T or G.T @ G, or no class drawn twice",
+        )
+    size, off = x.gain * y.gain, NOTHING
+    for value in (x, y):
+        for kind in (OFF, REST):
+            off = context.plus(off, value.portions.at(here, kind, bounds))
+    weak = x.portions.at(here, TWIN, bounds) * y.portions.at(here, TWIN, bounds)
+    value = Spectral(
+        side, size, Scale.zero(Size.SPECTRAL), rest=Scale.zero(Size.SPECTRAL), twin=size * weak,
+        variation=ONE, of_gradient=True, tilt=off, symmetric=is_square_of_one(node),
+    )  # fmt: skip
     return value, Step(GRAM, str(node), size, f"{x.gain} x {y.gain}", steps, node=node)
 
 
@@ -192,10 +286,12 @@ def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
     known_rank = value.low_rank or S.Zero in (layer.fan_in, layer.fan_out)
     entry = (context.spread**-1).as_size_of(Size.ENTRY)
     # an entrywise function has some rank between O(1) and full: its entries are then unknown
+    equal = portions(((pair, ONE) for pair, _ in value.portions.sizes), context.bounds)
     result = replace(
         value,
         gain=one,
         entry=entry,
+        portions=equal,
         coherent=known_rank,
         positive=False,
         monomial=False,
@@ -240,15 +336,24 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
     if not value.off_span.is_zero:
         numbers += f" + {value.off_span}"
     bare = value.off_span.is_zero
+    # a piece no larger than the rank of the data has no directions off them
+    full = node.function == "diag" or _size(node) <= context.spans[index(value.side)].rank
     whole = replace(
         value,
         on_span=size,
-        off_span=size if node.function == "diag" else value.off_span,
-        contains_data=value.contains_data,
+        off_span=size if full else value.off_span,
+        rest=None,
+        twin=None,
+        of_gradient=False,
         blocks=True,
         vanishing=Rational(2) if bare and node.function == "diag" else S.Zero,
     )
     return whole, Step(GRAM, str(node), size, numbers, (step,), node=node)
+
+
+def _size(node: Call) -> int:
+    assert isinstance(node.option, Number), "the size of blocks is a number"
+    return int(node.option.value)
 
 
 def _need_moments(context: Context, node: Call, vanishing: Expr) -> None:
@@ -275,10 +380,11 @@ def norm(context: Context, node: Call, value: Value) -> Scale:
             if value.blocks:
                 _need_moments(context, node, value.vanishing)
                 on_span = off_span = context.plus(on_span, off_span)
-            if fan == one and context.plus(on_span, off_span) != on_span:
-                raise context.not_covered(
-                    node, "directions off the data's span of a side that does not grow", "a damping"
-                )
+            if side is not Dim.ANY:
+                there = kinds(context.spans[index(side)])
+                for kind in (k for k in there if k is not OFF):
+                    on_span = context.plus(on_span, value.eigenvalues[kind])
+                off_span = off_span if OFF in there else on_span
             bulk = {"trace": fan, "norm": fan**HALF, "specnorm": one, "rms": fan**HALF}[name]
             size = context.plus(on_span, off_span * bulk).as_size_of(Size.SCALAR)
             return size / fan if name == "rms" else size

@@ -8,11 +8,14 @@ at when a measurement drifts from one exponent to another.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sympy import Expr
 
+from scaling.calculus import cancellation, spectra
 from scaling.calculus.context import Context, Regime
+from scaling.calculus.directions import REST, TWIN, Portions, relative
 from scaling.calculus.entrywise import Reading, broadcast
 from scaling.calculus.values import (
     Aligned,
@@ -28,9 +31,17 @@ from scaling.calculus.values import (
 )
 from scaling.rules.like_terms import is_damping, is_joint
 from scaling.rules.shapes import Dim
+from scaling.rules.symbols import SymbolKind
 from scaling.rules.tree import (
+    Add,
+    Divide,
+    MatMul,
+    Matrix,
+    Multiply,
     Negate,
     Node,
+    Subtract,
+    Symbol,
 )
 from scaling.sizes.derivation import DAMPING, SUM, Step
 from scaling.sizes.scale import Order, Scale, Size
@@ -65,11 +76,61 @@ def add(
         x, y = balanced(context, x, y)
     value = merged(context, node, x, y, order)
     difference = isinstance(left, Negate) or isinstance(right, Negate)
+    if order is Order.EQUAL and (may_be_negative(left) or may_be_negative(right)):
+        _refuse_cancelling(context, node, Add(left, right), x, y)
     damped = not difference and is_damping(left) != is_damping(right)
     assumption = f"the terms of {node} do not cancel" if order is Order.EQUAL and not damped else ""
     inference = DAMPING if damped else SUM
     line = Step(inference, f"{left} + {right}", value.main, str(regime), steps, assumption, node)
     return value, replace(line, time=context.step, decision=regime)
+
+
+def may_be_negative(node: Node) -> bool:
+    """Whether a term is subtracted, or multiplied by a difference of numbers."""
+    match node:
+        case Negate():
+            return True
+        case Subtract():
+            return node.shape.is_scalar
+        case Add(x, y) if node.shape.is_scalar:
+            return may_be_negative(x) or may_be_negative(y)
+        case Multiply(x, y) | Divide(x, y) | MatMul(x, y):
+            return may_be_negative(x) or may_be_negative(y)
+    return False
+
+
+def _refuse_cancelling(context: Context, node: Node, both: Node, x: Value, y: Value) -> None:
+    """Refuse a difference of terms of one order that are not known to differ."""
+    if _independent(x, y) or _weighed(context, both):
+        return
+    form = cancellation.canonical(context, both)
+    if form is not None and form.kinds == 1:
+        return
+    raise context.not_covered(
+        node,
+        "a difference of terms of one order, which may cancel",
+        "terms that differ by functions of one matrix, or in how they depend on G",
+    )
+
+
+def _independent(x: Value, y: Value) -> bool:
+    """Whether two terms depend on delta or on h in ways that cannot cancel."""
+    match x, y:
+        case Aligned(), Aligned():
+            return (x.left, x.right) != (y.left, y.right)
+        case Vector(), Vector():
+            return (x.behaviour, x.averaged) != (y.behaviour, y.averaged)
+    return False
+
+
+def _weighed(context: Context, both: Node) -> bool:
+    """Whether a number of order one, or one alone, stands on one side of a difference only."""
+    numbers = [
+        {n.name for n in term.walk() if isinstance(n, Symbol) and n.kind is SymbolKind.CONSTANT}
+        - context.averages for term in both.children
+    ]  # fmt: skip
+    plain = [not any(isinstance(n, Matrix) for n in term.walk()) for term in both.children]
+    return numbers[0] != numbers[1] or any(plain)
 
 
 def balanced(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
@@ -88,20 +149,29 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
         case Scalar(), Scalar():
             return Scalar(plus(x.size, y.size), x.positive and y.positive)
         case Spectral(), Spectral():
-            anisotropic = [v for v in (x, y) if v.off_span != v.on_span]
-            if len({v.contains_data for v in anisotropic}) > 1:
+            side = y.side if x.side is Dim.ANY else x.side
+            spectra.need_one_basis(context, node, side, x, y)
+            uneven = [v for v in (x, y) if v.off_span != v.on_span]
+            if len({v.tilt for v in uneven}) > 1:
                 raise context.not_covered(
                     node, "a sum of curvatures, one of which may miss the gradient", "one of them"
                 )
+            mine, others = x.eigenvalues, y.eigenvalues
+            on_span = plus(x.on_span, y.on_span)
+            varying = plus(x.on_span * x.variation, y.on_span * y.variation)
             return Spectral(
-                y.side if x.side is Dim.ANY else x.side,
-                plus(x.on_span, y.on_span),
+                side,
+                on_span,
                 plus(x.off_span, y.off_span),
-                all(v.contains_data for v in anisotropic),
-                x.symmetric and y.symmetric,
-                x.blocks or y.blocks,
-                _off_span_vanishing(context, x, y, order),
-                max(x.steps, y.steps),
+                rest=plus(mine[REST], others[REST]),
+                twin=plus(mine[TWIN], others[TWIN]),
+                variation=varying if varying.is_zero else (varying / on_span).as_size_of(Size.SCALAR),
+                of_gradient=all(v.of_gradient for v in (x, y) if not v.variation.is_zero),
+                tilt=plus(x.tilt, y.tilt),
+                symmetric=x.symmetric and y.symmetric,
+                blocks=x.blocks or y.blocks,
+                vanishing=_off_span_vanishing(context, x, y, order),
+                steps=max(x.steps, y.steps),
             )
         case Vector(), Vector() if x.side is y.side:
             behaviour = _behaviour(context, x.behaviour, y.behaviour, order)
@@ -111,6 +181,7 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 monomial=False,
                 mixes=x.mixes or y.mixes,
                 steps=max(x.steps, y.steps),
+                bend=_share(context, [(x.entry, x.bend), (y.entry, y.bend)]),
             )  # fmt: skip
         case Aligned(), Aligned():
             return Aligned(
@@ -120,8 +191,8 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 right=_behaviour(context, x.right, y.right, order),
                 low_rank=x.low_rank and y.low_rank,
                 coherent=x.coherent and y.coherent,
-                left_exact=x.left_exact and y.left_exact,
-                right_exact=x.right_exact and y.right_exact,
+                portions=_joined(context, x, y),
+                turned_by=x.turned_by if x.turned_by == y.turned_by else "both",
                 transposed=x.transposed,
                 positive=x.positive and y.positive,
                 monomial=False,
@@ -130,6 +201,21 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 steps=max(x.steps, y.steps),
             )
     raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
+
+
+def _joined(context: Context, x: Aligned, y: Aligned) -> Portions:
+    """The portions of a sum."""
+    found = [(pair, size * v.entry.as_size_of(Size.SCALAR)) for v in (x, y)
+             for pair, size in v.portions.sizes]  # fmt: skip
+    return relative(found, context.bounds)[0]
+
+
+def _share(context: Context, parts: Sequence[tuple[Scale, Scale]]) -> Scale:
+    """Parts of two terms as a part of their sum."""
+    whole, part = Scale.zero(Size.ENTRY), Scale.zero(Size.ENTRY)
+    for size, share in parts:
+        whole, part = context.plus(whole, size), context.plus(part, size * share)
+    return part.as_size_of(Size.SCALAR) if part.is_zero else (part / whole).as_size_of(Size.SCALAR)
 
 
 def _behaviour(context: Context, x: Behaviour, y: Behaviour, order: Order) -> Behaviour:

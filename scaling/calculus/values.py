@@ -17,11 +17,13 @@ facts, and each rule of inference (read.py) says which of them it derives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from sympy import Expr, S
 
+from scaling.calculus.directions import OFF, OWN, REST, TWIN, Direction, Portions
 from scaling.rules.shapes import Dim
 from scaling.sizes.scale import Scale, Size
 
@@ -67,6 +69,7 @@ class Behaviour:
 LINEAR = Behaviour(Parity.ODD, S.One)
 CONSTANT = Behaviour(Parity.EVEN, S.Zero)
 ONE = Scale.one(Size.SCALAR)
+NOTHING = Scale.zero(Size.SCALAR)
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,11 @@ class Scalar:
 class Spectral:
     """A symmetric matrix on one side, by the size of its eigenvalues.
 
-    ``contains_data``: the span holds the gradient's own factor (D on the left, H on the right).
-    ``symmetric`` is False for a product of two different matrices, whose powers are not covered.
+    ``on_span``: in the directions of the gradient, ``off_span``: off the data; ``rest`` and
+    ``twin``: in what the data have beside (directions.py), as on the span where it is not said.
+    ``variation``: how far it is from a multiple of I on the span. ``of_gradient``: made of L or R,
+    so that it maps the gradient's directions into themselves. ``tilt``: how far its span lies off
+    the data's. ``symmetric`` is False for a product of two different matrices, whose powers are not covered.
     ``blocks``: made of pieces of fixed size, so that it turns vectors out of the data's span and
     has of the order of fan eigenvalues of either size. ``vanishing``: as an entry x of the factor
     goes to 0, the entry of a diagonal matrix goes to 0 like |x|^vanishing. ``steps``: of training
@@ -97,7 +103,11 @@ class Spectral:
     side: Dim
     on_span: Scale
     off_span: Scale
-    contains_data: bool = True
+    rest: Scale | None = None
+    twin: Scale | None = None
+    variation: Scale = NOTHING
+    of_gradient: bool = False
+    tilt: Scale = NOTHING
     symmetric: bool = True
     blocks: bool = False
     vanishing: Expr = S.Zero
@@ -108,6 +118,23 @@ class Spectral:
         """The size by which terms of a sum are compared."""
         return self.on_span
 
+    @property
+    def contains_data(self) -> bool:
+        """Whether the span holds the gradient's own factor (D on the left, H on the right)."""
+        return self.tilt.is_zero
+
+    @property
+    def eigenvalues(self) -> dict[Direction, Scale]:
+        """Their sizes by kind of direction."""
+        twin, rest = self.twin or self.on_span, self.rest or self.on_span
+        return {OWN: self.on_span, TWIN: twin, REST: rest, OFF: self.off_span}
+
+    def with_eigenvalues(self, of: Callable[[Scale], Scale]) -> Spectral:
+        """The same matrix with a function of each eigenvalue."""
+        twin, rest = (None if x is None else of(x) for x in (self.twin, self.rest))
+        on_span, off_span = of(self.on_span), of(self.off_span)
+        return replace(self, on_span=on_span, off_span=off_span, twin=twin, rest=rest)
+
 
 @dataclass(frozen=True)
 class Aligned:
@@ -116,10 +143,11 @@ class Aligned:
     ``gain``: size of its action from the data's input direction to the output direction (a
     spectral size). ``entry``: its typical entry. ``low_rank``: O(1) non-zero singular values.
     ``coherent``: the entries are made by O(1) directions, entry = gain / sqrt(fan_in fan_out) up
-    to the means. ``left_exact``/``right_exact``: the factors are exactly D and H. ``positive``: no
-    entry is negative. ``monomial``: a product of powers, without sums, so that it vanishes with
+    to the means. ``portions``: how much of it lies in which directions. ``positive``: no entry is
+    negative. ``monomial``: a product of powers, without sums, so that it vanishes with
     its factors only. ``mixes``: sums over samples or neurons, so that it vanishes elsewhere than G.
-    ``covers``: nevertheless it vanishes nowhere but where G does. ``steps``: of training that are
+    ``covers``: nevertheless it vanishes nowhere but where G does. ``turned_by``: whether matrices
+    of the data or of the gradient have acted on its left. ``steps``: of training that are
     averaged in it, so that it vanishes elsewhere than one of them.
     """
 
@@ -129,19 +157,29 @@ class Aligned:
     right: Behaviour = LINEAR
     low_rank: bool = True
     coherent: bool = True
-    left_exact: bool = True
-    right_exact: bool = True
+    portions: Portions = Portions()
     transposed: bool = False
     positive: bool = False
     monomial: bool = True
     mixes: bool = False
     covers: bool = False
     steps: int = 1
+    turned_by: str = ""
 
     @property
     def main(self) -> Scale:
         """The size by which terms of a sum are compared."""
         return self.entry
+
+    @property
+    def left_exact(self) -> bool:
+        """Whether its left factor lies within the span of D."""
+        return self.portions.is_within(0)
+
+    @property
+    def right_exact(self) -> bool:
+        """Whether its right factor lies within the span of H."""
+        return self.portions.is_within(1)
 
     @property
     def has_holes(self) -> bool:
@@ -177,7 +215,8 @@ class Weights:
 class Vector:
     """A column (side fan_out) or a row (side fan_in) of means of a gradient-like matrix.
 
-    ``averaged``: how it depends on the sign of the factor that was averaged over.
+    ``averaged``: how it depends on the sign of the factor that was averaged over. ``bend``: which
+    part of it is no multiple of the factor on its side, or no constant where it is even.
     """
 
     entry: Scale
@@ -189,6 +228,7 @@ class Vector:
     monomial: bool = True
     mixes: bool = False
     steps: int = 1
+    bend: Scale = NOTHING
 
     @property
     def main(self) -> Scale:
@@ -243,8 +283,8 @@ def times(value: Value, factor: Scale) -> Value:
     match value:
         case Scalar(size):
             return replace(value, size=size * factor)
-        case Spectral(on_span=on_span, off_span=off_span):
-            return replace(value, on_span=on_span * factor, off_span=off_span * factor)
+        case Spectral():
+            return value.with_eigenvalues(lambda x: x * factor)
         case Aligned(gain=gain, entry=entry):
             return replace(value, gain=gain * factor, entry=entry * factor)
         case Weights(entry, _, multiple, aligned):

@@ -1,6 +1,7 @@
 """The network as data: its layers, how their sides grow, and what a user fixes of them.
 
 chain         the chain of dense layers: what it is made of, and how its sides grow
+batch         numbers of samples, classes and features, and the directions that they leave
 layer_sizes   sizes of h, delta and W in every layer: all that a rule sees of a network
 alignment     how updates meet what they act on, where that is assumed instead of derived
 graph         any network: operations on tensors whose axes grow, as a tracer or a few lines make it

@@ -20,6 +20,7 @@ from enum import Enum, StrEnum
 from sympy import Expr, S
 
 from scaling.models.alignment import Alignment
+from scaling.models.batch import Batch, DataSpan, data_spans
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF, Scale, Size
 
@@ -121,6 +122,8 @@ class Setting:
     loss: Loss = Loss.MSE
     alignments: Mapping[str, Alignment] = field(default_factory=dict, hash=False)
     """By layer, how updates meet what they act on, where that is not derived; see alignment.py."""
+    batch: Batch = field(default_factory=Batch)
+    """The numbers of samples, classes and features, which decide what lies off the data."""
 
     @property
     def depth(self) -> int:
@@ -134,3 +137,16 @@ class Setting:
     def layer(self, name: str) -> Layer:
         """The layer of that name."""
         return next(layer for layer in self.layers if layer.name == name)
+
+    def spans(self, layer: Layer, output: Scale) -> tuple[DataSpan, DataSpan]:
+        """The directions of a layer's fan_out and fan_in side, for an output f of that size."""
+        return data_spans(
+            self.batch,
+            below=layer.position - 1,
+            above=self.depth - layer.position,
+            grows=(layer.fan_in != 0, layer.fan_out != 0),
+            linear=self.activation is Activation.LINEAR,
+            sums_to_zero=self.loss is Loss.CROSS_ENTROPY,
+            output=output,
+            is_bias=layer.is_bias,
+        )

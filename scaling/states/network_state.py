@@ -76,6 +76,8 @@ class NetworkState:
             setting.activation,
             setting.alignments.get(layer.name),
             ascended={node: sizes[layer.name] for node, sizes in self.ascended.items()},
+            data=setting.spans(layer, self.features[-1]),
+            averages=frozenset(problem.rule.averages),
         )
 
     def contexts(self, scaled: Dampings) -> dict[str, Context]:

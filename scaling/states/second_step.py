@@ -80,7 +80,7 @@ class AfterStep(NetworkState):
         found = super().context(layer, scaled, unknown)
         before = self.before[layer.name]
         first = replace(before.context, scaled=scaled, unknown=frozenset(unknown))
-        return replace(found, before=replace(before, context=first))
+        return replace(found, before=replace(before, context=first), data=first.data)
 
     def contexts(self, scaled: Dampings) -> dict[str, Context]:
         """The contexts of all layers, each with the others beside it for sums over layers."""

@@ -1,0 +1,112 @@
+"""Numbers of samples, classes and features against each other, and the directions they leave.
+
+A side of a layer's matrices has up to four kinds of directions. With r the rank of D and of H,
+
+    own     of the gradient D H^T itself, min(r_D, r_H) of them
+    twin    of the gradient too, but weaker by f: two samples of one class have cotangents that
+            differ by f alone, so where fewer classes are drawn than D could tell apart, the rest
+            of its rank is made by f at the start
+    rest    of D (or H) and not of the gradient
+    off     of neither
+
+    r_D     min(samples, classes), one less under cross-entropy (softmax(f) - y adds up to zero);
+            of a hidden layer all samples, unless its activation is linear
+    r_H     min(samples, features) in the input layer and under a linear activation, one for a
+            bias, otherwise all samples
+
+Directions off the data exist where a side is longer than its rank. A sample held out overlaps with
+what a function of h leaves there by order one (LLN: its h is no linear function of those of the
+batch), but by a CLT where the activation is linear.
+
+Claimed of data in general position: no sample twice, no two features alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scaling.sizes.errors import InvalidInput
+from scaling.sizes.scale import HALF, Scale, Size
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The numbers of samples, classes and features; how many classes are ``drawn`` (0: all)."""
+
+    samples: int = 16
+    classes: int = 10
+    features: int = 64
+    drawn: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.samples, self.classes, self.features) < 1 or self.drawn < 0:
+            raise InvalidInput(
+                f"a batch of {self.samples} samples, {self.classes} classes, {self.features} "
+                f"features and {self.drawn} classes drawn",
+                "at least one of each",
+                "pass for example Batch(samples=16, classes=10, features=64)",
+            )
+
+    @property
+    def different(self) -> int:
+        """How many classes the samples have: as many as there can be, unless it is said."""
+        return min(self.samples, self.classes, self.drawn or self.samples)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.samples} samples of {self.different} among {self.classes} classes, with "
+            f"{self.features} features"
+        )
+
+
+@dataclass(frozen=True)
+class DataSpan:
+    """The directions of one side beside the gradient's own.
+
+    ``twin``: how weak the gradient is in directions made by the output f, None if there are none.
+    ``rest``, ``off``: whether there are others within the span of the data, and off it.
+    ``rank``: of D or of H. ``overlap``: of a sample held out with what lies off the span.
+    """
+
+    rank: int
+    twin: Scale | None = None
+    rest: bool = False
+    off: bool = True
+    overlap: Scale = Scale.one(Size.SCALAR)
+
+
+def data_spans(
+    batch: Batch,
+    *,
+    below: int,
+    above: int,
+    grows: tuple[bool, bool],
+    linear: bool,
+    sums_to_zero: bool,
+    output: Scale,
+    is_bias: bool = False,
+) -> tuple[DataSpan, DataSpan]:
+    """The spans of the fan_out and of the fan_in side of a layer.
+
+    ``below`` and ``above`` count the weights before and behind it, ``grows`` says which of fan_in
+    and fan_out grow with the width, ``sums_to_zero`` that cotangents do so over the classes, and
+    ``output`` is the size of f.
+    """
+    n, grows_in, grows_out = batch.samples, *grows
+    room = batch.classes - sums_to_zero
+    follows_output = above == 0 or linear
+    r_d = min(n, room) if follows_output else n
+    drawn = min(batch.different, room) if follows_output else n
+    alike = output.is_zero or not output.width.is_number or output.width < 0
+    main = drawn if alike else r_d
+    r_d = main if output.is_zero else r_d
+    r_h = 1 if is_bias else min(n, batch.features) if below == 0 or linear else n
+    own, both = min(main, r_h), min(r_d, r_h)
+    twin = output.as_size_of(Size.SCALAR) if both > own else None
+    fan_in = None if grows_in else 1 if is_bias else batch.features
+    fan_out = None if grows_out else batch.classes
+    clt = grows_in and linear
+    overlap = Scale.of_width(-HALF, Size.SCALAR) if clt else Scale.one(Size.SCALAR)
+    left = DataSpan(r_d, twin, r_d > both, fan_out is None or fan_out > r_d)
+    right = DataSpan(r_h, twin, r_h > both, fan_in is None or fan_in > r_h, overlap)
+    return left, right

@@ -1,0 +1,93 @@
+"""What the calculus claims where users fix values, held against the simulator: right, or refused.
+
+Each row is a rule that was answered wrongly once; `layers` are those whose own update was wrong.
+Sizes are those on samples held out, at widths 128 .. 2048, slopes over the upper half.
+"""
+
+from dataclasses import dataclass, replace
+
+import pytest
+from simulator import WIDTHS
+from soundness import BALANCED, DISTINCT, REPEATED, Question, disagreements, practice, theory
+
+SEEDS = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question, the layers that are measured, and the exponents that the calculus must give."""
+
+    question: Question
+    layers: tuple[str, ...]
+    own: tuple[str, ...] = ()
+
+
+def row(rule: str, *fixed: str, layers: str, own: str = "", **options: object) -> Row:
+    question = Question(rule, fixed, **options)  # type: ignore[arg-type]
+    return Row(question, tuple(layers.split()), tuple(own.split()))
+
+
+ALL = "input hidden output"
+ANSWERED = {
+    # 1: what a value has off the data's span carries its own size
+    "eps dominates": row(
+        "(G/(sqrt(G*G)+eps)) @ (A+rho*I)**(-1)", "d_eps=0", "d_rho=0", "c=0",
+        layers="input hidden", own="-1 -1",
+    ),
+    "eps dominates a negligible damping": row(
+        "(G/(abs(G)+eps)) @ (A+rho*I)**(-1)", "d_eps=1/2", "d_rho=1", "rho=1/100", "c=0",
+        layers="hidden", own="1", labels=(0, 1, 2),
+    ),
+    "atan of a small argument": row(
+        "(B+rho*I)**(-1) @ atan(100*G)", "d_rho=4", "rho=1/1000", "c=0",
+        layers="input hidden", own="1 2",
+    ),
+    "a negligible entrywise summand": row(
+        "(B+rho*I)**(-1) @ (G + G*abs(G)/(norm(G)+eps))", "d_rho=2", "d_eps=0", "rho=1/100", "c=0",
+        layers="input hidden", own="0 1",
+    ),
+    # 2: no directions off the span in a layer with fewer outputs than samples
+    "fewer outputs than samples": row(
+        "(B + rho*I)**(-1) @ sign(G)", "d_rho=2", layers=ALL, labels=BALANCED,
+    ),
+    "more outputs than samples": row(
+        "(B + rho*I)**(-1) @ sign(G)", "d_rho=2", layers=ALL, labels=DISTINCT,
+    ),
+    "fewer features than samples": row(
+        "sign(G) @ (A + rho*I)**(-1)", "d_rho=2", "c=0", layers="input", own="0", features=5,
+    ),
+    "more features than samples": row(
+        "sign(G) @ (A + rho*I)**(-1)", "d_rho=2", "c=0", layers="input", own="2", features=12,
+    ),
+    # 3: cotangents add up to zero over the classes, functions of them do not
+    "a column mean under cross-entropy": row(
+        "G + fan_in*col_mean(sign(G))", "c_output=1", layers="output", own="1",
+        loss="cross_entropy",
+    ),
+    # 5: R and L have fewer directions than the data
+    "the gradient's rank": row(
+        "G @ (A+rho_A*I)**(-1) @ (R+rho_R*I)**(-1)", "d_rho_R=0", "c_output=0", "rho_R=1/1000",
+        layers="output", own="0", labels=BALANCED,
+    ),
+    # 6: under a linear activation the rest overlaps by a CLT
+    "a linear activation": row(
+        "sign(G) @ (A+rho*I)**(-1)", "d_rho=0", "c=0", layers="hidden", own="1/2",
+        activation="linear",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_what_is_answered_is_measured(name: str) -> None:
+    case = ANSWERED[name]
+    answer = theory(case.question)
+    assert not answer.refusal
+    if case.own:
+        assert [str(answer.own[layer]) for layer in case.layers] == list(case.own)
+    assert answer.exponents is not None
+    measured = practice(case.question, answer.exponents, WIDTHS, SEEDS)
+    own = {layer: answer.own[layer] for layer in case.layers}
+    assert disagreements(replace(answer, own=own), measured) == {}
+
+
+__all__ = ["REPEATED"]
