@@ -97,6 +97,8 @@ class Square:
     f: Array | None = None
     c: Array | None = None
     dense: Array | None = None
+    basis: tuple[Array, Array, float] | None = None
+    """Eigenvectors, eigenvalues, and that of the rest, where these are known: they round less."""
 
     @property
     def size(self) -> int:
@@ -112,9 +114,14 @@ class Square:
     @property
     def T(self) -> Square:
         c = None if self.c is None else self.c.T
-        return Square(self.s, self.f, c, None if self.dense is None else self.dense.T)
+        return Square(self.s, self.f, c, None if self.dense is None else self.dense.T, self.basis)
 
     def times(self, x: Array) -> Array:
+        if self.basis is not None:
+            q, s, rest = self.basis
+            part = q.T @ x
+            beyond = x - q @ part
+            return q @ (s[:, None] * part) + rest * (beyond - q @ (q.T @ beyond))
         y = self.s[:, None] * x
         if self.f is not None:
             y = y + self.f @ (self.c @ (self.f.T @ x))
@@ -122,7 +129,8 @@ class Square:
 
     def scaled(self, x: float) -> Square:
         c = None if self.c is None else x * self.c
-        return Square(x * self.s, self.f, c, None if self.dense is None else x * self.dense)
+        basis = None if self.basis is None else (self.basis[0], x * self.basis[1], x * self.basis[2])
+        return Square(x * self.s, self.f, c, None if self.dense is None else x * self.dense, basis)
 
     def plus(self, y: Square) -> Square:
         dense = self.dense if y.dense is None else y.dense if self.dense is None else (
@@ -178,7 +186,8 @@ class Square:
         if math.isnan(rest):
             return Square(np.zeros(self.size), q, np.diag(y))
         floor = float(_where_live(function, np.array([rest]), np.abs(x).max(initial=0))[0])
-        return Square(np.full(self.size, floor), q, np.diag(y - floor))
+        basis = (q, y, floor)
+        return Square(np.full(self.size, floor), q, np.diag(y - floor), basis=basis)
 
     @property
     def diagonal(self) -> Array:

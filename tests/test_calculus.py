@@ -281,7 +281,7 @@ def test_what_no_rule_of_inference_covers_is_refused_by_name(
 
 # --- sampled Fisher -------------------------------------------------------------------------------
 
-SAMPLED = "B of sampled cotangents: the gradient lies partly in the span and partly off it"
+SAMPLED = "B of sampled cotangents: as much of it lies off the span as in it"
 
 
 @pytest.mark.parametrize("name", ["kfac", "kfac_left_only", "kfac_right_only", "shampoo", "sgd"])

@@ -74,6 +74,25 @@ ANSWERED = {
         "sign(G) @ (A+rho*I)**(-1)", "d_rho=0", "c=0", layers="hidden", own="1/2",
         activation="linear",
     ),
+    # 7: what cancels is found before sizes are taken
+    "one minus x/(x + rho)": row(
+        "G-G@A@(A+rho*I)**(-1)", "d_rho=0", "c=0", layers=ALL, own="-1 -1 0",
+    ),
+    "its twin": row("rho*G@(A+rho*I)**(-1)", "d_rho=0", "c=0", layers=ALL, own="-1 -1 0"),
+    "within a product": row(
+        "G@(I-A@(A+rho*I)**(-1))", "d_rho=0", "c=0", layers=ALL, own="-1 -1 0",
+    ),
+    "a root of it": row(
+        "G - (L+rho*I)**(-1/2)@L@(L+rho*I)**(-1/2)@G", "d_rho=2", "rho=1/1000", "c=0",
+        layers="hidden", own="-2",
+    ),
+    "two matrices on one side": row(
+        "G@A@(A+rho*I)**(-1) - G@R@(R+rho*I)**(-1)", "d_rho=2", "rho=1/100000000", "c=0",
+        layers="hidden", own="-2",
+    ),
+    "nothing cancels": row(
+        "G/norm(G) - 3*orth(G)", "c=0", layers=ALL, own="-1/2 0 1/2",
+    ),
 }  # fmt: skip
 
 
@@ -90,4 +109,41 @@ def test_what_is_answered_is_measured(name: str) -> None:
     assert disagreements(replace(answer, own=own), measured) == {}
 
 
-__all__ = ["REPEATED"]
+ZERO = [
+    "ema(G,beta)-(1-beta)*G", "G-G@A@A**(-1)", "G-L**(1/2)@orth(G)",
+    "G/norm(G)-ema(G,beta)/norm(ema(G,beta))", "sign(ema(G,beta))-sign(3*G)", "G@R - L@G",
+    "norm(2*G)*G - 2*norm(G)*G", "G@(R+rho*I)**(-1) - (L+rho*I)**(-1)@G",
+]  # fmt: skip
+OPEN = [
+    "G - atan(G/fan_in)", "sign(G) - G/(abs(G)+eps)", "G - clip(G, 1)*(1+rho)",
+    "G*(norm(G + rho*sign(G)) - norm(G))",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", ZERO)
+def test_what_cancels_exactly_is_exactly_zero(rule: str) -> None:
+    answer = theory(Question(rule, ("d_rho=1",) if "rho" in rule else ()))
+    assert set(map(str, answer.own.values())) == {"-oo"}
+    assert answer.exponents is not None
+    found = practice(Question(rule), answer.exponents, (128, 256), 1)
+    scale = practice(Question("G + sign(G) + L@G"), answer.exponents, (128, 256), 1)
+    assert all(found[layer].size <= 1e-12 * scale[layer].size for layer in found)
+
+
+@pytest.mark.parametrize("rule", OPEN)
+def test_what_may_cancel_is_refused(rule: str) -> None:
+    fixed = [f"d_{name}=3" for name in ("rho", "eps") if name in rule]
+    assert "which may cancel" in theory(Question(rule, tuple(fixed))).refusal
+
+
+def test_samples_of_one_class_leave_weak_directions() -> None:
+    """4: cotangents of one class differ by f ~ M^(-1/2) alone, and an inverse makes them large."""
+    rule, many = "B**(-1) @ G @ A**(-1)", (128, 256, 512, 1024)
+    alike = Question(rule, loss="cross_entropy", labels=REPEATED)
+    apart = Question(rule, loss="cross_entropy", labels=(1, 6, 0, 2, 4, 3, 5, 9))
+    for question, c in ((alike, "1/2"), (apart, "0")):
+        answer = theory(replace(question, fixed=("c_input=-2", "c_hidden=0")))
+        assert str(answer.exponents.c["output"]) == c  # type: ignore[union-attr]
+        measured = practice(question, answer.exponents, many, 24)  # type: ignore[arg-type]
+        own = {"output": answer.own["output"]}
+        assert disagreements(replace(answer, own=own), measured) == {}

@@ -106,7 +106,7 @@ class Reader:
     """Reads nodes as words, and writes words as nodes."""
 
     context: Context
-    nodes: dict[Expr, Node] = field(default_factory=dict)
+    nodes: dict[Expr, Node] = field(default_factory=lambda: {_eigenvalue(L): L})
     """What each symbol stands for: a scalar, or a square matrix by its eigenvalue."""
 
     def _scalar_symbol(self, node: Node, positive: bool) -> Expr:
@@ -396,7 +396,7 @@ def canonical(context: Context, node: Node) -> Canonical | None:
         for word in reader.words(node):
             found.setdefault(word.key, []).append(word)
         groups = [alike for words in found.values() for alike in _commuting(words)]
-        others = len(groups)
+        others = len({(words[0].core, _names(words)) for words in groups})
     left = [(words, _left(words)) for words in groups]
     if all(functions is None for _, functions in left):
         return Canonical(None, others)
@@ -428,6 +428,12 @@ def is_positive(context: Context, node: Node) -> bool:
         case Subtract(Number(value), Symbol(name)):
             return value == 1 and name in context.averages
     return False
+
+
+def _names(words: list[Word]) -> tuple[frozenset[str], ...]:
+    """The matrices on both sides: terms of both steps that share them are of one kind."""
+    left = frozenset(name for word in words for name, _ in word.left)
+    return left, frozenset(name for word in words for name, _ in word.right)
 
 
 def _plain(node: Node) -> list[Node]:

@@ -182,7 +182,8 @@ def push_through(
     if OFF in there and spectral.on_span != spectral.off_span:
         if not (beyond.is_zero and spectral.tilt.is_zero):
             after = changed.at(side, OFF, context.bounds)
-            assumption = _partly_off(context, spectral, beyond, after)
+            before = context.plus(beyond, spectral.tilt)
+            assumption = _partly_off(context, spectral, before, after)
     if assumption or spectral.blocks:
         here = Behaviour(behaviour.parity, behaviour.vanishing + spectral.vanishing)
         changes = {"left": here} if on_delta_side else {"right": here}

@@ -126,7 +126,7 @@ def _independent(x: Value, y: Value) -> bool:
 def _weighed(context: Context, both: Node) -> bool:
     """Whether a number of order one, or one alone, stands on one side of a difference only."""
     numbers = [
-        {n.name for n in term.walk() if isinstance(n, Symbol) and n.kind is SymbolKind.CONSTANT}
+        {n.name for n in term.walk() if isinstance(n, Symbol) and n.kind is SymbolKind.CONSTANT and not n.is_fan}
         - context.averages for term in both.children
     ]  # fmt: skip
     plain = [not any(isinstance(n, Matrix) for n in term.walk()) for term in both.children]
