@@ -20,6 +20,7 @@ Not covered (`Unread`): eig, ascended, named parts of a rule.
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -129,7 +130,9 @@ class Square:
 
     def scaled(self, x: float) -> Square:
         c = None if self.c is None else x * self.c
-        basis = None if self.basis is None else (self.basis[0], x * self.basis[1], x * self.basis[2])
+        basis = (
+            None if self.basis is None else (self.basis[0], x * self.basis[1], x * self.basis[2])
+        )
         return Square(x * self.s, self.f, c, None if self.dense is None else x * self.dense, basis)
 
     def plus(self, y: Square) -> Square:
@@ -161,7 +164,7 @@ class Square:
 
     @cached_property
     def spectrum(self) -> tuple[Array, Array, float]:
-        """Eigenvalues and vectors beside the rest, which has one eigenvalue (0 if there is none)."""
+        """Eigenvalues and vectors beside the rest, which has one eigenvalue (none: NaN)."""
         if self.dense is None and np.ptp(self.s) == 0:
             if self.f is None:
                 return np.zeros(0), np.zeros((self.size, 0)), float(self.s[0])
@@ -320,7 +323,9 @@ def _times(x: Value, k: float) -> Value:
             return Wide(p=k * x.p, q=x.q) if x.is_thin else Wide(k * x.entries)
         case Square():
             return x.scaled(k)
-    return Square(np.array([k])) if k != 1 else x  # a multiple of I: one number until it meets a side
+    return (
+        Square(np.array([k])) if k != 1 else x
+    )  # a multiple of I: one number until it meets a side
 
 
 def _sized(x: Square | Identity, size: int) -> Square:
@@ -344,9 +349,9 @@ def _binary(op: ast.operator, x: Value, y: Value) -> Value:
         case ast.Add():
             if isinstance(x, float) and isinstance(y, float):
                 return x + y
-            if isinstance(x, Wide) and isinstance(y, Wide) and x.is_thin and y.is_thin:
-                if x.shape == y.shape:
-                    return Wide(p=np.hstack([x.p, y.p]), q=np.hstack([x.q, y.q]))
+            thin = isinstance(x, Wide) and isinstance(y, Wide) and x.is_thin and y.is_thin
+            if thin and x.shape == y.shape:
+                return Wide(p=np.hstack([x.p, y.p]), q=np.hstack([x.q, y.q]))
             return Wide(_array(x) + _array(y))
         case ast.Mult() | ast.Div() if isinstance(y, float):
             return _times(x, y if isinstance(op, ast.Mult) else float(_quotient(1.0, y)))
@@ -578,7 +583,7 @@ BASE = 64
 
 @cache
 def _data(labels: tuple[int, ...], classes: int, features: int, probe: int) -> tuple[Array, ...]:
-    """Inputs (features, n), targets (classes, n), held-out inputs: one centre a class, and noise."""
+    """Inputs (features, n), targets (classes, n), held-out inputs: a centre a class, and noise."""
     draw = np.random.default_rng(7).standard_normal
     centres, mean = draw((features, classes)), 0.3
     x = mean + 0.6 * centres[:, list(labels)] + 0.8 * draw((features, len(labels)))
@@ -633,7 +638,7 @@ class _Scalars(dict):
 @cache
 def _weights(sides: tuple[int, ...], seed: int) -> tuple[Array, ...]:
     rng = np.random.default_rng([seed, *sides])
-    return tuple(rng.standard_normal((m, k)) for k, m in zip(sides, sides[1:], strict=False))
+    return tuple(rng.standard_normal((m, k)) for k, m in itertools.pairwise(sides))
 
 
 @dataclass(frozen=True)

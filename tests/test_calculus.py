@@ -462,9 +462,7 @@ CANCELLING = [
 
 
 @pytest.mark.parametrize(("text", "d", "true"), CANCELLING)
-def test_a_difference_that_may_cancel_is_true_or_refused(
-    text: str, d: int, true: int
-) -> None:
+def test_a_difference_that_may_cancel_is_true_or_refused(text: str, d: int, true: int) -> None:
     try:
         found = update(text, d=d)
     except NotCovered:

@@ -87,7 +87,7 @@ ANSWERED = {
         layers="hidden", own="-2",
     ),
     "two matrices on one side": row(
-        "G@A@(A+rho*I)**(-1) - G@R@(R+rho*I)**(-1)", "d_rho=2", "rho=1/100000000", "c=0",
+        "G@A@(A+rho*I)**(-1) - G@R@(R+rho*I)**(-1)", "d_rho=2", "rho=1/100000", "c=0",
         layers="hidden", own="-2",
     ),
     "nothing cancels": row(

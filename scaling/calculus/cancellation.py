@@ -218,8 +218,8 @@ class Reader:
                 name, f = self.square(x)
                 return name, -f
             case MatMul(x, y) if {x, y} == {G, Transpose(G)}:
-                matrix = L if x == G else R
-                return matrix.name, self._matrix_symbol(matrix)
+                own = L if x == G else R
+                return own.name, self._matrix_symbol(own)
             case Add(x, y) | Subtract(x, y) | MatMul(x, y) if x.shape.is_square:
                 (name, f), (other, g) = self.square(x), self.square(y)
                 if not name or not other or name == other:
@@ -278,7 +278,9 @@ class Reader:
         return [Word(factor, rest)]
 
     def _terms(self, node: Node, whole: Node) -> list[Word]:
-        if node.shape != whole.shape and not node.shape.is_square:  # a number or a vector that is spread over a matrix
+        if (
+            node.shape != whole.shape and not node.shape.is_square
+        ):  # a number or a vector that is spread over a matrix
             factor, rest = (self.scalar(node), Number(Fraction(1))) if node.shape.is_scalar else (
                 self.factored(node))  # fmt: skip
             return [Word(factor, rest)]
@@ -325,7 +327,7 @@ class Reader:
         return self.number(x)
 
     def term(self, function: Expr, word: Word) -> Node | None:
-        """A product of functions of one eigenvalue each as a node; None if it is no such product."""
+        """A product of functions of one eigenvalue each as a node; None if it is not one."""
         places: dict[Expr, list[Expr]] = {}
         scalars = []
         for part in sympy.Mul.make_args(function):
@@ -337,11 +339,11 @@ class Reader:
             else:
                 scalars.append(part)
         node = word.core
-        inside = {_eigenvalue(L): places.pop(_eigenvalue(L), [])} if node == G else {}
-        for x, parts in inside.items():
-            if parts:
-                node = MatMul(self.matrix(sympy.prod(parts)), node)
-        for x, parts in places.items():
+        if len(word.left) > 1 or len(word.right) > 1:  # their order would be lost
+            return None
+        if node == G and _eigenvalue(L) in places:
+            node = MatMul(self.matrix(sympy.prod(places.pop(_eigenvalue(L)))), G)
+        for parts in places.values():
             square = self.matrix(sympy.prod(parts))
             if node is None:
                 node = square
@@ -350,10 +352,10 @@ class Reader:
         size = sympy.prod(scalars)
         if size == 1 and node is not None:
             return node
+        node = I if node is None else node
         negative = size.could_extract_minus_sign()
-        number = self.number(-size if negative else size)
-        scaled = Multiply(number, I if node is None else node) if number != Number(1) else node
-        scaled = I if scaled is None else scaled
+        size = -size if negative else size
+        scaled = node if size == 1 else Multiply(self.number(size), node)
         return Negate(scaled) if negative else scaled
 
 
@@ -449,9 +451,9 @@ def _commuting(words: list[Word]) -> list[list[Word]]:
     """Words whose functions commute: one matrix at most on each side, the same in all."""
     by_names: dict[tuple[object, ...], list[Word]] = {}
     sides = [[tuple(name for name, _ in side) for side in (w.left, w.right)] for w in words]
-    if all(len({names[i] for names in sides if names[i]}) <= 1 for i in (0, 1)):
-        if all(len(side) <= 1 for names in sides for side in names):
-            return [words]
+    alike = all(len({names[i] for names in sides if names[i]}) <= 1 for i in (0, 1))
+    if alike and all(len(side) <= 1 for names in sides for side in names):
+        return [words]
     for word, names in zip(words, sides, strict=True):
         by_names.setdefault(tuple(names), []).append(word)
     return list(by_names.values())

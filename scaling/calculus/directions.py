@@ -78,9 +78,7 @@ def portions(sizes: Iterable[tuple[Pair, Scale]], bounds: Bounds) -> Portions:
     return Portions(tuple(sorted(found.items())))
 
 
-def relative(
-    sizes: Iterable[tuple[Pair, Scale]], bounds: Bounds
-) -> tuple[Portions, Scale]:
+def relative(sizes: Iterable[tuple[Pair, Scale]], bounds: Bounds) -> tuple[Portions, Scale]:
     """Portions in units of the largest, and the largest."""
     found = portions(sizes, bounds)
     total = found.total(bounds)
@@ -104,7 +102,7 @@ def product(
     x: Portions, y: Portions, odd: tuple[bool, bool], spans: tuple[DataSpan, DataSpan],
     bounds: Bounds,
 ) -> Portions:  # fmt: skip
-    """Of X * Y, entry by entry; ``odd`` says on which sides both are odd: what varies there bends."""
+    """Of X * Y, entry by entry; ``odd``: on which sides both are odd, so that it bends."""
 
     def meet(side: int, one: Direction, other: Direction) -> tuple[Direction, ...]:
         if not odd[side] and OWN in (one, other):

@@ -191,9 +191,7 @@ def power(context: Context, node: Power, value: Aligned | Vector, p: Expr, step:
     return result
 
 
-def nearly_linear(
-    context: Context, value: Aligned | Vector, share: Scale
-) -> Aligned | Vector:
+def nearly_linear(context: Context, value: Aligned | Vector, share: Scale) -> Aligned | Vector:
     """What is x up to terms of higher order, a ``share`` of it in directions of their own."""
     share = share.as_size_of(Size.SCALAR)
     if isinstance(value, Vector):

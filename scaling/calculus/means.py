@@ -27,7 +27,7 @@ from scaling.rules.estimable_sums import is_positive
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Call, MatMul
 from scaling.sizes.derivation import LLN, PRODUCT, Step
-from scaling.sizes.scale import Scale, Size
+from scaling.sizes.scale import Size
 
 
 def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:

@@ -80,8 +80,10 @@ def corner_context(context: Context, sides: frozenset[Dim]) -> Context:
     )
     mean_h = sizes.h if fan_in else sizes.mean_h
     mean_delta = sizes.delta if fan_out else sizes.mean_delta
-    within = tuple(DataSpan(span.rank, off=False) if turned else span
-                   for span, turned in zip(context.spans, (fan_out, fan_in), strict=True))  # fmt: skip
+    within = [
+        DataSpan(span.rank, off=False) if turned else span
+        for span, turned in zip(context.spans, (fan_out, fan_in), strict=True)
+    ]
     corner = replace(sizes, layer=layer, mean_h=mean_h, mean_delta=mean_delta)
     return replace(context, sizes=corner, data=(within[0], within[1]))
 

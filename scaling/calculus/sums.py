@@ -123,12 +123,17 @@ def _independent(x: Value, y: Value) -> bool:
     return False
 
 
+def _is_constant(node: Symbol) -> bool:
+    return node.kind is SymbolKind.CONSTANT and not node.is_fan
+
+
 def _weighed(context: Context, both: Node) -> bool:
     """Whether a number of order one, or one alone, stands on one side of a difference only."""
     numbers = [
-        {n.name for n in term.walk() if isinstance(n, Symbol) and n.kind is SymbolKind.CONSTANT and not n.is_fan}
-        - context.averages for term in both.children
-    ]  # fmt: skip
+        {n.name for n in term.walk() if isinstance(n, Symbol) and _is_constant(n)}
+        - context.averages
+        for term in both.children
+    ]
     plain = [not any(isinstance(n, Matrix) for n in term.walk()) for term in both.children]
     return numbers[0] != numbers[1] or any(plain)
 
@@ -165,7 +170,9 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 plus(x.off_span, y.off_span),
                 rest=plus(mine[REST], others[REST]),
                 twin=plus(mine[TWIN], others[TWIN]),
-                variation=varying if varying.is_zero else (varying / on_span).as_size_of(Size.SCALAR),
+                variation=varying
+                if varying.is_zero
+                else (varying / on_span).as_size_of(Size.SCALAR),
                 of_gradient=all(v.of_gradient for v in (x, y) if not v.variation.is_zero),
                 tilt=plus(x.tilt, y.tilt),
                 symmetric=x.symmetric and y.symmetric,

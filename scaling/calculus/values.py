@@ -70,6 +70,7 @@ LINEAR = Behaviour(Parity.ODD, S.One)
 CONSTANT = Behaviour(Parity.EVEN, S.Zero)
 ONE = Scale.one(Size.SCALAR)
 NOTHING = Scale.zero(Size.SCALAR)
+WHOLE = Portions()
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class Spectral:
     ``twin``: in what the data have beside (directions.py), as on the span where it is not said.
     ``variation``: how far it is from a multiple of I on the span. ``of_gradient``: made of L or R,
     so that it maps the gradient's directions into themselves. ``tilt``: how far its span lies off
-    the data's. ``symmetric`` is False for a product of two different matrices, whose powers are not covered.
+    the data's. ``symmetric`` is False for a product of two different matrices, whose powers are
+    not covered.
     ``blocks``: made of pieces of fixed size, so that it turns vectors out of the data's span and
     has of the order of fan eigenvalues of either size. ``vanishing``: as an entry x of the factor
     goes to 0, the entry of a diagonal matrix goes to 0 like |x|^vanishing. ``steps``: of training
@@ -157,7 +159,7 @@ class Aligned:
     right: Behaviour = LINEAR
     low_rank: bool = True
     coherent: bool = True
-    portions: Portions = Portions()
+    portions: Portions = WHOLE
     transposed: bool = False
     positive: bool = False
     monomial: bool = True

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from scaling.sizes.errors import InvalidInput
 from scaling.sizes.scale import HALF, Scale, Size
 
+ONE = Scale.one(Size.SCALAR)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -72,7 +74,7 @@ class DataSpan:
     twin: Scale | None = None
     rest: bool = False
     off: bool = True
-    overlap: Scale = Scale.one(Size.SCALAR)
+    overlap: Scale = ONE
 
 
 def data_spans(
@@ -106,7 +108,7 @@ def data_spans(
     fan_in = None if grows_in else 1 if is_bias else batch.features
     fan_out = None if grows_out else batch.classes
     clt = grows_in and linear
-    overlap = Scale.of_width(-HALF, Size.SCALAR) if clt else Scale.one(Size.SCALAR)
+    overlap = Scale.of_width(-HALF, Size.SCALAR) if clt else ONE
     left = DataSpan(r_d, twin, r_d > both, fan_out is None or fan_out > r_d)
     right = DataSpan(r_h, twin, r_h > both, fan_in is None or fan_in > r_h, overlap)
     return left, right
