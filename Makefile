@@ -6,7 +6,7 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test check-fast verify readme bench fuzz check format clean
+.PHONY: help venv test check-fast verify readme bench fuzz fuzz-measured check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -70,7 +70,13 @@ bench: venv  ## time and weigh everything, beside other libraries, into benchmar
 
 fuzz: export OMP_NUM_THREADS = 1
 fuzz: N ?= 1000
-fuzz: venv  ## compare theory and measurement on N random rules, down to a minimal one that fails
+fuzz: SEED ?= 0
+fuzz: venv  ## hold N random pairs of rule and setting against the independent simulator in tests/
+	cd tests && ../.venv/bin/python random_questions.py $(N) $(SEED)
+
+fuzz-measured: export OMP_NUM_THREADS = 1
+fuzz-measured: N ?= 1000
+fuzz-measured: venv  ## compare theory and our own measurement on N random rules, down to a minimal one
 	cd tests && ../.venv/bin/python fuzzing.py $(N)
 
 check: venv  ## check format, lint and types, then run all tests

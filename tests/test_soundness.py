@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 from simulator import WIDTHS
+from random_questions import fuzz
 from soundness import BALANCED, DISTINCT, REPEATED, Question, disagreements, practice, theory
+from sympy import S
 
 SEEDS = 6
 
@@ -147,3 +149,20 @@ def test_samples_of_one_class_leave_weak_directions() -> None:
         measured = practice(question, answer.exponents, many, 24)  # type: ignore[arg-type]
         own = {"output": answer.own["output"]}
         assert disagreements(replace(answer, own=own), measured) == {}
+
+
+@pytest.mark.slow
+def test_random_pairs_agree_with_the_simulator_or_are_refused() -> None:
+    seen = fuzz(40, seed=11)
+    assert seen["flagged"] == 0
+    assert seen["agrees"] + seen["agrees at larger widths"] >= 15
+
+
+def test_a_wrong_exponent_would_be_flagged() -> None:
+    question = Question("(B+rho*I)**(-1) @ G", ("d_rho=1",))
+    answer = theory(question)
+    assert answer.exponents is not None
+    measured = practice(question, answer.exponents, (64, 128, 256, 512), 3)
+    wrong = {name: x + S.Half for name, x in answer.own.items()}
+    assert not disagreements(answer, measured)
+    assert set(disagreements(replace(answer, own=wrong), measured)) == set(wrong)

@@ -52,8 +52,9 @@ def as_table(result: Verification) -> Table:
     ran = dict.fromkeys(series.about for series in result.series)
     notes = [
         f"verdict: {result.verdict} ({summary}); widths {', '.join(ran)}; {result.seconds:.0f} s",
-        "sizes ~ M^(exponent). init: h at the start (f in the output layer); own: dW h; feature: "
-        "dh (df in the output layer). Intervals hold the noise over seeds and the drift of slopes. "
+        "sizes ~ M^(exponent). init: h at the start (f in the output layer); "
+        "own: dW h, on samples held out; feature: dh (df in the output layer). "
+        "Intervals hold the noise over seeds and the drift of slopes. "
         "size: at the widest width; limit: what it tends to, from the kernels of infinite width",
     ]
     if any(c.quantity == SHRINK for c in result.checks):

@@ -51,6 +51,7 @@ INVARIANT = frozenset({"sign", "orth", "newton_schulz"})
 HOMOGENEOUS = frozenset(
     {"norm", "rms", "specnorm", "trace", "row_mean", "col_mean", "diag", "block", "abs"}
 )
+BEFORE = "before"
 NORMS = frozenset({"norm", "rms", "specnorm"})
 Factor = tuple[str, Expr]
 """The name of a square matrix and a function of its eigenvalue."""
@@ -99,6 +100,10 @@ class Word:
 
 def _eigenvalue(matrix: Node) -> sympy.Symbol:
     return sympy.Symbol(f"x:{matrix}", positive=True)
+
+
+class _UnwrittenError(Exception):
+    """An expression that no rule can write."""
 
 
 @dataclass
@@ -158,14 +163,25 @@ class Reader:
                 known = name in NORMS or (name == "trace" and isinstance(rest, Matrix))
                 size = sympy.Abs(factor) if name in NORMS else factor
                 return size * self._scalar_symbol(Call(name, rest, option), known)
-            case Call() if is_average(node) and self._first:
-                return self._weight(node) * self.scalar(node.argument)
+            case Call() if is_average(node):
+                if self._first:
+                    return self._weight(node) * self.scalar(node.argument)
+                weight, beta = self._late_weights(node)
+                old = sympy.Symbol(f"s:{BEFORE} {node.argument}")
+                self.nodes[old] = node
+                return weight * (self.scalar(node.argument) + beta * old)
         return self._scalar_symbol(node, False)
 
     def _weight(self, node: Call) -> Expr:
         """The weight of this step in an average at the first step."""
         assert node.option is not None, "an average has a decay"
         return S.One if node.function == "debiased" else 1 - self.scalar(node.option)
+
+    def _late_weights(self, node: Call) -> tuple[Expr, Expr]:
+        """Of an average at the second step, w and beta in w (X + beta X_1)."""
+        assert node.option is not None, "an average has a decay"
+        beta = self.scalar(node.option)
+        return 1 / (1 + beta) if node.function == "debiased" else 1 - beta, beta
 
     def factored(self, node: Node) -> tuple[Expr, Node]:
         """A factor and what it multiplies, through homogeneous functions."""
@@ -257,13 +273,11 @@ class Reader:
                 return _scaled(self.words(rest), self.scalar(scalar))
             case Divide(x, y) if y.shape.is_scalar and not x.shape.is_scalar:
                 return _scaled(self.words(x), 1 / self.scalar(y))
-            case Call(name, x, option) if is_average(node):
+            case Call(_, x) if is_average(node):
                 now = self.words(x)
                 if self._first:
                     return _scaled(now, self._weight(node))
-                assert option is not None, "an average has a decay"
-                beta = self.scalar(option)
-                weight = 1 / (1 + beta) if name == "debiased" else 1 - beta
+                weight, beta = self._late_weights(node)
                 old = [replace(word, before=True) for word in _scaled(now, weight * beta)]
                 return [*_scaled(now, weight), *old]
             case Call("orth", x) if self.words(x) in ([Word(S.One, G)], [Word(self._sign(x), G)]):
@@ -303,8 +317,9 @@ class Reader:
             return reduce(Add, map(self.number, x.args))
         if x.is_Mul:
             return reduce(Multiply, map(self.number, x.args))
-        base, power = x.as_base_exp()
-        return Power(self.number(base), self.number(power))
+        if not x.is_Pow:
+            raise _UnwrittenError(x)
+        return Power(self.number(x.base), self._exponent(x.exp))
 
     def matrix(self, x: Expr) -> Node:
         """A function of one eigenvalue as a square matrix."""
@@ -318,8 +333,9 @@ class Reader:
             scalars, others = sympy.sift(x.args, lambda y: not _eigenvalues(y), binary=True)
             product = reduce(MatMul, map(self.matrix, others))
             return Multiply(self.number(sympy.prod(scalars)), product) if scalars else product
-        base, power = x.as_base_exp()
-        return Power(self.matrix(base), self._exponent(power))
+        if not x.is_Pow:
+            raise _UnwrittenError(x)
+        return Power(self.matrix(x.base), self._exponent(x.exp))
 
     def _exponent(self, x: Expr) -> Node:
         for symbol in x.free_symbols:
@@ -390,8 +406,12 @@ def canonical(context: Context, node: Node) -> Canonical | None:
     reader = Reader(context)
     if node.shape.is_scalar:
         words = [Word(reader.scalar(term)) for term in _plain(node)]
-        made_of = {frozenset(s for s in w.coefficient.free_symbols if not _is_free(reader, s))
-                   for w in words}  # fmt: skip
+        made_of = {
+            frozenset(
+                s for s in w.coefficient.free_symbols
+                if BEFORE not in s.name and not _is_free(reader, s)
+            ) for w in words
+        }  # fmt: skip
         groups, others = [words], len(made_of - {frozenset()})
     else:
         found: dict[tuple[object, ...], list[Word]] = {}
@@ -408,11 +428,16 @@ def canonical(context: Context, node: Node) -> Canonical | None:
             return None
         if functions is None:
             functions = [word.function for word in words]
-        if functions and words[0].before:
+        late = any(BEFORE in s.name for f in functions for s in f.free_symbols)
+        if functions and (words[0].before or late):
             return None
-        written = [reader.term(f, words[0]) for f in functions]
-        if node.shape.is_scalar:
-            written = [reader.number(f) for f in functions]
+        try:
+            if node.shape.is_scalar:
+                terms += [reader.number(f) for f in functions]
+                continue
+            written = [reader.term(f, words[0]) for f in functions]
+        except _UnwrittenError:
+            return None
         if any(term is None for term in written):
             return None
         terms += [term for term in written if term is not None]

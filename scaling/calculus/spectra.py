@@ -111,12 +111,21 @@ def product(
     return value, Step(PRODUCT, str(node), on_span, numbers, steps, node=node)
 
 
-def need_one_basis(context: Context, node: Node, side: Dim, x: Spectral, y: Spectral) -> None:
-    """Refuse A beside R, or B beside L, where the data have directions that the gradient lacks."""
+def need_one_basis(
+    context: Context, node: Node, side: Dim, x: Spectral, y: Spectral, adds: bool = False
+) -> None:
+    """Refuse A beside R, or B beside L, where the data have directions that the gradient lacks.
+
+    A sum is one of the data where those are no smaller: all of its eigenvalues are of their size.
+    """
     span = context.spans[index(side)] if side is not Dim.ANY else None
     if span is None or not (span.rest or span.twin) or x.variation.is_zero or y.variation.is_zero:
         return
     if x.of_gradient is not y.of_gradient:
+        own, data = (x, y) if x.of_gradient else (y, x)
+        order = context.bounds.order(own.on_span.width, data.on_span.width)
+        if adds and span.twin is None and order in (Order.LESS, Order.EQUAL):
+            return
         raise context.not_covered(
             node,
             f"a matrix of the data beside one of the gradient, which has fewer directions on the "

@@ -155,7 +155,7 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
             return Scalar(plus(x.size, y.size), x.positive and y.positive)
         case Spectral(), Spectral():
             side = y.side if x.side is Dim.ANY else x.side
-            spectra.need_one_basis(context, node, side, x, y)
+            spectra.need_one_basis(context, node, side, x, y, adds=True)
             uneven = [v for v in (x, y) if v.off_span != v.on_span]
             if len({v.tilt for v in uneven}) > 1:
                 raise context.not_covered(

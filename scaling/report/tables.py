@@ -109,8 +109,8 @@ def predicted_table(result: Prediction) -> Table:
     )  # fmt: skip
     start = "h at the start" if result.problem.step == 1 else "h before the step"
     notes = (
-        f"sizes ~ M^(exponent). init: {start} (f in the output layer); own: dW h; "
-        "feature: dh (df in the output layer)"
+        f"sizes ~ M^(exponent). init: {start} (f in the output layer); "
+        "own: dW h, on samples held out; feature: dh (df in the output layer)"
         + (", shrink: the fraction of the weights that a step takes away" if decays else "")
         + (", ascent: X h of the perturbation X" if ascends else ""),
         *(f"assumed: {text}" for text in result.assumptions),
