@@ -1,4 +1,4 @@
-"""Random rules, read by theory and by measurement: `make fuzz-measured N=1000`, and tests/test_fuzz.py.
+"""Random rules, read by theory and by measurement: `make fuzz-measured`, and tests/test_fuzz.py.
 
 A rule is built from the grammar, with random powers, dampings and readout. The calculus either
 refuses it by name or predicts what each layer's own update does; the prediction is compared with

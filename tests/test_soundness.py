@@ -7,8 +7,8 @@ Sizes are those on samples held out, at widths 128 .. 2048, slopes over the uppe
 from dataclasses import dataclass, replace
 
 import pytest
-from simulator import WIDTHS
 from random_questions import fuzz
+from simulator import WIDTHS
 from soundness import BALANCED, DISTINCT, REPEATED, Question, disagreements, practice, theory
 from sympy import S
 
