@@ -22,7 +22,7 @@ from simulator import Unread
 from soundness import Answer, Question, disagreements, practice, theory
 
 WIDTHS, SEEDS = (64, 128, 256, 512), 3
-LARGER, MORE = ((256, 512, 1024, 2048), (512, 1024, 2048, 4096)), 6
+LARGER, MORE = ((256, 512, 1024), (512, 1024, 2048)), 4
 LABELS = (
     (0, 1, 2),
     (0, 1, 2, 3, 4, 5),

@@ -24,7 +24,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -635,8 +635,16 @@ class _Scalars(dict):
         return 1.0
 
 
-@cache
+@lru_cache(maxsize=64)
+def _small_weights(sides: tuple[int, ...], seed: int) -> tuple[Array, ...]:
+    return _drawn(sides, seed)
+
+
 def _weights(sides: tuple[int, ...], seed: int) -> tuple[Array, ...]:
+    return _small_weights(sides, seed) if max(sides) <= 512 else _drawn(sides, seed)
+
+
+def _drawn(sides: tuple[int, ...], seed: int) -> tuple[Array, ...]:
     rng = np.random.default_rng([seed, *sides])
     return tuple(rng.standard_normal((m, k)) for k, m in itertools.pairwise(sides))
 
