@@ -14,7 +14,7 @@ import random
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -117,8 +117,12 @@ def triage(pair: Question, answer: Answer, wrong: dict[str, str]) -> Found:
     """Larger widths and more seeds: a slope that goes on towards what is predicted agrees."""
     assert answer.exponents is not None
     seen = [str(wrong)]
-    for widths in LARGER:
-        again = disagreements(answer, practice(pair, answer.exponents, widths, MORE))
+    free = [name for name in ("rho", "eps") if name in pair.rule and f"d_{name}" not in str(pair)]
+    weaker = tuple(f"{name}=1/10000" for name in free)
+    tries = [(pair, widths) for widths in LARGER]
+    tries += [(replace(pair, fixed=(*pair.fixed, *weaker)), LARGER[-1])] if free else []
+    for one, widths in tries:  # the last: dampings that follow a size start far below it
+        again = disagreements(answer, practice(one, answer.exponents, widths, MORE))
         again = {name: text for name, text in again.items() if name in wrong}
         if not again:
             return Found(pair, "agrees at larger widths", str(wrong))
