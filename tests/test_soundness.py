@@ -163,6 +163,6 @@ def test_a_wrong_exponent_would_be_flagged() -> None:
     answer = theory(question)
     assert answer.exponents is not None
     measured = practice(question, answer.exponents, (64, 128, 256, 512), 3)
-    wrong = {name: x + S.Half for name, x in answer.own.items()}
+    wrong = {name: x + S.One for name, x in answer.own.items()}
     assert not disagreements(answer, measured)
     assert set(disagreements(replace(answer, own=wrong), measured)) == set(wrong)
