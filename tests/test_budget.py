@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -20,13 +18,9 @@ def lines_of(budget: str) -> list[str]:
     return run.stdout.splitlines()
 
 
-@pytest.mark.parametrize(
-    ("budget", "told"),
-    [("9999", r"time: \d+ s of a budget of 9999 s ="), ("0.001", r"of 0 s: over it by \d+ s =")],
-)
-def test_a_run_says_its_time_before_the_line_of_pytest(budget: str, told: str) -> None:
-    *_, time, last = lines_of(budget)
-    assert re.search(told, time), time
+def test_a_run_says_its_time_before_the_line_of_pytest() -> None:
+    *_, time, last = lines_of("0.001")
+    assert re.search(r"time: \d+ s of a budget of 0 s: over it by \d+ s =", time), time
     assert re.fullmatch(r"1 passed in .*s.*", last), last
 
 
