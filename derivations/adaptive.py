@@ -40,7 +40,7 @@ OPTIMIZERS = (
     Optimizer(
         name="lion",
         update="sign(beta1*ema(G, beta2) + (1 - beta1)*G) + decay*W",
-        about="Lion: the sign of an interpolated moving average, and decoupled weight decay",
+        about="Lion: sign of interpolated momentum, decoupled weight decay",
         reference="arXiv 2302.06675",
         units={**_LR, **_DECAY, **_BETAS},
         values={"beta1": 0.9, "beta2": 0.99},
@@ -56,7 +56,7 @@ OPTIMIZERS = (
     Optimizer(
         name="adam_debiased",
         update="debiased(G, beta1) / (sqrt(debiased(G*G, beta2)) + eps)",
-        about="Adam with bias correction, as it is run: sign descent at its first step",
+        about="Adam with bias correction: sign descent at its first step",
         reference="arXiv 1412.6980, Alg. 1",
         units={**_LR, **_EPS, **_BETAS},
         values=_ADAM,
@@ -88,14 +88,14 @@ OPTIMIZERS = (
     Optimizer(
         name="adagrad",
         update="G / (sqrt(G*G) + eps)",
-        about="Adagrad at its first step, where the sum of squares has one term",
+        about="Adagrad at its first step: its sum of squares has one term",
         reference="Duchi et al. 2011",
         units={**_LR, **_EPS},
     ),
     Optimizer(
         name="sophia",
         update="clip(ema(G, beta1) / (gamma*ema(G*G, beta2) + eps), 1)",
-        about="Sophia: momentum over a diagonal curvature, entries cut off at one",
+        about="Sophia: momentum over curvature, entries cut off at one",
         reference="arXiv 2305.14342",
         units={**_LR, "eps": "squared entry of the gradient", "gamma": "a number", **_BETAS},
         values={"gamma": 0.05, "beta1": 0.96, "beta2": 0.99},

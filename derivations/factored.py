@@ -13,20 +13,19 @@ relative step sizes) for the alignment that this calculus derives.
 
 from derivations.declaration import Optimizer
 
-_U = "G / sqrt(row_mean(G*G) @ col_mean(G*G) / rms(G)**2 + eps)"
-_CLIPPED = f"{_U} / max(1, rms({_U}))"
+_PARTS = "V = row_mean(G*G) @ col_mean(G*G) / rms(G)**2, U = G / sqrt(V + eps)"
 _EPS = {"eps": "squared entry of the gradient"}
 OPTIMIZERS = (
     Optimizer(
         name="adafactor",
-        update=_CLIPPED,
-        about="Adafactor: factored second moments, updates clipped at RMS one",
+        update=f"U / max(1, rms(U)) where {_PARTS}",
+        about="Adafactor: factored second moments, updates of RMS <= 1",
         reference="arXiv 1804.04235",
         units={"lr": "weight: the change of every entry", **_EPS},
     ),
     Optimizer(
         name="adafactor_relative",
-        update=f"rms(W) * ({_CLIPPED})",
+        update=f"rms(W) * (U / max(1, rms(U))) where {_PARTS}",
         about="Adafactor with step sizes relative to the weights",
         reference="arXiv 1804.04235, Sec. 7",
         units={"lr": "change of an entry per RMS weight", **_EPS},

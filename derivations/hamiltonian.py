@@ -22,15 +22,17 @@ multiplied by b_t once or twice; that is a factor of order one. Weight decay is 
 
 from derivations.declaration import Optimizer
 
-_R, _S = "debiased(row_mean(G*G + eps), beta2)", "debiased(col_mean(G*G + eps), beta2)"
-_U = f"G / sqrt({_R} @ {_S} / debiased(rms(sqrt(G*G + eps))**2, beta2))"
-_PHI = f"(debiased(row_mean(G), beta1) - row_mean(G)) / sqrt({_R})"
-_PSI = f"(debiased(col_mean(G), beta1) - col_mean(G)) / sqrt({_S})"
 OPTIMIZERS = (
     Optimizer(
         name="h_fac",
-        update=f"1/2*({_PHI} + {_PSI}) + {_U} / max(1, rms({_U}) / bound)",
-        about="H-Fac: rank-one momentum and second moment, terms that appear at the second step",
+        update="1/2*(phi + psi) + U / max(1, rms(U) / bound) where "
+        "r = debiased(row_mean(G*G + eps), beta2), "
+        "s = debiased(col_mean(G*G + eps), beta2), "
+        "V = r @ s / debiased(rms(sqrt(G*G + eps))**2, beta2), "
+        "U = G / sqrt(V), "
+        "phi = (debiased(row_mean(G), beta1) - row_mean(G)) / sqrt(r), "
+        "psi = (debiased(col_mean(G), beta1) - col_mean(G)) / sqrt(s)",
+        about="H-Fac: momentum and second moment as a row and a column",
         reference="arXiv 2406.09958",
         units={
             "lr": "weight: the change of every entry",

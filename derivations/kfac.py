@@ -35,8 +35,6 @@ from derivations.declaration import Optimizer
 
 _ONE = Fraction(1)
 _LEFT, _RIGHT = "(B + rho_B*I)**(-e_B)", "(A + rho_A*I)**(-e_A)"
-_PI = "sqrt((trace(A)/fan_in) / (trace(B)/fan_out))"
-_NATURAL = "(B + rho_B*I)**(-1) @ G @ (A + rho_A*I)**(-1)"
 _UNITS_A = {"rho_A": "squared activation times fan_in", "e_A": "power of the input factor"}
 _UNITS_B = {"rho_B": "squared cotangent times fan_out", "e_B": "power of the output factor"}
 OPTIMIZERS = (
@@ -98,16 +96,18 @@ OPTIMIZERS = (
     ),
     Optimizer(
         name="kfac_pi",
-        update=f"(B + sqrt(rho)/{_PI}*I)**(-e_B) @ G @ (A + sqrt(rho)*{_PI}*I)**(-e_A)",
-        about="K-FAC with one damping, split between the factors by their mean eigenvalues",
+        update="(B + sqrt(rho)/pi*I)**(-e_B) @ G @ (A + sqrt(rho)*pi*I)**(-e_A) "
+        "where pi = sqrt((trace(A)/fan_in) / (trace(B)/fan_out))",
+        about="K-FAC with one damping, split by the mean eigenvalues",
         reference="arXiv 1503.05671, Sec. 6.3; arXiv 2312.12226, Sec. 4.2",
         units={"lr": "weight per natural gradient", "rho": "damping of A times damping of B"},
         exponents={"e_B": _ONE, "e_A": _ONE},
     ),
     Optimizer(
         name="kfac_clipped",
-        update=f"{_NATURAL} / max(1, sqrt(over_layers(inner({_NATURAL}, G))) / bound)",
-        about="K-FAC with a bound on the norm of all layers' updates (KL clip)",
+        update="U / max(1, sqrt(over_layers(inner(U, G))) / bound) "
+        "where U = (B + rho_B*I)**(-1) @ G @ (A + rho_A*I)**(-1)",
+        about="K-FAC with all layers' updates bounded (KL clip)",
         reference="Ba, Grosse and Martens 2017, Sec. 5",
         units={
             "lr": "weight per natural gradient",
@@ -120,7 +120,7 @@ OPTIMIZERS = (
     Optimizer(
         name="gauss_newton",
         update="B**(-1) @ G @ A**(-1)",
-        about="layerwise Gauss-Newton with pseudo-inverses of the Kronecker factors",
+        about="layerwise Gauss-Newton: K-FAC with pseudo-inverses",
         reference="arXiv 1503.05671",
         units={"lr": "weight per natural gradient"},
     ),

@@ -14,7 +14,6 @@ fan_in. Both need smaller rates in hidden layers as the width grows: "no tuning"
 
 from derivations.declaration import Optimizer
 
-_ADAM = "ema(G, beta1) / (sqrt(ema(G*G, beta2)) + eps)"
 _LR = {"lr": "relative change of the weights"}
 OPTIMIZERS = (
     Optimizer(
@@ -26,7 +25,8 @@ OPTIMIZERS = (
     ),
     Optimizer(
         name="lamb",
-        update=f"trust(norm(W), norm({_ADAM})) * ({_ADAM})",
+        update="trust(norm(W), norm(U)) * U "
+        "where U = ema(G, beta1) / (sqrt(ema(G*G, beta2)) + eps)",
         about="LAMB: Adam with a trust ratio per layer",
         reference="arXiv 1904.00962",
         units={**_LR, "eps": "entry of the gradient", "beta1": "decay", "beta2": "decay"},

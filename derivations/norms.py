@@ -48,7 +48,7 @@ OPTIMIZERS = (
     Optimizer(
         name="muon_rms",
         update="1/5*sqrt(max(fan_out, fan_in)) * orth(G)",
-        about="Muon with the factor 0.2 sqrt(max(fan_out, fan_in)), entries as large as Adam's",
+        about="Muon with entries as large as Adam's",
         reference="arXiv 2502.16982",
         units={"lr": "weight: the RMS change of an entry"},
     ),
@@ -63,7 +63,7 @@ OPTIMIZERS = (
     Optimizer(
         name="muon_ns",
         update="newton_schulz((1 - beta)*G + beta*ema(G, beta), 5)",
-        about="Muon as it runs: Nesterov's momentum and five steps of Newton-Schulz",
+        about="Muon as it runs: Nesterov, five steps of Newton-Schulz",
         reference="Jordan 2024",
         units={**_LR, "beta": "decay per step"},
         values={"beta": 0.95},
@@ -71,7 +71,7 @@ OPTIMIZERS = (
     Optimizer(
         name="muon_rms_decay",
         update="1/5*sqrt(max(fan_out, fan_in)) * orth(G) + decay*W",
-        about="Muon with entries as large as Adam's and decoupled weight decay",
+        about="Muon with entries as large as Adam's and weight decay",
         reference="arXiv 2502.16982",
         units={
             "lr": "weight: the RMS change of an entry",
@@ -81,14 +81,14 @@ OPTIMIZERS = (
     Optimizer(
         name="normalized_sgd",
         update="G / norm(G)",
-        about="gradient descent with the gradient's Frobenius norm divided out",
+        about="gradient descent over the gradient's Frobenius norm",
         reference="arXiv 1507.02030",
         units=_LR,
     ),
     Optimizer(
         name="spectral_sgd",
         update="G / specnorm(G)",
-        about="gradient descent with the gradient's spectral norm divided out",
+        about="gradient descent over the gradient's spectral norm",
         reference="arXiv 2310.17813",
         units=_LR,
     ),

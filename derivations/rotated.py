@@ -30,15 +30,14 @@ from fractions import Fraction
 
 from derivations.declaration import Optimizer
 
-_Q_L, _Q_R = "eig(ema(L, shampoo_beta))", "eig(ema(R, shampoo_beta))"
+_Q_L, _Q_R = "Q_L = eig(ema(L, shampoo_beta))", "Q_R = eig(ema(R, shampoo_beta))"
 _BETAS = {"beta1": "decay per step", "beta2": "decay per step", "shampoo_beta": "decay per step"}
 _VALUES = {"beta1": 0.95, "beta2": 0.95, "shampoo_beta": 0.95}
-_S = "sample_square(eig(B).T @ G @ eig(A))"
 OPTIMIZERS = (
     Optimizer(
         name="soap",
-        update=f"{_Q_L} @ (({_Q_L}.T @ ema(G, beta1) @ {_Q_R})"
-        f" / (sqrt(ema(({_Q_L}.T @ G @ {_Q_R})**2, beta2)) + eps)) @ {_Q_R}.T",
+        update="Q_L @ (X / (sqrt(V) + eps)) @ Q_R.T where "
+        f"{_Q_L}, {_Q_R}, X = Q_L.T @ ema(G, beta1) @ Q_R, V = ema((Q_L.T @ G @ Q_R)**2, beta2)",
         about="SOAP: Adam in the eigenbases of Shampoo's factors",
         reference="arXiv 2409.11321",
         units={
@@ -50,8 +49,8 @@ OPTIMIZERS = (
     ),
     Optimizer(
         name="soap_one_sided",
-        update=f"{_Q_L} @ (({_Q_L}.T @ ema(G, beta1))"
-        f" / (sqrt(ema(({_Q_L}.T @ G)**2, beta2)) + eps))",
+        update="Q_L @ (X / (sqrt(V) + eps)) where "
+        f"{_Q_L}, X = Q_L.T @ ema(G, beta1), V = ema((Q_L.T @ G)**2, beta2)",
         about="SOAP with the output side alone in its eigenbasis",
         reference="arXiv 2409.11321",
         units={
@@ -63,8 +62,9 @@ OPTIMIZERS = (
     ),
     Optimizer(
         name="ekfac",
-        update=f"eig(B) @ ((eig(B).T @ G @ eig(A)) / ({_S} + eps)**e) @ eig(A).T",
-        about="EKFAC: per-sample second moments in the eigenbases of K-FAC's factors",
+        update="Q_B @ (X / (sample_square(X) + eps)**e) @ Q_A.T where "
+        "Q_B = eig(B), Q_A = eig(A), X = Q_B.T @ G @ Q_A",
+        about="EKFAC: second moments in the eigenbases of K-FAC's factors",
         reference="arXiv 1806.03884",
         units={
             "lr": "weight per natural gradient",

@@ -36,9 +36,6 @@ _UNITS = {
     "e": "power of the preconditioner, half on each side",
 }
 _HALF = {"e": Fraction(1, 2)}
-_ADAM = "ema(G, beta1) / (sqrt(ema(G*G, beta2)) + eps)"
-_S_L = "(L/fan_in + rho_L*I)"
-_WHITE = f"({_S_L}**(-1/2) @ G)"
 OPTIMIZERS = (
     Optimizer(
         name="shampoo",
@@ -58,7 +55,7 @@ OPTIMIZERS = (
     ),
     Optimizer(
         name="shampoo_grafted",
-        update=f"norm(G) / norm({_WHOLE}) * ({_WHOLE})",
+        update=f"norm(G) / norm(U) * U where U = {_WHOLE}",
         about="the direction of Shampoo with the norm of the gradient",
         reference="arXiv 2002.11803; arXiv 2309.06497",
         units={**_UNITS, "lr": "weight per gradient"},
@@ -66,7 +63,8 @@ OPTIMIZERS = (
     ),
     Optimizer(
         name="shampoo_grafted_adam",
-        update=f"norm({_ADAM}) / norm({_WHOLE}) * ({_WHOLE})",
+        update=f"norm(Adam) / norm(U) * U where U = {_WHOLE}, "
+        "Adam = ema(G, beta1) / (sqrt(ema(G*G, beta2)) + eps)",
         about="the direction of Shampoo with the norm of Adam's update",
         reference="arXiv 2002.11803; arXiv 2309.06497",
         units={
@@ -89,8 +87,9 @@ OPTIMIZERS = (
     ),
     Optimizer(
         name="kl_shampoo",
-        update=f"{_S_L}**(-1/2) @ G @ ({_WHITE}.T @ {_WHITE}/fan_out + rho_R*I)**(-1/2)",
-        about="KL-Shampoo: each factor from gradients whitened by the other, one sweep",
+        update="X @ (S_R + rho_R*I)**(-1/2) where "
+        "S_L = L/fan_in + rho_L*I, X = S_L**(-1/2) @ G, S_R = X.T @ X/fan_out",
+        about="KL-Shampoo: factors of gradients whitened by the other",
         reference="arXiv 2509.03378",
         units={
             "lr": "weight per 1, in spectral norm per sqrt(fan_out)",

@@ -19,7 +19,7 @@ OPTIMIZERS = (
     Optimizer(
         name="sam",
         update="ascended(radius * G / norm(G))",
-        about="sharpness-aware minimization, each layer perturbed by its own norm",
+        about="sharpness-aware minimization, layers perturbed one by one",
         reference="arXiv 2010.01412, Eq. 2; arXiv 2411.00075",
         units={**_LR, "radius": "Frobenius norm of the perturbation of W"},
     ),

@@ -1,7 +1,7 @@
 """The rule language: an optimizer's update, written once, as a tree that interpreters read.
 
 what there is      operators (one row each) operand_shapes shapes symbols
-a rule             tree language parser rule
+a rule             tree language named_parts parser rule
 a tree, rewritten  rewrites like_terms diagonal_blocks literal_dampings
 a tree, analysed   eigenbases (what may be rotated) ascents (gradients at moved weights)
                    dependence (what a value follows from) weight_term (dW = U + beta W)

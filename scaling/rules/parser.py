@@ -14,17 +14,25 @@ scaling.sizes.errors.RuleError: found: G @ A (fan_out x fan_in) @ B (fan_out x f
           ^
 needed: as many columns on the left as rows on the right
 do this: transpose one side with .T, or put a square matrix of the right side between them
+
+What is long or repeats may have a name, after ``where`` (named_parts.py); the tree is the same:
+
+>>> parse("P / norm(P) where P = (B + rho*I)**(-1) @ G") == parse(
+...     "(B + rho*I)**(-1) @ G / norm((B + rho*I)**(-1) @ G)"
+... )
+True
 """
 
 from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import TypeVar
 
 from scaling.rules.language import call
+from scaling.rules.named_parts import Part, faults, split
 from scaling.rules.operators import FUNCTIONS
 from scaling.rules.rule import DEEPEST, Rule, too_deep
 from scaling.rules.tree import (
@@ -45,6 +53,7 @@ from scaling.sizes.errors import InvalidInput, RuleError, unknown
 
 T = TypeVar("T")
 LONGEST = 4000
+SHOWN = 96
 _BINARY: dict[type[ast.operator], tuple[str, Callable[[Node, Node], Node]]] = {
     ast.Add: ("+", Add),
     ast.Sub: ("-", Subtract),
@@ -60,7 +69,7 @@ def parse(text: str, name: str = "") -> Rule:
 
     Raises `RuleError` (found / needed / do this, with a caret) for anything outside the language.
     """
-    return _Parser(text).rule(name)
+    return _Source(text).rule(name)
 
 
 def as_rule(rule: Rule | Node | str) -> Rule:
@@ -90,7 +99,7 @@ def parse_scalar(text: str) -> Node:
 
     Raises `RuleError` for anything else.
     """
-    node = _Parser(text).expression()
+    node = _Source(text).expression()
     allowed = (Number, Symbol, Add, Subtract, Multiply, Divide, Negate)
     for part in node.walk():
         if not isinstance(part, allowed) or (isinstance(part, Symbol) and part.is_fan):
@@ -108,24 +117,58 @@ def parse_formula(text: str) -> Node:
     >>> parse_formula("1 + sign(x*y)").shape.is_scalar
     True
     """
-    return _Parser(text).expression()
+    return _Source(text).tree()[0]
 
 
-class _Parser:
+class _Source:
+    """The whole text of a rule, on which every refusal points with a caret."""
+
     def __init__(self, text: str) -> None:
-        self.text = " ".join(" ".join(line.partition("#")[0] for line in text.splitlines()).split())
-        self.bytes = self.text.encode("utf-8", "replace")
+        lines = (line.partition("#")[0] for line in text.splitlines())
+        self.text = " ".join(" ".join(lines).split())
 
     def rule(self, name: str) -> Rule:
-        """The whole text as a rule."""
-        expression = self.expression()
+        """The text as a rule with its named parts."""
+        expression, parts = self.tree()
         try:
-            return Rule(expression, name)
+            return Rule(expression, name, parts)
         except RuleError as error:
-            raise self._at(0, error) from None
+            raise self.at(0, error) from None
+
+    def tree(self) -> tuple[Node, dict[str, Node]]:
+        """The text as a tree, and the parts of it that have names."""
+        head, definitions = split(self.text)
+        for column, error in faults(head, definitions):
+            raise self.at(column, error)
+        parts: dict[str, Node] = {}
+        for part in definitions:
+            parts[part.name] = _Expression(self, part, parts).whole()
+        return _Expression(self, head, parts).whole(), parts
 
     def expression(self) -> Node:
-        """The whole text as an expression."""
+        """The text as an expression, without parts."""
+        return _Expression(self, Part("", 0, 0, self.text), {}).whole()
+
+    def at(self, column: int, error: InvalidInput) -> InvalidInput:
+        """The error, with a caret under a column."""
+        if "\n" in error.found:  # already has its caret
+            return error
+        start = max(0, column - 60)
+        line = self.text[start : start + SHOWN]
+        caret = " " * (column - start) + "^"
+        return RuleError(f"{error.found}\n    {line}\n    {caret}", error.needed, error.do_this)
+
+
+class _Expression:
+    """One stretch of the text as a tree; named parts stand in it as what they name."""
+
+    def __init__(self, source: _Source, part: Part, parts: Mapping[str, Node]) -> None:
+        self.source, self.part, self.parts = source, part, parts
+        self.text = part.text.rstrip()
+        self.bytes = self.text.encode("utf-8", "replace")
+
+    def whole(self) -> Node:
+        """All of it as a tree."""
         if not self.text:
             raise RuleError("an empty rule", "an expression over G, A, B, L, R, W, I", "try 'G'")
         if len(self.text) > LONGEST:
@@ -155,9 +198,20 @@ class _Parser:
                 "shorten it, and remove control characters",
             ) from None
         try:
-            return self._node(tree, 0)
+            node = self._node(tree, 0)
+            operations = _written_out(node) if self.parts else 0
         except RecursionError:
             raise self._at(0, too_deep()) from None
+        if operations > LONGEST:
+            raise self._at(
+                0,
+                RuleError(
+                    f"a rule of more than {LONGEST} operands and operators, its parts written out",
+                    f"at most {LONGEST}",
+                    "leave out parts that are made of others several times",
+                ),
+            )
+        return node
 
     def _node(self, tree: ast.expr, depth: int) -> Node:
         if depth > DEEPEST:
@@ -175,7 +229,7 @@ class _Parser:
             case ast.Constant(value=value) if type(value) in (int, float):
                 return self._checked(tree, lambda: self._number(tree))
             case ast.Name(id=identifier):
-                return self._checked(tree, lambda: _name(identifier))
+                return self._checked(tree, lambda: self._name(identifier))
             case ast.Attribute(value=value, attr="T"):
                 return self._node(value, deeper).T
             case ast.Call(func=ast.Name(id=function), args=args, keywords=[]) if not any(
@@ -229,15 +283,21 @@ class _Parser:
             raise self._at(self._column(tree) if column is None else column, error) from None
 
     def _at(self, column: int, error: InvalidInput) -> InvalidInput:
-        if "\n" in error.found:  # already has its caret
-            return error
-        start = max(0, column - 60)
-        line = self.text[start : start + 100]
-        caret = " " * (column - start) + "^"
-        return RuleError(f"{error.found}\n    {line}\n    {caret}", error.needed, error.do_this)
+        return self.source.at(self.part.start + column, error)
+
+    def _name(self, identifier: str) -> Node:
+        if identifier in self.parts:
+            return self.parts[identifier]
+        return Matrix(identifier) if identifier[:1].isupper() else Symbol(identifier)
 
 
-def _name(identifier: str) -> Node:
-    if identifier[:1].isupper():
-        return Matrix(identifier)
-    return Symbol(identifier)
+def _written_out(node: Node) -> int:
+    """How many nodes a tree has, those that stand in several places counted in each."""
+    known: dict[int, int] = {}
+
+    def count(x: Node) -> int:
+        if id(x) not in known:
+            known[id(x)] = 1 + sum(count(child) for child in x.children)
+        return known[id(x)]
+
+    return count(node)

@@ -8,14 +8,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from typing import TypeVar
 
 from scaling.rules.eigenbases import check_frames
 from scaling.rules.literal_dampings import literals, with_named_literals
+from scaling.rules.named_parts import one_line, written
 from scaling.rules.shapes import UPDATE
 from scaling.rules.symbols import SymbolKind, check_meaning
 from scaling.rules.tree import (
@@ -44,11 +45,15 @@ class Rule:
 
     Tiny literals that are added to a size are dampings, see literal_dampings.py.
 
+    ``parts`` are what its text gave names to. They change how it is printed and nothing else: rules
+    of one tree are equal, and ``str`` is the text without names.
+
     Raises `RuleError` if the expression is not fan_out x fan_in.
     """
 
     expression: Node
     name: str = ""
+    parts: Mapping[str, Node] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_depth(self.expression)
@@ -154,6 +159,16 @@ class Rule:
             for node in literals(self.expression)
         )
         return (*(f"{name} is a number of order one" for name in plain), *tiny)
+
+    @cached_property
+    def written(self) -> str:
+        """The text with named parts, as one line that parses to the same tree.
+
+        >>> from scaling.rules.parser import parse
+        >>> parse("P @ (P @ G) where P = (B + rho*I)**-1").written
+        'P @ (P @ G) where P = (B + rho*I)**(-1)'
+        """
+        return one_line(*written(self.expression, self.parts))
 
     def __str__(self) -> str:
         return str(self.expression)

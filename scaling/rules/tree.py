@@ -16,16 +16,19 @@ impossible rule does not exist. How rules are written is in language.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from scaling.rules.operators import FUNCTIONS, OPERATORS, Operator
 from scaling.rules.shapes import SCALAR, Frame, Shape
 from scaling.rules.symbols import FANS, MATRICES, SymbolKind, check_matrix, check_symbol, kind_of
 from scaling.sizes.errors import RuleError
+
+NO_NAMES: Mapping[Any, str] = MappingProxyType({})
 
 
 class Node:
@@ -94,16 +97,30 @@ class Node:
     _precedence = 5
     __array_ufunc__ = None  # a numpy number on the left leaves the operation to the node
 
+    def written(self, names: Mapping[Node, str] = NO_NAMES) -> str:
+        """The text of this node, with a name in place of each node that has one.
+
+        >>> G = Matrix("G")
+        >>> ((G @ G.T) ** Symbol("e") @ G).written({G @ G.T: "P"})
+        'P**e @ G'
+        """
+        return names[self] if names and self in names else self._text(names)
+
     def __str__(self) -> str:
-        raise NotImplementedError
+        return self.written()
 
     def __repr__(self) -> str:
         return f"<rule {self}>"
 
-    def _wrap(self, child: Node, strictly: bool = False) -> str:
+    def _text(self, names: Mapping[Node, str]) -> str:
+        raise NotImplementedError
+
+    def _wrap(self, child: Node, names: Mapping[Node, str], strictly: bool = False) -> str:
         loose = child._precedence < self._precedence
         tie = strictly and child._precedence == self._precedence
-        return f"({child})" if loose or tie else str(child)
+        named = bool(names) and child in names
+        text = child.written(names)
+        return f"({text})" if (loose or tie) and not named else text
 
 
 Operand = Node | int | float | Fraction
@@ -131,7 +148,7 @@ def as_node(value: Operand) -> Node:
 class _Named(Node):
     name: str
 
-    def __str__(self) -> str:
+    def _text(self, names: Mapping[Node, str]) -> str:
         return self.name
 
 
@@ -186,7 +203,7 @@ class Number(Node):
     def _precedence(self) -> int:  # type: ignore[override]
         return 5 if self.value.denominator == 1 else 2
 
-    def __str__(self) -> str:
+    def _text(self, names: Mapping[Node, str]) -> str:
         return str(self.value)
 
 
@@ -213,9 +230,10 @@ class _Binary(Node):
         found = f"{short(x)} ({x.shape}) {self.operator} {short(y)} ({y.shape})"
         return RuleError(found, needed, do_this)
 
-    def __str__(self) -> str:
+    def _text(self, names: Mapping[Node, str]) -> str:
         sign = self.operator if self.operator in "*/" else f" {self.operator} "
-        return f"{self._wrap(self.left)}{sign}{self._wrap(self.right, strictly=True)}"
+        left, right = self._wrap(self.left, names), self._wrap(self.right, names, strictly=True)
+        return f"{left}{sign}{right}"
 
 
 class Add(_Binary):
@@ -305,8 +323,9 @@ class Power(Node):
         """Operands, left to right."""
         return (self.base,)
 
-    def __str__(self) -> str:
-        return f"{self._wrap(self.base, strictly=True)}**{self._wrap(self.power, strictly=True)}"
+    def _text(self, names: Mapping[Node, str]) -> str:
+        base, power = (self._wrap(x, names, strictly=True) for x in (self.base, self.power))
+        return f"{base}**{power}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -323,15 +342,24 @@ class Negate(_Unary):
     """Minus."""
 
     operator = "neg"
-    _precedence = 3
+
+    @property
+    def _precedence(self) -> int:  # type: ignore[override]
+        return 2 if self._is_fraction else 3  # -1/2 reads as (-1)/2, which is the same number
 
     @property
     def shape(self) -> Shape:
         """Rows and columns."""
         return self.operand.shape
 
-    def __str__(self) -> str:
-        return f"-{self._wrap(self.operand, strictly=True)}"
+    def _text(self, names: Mapping[Node, str]) -> str:
+        if self._is_fraction and self.operand not in names:
+            return f"-{self.operand}"
+        return f"-{self._wrap(self.operand, names, strictly=True)}"
+
+    @property
+    def _is_fraction(self) -> bool:
+        return isinstance(self.operand, Number) and self.operand.value.denominator != 1
 
 
 class Transpose(_Unary):
@@ -344,8 +372,8 @@ class Transpose(_Unary):
         """Rows and columns."""
         return self.operand.shape.transposed
 
-    def __str__(self) -> str:
-        return f"{self._wrap(self.operand)}.T"
+    def _text(self, names: Mapping[Node, str]) -> str:
+        return f"{self._wrap(self.operand, names)}.T"
 
 
 @dataclass(frozen=True, repr=False)
@@ -377,8 +405,8 @@ class Call(Node):
         """Operands, left to right."""
         return (self.argument,) if self.option is None else (self.argument, self.option)
 
-    def __str__(self) -> str:
-        return f"{self.function}({', '.join(map(str, self.children))})"
+    def _text(self, names: Mapping[Node, str]) -> str:
+        return f"{self.function}({', '.join(x.written(names) for x in self.children)})"
 
 
 def row_of(node: Node) -> Operator | None:
