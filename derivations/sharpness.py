@@ -19,7 +19,7 @@ OPTIMIZERS = (
     Optimizer(
         name="sam",
         update="ascended(radius * G / norm(G))",
-        about="sharpness-aware minimization, layers perturbed one by one",
+        about="SAM: the gradient at weights moved uphill, layer by layer",
         reference="arXiv 2010.01412, Eq. 2; arXiv 2411.00075",
         units={**_LR, "radius": "Frobenius norm of the perturbation of W"},
     ),

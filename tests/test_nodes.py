@@ -10,6 +10,7 @@ from functools import cache
 import pytest
 from sympy import Rational
 
+from derivations.catalogue import find
 from empirical.data.sources import load
 from empirical.fit.verdict import Verdict, judge
 from empirical.measure.machine import blas_threads
@@ -18,6 +19,7 @@ from empirical.verify.campaign import Experiment, trial_of
 from empirical.verify.derivation_lines import OWN, READBACK, Line, measured_lines
 from empirical.verify.verification import verify_deep
 from scaling.cli.requests import problem_with, solution_of, subject_of
+from scaling.report.step_lines import Derivation
 
 WIDTHS, MARGIN = (64, 128, 256, 512, 1024), 0.15
 DIGITS = load("digits", samples=8, probe=16)
@@ -76,10 +78,12 @@ def test_a_line_that_is_wrong_by_a_half_is_never_agreed_to(rule: str) -> None:
 
 def test_a_measured_derivation_is_the_derivation_with_more_columns() -> None:
     found = lines("adam")["hidden"]
-    table = lines_table("adam", found)
-    assert [row[1] for row in table.rows] == [line.step.subject for line in found]
+    shown = Derivation(find("adam").rule, "hidden", found[-1].step)
+    table = lines_table(shown, found)
+    assert [row[1] for row in table.rows] == [line.subject for line in shown.lines()]
+    assert [row[3] for row in table.rows] == [line.predicted for line in found]
     assert "<table" in table._repr_html_()
-    report = json.loads(render_lines("adam", found, "json"))
+    report = json.loads(render_lines(shown, found, "json"))
     assert [line["subject"] for line in report["lines"]] == [line.step.subject for line in found]
     assert {line["verdict"] for line in report["lines"]} >= {"agree", None}
 

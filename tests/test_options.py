@@ -191,10 +191,10 @@ def test_a_derivation_is_measured_as_asked(
     monkeypatch.setattr(
         "empirical.verify.derivation_lines.measured_lines", lambda *_: {"hidden_2": []}
     )
-    (title, lines, style), _ = arguments(
+    (shown, lines, style), _ = arguments(
         "report.measured_tables.render_lines", *words, "--format", "html"
     )
-    assert (title.partition(":")[0], lines, style) == ("kfac, hidden_2 layer", [], "html")
+    assert (shown.label, lines, style) == ("kfac, hidden_2 layer", [], "html")
     monkeypatch.setattr("empirical.report.measured_tables.render_lines", lambda *_: "")
     (verdicts,), _ = arguments("verify.verification.exit_code", *words)
     assert verdicts == []

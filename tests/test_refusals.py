@@ -10,13 +10,13 @@ from derivations.catalogue import catalogue
 from scaling.cli.requests import missing_package
 from scaling.models.chain import Setting, mlp
 from scaling.models.settings import read_settings
+from scaling.report.step_lines import Derivation, render_steps
 from scaling.report.tables import (
     Format,
     Table,
     catalogue_table,
     derived_table,
     render,
-    render_steps,
 )
 from scaling.rules.language import (
     A,
@@ -194,7 +194,8 @@ def test_what_no_package_of_ours_lacks_is_a_bug_and_stays_one() -> None:
 def test_a_rate_that_no_condition_fixes_is_a_symbol_called_free() -> None:
     found = derive(parse("G"), conditions=LOOSE)
     assert [str(c) for c in found.exponents.c.values()] == ["c_input", "c_hidden", "c_output"]
-    text = render_steps("", found.steps["hidden"], Format.TEXT)
+    shown = Derivation(found.problem.rule, "hidden", found.steps["hidden"])
+    text = render_steps(shown, Format.TEXT)
     assert [line.split("  = ")[1] for line in text.split("\n") if "= free" in line] == ["free"]
     last = found.steps["hidden"]
     assert last.subject == "c of hidden"

@@ -21,17 +21,19 @@ from scaling.report.as_json import (
     steps_json,
     to_json,
 )
+from scaling.report.step_lines import SIZE_OF, Derivation, render_steps
 from scaling.report.tables import (
-    SIZE_OF,
     Format,
     Table,
     compared_table,
     derived_table,
     predicted_table,
     render,
-    render_steps,
 )
-from scaling.rules.parser import parse
+from scaling.report.wrapping import WIDTH, titled, wrapped
+from scaling.rules.named_parts import split, words
+from scaling.rules.parser import parse, parse_formula
+from scaling.rules.tree import Node
 from scaling.sizes.derivation import Step
 from scaling.solve.derive import Derived, derive
 from scaling.solve.predict import Prediction, predict
@@ -84,11 +86,16 @@ each_case = pytest.mark.parametrize("name", CASES)
 def check_text(text: str, table: Table) -> None:
     lines = text.split("\n")
     start = next(i for i, line in enumerate(lines) if set(line) == {"-", " "}) + 1
-    assert start == 4
-    assert lines[0] == table.title
-    for line, row in zip(lines[start:], table.rows, strict=False):
-        assert re.split(r"\s{2,}", line.rstrip()) == [str(c) for c in row if c not in (None, "")]
-    assert lines[-len(table.notes) :] == list(table.notes)
+    assert lines[: start - 3] == titled(table.title)
+    end = lines.index("", start)
+    shown = [[str(c) for c in row if c not in (None, "")] for row in table.rows]
+    if len(shown) == end - start:
+        assert [re.split(r"\s{2,}", line) for line in lines[start:end]] == shown
+    else:  # too wide: a row takes several lines
+        words = sorted(word for row in shown for cell in row for word in cell.split())
+        assert sorted(" ".join(lines[start:end]).split()) == words
+    assert lines[end + 1 :] == [line for note in table.notes for line in wrapped(note)]
+    assert max(map(len, lines)) <= WIDTH
 
 
 def check_markdown(text: str, table: Table) -> None:
@@ -229,47 +236,90 @@ def steps_of(name: str) -> list[tuple[str, Step]]:
     return list(solve(name).steps.items())
 
 
+def derivation(name: str, layer: str) -> Derivation:
+    found = solve(name)
+    return Derivation(found.problem.rule, layer, found.steps[layer])
+
+
 @each_case
 def test_a_derivation_prints_every_step_once_premises_first(name: str) -> None:
     for layer, step in steps_of(name):
-        lines = step.lines()
-        text = render_steps(f"{name}, {layer}", step, Format.TEXT)
-        assert text.split("\n")[0] == f"{name}, {layer}"
-        line = r"^ *(\d+)  (.*?) +~ (\S.*?) +(entry|spectral|Frobenius|) *\[(.*)\]$"
+        steps, shown = step.lines(), derivation(name, layer)
+        text = render_steps(shown, Format.TEXT)
+        assert text.startswith("\n".join(titled(shown.title)) + "\n\n")
+        assert max(map(len, text.split("\n"))) <= WIDTH
+        line = r"^ *(\d+)  (.*?)\s+~ (\S.*?)\s+(entry|spectral|Frobenius|)\s*\[(.*)\]$"
         printed = re.findall(line, text, re.MULTILINE)
-        assert [int(number) for number, *_ in printed] == list(range(1, len(lines) + 1))
-        for (number, what, size, of, why), line in zip(printed, lines, strict=True):
-            assert (what, size) == (line.subject, str(line.result)), number
-            assert of == SIZE_OF[line.result.of], number
+        assert [int(number) for number, *_ in printed] == list(range(1, len(steps) + 1))
+        flat = " ".join(text.split())
+        for (number, what, size, of, why), x in zip(printed, shown.lines(), strict=True):
+            step = steps[int(number) - 1]
+            assert x.step == step and (x.subject, str(step.result)) == (what, size), number
+            assert of == SIZE_OF[step.result.of], number
             inference, _, inputs = why.partition(" of ")
-            assert inference == line.inference.name
-            cited = [int(x) for x in inputs.split(", ")] if inputs else []
-            assert [lines[i - 1] for i in cited] == list(line.inputs)
+            assert inference == step.inference.name
+            cited = [int(i) for i in inputs.split(", ")] if inputs else []
+            assert [steps[i - 1] for i in cited] == list(step.inputs)
             assert all(i < int(number) for i in cited)
-        for line in lines:
-            assert line.numbers in text
-            assert line.assumption in text
+            assert x.numbers in flat and x.assuming in flat
+
+
+def spelt_out(text: str, lines: list[str]) -> str:
+    """The text with every [k] replaced by what line k is about, in brackets."""
+    while re.search(r"\[(\d+)\]", text):
+        text = re.sub(r"\[(\d+)\]", lambda x: f"({lines[int(x[1]) - 1]})", text)
+    return text
+
+
+@each_case
+def test_references_and_names_spell_out_to_the_expression_itself(name: str) -> None:
+    cited = 0
+    for layer, _ in steps_of(name):
+        shown = derivation(name, layer)
+        _, where, parts = shown.title.partition(" where ")
+        subjects = [x.subject for x in shown.lines()]
+        for x in shown.lines():
+            node = x.step.node
+            if isinstance(node, Node) and x.step.subject == str(node):
+                text = spelt_out(x.subject, subjects)
+                used = _needed(text, parts) if where else ""
+                assert parse_formula(f"{text}{used}") == node, (x.subject, str(node))
+                cited += text != x.subject
+    assert cited or name not in ("h_fac", "sums")
+
+
+def _needed(text: str, parts: str) -> str:
+    """The definitions behind a text: a part that nothing uses is refused."""
+    _, defined = split(f"G where {parts}")
+    wanted = words(text)
+    for part in reversed(defined):
+        if part.name in wanted:
+            wanted |= words(part.text)
+    chosen = [str(part) for part in defined if part.name in wanted]
+    return f" where {', '.join(chosen)}" if chosen else ""
 
 
 @each_case
 def test_a_derivation_is_well_formed_in_every_format(name: str) -> None:
     for layer, step in steps_of(name):
         count = len(step.lines())
-        latex = render_steps(layer, step, Format.LATEX)
+        shown = derivation(name, layer)
+        latex = render_steps(shown, Format.LATEX)
         body = latex.split("\n")[1:]
         assert (body[0], body[-1]) == (r"\begin{align}", r"\end{align}")
         assert len(body) == count + 2
         assert [line.endswith(r" \\") for line in body[1:-1]] == [True] * (count - 1) + [False]
+        assert [int(x) for x in re.findall(r"\\tag\{(\d+)\}", latex)] == list(range(1, count + 1))
         for line in body[1:-1]:
             check_braces(line)
             assert len(re.findall(r"(?<!\\)&", line)) == 3
             for prose in re.findall(r"\\text\{((?:[^{}]|\{[^{}]*\})*)\}", line):
                 check_escapes(prose)
         seen = _Tags()
-        seen.feed(render_steps(layer, step, Format.HTML))
+        seen.feed(render_steps(shown, Format.HTML))
         assert seen.open == []
         assert seen.count["td"] == 7 * count
-        markdown = render_steps(layer, step, Format.MARKDOWN).split("\n")
+        markdown = render_steps(shown, Format.MARKDOWN).split("\n")
         rows = [line for line in markdown if line.startswith("|")]
         assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
         assert len(rows) == count + 2
@@ -367,6 +417,5 @@ def test_json_refuses_what_is_no_json() -> None:
 def test_the_activation_stands_in_the_derivation_of_a_mean() -> None:
     for activation in (Activation.RELU, Activation.TANH):
         found = derive(parse("row_mean(G) @ col_mean(G*G)"), setting=Setting(activation=activation))
-        assert f"activation {activation.label}" in render_steps(
-            "", found.steps["hidden"], Format.TEXT
-        )
+        shown = Derivation(found.problem.rule, "hidden", found.steps["hidden"])
+        assert f"activation {activation.label}" in render_steps(shown, Format.TEXT)

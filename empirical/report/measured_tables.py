@@ -24,8 +24,10 @@ from empirical.verify.derivation_lines import Line
 from empirical.verify.measured_alignments import Alignments
 from empirical.verify.verification import ASCENT, SHRINK, Verification
 from scaling.report.as_json import to_json
-from scaling.report.tables import SIZE_OF, Format, Table, timed
+from scaling.report.step_lines import SIZE_OF, Derivation, PrintedLine, timed
+from scaling.report.tables import Format, Table
 from scaling.report.tables import render as render_table
+from scaling.report.wrapping import Entry, listing, titled, wrapped
 
 
 def render(result: Verification, style: str) -> str:
@@ -140,39 +142,71 @@ def render_measurement(result: Measurement, style: str) -> str:
     return render_table(Table(title, ("layer", *quantities), rows, notes), Format(style))
 
 
-def render_lines(title: str, lines: Sequence[Line], style: str) -> str:
+def render_lines(derivation: Derivation, lines: Sequence[Line], style: str) -> str:
     """A measured derivation in one of the formats of the command line."""
     if Format(style) is Format.JSON:
+        title = f"{derivation.label}: dW = {derivation.rule}"
         return to_json({"title": title, "lines": [_line_json(line) for line in lines]})
-    return render_table(lines_table(title, lines), Format(style))
+    if Format(style) is Format.TEXT:
+        return _lines_text(derivation, lines)
+    return render_table(lines_table(derivation, lines), Format(style))
 
 
-def lines_table(title: str, lines: Sequence[Line]) -> Table:
+_COLUMNS = ("of", "predicted", "measured", "interval", "verdict")
+
+
+def lines_table(derivation: Derivation, lines: Sequence[Line]) -> Table:
     """The steps of a derivation, premises first: predicted | measured [interval] | verdict."""
-    where = {line.step: i + 1 for i, line in enumerate(lines)}
-    rows = []
-    for line in lines:
-        inputs = ", ".join(str(where[x]) for x in line.step.inputs)
-        why = line.step.inference.name + (f" of {inputs}" if inputs else "")
-        fit = line.measured
-        rows.append(
-            (
-                str(where[line.step]), timed(line.step), SIZE_OF[line.step.result.of],
-                line.predicted,
-                "" if fit is None else _signed(fit.slope),
-                "" if fit is None else _interval(fit),
-                "" if line.verdict is None else str(line.verdict), why, line.step.assumption,
-            )
-        )  # fmt: skip
-    columns = (
-        "", "quantity", "of", "predicted", "measured", "interval", "verdict", "because", "assuming",
-    )  # fmt: skip
+    rows = tuple(
+        (str(x.number), x.subject, *_measured(x, line), x.because, x.assuming)
+        for x, line in _beside(derivation, lines)
+    )
+    columns = ("", "quantity", *_COLUMNS, "because", "assuming")
+    return Table(derivation.title, columns, rows, _lines_notes(lines))
+
+
+def _lines_text(derivation: Derivation, lines: Sequence[Line]) -> str:
+    """The same in text, where reasons and assumptions stand below a line."""
+    entries = [
+        Entry(
+            x.subject,
+            tuple(map(str, _measured(x, line))),
+            (f"[{x.because}]", *([f"assuming {x.assuming}"] if x.assuming else [])),
+        )
+        for x, line in _beside(derivation, lines)
+    ]
+    body = listing(entries, Entry("quantity", _COLUMNS), subject=_QUANTITY)
+    notes = [line for note in _lines_notes(lines) for line in wrapped(note)]
+    return "\n".join([*titled(derivation.title), "", *body, "", *notes])
+
+
+_QUANTITY = 32
+
+
+def _beside(derivation: Derivation, lines: Sequence[Line]) -> Iterator[tuple[PrintedLine, Line]]:
+    """Every line on paper, and what was measured of it."""
+    measured = {line.step: line for line in lines}
+    return ((x, measured[x.step]) for x in derivation.lines())
+
+
+def _measured(printed: PrintedLine, line: Line) -> tuple[Any, ...]:
+    fit = line.measured
+    return (
+        SIZE_OF[printed.step.result.of],
+        line.predicted,
+        "" if fit is None else _signed(fit.slope),
+        "" if fit is None else _interval(fit),
+        "" if line.verdict is None else str(line.verdict),
+    )
+
+
+def _lines_notes(lines: Sequence[Line]) -> tuple[str, ...]:
     fits = [line.measured for line in lines if line.measured is not None]
     notes = ["sizes ~ M^(exponent); lines without a measurement state a condition or a mean"]
     if fits:
         last, seeds = fits[0].widths[-1], fits[0].seeds
         notes.append(f"dense networks up to width {last:,}, {seeds} seeds")
-    return Table(title, columns, tuple(rows), tuple(notes))
+    return tuple(notes)
 
 
 def _line_json(line: Line) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from empirical.verify.derivation_lines import measured_lines
 from empirical.verify.subject import Subject
 from scaling.models.chain import Loss
 from scaling.models.settings import exact
-from scaling.report.tables import timed
+from scaling.report.step_lines import timed
 from scaling.sizes.derivation import Step
 from scaling.sizes.errors import InvalidInput, NotCovered, unknown
 from scaling.solve.predict import Prediction, predict

@@ -69,24 +69,25 @@ app = typer.Typer(
 
 @app.command("list")
 @verb
-def list_command(style: StyleOption = Style.text) -> None:
-    """List the catalogue, with the derived learning-rate exponents."""
-    from derivations.catalogue import catalogue
+def list_command(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Show the rule of this one.")
+    ] = None,
+    style: StyleOption = Style.text,
+) -> None:
+    """List the catalogue, or show the rule of one optimizer and what its symbols mean."""
+    from derivations.catalogue import catalogue, find
+    from scaling.cli.listing import catalogue_text, declared_table
     from scaling.report.as_json import derived_json, to_json
-    from scaling.report.tables import Table
     from scaling.solve.derive import derive
-    from scaling.states.problem import CONVENTION
 
-    solutions = {name: derive(o.rule) for name, o in catalogue().items()}
     if style is Style.json:
-        typer.echo(to_json({name: derived_json(x) for name, x in solutions.items()}))
-        return
-    rows = tuple(
-        (name, *solutions[name].exponents.c.values(), optimizer.about, optimizer.update)
-        for name, optimizer in catalogue().items()
-    )
-    columns = ("name", "c input", "c hidden", "c output", "", "update")
-    _print(Table("catalogue", columns, rows, (CONVENTION,)), style)
+        chosen = catalogue() if name is None else {name: find(name)}
+        typer.echo(to_json({key: derived_json(derive(o.rule)) for key, o in chosen.items()}))
+    elif name is None:
+        typer.echo(catalogue_text(catalogue().values(), style))
+    else:
+        _print(declared_table(find(name)), style)
 
 
 @app.command()
@@ -213,7 +214,8 @@ def explain(
 ) -> None:
     """Print the derivation of one layer's exponents, step by step."""
     from scaling.report.as_json import steps_json, to_json
-    from scaling.report.tables import Format, render_steps
+    from scaling.report.step_lines import Derivation, render_steps
+    from scaling.report.tables import Format
 
     if model.given(network, init=init, alignment=alignment, step=step, measured=measured):
         from scaling.cli.modelling import explain_model
@@ -226,14 +228,15 @@ def explain(
     solution = solution_of(problem)
     if layer not in solution.steps:
         raise unknown("layer", layer, solution.steps)
-    title = f"{problem.rule.name or 'rule'}, {layer} layer: dW = {problem.rule}"
-    line = solution.steps[layer]
+    shown = Derivation(problem.rule, layer, solution.steps[layer])
     if measured:
-        explain_measured(subject_of(rule, problem, literal=False), {layer: line}, title, style, run)
+        about = subject_of(rule, problem, literal=False)
+        explain_measured(about, shown, style, run)
     if style is Style.json:
-        typer.echo(to_json(steps_json(title, line)))
+        title = f"{shown.label}: dW = {problem.rule}"
+        typer.echo(to_json(steps_json(title, shown.step)))
     else:
-        typer.echo(render_steps(title, line, Format(style)))
+        typer.echo(render_steps(shown, Format(style)))
 
 
 @app.command()

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from empirical.verify.campaign import RunRequest
     from empirical.verify.subject import Subject
     from scaling.models.alignment import Alignment
-    from scaling.sizes.derivation import Step
+    from scaling.report.step_lines import Derivation
     from scaling.solve.presets import MeasuredAlignment
     from scaling.states.problem import Problem
 
@@ -212,20 +212,21 @@ def measured_alignments(
 
 
 def explain_measured(
-    subject: Subject, steps: Mapping[str, Step], title: str, style: Style, run: SweepRun
+    subject: Subject, derivation: Derivation, style: Style, run: SweepRun
 ) -> None:
     """Print one layer's derivation with a measurement beside every line, and exit by verdict."""
     report = lazily("report.measured_tables")
     campaign = lazily("verify.campaign")
     experiment = campaign.deep_experiment(_request(run))
     trial = campaign.trial_of(subject, experiment)
+    steps = {derivation.layer: derivation.step}
     with lazily("measure.machine").blas_threads(run.threads):
         found = lazily("verify.derivation_lines").measured_lines(
             trial, steps, experiment.widths, experiment.seeds, experiment.margin,
             experiment.first_seed,
         )  # fmt: skip
     (lines,) = found.values()
-    typer.echo(report.render_lines(title, lines, style))
+    typer.echo(report.render_lines(derivation, lines, style))
     verdicts = [line.verdict for line in lines if line.verdict is not None]
     raise typer.Exit(lazily("verify.verification").exit_code(verdicts))
 

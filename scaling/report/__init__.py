@@ -1,6 +1,7 @@
 """Results on paper.
 
-tables    text, Markdown, LaTeX and HTML
-as_json   JSON: the keys that programs rely on
-graph_tables   what is derived for a model of the user's own
+a result         tables: heading, columns, rows, notes; graph_tables: of a model of the user's own
+a derivation     step_lines: numbered lines that refer to each other, references in sentences
+the formats      as_text as_markdown as_latex as_html as_json
+text             wrapping: no line wider than a hundred columns
 """

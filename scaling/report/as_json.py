@@ -12,7 +12,7 @@ from typing import Any
 
 from sympy import S
 
-from scaling.report.tables import timed
+from scaling.report.step_lines import timed
 from scaling.sizes.derivation import Step
 from scaling.solve.alternatives import regime_lines
 from scaling.solve.derive import Derived

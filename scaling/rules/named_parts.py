@@ -125,10 +125,13 @@ def faults(head: Part, parts: Sequence[Part]) -> Iterator[tuple[int, RuleError]]
     for part in parts:
         rest = [x for x in parts if x is not part]
         if not any(part.name in words(x.text) for x in (head, *rest)):
-            yield part.at, RuleError(
-                f"the part '{part.name}', which nothing uses",
-                "parts that the rule uses",
-                f"leave it out: {_rule(head, rest)}",
+            yield (
+                part.at,
+                RuleError(
+                    f"the part '{part.name}', which nothing uses",
+                    "parts that the rule uses",
+                    f"leave it out: {_rule(head, rest)}",
+                ),
             )
 
 
@@ -284,7 +287,7 @@ def repeated(node: Node, parts: Mapping[str, Node]) -> dict[str, Node]:
         texts = {x: x.written(names) for x, count in counts.items() if count > 1}
         long = [x for x, text in texts.items() if len(text) >= _WORTH]
         if not long:
-            return _in_order(found)
+            return _in_order(found) if len(found) > len(parts) else found
         best = max(long, key=lambda x: (counts[x] - 1) * len(texts[x]))
         found[another_name({*found, *words(str(node))})] = best
 
