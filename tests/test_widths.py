@@ -10,7 +10,7 @@ from empirical.fit.exponent import estimate
 from empirical.fit.verdict import Verdict
 from empirical.report.measured_tables import render_lines
 from empirical.verify.derivation_lines import Line
-from scaling.cli.requests import problem_of, solution_of
+from scaling.cli.requests import problem_with, solution_of
 from scaling.report.step_lines import Derivation, render_steps
 from scaling.report.tables import (
     Format,
@@ -40,7 +40,7 @@ def widest(text: str) -> int:
 @cache
 def solved(name: str, step: int, practice: bool = False) -> Derived | None:
     try:
-        return solution_of(problem_of(name, None, biases=True, practice=practice, step=step))
+        return solution_of(problem_with(name, biases=True, practice=practice, step=step))
     except NotCovered:
         return None
 

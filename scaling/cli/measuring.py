@@ -211,9 +211,7 @@ def measured_alignments(
     return measured
 
 
-def explain_measured(
-    subject: Subject, derivation: Derivation, style: Style, run: SweepRun
-) -> None:
+def explain_measured(subject: Subject, derivation: Derivation, style: Style, run: SweepRun) -> None:
     """Print one layer's derivation with a measurement beside every line, and exit by verdict."""
     report = lazily("report.measured_tables")
     campaign = lazily("verify.campaign")
