@@ -228,10 +228,10 @@ def explain(
     solution = solution_of(problem)
     if layer not in solution.steps:
         raise unknown("layer", layer, solution.steps)
-    shown = Derivation(problem.rule, layer, solution.steps[layer])
+    shown = Derivation(problem.rule, f"{layer} layer", solution.steps[layer])
     if measured:
         about = subject_of(rule, problem, literal=False)
-        explain_measured(about, shown, style, run)
+        explain_measured(about, layer, shown, style, run)
     if style is Style.json:
         title = f"{shown.label}: dW = {problem.rule}"
         typer.echo(to_json(steps_json(title, shown.step)))

@@ -211,13 +211,15 @@ def measured_alignments(
     return measured
 
 
-def explain_measured(subject: Subject, derivation: Derivation, style: Style, run: SweepRun) -> None:
+def explain_measured(
+    subject: Subject, layer: str, derivation: Derivation, style: Style, run: SweepRun
+) -> None:
     """Print one layer's derivation with a measurement beside every line, and exit by verdict."""
     report = lazily("report.measured_tables")
     campaign = lazily("verify.campaign")
     experiment = campaign.deep_experiment(_request(run))
     trial = campaign.trial_of(subject, experiment)
-    steps = {derivation.layer: derivation.step}
+    steps = {layer: derivation.step}
     with lazily("measure.machine").blas_threads(run.threads):
         found = lazily("verify.derivation_lines").measured_lines(
             trial, steps, experiment.widths, experiment.seeds, experiment.margin,

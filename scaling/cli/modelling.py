@@ -105,7 +105,8 @@ def explain_model(
     """Print the derivation of one tensor's exponents."""
     from scaling.report.as_json import steps_json, to_json
     from scaling.report.graph_tables import tensor_steps
-    from scaling.report.tables import Format, render_steps
+    from scaling.report.step_lines import Derivation, render_steps
+    from scaling.report.tables import Format
 
     answer, _ = answer_of(rule, model, settings)
     if tensor is None:
@@ -116,12 +117,11 @@ def explain_model(
         )
     if tensor not in answer.tensors:
         raise unknown("tensor", tensor, answer.tensors)
-    title = f"{answer.rule.name or 'rule'}, {tensor}: dW = {answer.rule}"
-    line = tensor_steps(answer, tensor)
+    shown = Derivation(answer.rule, tensor, tensor_steps(answer, tensor))
     if style is Style.json:
-        typer.echo(to_json(steps_json(title, line)))
+        typer.echo(to_json(steps_json(f"{shown.label}: dW = {answer.rule}", shown.step)))
     else:
-        typer.echo(render_steps(title, line, Format(style)))
+        typer.echo(render_steps(shown, Format(style)))
 
 
 def verify_model(

@@ -36,7 +36,7 @@ def graph_table(answer: GraphDerived, notes: Sequence[str] = ()) -> Table:
     below += [f"assumed: {text}" for text in (*answer.assumptions, *answer.rule.assumptions)]
     below += [f"read: {text}" for text in notes]
     name = answer.rule.name or "rule"
-    return Table(f"{name}: dW = {answer.rule}", columns, shown, tuple(below))
+    return Table(f"{name}: dW = {answer.rule.written}", columns, shown, tuple(below))
 
 
 def predicted_graph_table(answer: GraphDerived) -> Table:
@@ -49,7 +49,7 @@ def predicted_graph_table(answer: GraphDerived) -> Table:
     )
     columns = ("tensor", "b", "c", "own", "bound", "regime")
     name = answer.rule.name or "rule"
-    return Table(f"{name}: dW = {answer.rule}", columns, rows, notes)
+    return Table(f"{name}: dW = {answer.rule.written}", columns, rows, notes)
 
 
 def own_and_bound(x: TensorAnswer) -> tuple[Expr | str, Expr | str]:

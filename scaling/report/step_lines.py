@@ -51,10 +51,13 @@ class PrintedLine:
 
 @dataclass(frozen=True)
 class Derivation:
-    """The derivation of one layer's exponents, with the texts that stand for long ones."""
+    """The derivation of exponents in one place, with the texts that stand for long ones.
+
+    ``place`` is a layer, as "hidden layer", or a tensor of a model.
+    """
 
     rule: Rule
-    layer: str
+    place: str
     step: Step
 
     @cached_property
@@ -65,15 +68,15 @@ class Derivation:
 
     @property
     def title(self) -> str:
-        """The layer, and the rule with its parts."""
+        """The place, and the rule with its parts."""
         parts = {name: node for node, name in reversed(self.names.items())}
         text = one_line(*written(self.rule.expression, parts))
         return f"{self.label}: dW = {text}"
 
     @property
     def label(self) -> str:
-        """The rule's name and the layer."""
-        return f"{self.rule.name or 'rule'}, {self.layer} layer"
+        """The rule's name and the place."""
+        return f"{self.rule.name or 'rule'}, {self.place}"
 
     def lines(self) -> Iterator[PrintedLine]:
         """Every step once, premises first."""
