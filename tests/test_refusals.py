@@ -74,7 +74,7 @@ REFUSED: list[tuple[Callable[[], object], type[ScalingError], str, str, str]] = 
     (lambda: call("sgin", G), RuleError,
      "function 'sgin'", "one of abs, agree, ascended, atan, block, clip, col_mean, debiased, "
      "diag, eig, ema, inner, max, mean, min, newton_schulz, norm, orth, over_layers, rms, "
-     "row_mean, sample_square, sign, specnorm, sqrt, tanh, trace", "did you mean 'sign'?"),
+     "row_mean, sample_square, sign, specnorm, sqrt, tanh, trace, trust", "did you mean 'sign'?"),
     (lambda: G * "x", RuleError,  # type: ignore[operator]
      "'x' (str) in a rule", "a matrix, a symbol or a number", "build symbols with symbol('rho')"),
     (lambda: G * float("nan"), RuleError, "the number nan", "a finite number", "write it out"),

@@ -10,6 +10,7 @@ from empirical.fit.exponent import estimate
 from empirical.fit.verdict import Verdict
 from empirical.report.measured_tables import render_lines
 from empirical.verify.derivation_lines import Line
+from scaling.cli.listing import catalogue_text, declared_table
 from scaling.cli.requests import problem_with, solution_of
 from scaling.report.step_lines import Derivation, render_steps
 from scaling.report.tables import (
@@ -134,3 +135,11 @@ def test_headings_put_each_part_on_a_line() -> None:
         "        Q = f(G, 1)",
     ]
     assert titled("where that is, is prose") == wrapped("where that is, is prose")
+
+
+def test_the_list_of_the_catalogue_fits_and_has_a_line_an_optimizer() -> None:
+    lines = catalogue_text(catalogue().values()).split("\n")
+    assert max(map(len, lines)) <= LIST_WIDTH
+    assert [line.split()[0] for line in lines[4 : 4 + len(NAMES)]] == NAMES
+    for name in NAMES:
+        assert widest(render(declared_table(catalogue()[name]), Format.TEXT)) <= WIDTH

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from scaling.report.as_text import text
-from scaling.report.tables import Format, Table, render
+from scaling.report.tables import Table
+from scaling.solve.derive import derive
+from scaling.states.problem import CONVENTION
 
 if TYPE_CHECKING:
     from derivations.declaration import Optimizer
@@ -15,16 +17,20 @@ WIDTH = 120
 """No line of the catalogue as text is wider."""
 
 
-def catalogue_text(optimizers: Iterable[Optimizer], style: str) -> str:
-    """Name, summary and first reference of each."""
+def catalogue_text(optimizers: Iterable[Optimizer]) -> str:
+    """Name, summary and first reference of each, as text."""
     rows = tuple((o.name, o.about, o.reference.partition(";")[0]) for o in optimizers)
     note = "one of them, with its rule: scaling list NAME; its exponents: scaling derive NAME"
-    fields = "catalogue", ("name", "", "reference"), rows, (note,)
-    return (
-        text(*fields, WIDTH)
-        if Format(style) is Format.TEXT
-        else render(Table(*fields), Format(style))
+    return text("catalogue", ("name", "", "reference"), rows, (note,), WIDTH)
+
+
+def catalogue_page(optimizers: Iterable[Optimizer]) -> Table:
+    """The same with rules and learning-rate exponents, for formats that know no width."""
+    rows = tuple(
+        (o.name, *derive(o.rule).exponents.c.values(), o.about, o.rule.written) for o in optimizers
     )
+    columns = ("name", "c input", "c hidden", "c output", "", "update")
+    return Table("catalogue", columns, rows, (CONVENTION,))
 
 
 def declared_table(optimizer: Optimizer) -> Table:

@@ -77,15 +77,17 @@ def list_command(
 ) -> None:
     """List the catalogue, or show the rule of one optimizer and what its symbols mean."""
     from derivations.catalogue import catalogue, find
-    from scaling.cli.listing import catalogue_text, declared_table
+    from scaling.cli.listing import catalogue_page, catalogue_text, declared_table
     from scaling.report.as_json import derived_json, to_json
     from scaling.solve.derive import derive
 
     if style is Style.json:
         chosen = catalogue() if name is None else {name: find(name)}
         typer.echo(to_json({key: derived_json(derive(o.rule)) for key, o in chosen.items()}))
+    elif name is None and style is Style.text:
+        typer.echo(catalogue_text(catalogue().values()))
     elif name is None:
-        typer.echo(catalogue_text(catalogue().values(), style))
+        _print(catalogue_page(catalogue().values()), style)
     else:
         _print(declared_table(find(name)), style)
 
