@@ -135,3 +135,11 @@ def test_any_parts_of_any_tree_print_as_text_that_parses_to_it(data: st.DataObje
     named = dict(zip(LETTERS, chosen, strict=False))
     text, parts = written(expression, named)
     assert parse(one_line(text, parts)).expression == expression
+
+
+def test_a_part_with_a_tiny_literal_keeps_its_name() -> None:
+    rule = parse("G/P + norm(P)*G where P = abs(G) + 1e-8")
+    assert rule.dampings == ("eps_1",) and rule == parse(
+        "G/(abs(G) + 1e-8) + norm(abs(G) + 1e-8)*G"
+    )
+    assert rule.written == "G/P + norm(P)*G where P = abs(G) + 1e-08"

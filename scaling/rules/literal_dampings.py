@@ -28,7 +28,7 @@ which follow the size of that by themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -49,7 +49,7 @@ class LiteralDamping(Symbol):
     def _precedence(self) -> int:  # type: ignore[override]
         return 2 if "/" in str(self) else 5
 
-    def __str__(self) -> str:
+    def _text(self, names: Mapping[Node, str]) -> str:
         decimal = f"{float(self.value):g}"
         return decimal if Fraction(decimal) == self.value else str(self.value)
 

@@ -57,7 +57,9 @@ class Rule:
 
     def __post_init__(self) -> None:
         _check_depth(self.expression)
-        object.__setattr__(self, "expression", with_named_literals(self.expression))
+        given = self.expression
+        object.__setattr__(self, "expression", with_named_literals(given))
+        object.__setattr__(self, "parts", _found(self.parts, given, self.expression))
         shape = self.expression.shape
         if shape != UPDATE:
             raise RuleError(
@@ -194,6 +196,16 @@ def too_deep() -> RuleError:
         "a flatter rule",
         "put terms side by side in brackets: (a + b) + (c + d) is flatter than a + b + c + d",
     )
+
+
+def _found(parts: Mapping[str, Node], before: Node, after: Node) -> dict[str, Node]:
+    """The parts of a tree that became another one, leaf by leaf."""
+    if before == after:
+        return dict(parts)
+    became: dict[Node, Node] = {}
+    for old, new in zip(before.walk(), after.walk(), strict=True):
+        became.setdefault(old, new)
+    return {name: became.get(part, part) for name, part in parts.items()}
 
 
 def _check_ascent(call: Call) -> None:
