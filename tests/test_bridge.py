@@ -489,19 +489,13 @@ def test_the_mean_of_the_one_column_of_a_bias_is_the_entry_itself() -> None:
     assert set(found.free) == {"c_input_bias", "c_hidden_bias", "c_output_bias"}
 
 
-def known(reason: str, rule: str, *settings: str, **options: Any) -> Any:
-    """A disagreement; a refusal would do as well, and then the rule belongs into REFUSED."""
-    marks = pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
-    return pytest.param(Case(rule, settings, **options), marks=marks, id=str(Case(rule, settings)))
-
-
-WHOLE = "n >= classes samples span the whole output side: nothing lies off the span, damping rests"
 SLOW = [
     Case("G @ diag(A) @ (A + rho*I)**(-1)", ("d_rho=0", "rho=0.001")),
     Case("G @ (diag(A) + rho1*I)**(-1/2) @ (A + rho*I)**(-1)", ("d_rho=0", "rho=0.001")),
     Case("orth(G / sqrt(row_mean(G*G)))"),
-    known(WHOLE, "kfac_left_only", "d_rho_B=2", "rho_B=0.001", sampled=True),
-    known(WHOLE, "(B + rho*I)**(-1) @ (diag(B) @ G)", "d_rho=2", "rho=0.001"),
+    # n >= classes samples span the whole output side: nothing lies off the span, and dampings rest
+    Case("kfac_left_only", ("d_rho_B=2", "rho_B=0.001"), sampled=True),
+    Case("(B + rho*I)**(-1) @ (diag(B) @ G)", ("d_rho=2", "rho=0.001")),
 ]
 
 
