@@ -3,7 +3,8 @@
     <f(B) G g(A), G> = |f(B)^(1/2) G g(A)^(1/2)|^2        f, g positive
 
 so its size is the product of both spectral sizes: n directions, no cancellation. The same holds of
-<X, X>. A product of two functions on one side, such as A @ L on different matrices, is not
+<X, X>, of <orth(G), G>, the sum of singular values, and of <sign(G), G>, that of |G|.
+A product of two functions on one side, such as A @ L on different matrices, is not
 symmetric, and two arbitrary functions of G may be orthogonal: both are refused.
 """
 
@@ -13,8 +14,8 @@ from collections.abc import Callable
 
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading, check_tails, need_entries
-from scaling.calculus.spectra import is_square_of_one
-from scaling.calculus.values import Aligned, Scalar, describe
+from scaling.calculus.spectra import is_square_of_one, norm
+from scaling.calculus.values import Aligned, Scalar, Weights, describe
 from scaling.rules.operators import FUNCTIONS
 from scaling.rules.shapes import Side
 from scaling.rules.tree import (
@@ -32,6 +33,7 @@ from scaling.rules.tree import (
 from scaling.sizes.derivation import INNER, Step
 from scaling.sizes.scale import Size
 
+G = Matrix("G")
 PositiveScalar = Callable[[Node], bool]
 
 
@@ -40,6 +42,9 @@ def inner(
 ) -> Reading:
     """The size of <X, Y> for X = Y, or Y = G and X = f(B) G g(A)."""
     (x, step_x), (y, step_y) = first, second
+    if isinstance(x, Weights) and node.argument == node.option:
+        size = norm(context, Call("norm", node.argument), x) ** 2
+        return Scalar(size), Step(INNER, str(node), size, "norm^2", (step_x,), node=node)
     if not isinstance(x, Aligned) or not isinstance(y, Aligned):
         raise context.not_covered(
             node, f"the inner product of {describe(x)} and {describe(y)}", "functions of G"
@@ -49,11 +54,12 @@ def inner(
     need_entries(context, node, x, y)
     for value in (x, y):
         check_tails(context, node, value)
-    along = (left, right) if right == Matrix("G") else (right, left)
+    along = (left, right) if right == G else (right, left)
     averaged = any(is_average(n) and n.shape.is_gradient_like for n in along[0].walk())
     # an average over steps may be orthogonal to the last of them
     sides = None if averaged and context.step > 1 else _sides(along[0], positive)
-    if left != right and (along[1] != Matrix("G") or sides is None):
+    dual = along[1] == G and along[0] in (Call("sign", G), Call("orth", G))
+    if left != right and not dual and (along[1] != G or sides is None):
         raise context.not_covered(
             node,
             "the inner product of two matrices that may be orthogonal",

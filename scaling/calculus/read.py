@@ -82,6 +82,7 @@ from scaling.calculus.values import (
 from scaling.rules.like_terms import collect
 from scaling.rules.rule import evaluate_power
 from scaling.rules.shapes import Dim
+from scaling.rules.spellings import usual
 from scaling.rules.tree import (
     Add,
     Call,
@@ -108,6 +109,10 @@ def read(context: Context, node: Node) -> Reading:
     Raises:
         NotCovered: where no rule of inference applies, naming the node.
     """
+    spelled = usual(node)
+    if spelled != node:
+        value, step = read(context, spelled)
+        return value, replace(step, subject=str(node), node=node)
     value, step = _read(context, node)
     return value, step if step.time == context.step else replace(step, time=context.step)
 

@@ -1,0 +1,49 @@
+"""One spelling of what a rule may write in several: what is equal must have equal answers.
+
+    block(X, 1)                 diag(X)
+    trace(X @ Y.T)              inner(X, Y), for X and Y of the gradient's shape
+    trace(F @ R), trace(L @ F)  inner(G @ F, G), inner(F @ G, G), as R = G.T @ G and L = G @ G.T
+    trace(F @ F)                norm(F)**2
+    X @ (F @ E), (F @ E) @ X    (X @ F) @ E, F @ (E @ X), for square F and E
+
+>>> from scaling.rules.language import A, G, R, block, trace
+>>> usual(block(A, 1)), usual(trace(A @ R)), usual(G @ (A @ R))
+(<rule diag(A)>, <rule inner(G @ A, G)>, <rule G @ A @ R>)
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from scaling.rules.tree import Call, MatMul, Matrix, Node, Number, Power, Transpose
+
+G, L, R = (Matrix(name) for name in "GLR")
+
+
+def usual(node: Node) -> Node:
+    """A node in the spelling that the inferences know; itself where it is in that already."""
+    match node:
+        case Call("block", x, Number(size)) if size == 1:
+            return Call("diag", x)
+        case Call("trace", MatMul(x, y)) if x.shape.is_gradient_like:
+            if x.shape == G.shape:
+                return Call("inner", x, _transposed(y))
+            return Call("inner", _transposed(x), y)
+        case Call("trace", MatMul(x, y)) if x == y and isinstance(x, Matrix):
+            return Power(Call("norm", x), Number(Fraction(2)))
+        case Call("trace", MatMul(x, y)) if R in (x, y) or L in (x, y):
+            own = x if x in (L, R) else y
+            other = y if own is x else x
+            factor = MatMul(G, other) if own == R else MatMul(other, G)
+            return Call("inner", factor, G)
+        case MatMul(x, MatMul(y, z)) if x.shape.is_gradient_like and y.shape.is_square:
+            if z.shape.is_square:
+                return MatMul(MatMul(x, y), z)
+        case MatMul(MatMul(x, y), z) if z.shape.is_gradient_like and x.shape.is_square:
+            if y.shape.is_square:
+                return MatMul(x, MatMul(y, z))
+    return node
+
+
+def _transposed(node: Node) -> Node:
+    return node.operand if isinstance(node, Transpose) else Transpose(node)
