@@ -121,7 +121,7 @@ def test_an_inner_product_has_the_size_of_both_norms() -> None:
 
 
 @pytest.mark.parametrize(("text", "why"), [
-    ("inner(sign(G), G)", "may be orthogonal"), ("inner(A @ G.T, G.T)", "may be orthogonal"),
+    ("inner(sign(G), orth(G))", "may be orthogonal"), ("inner(A @ G.T, G.T)", "may be orthogonal"),
     ("inner(B @ L @ G, G)", "may be orthogonal"), ("inner(G + W, G)", "a sum of W"),
     ("inner((norm(G) - 1)*G, G)", "may be orthogonal"), ("inner(-G, G)", "may be orthogonal"),
     ("over_layers(norm(G) - 1)", "may cancel"),
