@@ -92,6 +92,10 @@ ANSWERED = {
         "G@A@(A+rho*I)**(-1) - G@R@(R+rho*I)**(-1)", "d_rho=2", "rho=1/100000", "c=0",
         layers="hidden", own="-2",
     ),
+    "a trace of two matrices": row("G*trace(L@B)", "c=0", layers=ALL),
+    "a trace on the other side": row("G*trace(A@R)", "c=0", layers=ALL),
+    "the sum of singular values": row("G*inner(orth(G),G)", "c=0", layers=ALL),
+    "the sum of absolute values": row("G*inner(sign(G),G)*inner(W,W)", "c=0", layers=ALL),
     "nothing cancels": row(
         "G/norm(G) - 3*orth(G)", "c=0", layers=ALL, own="-1/2 0 1/2",
     ),
