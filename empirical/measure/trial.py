@@ -46,6 +46,12 @@ class Trial:
 
     def __post_init__(self) -> None:
         _check_data(self.data, self.problem.setting.loss)
+        if self.problem.setting.batch.grows:
+            raise InvalidInput(
+                "a measurement of a batch that grows with the width (--batch proportional)",
+                "one batch at every width: a measurement has --samples of them",
+                "leave --batch out, or derive only: scaling derive RULE --batch proportional",
+            )
 
     def layers(self) -> list[tuple[str, Layer]]:
         """(name in the network, layer of the theory), weights first."""

@@ -28,6 +28,7 @@ from scaling.calculus import (
     means,
     moved_weights,
     per_sample_squares,
+    rank,
     rotation,
     scalars,
     spectra,
@@ -111,6 +112,8 @@ def _norm(context: Context, node: Call, value: Value, step: Step) -> Reading:
     line = Step(NORMS, str(node), size, "", (step,), node=node)
     if node.function == "specnorm" and isinstance(value, Spectral) and value.blocks:
         line = line.because(f"{node}, the largest of many numbers, up to logarithms of the width")
+    if node.function != "specnorm":
+        line = rank.assumed(context, line, [value])
     return Scalar(size), line
 
 

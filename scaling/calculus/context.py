@@ -115,6 +115,7 @@ class Context:
         network: the contexts of all layers by name, for sums over layers.
         ascended: the layer's sizes at W + X, by X.
         data: the directions of the fan_out and of the fan_in side (models/batch.py).
+        batch_grows: whether the number of samples grows in proportion to the width; see rank.py.
         averages: names of the decays of moving averages, which lie between 0 and 1.
     """
 
@@ -131,6 +132,7 @@ class Context:
     ascended: Mapping[Node, LayerSizes] = field(default_factory=dict)
     data: tuple[DataSpan, DataSpan] | None = None
     averages: frozenset[str] = frozenset()
+    batch_grows: bool = False
 
     @property
     def step(self) -> int:

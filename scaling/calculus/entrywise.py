@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from sympy import Expr, S
 
-from scaling.calculus import directions
+from scaling.calculus import directions, rank
 from scaling.calculus.context import Context
 from scaling.calculus.directions import OFF, ONE, Pair, Portions, bent
 from scaling.calculus.values import (
@@ -102,10 +102,14 @@ def product(
             holes = y.has_holes if isinstance(y, Aligned) else y.mixes
             y = replace(y, mixes=x.mixes or holes or x.steps > y.steps)
         y = reciprocal(context, node, y, x)
+    for one, other in ((x, y), (y, x)):
+        if isinstance(one, Aligned) and rank.is_full(one) and isinstance(other, Vector):
+            return _full_times_vector(context, node, one, other, steps)
     x, y = broadcast(context, x, y)
     match x, y:
         case Aligned(), Aligned():
-            need_entries(context, node, x, y)
+            square = isinstance(node, Multiply) and node.left == node.right
+            need_entries(context, node, x, y, sizes_alone=square)
             entry = x.entry * y.entry
             left, right = x.left.times(y.left), x.right.times(y.right)
             check(context, node, left, right)
@@ -118,7 +122,10 @@ def product(
                 context, entry, left, right, x.transposed, portions, _positive(node, x, y),
                 _monomial(x, y), x.mixes or y.mixes, max(x.steps, y.steps),
             )  # fmt: skip
-            return value, _step(node, value, f"{x.entry} x {y.entry}", steps)
+            full = rank.is_full(x)
+            value = replace(value, coherent=not full, levelled=full)
+            line = _step(node, value, f"{x.entry} x {y.entry}", steps)
+            return value, rank.assumed(context, line, [x, y])
         case Vector(), Vector():
             behaviour = x.behaviour.times(y.behaviour)
             check(context, node, behaviour)
@@ -133,6 +140,19 @@ def product(
     raise context.not_covered(
         node, f"entries of {describe(x)} times {describe(y)}", "functions of G entry by entry"
     )
+
+
+def _full_times_vector(
+    context: Context, node: Node, x: Aligned, y: Vector, steps: tuple[Step, ...]
+) -> Reading:
+    """A matrix of full rank with rows or columns rescaled by numbers of one order and one sign."""
+    if not y.positive or y.behaviour.parity is not Parity.EVEN:
+        need_entries(context, node, x)
+    size = y.entry.as_size_of(Size.SCALAR)
+    value = times(x, size)
+    assert isinstance(value, Aligned), "a matrix times a number"
+    value = replace(value, monomial=False, mixes=True, positive=False)
+    return value, _step(node, value, f"{x.entry} x {y.entry}", steps)
 
 
 def reciprocal(context: Context, node: Node, y: Value, numerator: Value) -> Value:
@@ -201,9 +221,14 @@ def nearly_linear(context: Context, value: Aligned | Vector, share: Scale) -> Al
     return replace(value, portions=found, low_rank=False)
 
 
-def need_entries(context: Context, node: Node, *values: Value) -> None:
-    """Refuse values whose entries are not made by O(1) directions."""
+def need_entries(context: Context, node: Node, *values: Value, sizes_alone: bool = False) -> None:
+    """Refuse values whose entries are not made by O(1) directions.
+
+    ``sizes_alone``: their sizes will do, which are known of singular values made alike (rank.py).
+    """
     for value in values:
+        if sizes_alone and rank.is_full(value) and isinstance(value, Aligned) and value.levelled:
+            continue
         if isinstance(value, Aligned) and not value.coherent:
             raise context.not_covered(
                 node, "entries of a full-rank polar factor", "entries made by O(1) directions"
@@ -225,7 +250,7 @@ def changed(
     Raises:
         NotCovered: for entries of a full-rank polar factor, and for sums of odd and even terms.
     """
-    need_entries(context, node, value)
+    need_entries(context, node, value, sizes_alone=positive)
     result: Aligned | Vector
     if isinstance(value, Vector):
         averaged = change(Behaviour(value.averaged, S.Zero)).parity
@@ -243,8 +268,11 @@ def changed(
             context, entry, *sides, value.transposed, function_of(context, value), positive,
             value.monomial, value.mixes, value.steps,
         )  # fmt: skip
-        result = replace(result, covers=value.covers)
-    return result, _step(node, result, numbers, steps)
+        full = rank.is_full(value)
+        result = replace(
+            result, covers=value.covers, coherent=not full, levelled=full and value.levelled
+        )
+    return result, rank.assumed(context, _step(node, result, numbers, steps), [value])
 
 
 def _step(node: Node, value: Aligned | Vector, numbers: str, inputs: tuple[Step, ...]) -> Step:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from scaling.calculus import rank
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading, check_tails, need_entries
 from scaling.calculus.spectra import is_square_of_one, norm
@@ -51,7 +52,7 @@ def inner(
         )
     left, right = node.argument, node.option
     assert right is not None, "an inner product has two operands"
-    need_entries(context, node, x, y)
+    need_entries(context, node, x, y, sizes_alone=node.argument == node.option)
     for value in (x, y):
         check_tails(context, node, value)
     along = (left, right) if right == G else (right, left)
@@ -67,7 +68,8 @@ def inner(
         )
     size = (x.entry * y.entry).as_size_of(Size.SCALAR) * context.spread**2
     numbers = f"{x.entry} x {y.entry} x fan_out fan_in"
-    return Scalar(size), Step(INNER, str(node), size, numbers, (step_x, step_y), node=node)
+    line = Step(INNER, str(node), size, numbers, (step_x, step_y), node=node)
+    return Scalar(size), rank.assumed(context, line, [x, y])
 
 
 def _sides(node: Node, positive: PositiveScalar) -> frozenset[Side] | None:

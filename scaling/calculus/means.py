@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from sympy import S
 
-from scaling.calculus import directions, entrywise, moved_weights, spectra
+from scaling.calculus import directions, entrywise, moved_weights, rank, spectra
 from scaling.calculus.context import Context
 from scaling.calculus.directions import OFF, ONE, Portions
 from scaling.calculus.entrywise import Reading
@@ -37,7 +37,7 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
         return _of_all(context, node, value, step)
     if not isinstance(value, Aligned):
         raise context.not_covered(node, f"means of {describe(value)}", "a function of G")
-    entrywise.need_entries(context, node, value)
+    entrywise.need_entries(context, node, value, sizes_alone=value.positive)
     over_fan_in = (node.shape.cols is Dim.ONE) is not value.transposed
     side = Dim.FAN_OUT if over_fan_in else Dim.FAN_IN
     kept, averaged = (value.left, value.right) if over_fan_in else (value.right, value.left)
@@ -55,7 +55,8 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
             value.mixes and single, value.steps, value.portions.at(here, OFF, context.bounds),
         )  # fmt: skip
         numbers = "of a single input" if single else "all of one sign"
-        return vector, Step(LLN, str(node), value.entry, numbers, (step,), node=node)
+        line = Step(LLN, str(node), value.entry, numbers, (step,), node=node)
+        return vector, rank.assumed(context, line, [value])
     means = mean_step(context.sizes, over_fan_in, context.activation)
     base = context.sizes.h if over_fan_in else context.sizes.delta
     linear = bent = ONE
@@ -74,7 +75,8 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
         steps=value.steps, bend=portions.at(here, OFF, context.bounds),
     )  # fmt: skip
     numbers = f"{value.entry} x mean/entry {ratio}"
-    return vector, Step(means.inference, str(node), vector.entry, numbers, (step, means), node=node)
+    line = Step(means.inference, str(node), vector.entry, numbers, (step, means), node=node)
+    return vector, rank.assumed(context, line, [value])
 
 
 def _of_all(context: Context, node: Call, value: Value, step: Step) -> Reading:
@@ -84,7 +86,7 @@ def _of_all(context: Context, node: Call, value: Value, step: Step) -> Reading:
     """
     if not isinstance(value, Aligned):
         raise context.not_covered(node, f"the mean of {describe(value)}", "a function of G")
-    entrywise.need_entries(context, node, value)
+    entrywise.need_entries(context, node, value, sizes_alone=value.positive)
     if not (value.positive or is_positive(node.argument) or value.entry.is_zero):
         raise context.not_covered(
             node,
@@ -93,7 +95,8 @@ def _of_all(context: Context, node: Call, value: Value, step: Step) -> Reading:
         )
     entrywise.check(context, node, value.left, value.right)
     size = value.entry.as_size_of(Size.SCALAR)
-    return Scalar(size), Step(LLN, str(node), size, "all of one sign", (step,), node=node)
+    line = Step(LLN, str(node), size, "all of one sign", (step,), node=node)
+    return Scalar(size), rank.assumed(context, line, [value])
 
 
 def product(

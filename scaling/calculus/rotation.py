@@ -33,7 +33,7 @@ from dataclasses import replace
 
 from sympy import Expr, S
 
-from scaling.calculus import entrywise, sums
+from scaling.calculus import entrywise, rank, sums
 from scaling.calculus.context import Context, Regime
 from scaling.calculus.entrywise import Reading, check_tails
 from scaling.calculus.values import (
@@ -111,6 +111,10 @@ def eigenbasis(context: Context, node: Call, value: Value, step: Step) -> Readin
             "which would meet eigenvectors that nothing determines",
             "B of the loss's own cotangents",
         )
+    rank.refuse_where_it_grows(
+        context, node, "an eigenbasis, in which the gradient fills a corner as large as its rank",
+        "a rule without eigenbases",
+    )  # fmt: skip
     one = Scale.one(Size.SPECTRAL)
     rotation = Rotation(value.side, one, holds_data=holds_data(context, node, node.argument))
     return rotation, Step(ROTATION, str(node), one, "orthogonal", (step,), node=node)
@@ -127,7 +131,9 @@ def rotate(context: Context, node: MatMul, x: Value, y: Value, steps: tuple[Step
         value = _into(context, node, rotation, other, turned)
     size = value.gain if isinstance(value, Aligned) else value.main
     numbers = f"spectral size {_inner(value).gain}"
-    return value, Step(ROTATION, str(node), size, numbers, steps, node=node)
+    line = Step(ROTATION, str(node), size, numbers, steps, node=node)
+    acted = isinstance(other, Rotated) and not other.inner.low_rank
+    return value, rank.assumed_of_corner(context, line) if acted else line
 
 
 def _into(

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from sympy import Expr, Rational, S
 
-from scaling.calculus import entrywise
+from scaling.calculus import entrywise, rank
 from scaling.calculus.context import Context
 from scaling.calculus.directions import OFF, ONE, REST, TWIN, Direction, acted, kinds, portions
 from scaling.calculus.entrywise import Reading, check_tails, need_entries
@@ -55,14 +55,34 @@ def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) ->
         )
     if value.steps > 1 and not p.is_nonnegative:
         _need_even_spectrum(context, node, value)
+    raises = not p.is_nonnegative and _is_uneven(context, value)
+    if raises:
+        rank.refuse_where_it_grows(
+            context, node,
+            "an inverse whose damping is smaller than the eigenvalues: it raises the small ones, "
+            "and their number grows",
+            "a damping as large as the eigenvalues",
+        )  # fmt: skip
     result = replace(
-        value.with_eigenvalues(lambda x: x if x.is_zero else x**p), vanishing=p * value.vanishing
-    )
+        value.with_eigenvalues(lambda x: x if x.is_zero else x**p), vanishing=p * value.vanishing,
+        levelled=value.levelled or raises,
+    )  # fmt: skip
     on_span, off_span = result.on_span, result.off_span
     numbers = f"({value.on_span})^({p})"
     if off_span != on_span:
         numbers += f" on the data's span, {off_span} off it"
-    return result, Step(SPECTRAL_POWER, str(node), on_span, numbers, (step,), node=node)
+    line = Step(SPECTRAL_POWER, str(node), on_span, numbers, (step,), node=node)
+    return result, rank.assumed(context, line, [result] if raises else [])
+
+
+def _is_uneven(context: Context, value: Spectral) -> bool:
+    """Whether eigenvalues on the span of the data are larger than those off it."""
+    if value.blocks or value.off_span == value.on_span or value.on_span.is_zero:
+        return False
+    if value.off_span.is_zero:
+        return True
+    order = context.bounds.order(value.on_span.width, value.off_span.width)
+    return order is Order.GREATER or (order is Order.OPEN and context.batch_grows)
 
 
 def _need_even_spectrum(context: Context, node: Node, value: Spectral) -> None:
@@ -106,6 +126,7 @@ def product(
         blocks=blocks,
         vanishing=x.vanishing + y.vanishing,
         steps=max(x.steps, y.steps),
+        levelled=x.levelled or y.levelled,
     )
     numbers = f"{x.on_span} x {y.on_span}"
     return value, Step(PRODUCT, str(node), on_span, numbers, steps, node=node)
@@ -176,6 +197,10 @@ def push_through(
             "which does not vanish where the factor does",
             "a damping as large as the factor, or the average of the factor",
         )
+    if rank.is_full(aligned) and spectral.side is not Dim.ANY:
+        rank.refuse_where_it_grows(
+            context, node, "a curvature matrix on a matrix of full rank", "orth(f(B) @ G @ g(A))"
+        )
     _need_one_basis_of_twins(context, node, side, spectral, aligned)
     there = kinds(context.spans[side])
     eigenvalues = {
@@ -205,6 +230,7 @@ def push_through(
         aligned, gain=aligned.gain * ratio, entry=aligned.entry * growth, portions=changed,
         positive=False, monomial=False, mixes=aligned.mixes or spectral.side is not Dim.ANY,
         turned_by=_turned_by(spectral) if side == 0 else aligned.turned_by,
+        levelled=aligned.levelled or spectral.levelled,
     )  # fmt: skip
     numbers = f"{ratio} x {aligned.gain}"
     return value, Step(PUSH_THROUGH, str(node), value.gain, numbers, steps, assumption, node)
@@ -298,15 +324,17 @@ def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
     one = Scale.one(Size.SPECTRAL)
     layer = context.sizes.layer
     known_rank = value.low_rank or S.Zero in (layer.fan_in, layer.fan_out)
-    entry = (context.spread**-1).as_size_of(Size.ENTRY)
+    full = value.low_rank and rank.grows(context)
     # an entrywise function has some rank between O(1) and full: its entries are then unknown
     equal = portions(((pair, ONE) for pair, _ in value.portions.sizes), context.bounds)
     result = replace(
         value,
         gain=one,
-        entry=entry,
+        entry=rank.levelled_entry(context),
         portions=equal,
-        coherent=known_rank,
+        coherent=known_rank and not full,
+        low_rank=value.low_rank and not full,
+        levelled=value.low_rank,
         positive=False,
         monomial=False,
         mixes=True,
@@ -322,6 +350,10 @@ def newton_schulz(context: Context, node: Call, value: Value, step: Step) -> Rea
     between 0.6 and 3.5: order one stays order one, and what vanishes as the width grows still
     vanishes. So the sizes are those of the polar factor where singular values are of one order.
     """
+    rank.refuse_where_it_grows(
+        context, node, "Newton-Schulz, whose steps leave small singular values below 1",
+        f"orth({node.argument})",
+    )  # fmt: skip
     polar, _ = orth(context, node, value, step)
     if isinstance(value, Aligned) and not value.low_rank:
         raise context.not_covered(
@@ -405,7 +437,7 @@ def norm(context: Context, node: Call, value: Value) -> Scale:
         case Aligned(entry=entry, gain=gain):
             if name == "specnorm" and not value.coherent:
                 return gain.as_size_of(Size.SCALAR)
-            need_entries(context, node, value)
+            need_entries(context, node, value, sizes_alone=True)
             check_tails(context, node, value)
             return entry.as_size_of(Size.SCALAR) * (one if name == "rms" else context.spread)
         case Weights(aligned=Aligned() as aligned):  # independent, so they do not cancel

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from sympy import Expr
 
-from scaling.calculus import cancellation, spectra
+from scaling.calculus import cancellation, rank, spectra
 from scaling.calculus.context import Context, Regime
 from scaling.calculus.directions import REST, TWIN, Portions, relative
 from scaling.calculus.entrywise import Reading, broadcast
@@ -179,6 +179,7 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 blocks=x.blocks or y.blocks,
                 vanishing=_off_span_vanishing(context, x, y, order),
                 steps=max(x.steps, y.steps),
+                levelled=x.levelled or y.levelled,
             )
         case Vector(), Vector() if x.side is y.side:
             behaviour = _behaviour(context, x.behaviour, y.behaviour, order)
@@ -191,6 +192,10 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 bend=_share(context, [(x.entry, x.bend), (y.entry, y.bend)]),
             )  # fmt: skip
         case Aligned(), Aligned():
+            if rank.is_full(x) is not rank.is_full(y):
+                rank.refuse_where_it_grows(
+                    context, node, "a sum of a matrix of full rank and another", "one of the two"
+                )
             return Aligned(
                 gain=plus(x.gain, y.gain),
                 entry=plus(x.entry, y.entry),
@@ -206,6 +211,7 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 mixes=x.mixes or y.mixes,
                 covers=not x.has_holes and not y.has_holes,
                 steps=max(x.steps, y.steps),
+                levelled=x.levelled or y.levelled,
             )
     raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
 

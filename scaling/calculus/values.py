@@ -100,6 +100,7 @@ class Spectral:
     has of the order of fan eigenvalues of either size. ``vanishing``: as an entry x of the factor
     goes to 0, the entry of a diagonal matrix goes to 0 like |x|^vanishing. ``steps``: of training
     that are averaged in it; directions new at the second may be much shorter than those of both.
+    ``levelled``: an inverse that raises small eigenvalues, so that their number counts (rank.py).
     """
 
     side: Dim
@@ -114,6 +115,7 @@ class Spectral:
     blocks: bool = False
     vanishing: Expr = S.Zero
     steps: int = 1
+    levelled: bool = False
 
     @property
     def main(self) -> Scale:
@@ -150,7 +152,8 @@ class Aligned:
     its factors only. ``mixes``: sums over samples or neurons, so that it vanishes elsewhere than G.
     ``covers``: nevertheless it vanishes nowhere but where G does. ``turned_by``: whether matrices
     of the data or of the gradient have acted on its left. ``steps``: of training that are
-    averaged in it, so that it vanishes elsewhere than one of them.
+    averaged in it, so that it vanishes elsewhere than one of them. ``levelled``: singular values
+    were made alike, so that entries follow from how many there are (rank.py).
     """
 
     gain: Scale
@@ -167,6 +170,7 @@ class Aligned:
     covers: bool = False
     steps: int = 1
     turned_by: str = ""
+    levelled: bool = False
 
     @property
     def main(self) -> Scale:

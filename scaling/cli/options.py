@@ -62,6 +62,13 @@ class FisherName(StrEnum):
     true = "true"
 
 
+class BatchName(StrEnum):
+    """What becomes of the batch as the width grows."""
+
+    fixed = "fixed"
+    proportional = "proportional"
+
+
 class ModeName(StrEnum):
     """How networks are measured."""
 
@@ -174,6 +181,10 @@ class NetworkOptions:
     fisher: Annotated[
         FisherName, typer.Option("--fisher", help="Cotangents in B: the loss's own, or sampled.")
     ] = FisherName.empirical
+    batch: Annotated[
+        BatchName,
+        typer.Option("--batch", help="Whether the batch is fixed or grows with the width, n ~ M."),
+    ] = BatchName.fixed
 
 
 @dataclass(frozen=True)

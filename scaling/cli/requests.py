@@ -62,6 +62,7 @@ def problem_of(
 
     from sympy import Rational
 
+    from scaling.models.batch import Batch, BatchGrowth
     from scaling.models.chain import Activation, Loss, Setting, mlp
     from scaling.models.settings import read_settings
     from scaling.solve.presets import alignments, parametrization
@@ -77,7 +78,8 @@ def problem_of(
         usual = {k: Rational(*x.as_integer_ratio()) for k, x in declared.exponents.items()}
         chosen = replace(chosen, exponents={**usual, **chosen.exponents}).closed()
     assumed = alignments(alignment or (), layers, measured)
-    setting = Setting(layers, phi, Loss(network.loss), assumed)
+    batch = Batch(growth=BatchGrowth(network.batch))
+    setting = Setting(layers, phi, Loss(network.loss), assumed, batch)
     sampled = network.fisher == FisherName.true
     return Problem(declared.rule, setting, chosen, sampled, preset, step)
 

@@ -23,7 +23,8 @@ Claimed of data in general position: no sample twice, no two features alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from scaling.sizes.errors import InvalidInput
 from scaling.sizes.scale import HALF, Scale, Size
@@ -31,14 +32,38 @@ from scaling.sizes.scale import HALF, Scale, Size
 ONE = Scale.one(Size.SCALAR)
 
 
+class BatchGrowth(StrEnum):
+    """What becomes of the number of samples as the width grows."""
+
+    FIXED = "fixed"
+    PROPORTIONAL = "proportional"
+
+
 @dataclass(frozen=True)
 class Batch:
-    """The numbers of samples, classes and features; how many classes are ``drawn`` (0: all)."""
+    """The numbers of samples, classes and features; how many classes are ``drawn`` (0: all).
+
+    ``growth``: whether the number of samples stays, or is that at a base width and grows with the
+    width; see scaling/calculus/rank.py.
+    """
 
     samples: int = 16
     classes: int = 10
     features: int = 64
     drawn: int = 0
+    growth: BatchGrowth = BatchGrowth.FIXED
+
+    @property
+    def grows(self) -> bool:
+        """Whether the number of samples grows with the width."""
+        return self.growth is BatchGrowth.PROPORTIONAL
+
+    @property
+    def beside_fixed_sides(self) -> Batch:
+        """The numbers beside sides that do not grow: a batch that grows outgrows them."""
+        if not self.grows:
+            return self
+        return replace(self, samples=max(self.samples, self.classes, self.features) + 1)
 
     def __post_init__(self) -> None:
         if min(self.samples, self.classes, self.features) < 1 or self.drawn < 0:

@@ -141,7 +141,7 @@ class Setting:
     def spans(self, layer: Layer, output: Scale) -> tuple[DataSpan, DataSpan]:
         """The directions of a layer's fan_out and fan_in side, for an output f of that size."""
         return data_spans(
-            self.batch,
+            self.batch.beside_fixed_sides,
             below=layer.position - 1,
             above=self.depth - layer.position,
             grows=(layer.fan_in != 0, layer.fan_out != 0),

@@ -109,7 +109,7 @@ def derive(
 def _reported(found: Derived, free: tuple[str, ...]) -> Derived:
     """The same, with what is free and what was assumed."""
     x, rule = found.exponents, found.problem.rule
-    assumptions = rule.assumptions
+    assumptions = found.problem.assumptions
     for name, line in found.steps.items():
         symbols = {s.name for value in (x.c[name], *x.d[name].values()) for s in value.free_symbols}
         unknown = (*(f"d_{k}_{name}" for k in rule.scaled), f"c_{name}")

@@ -102,7 +102,7 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
             for name, update in state.updates(x.d).items()
         }
     decided = {name: regimes(update.step) for name, update in updates.items()}
-    assumptions = list(problem.rule.assumptions)
+    assumptions = list(problem.assumptions)
     assumptions += [text for u in updates.values() for text in u.step.assumptions()]
     moved = {name: u.times(rate(x.c[name])) for name, u in updates.items()}
     changes = features(setting, moved, state.carry, bounds, state.features)

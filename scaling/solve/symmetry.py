@@ -145,7 +145,7 @@ def compare(x: Problem, left: Exponents, y: Problem, right: Exponents) -> Compar
                     label = name if name != "d" else f"d_{key}"
                     differences.append(Difference(layer, label, u, v))
     shifts = ({k: -a for k, a in left.a.items()}, {k: -a for k, a in right.a.items()})
-    assumptions = tuple(dict.fromkeys((*x.rule.assumptions, *y.rule.assumptions)))
+    assumptions = tuple(dict.fromkeys((*x.assumptions, *y.assumptions)))
     return Comparison(one, two, shifts, tuple(differences), assumptions)
 
 

@@ -78,6 +78,7 @@ class NetworkState:
             ascended={node: sizes[layer.name] for node, sizes in self.ascended.items()},
             data=setting.spans(layer, self.features[-1]),
             averages=frozenset(problem.rule.averages),
+            batch_grows=setting.batch.grows,
         )
 
     def contexts(self, scaled: Dampings) -> dict[str, Context]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import sympy
 from sympy import Expr, S, Symbol
 
+from scaling.calculus.rank import GROWING_BATCH
 from scaling.models.chain import Setting
 from scaling.models.settings import Settings
 from scaling.rules.rule import Rule
@@ -81,6 +82,31 @@ class Problem:
                 f"{LAST_STEP} is the last that is analysed",
                 f"use --step {LAST_STEP}, or measure: scaling measure RULE --steps {self.step}",
             )
+
+        if self.setting.batch.grows:
+            self._refuse_where_the_batch_grows()
+
+    def _refuse_where_the_batch_grows(self) -> None:
+        """See scaling/calculus/rank.py."""
+        found = ""
+        if self.step > 1:
+            found = "the second step"
+        elif self.sampled_fisher:
+            found = "sampled cotangents, which fill the span of B"
+        elif self.rule.ascents:
+            found = f"the gradient at moved weights, '{self.rule.ascents[0]}'"
+        if found:
+            raise NotCovered(
+                f"{found}, under a batch that grows with the width",
+                "the first step of a rule of G, its moments and W",
+                "derive it for a fixed batch (--batch fixed)",
+            )
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What is read into the names of the rule, and how the batch grows if it does."""
+        growing = (GROWING_BATCH,) if self.setting.batch.grows else ()
+        return (*self.rule.assumptions, *growing)
 
     def bounds(self, extra: Mapping[str, tuple[Expr, Expr]] | None = None) -> Bounds:
         """Exponents of the rule are non-negative."""
