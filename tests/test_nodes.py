@@ -120,5 +120,7 @@ def test_explain_measured_prints_what_was_measured() -> None:
      ("markdown", "| agree")],
 )  # fmt: skip
 def test_measured_lines_print_in_every_format(style: str, told: str) -> None:
-    printed = render_lines("adam", lines("adam")["hidden"], style)
+    problem = problem_with("adam", activation="tanh", **RULES.get("adam", {}))
+    derivation = Derivation(problem.rule, "hidden layer", solution_of(problem).steps["hidden"])
+    printed = render_lines(derivation, lines("adam")["hidden"], style)
     assert told in printed and "dW h" in printed, printed

@@ -234,9 +234,9 @@ def test_h_fac_has_rank_one_terms_at_the_second_step_only(
 
 def parse_part(text: str) -> Any:
     """Text that is no update by itself."""
-    from scaling.rules.parser import _Parser
+    from scaling.rules.parser import parse_formula
 
-    return _Parser(text).expression()
+    return parse_formula(text)
 
 
 def test_weights_at_the_second_step_are_what_was_and_what_was_added() -> None:

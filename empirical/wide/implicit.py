@@ -125,8 +125,8 @@ class _Rest:
 class ImplicitGaussian:
     """A matrix of independent N(0, std^2) entries, known by the products it was asked for.
 
-    >>> from empirical.wide.streaming import Memory, Streaming
-    >>> axis = lambda side: Axis(side, torch.float64, Streaming(), Memory(2**20))
+    >>> from empirical.wide.streaming import MemoryLimit, Streaming
+    >>> axis = lambda side: NeuronAxis(side, torch.float64, Streaming(), MemoryLimit(2**20))
     >>> rows, columns = axis(4), axis(3)
     >>> W = ImplicitGaussian.between(rows, columns, 1.0, Stream(0, ()))
     >>> x, y = columns.given(torch.eye(3)), rows.given(torch.eye(4))
