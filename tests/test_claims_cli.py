@@ -61,9 +61,9 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def test_the_list_shows_twelve_groups_and_runs_nothing(run: Run) -> None:
-    found = run("--list")
+    found = run("--list", "--format", "markdown")  # text wraps what is long
     assert found.code == 0 and found.err == ""
-    flat = " ".join(found.out.split())
+    flat = found.out
     assert all(group.title in flat for group in registry.groups())
     listed = json.loads(run("--list", "4", "--format", "json").out)
     assert [c["id"] for c in listed["claims"]] == ["4a", "4b", "4c", "4d"]
@@ -72,8 +72,8 @@ def test_the_list_shows_twelve_groups_and_runs_nothing(run: Run) -> None:
 def test_a_claim_is_run_and_its_verdict_is_the_exit_code(run: Run) -> None:
     found = run("3", "--threads", "1", "--full")
     assert found.code == 0 and "verdict: agree (2 agree)" in found.out
-    flat = " ".join(found.out.split())
-    assert "8 of 8 refused" in flat and "kfac, hidden: a step by push-through" in flat
+    assert "8 of 8 refused" in found.out
+    assert "kfac, hidden:" in found.out and "push-through" in found.out
     assert "tier ci, cpu, seed 0" in found.out
 
 

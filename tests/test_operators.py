@@ -177,6 +177,8 @@ OWN = {
     "empirical/numbers/operators.py": "the rows",
     "scaling/calculus/calls.py": "inferences, where the row of a function does not say its size",
     "scaling/calculus/spectra.py": "one inference for the norms",
+    "scaling/rules/rule.py": "norms by which a weight at zero stays there",
+    "scaling/calculus/inner_product.py": "one inference for orth and sign, which follow G",
     "scaling/calculus/cancellation.py": "what can cancel, by what is known of each function",
     "empirical/networks/stacked.py": "the norms that many networks at once are cheap for",
 }
