@@ -36,7 +36,7 @@ def keep(notebook: nbformat.NotebookNode, wanted: Callable[[str], bool]) -> None
 
 
 def preparing(source: str) -> bool:
-    return source.startswith("import sympy") or "context = Context()" in source
+    return source.startswith("import sympy") or "context = Environment()" in source
 
 
 @pytest.mark.slow
