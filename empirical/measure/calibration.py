@@ -22,6 +22,8 @@ from empirical.measure.training import Training, damped_sums, dampings_in, dense
 from empirical.measure.trial import Constants, Trial
 
 OWN_AT_BASE = 0.1
+SHALLOW, SMALL = 4, 1 / 8
+"""Up to this depth, and down to this h, own updates are a tenth at the base width."""
 DAMPING_AT_BASE = 0.1
 DECAY_AT_BASE = 0.1
 CORRECTIONS, CLOSE = 8, 1.1
@@ -95,13 +97,21 @@ def _with_dampings(
 def _with_rates(
     trial: Trial, constants: Constants, idle: Collection[str], width: int, seed: int
 ) -> tuple[Constants, set[str]]:
-    """A tenth for the own update, without decay, of every idle layer that moves; and which do."""
+    """What the own update of every idle layer that moves is to be, without decay; and which do.
+
+    That is a tenth. In deep networks, where h is far smaller (by 2^(-1/2) in each layer of relu)
+    and every layer multiplies what those below it changed, it is a part of h, and a smaller one.
+    """
     measured = measure(trial, _undecayed(trial, constants), width, seed).sizes
     moved = {name for name in idle if measured[name].own > 0}
-    eta = {
-        name: x * OWN_AT_BASE / measured[name].own if name in moved else x
-        for name, x in constants.eta.items()
-    }
+    depth = trial.problem.setting.depth
+    part = OWN_AT_BASE * min(1.0, SHALLOW / depth)
+    eta = dict(constants.eta)
+    for layer in trial.problem.setting.layers:
+        if layer.name in moved:
+            sizes, last = measured[layer.name], layer.position == depth
+            own = part if last else part * min(1.0, sizes.init / SMALL)
+            eta[layer.name] *= own / sizes.own
     return Constants(eta, constants.rho), moved
 
 

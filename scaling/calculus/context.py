@@ -133,6 +133,8 @@ class Context:
     data: tuple[DataSpan, DataSpan] | None = None
     averages: frozenset[str] = frozenset()
     batch_grows: bool = False
+    readings: dict[Node, tuple[Value, Step]] = field(default_factory=dict, init=False)
+    """What was read here: a rule may say the same again, and sums over layers ask all others."""
 
     @property
     def step(self) -> int:

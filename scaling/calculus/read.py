@@ -109,6 +109,12 @@ def read(context: Context, node: Node) -> Reading:
     Raises:
         NotCovered: where no rule of inference applies, naming the node.
     """
+    if node not in context.readings:
+        context.readings[node] = _read_anew(context, node)
+    return context.readings[node]
+
+
+def _read_anew(context: Context, node: Node) -> Reading:
     spelled = usual(node)
     if spelled != node:
         value, step = read(context, spelled)

@@ -281,6 +281,22 @@ class MatMul(_Binary):
     _precedence = 2
 
 
+MOST_TERMS = 100
+"""Of a power: exponents are compared with their products multiplied out."""
+
+
+def _terms(power: Node) -> int:
+    """How many terms a power has then."""
+    match power:
+        case Add(left, right) | Subtract(left, right):
+            return _terms(left) + _terms(right)
+        case Multiply(left, right):
+            return _terms(left) * _terms(right)
+        case Divide(operand, _) | Negate(operand):
+            return _terms(operand)
+    return 1
+
+
 @dataclass(frozen=True, repr=False)
 class Power(Node):
     """Matrix power of a square matrix; entrywise power of anything else."""
@@ -299,6 +315,12 @@ class Power(Node):
                 "write powers of the matrix itself: L**(-1/4) @ G",
             )
         found = f"the power {short(self.power)}"
+        if _terms(self.power) > MOST_TERMS:
+            raise RuleError(
+                f"{found}, of {_terms(self.power):,} terms when its products are multiplied out",
+                f"at most {MOST_TERMS}",
+                "write one exponent symbol, such as e, in its place",
+            )
         for node in self.power.walk():
             if isinstance(node, Divide) and node.right == Number(Fraction(0)):
                 raise RuleError(found, "a finite number", "do not divide by 0")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from scaling.sizes.scale import Scale
 
@@ -147,10 +148,23 @@ class Step:
     time: int = 1
     decision: Hashable | None = field(default=None, compare=False)
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Taken once: steps share premises, which share theirs, level by level."""
+        return hash((self.inference, self.subject, self.result, self.inputs, self.time))
+
     def walk(self) -> Iterator[Step]:
-        """All steps, premises first."""
+        """All steps, premises first, each object once however many rest on it."""
+        return self._walk(set())
+
+    def _walk(self, seen: set[int]) -> Iterator[Step]:
         for step in self.inputs:
-            yield from step.walk()
+            if id(step) not in seen:
+                yield from step._walk(seen)
+        seen.add(id(self))
         yield self
 
     def lines(self) -> list[Step]:

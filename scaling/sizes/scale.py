@@ -82,6 +82,10 @@ def exponent(value: ExponentLike) -> Expr:
     return sympy.sympify(value, rational=True)
 
 
+MOST_SYMBOLS, MOST_OPERATIONS = 12, 300
+"""Of the two sides of a maximum: sympy compares every branch with every other."""
+
+
 @dataclass(frozen=True)
 class Bounds:
     """What is known of the symbols in exponents: closed intervals, by symbol name.
@@ -170,6 +174,13 @@ class Bounds:
     def _max(self, x: Expr, y: Expr) -> Expr:
         """Max(x, y), what the two share taken out: e + Max(0, 1 - b), not Max(e, e + 1 - b)."""
         both = x.free_symbols | y.free_symbols
+        if len(both) > MOST_SYMBOLS or x.count_ops() + y.count_ops() > MOST_OPERATIONS:
+            names = sorted(str(symbol) for symbol in both)
+            raise NotCovered(
+                f"an exponent that {', '.join(names)} leave open in too many ways",
+                f"at most {MOST_SYMBOLS} open symbols in {MOST_OPERATIONS} operations",
+                f"give symbols values, such as --set {names[0]}=1/2",
+            )
         if x.has(Max) or y.has(Max):
             unevaluated = Max(x, y, evaluate=False)  # evaluation compares all with all, slowly
             if piecewise.read(unevaluated) is not None:

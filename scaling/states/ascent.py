@@ -90,13 +90,19 @@ def _refuse_turned(call: Node, moved: AfterStep) -> None:
 
 
 def _renamed(sizes: LayerSizes) -> LayerSizes:
-    h, delta = _at_moved(sizes.h_step), _at_moved(sizes.delta_step)
+    known: dict[Step, Step] = {}
+    h, delta = _at_moved(sizes.h_step, known), _at_moved(sizes.delta_step, known)
     return replace(sizes, h_step=h, delta_step=delta)
 
 
-def _at_moved(step: Step) -> Step:
+def _at_moved(step: Step, known: dict[Step, Step]) -> Step:
     """A line that second_step.py wrote, as a line of the first step at W + X."""
-    inputs = tuple(map(_at_moved, step.inputs))
+    if step not in known:
+        known[step] = _renamed_line(step, tuple(_at_moved(x, known) for x in step.inputs))
+    return known[step]
+
+
+def _renamed_line(step: Step, inputs: tuple[Step, ...]) -> Step:
     if step.time == 1:
         return replace(step, inputs=inputs)
     text = "what a perturbation adds does not cancel what was there"
