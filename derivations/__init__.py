@@ -1,4 +1,4 @@
-"""What is known: one file per optimizer family, in terms of scaling/.
+"""The catalogue: one file per optimizer family, in terms of scaling/.
 
     gradient adaptive factored layerwise norms        first-order and entrywise rules
     kfac shampoo rotated                              curvature and eigenbases

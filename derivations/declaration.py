@@ -1,4 +1,4 @@
-"""What an optimizer is to this project: one declaration, no code.
+"""An optimizer, to this project: one declaration, no code.
 
 The update rule is the content; the rest tells a reader what the symbols mean and a measurement
 which numbers to start from. Exponents are absent on purpose: they are derived.

@@ -1,4 +1,4 @@
-"""What is measured: networks of growing width, steps of any rule, exponents with intervals.
+"""Measurements: networks of growing width, steps of any rule, exponents with intervals.
 
 In the order of reading, each folder with a map of its own:
 

@@ -46,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a check found."""
+    """The finding of a check."""
 
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What was found, as text, Markdown, LaTeX, HTML, JSON, and as files.
+"""Findings as text, Markdown, LaTeX, HTML, JSON, and as files.
 
 `summary` has one row a claim, in twelve groups; `details` shows the evidence of each. `write`
 leaves claims.json (the interface), claims.md (everything), summary.md (what docs/claims.md shows),

@@ -79,7 +79,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Environment:
-    """What a claim is run with.
+    """Tier, device, threads, folder and seed of a claim's run.
 
     Args:
         tier: how large.
@@ -133,7 +133,7 @@ class Environment:
         seed: int,
         measure: Callable[[], Mapping[str, Any]],
     ) -> dict[str, Any]:
-        """What ``measure`` gives, taken from the store if it was measured before."""
+        """The result of ``measure``, taken from the store if it was measured before."""
         key = fingerprint({**configuration, "context": [self.device, self.seed]})
         found = self._cells.get(key, width, seed)
         if found is None:

@@ -1,4 +1,4 @@
-"""What most claims share: a rule under a table of exponents, derived, measured and judged.
+"""The evidence of most claims: a rule under a table of exponents, derived, measured and judged.
 
     solved     the exponents that the conditions give, with what the settings fix
     literal    the exponents of muP with what the settings fix written over them

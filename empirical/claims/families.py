@@ -1,4 +1,4 @@
-"""What groups 9, 10 and 11 train: a table of families, of optimizers, and their sweeps.
+"""The networks of groups 9, 10 and 11: a table of families, of optimizers, and their sweeps.
 
 A family is one row of `FAMILIES`: how to build it at a width, its data, its loss, its batch, and
 for every tier that can afford it a plan. Everything else, parametrization included, is derived or

@@ -44,7 +44,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Figure:
-    """What a figure shows, as numbers: `draw` makes a picture of it, and `redraw` of a stored one.
+    """The numbers of a figure: `draw` makes a picture of them, and `redraw` of stored ones.
 
     ``turn`` curves in a row differ by their colour; the next ones have these colours again, and
     another kind of line. 0 is as many as there are colours.

@@ -147,7 +147,7 @@ def evidence(context: Environment, rule: str, axis: SweptAxis, p: SweptParametri
 
 
 def one_step(rule: str) -> str:
-    """What theory has one step of SP do to the output, rates and dampings constant."""
+    """The exponent of the output's change in one step of SP, rates and dampings constant."""
     declared = find(rule)
     settings = [f"{k}={v}" for k, v in declared.exponents.items()]
     settings += ["c=0", *(f"d_{k}=0" for k in declared.rule.dampings)]

@@ -1,4 +1,4 @@
-"""What networks are trained on: always the same samples, whatever the width.
+"""Training data: always the same samples, whatever the width.
 
 sources       the samples by name, seeded, disjoint from the probe
 image_files   MNIST, Fashion-MNIST, CIFAR in a folder of the user's

@@ -67,7 +67,7 @@ def too_narrow(runs: Runs, prediction: Prediction, layers: Collection[str]) -> s
 
 
 def small_targets(runs: Runs, targets: float) -> str:
-    """What squared errors are where outputs exceed the targets: outputs, which fade with the width.
+    """Squared errors where outputs exceed the targets: outputs, which fade with the width.
 
     ``targets`` is their RMS; nothing if they are the larger ones already in the narrowest network.
     """
@@ -109,7 +109,7 @@ def _ratio(other: float, damping: float) -> float:
 
 
 def drift(measured: Estimate) -> str:
-    """What is known of slopes that drift, where no sum explains it."""
+    """The bounds of slopes that drift, where no sum explains it."""
     if measured.decay < DECAY:
         gap = Fraction(measured.decay).limit_denominator(100)
         return f"slopes drift as M^(-{gap}), since terms that differ by M^({gap}) are added"

@@ -25,7 +25,7 @@ MOST_WIDENING = 1e6
 
 
 class Verdict(StrEnum):
-    """What a measured exponent says about a predicted one, the gravest first."""
+    """The judgement of a predicted exponent by a measured one, the gravest first."""
 
     contradict = "contradict"
     crossover = "crossover"
@@ -35,7 +35,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What would settle an estimate: this many seeds at each width, up to this widest width."""
+    """Seeds at each width, and the widest width, that would settle an estimate."""
 
     seeds: int
     width: int
@@ -145,6 +145,17 @@ def remedy(estimate: Estimate, predicted: float, margin: float) -> Remedy | None
     if span > room * MOST_WIDENING ** (1 / power):
         return None
     return Remedy(seeds, math.ceil(widest * max(2.0, (span / room) ** power)))
+
+
+def agreeing_margin(estimate: Estimate, predicted: float) -> float:
+    """The smallest margin, in hundredths, within which the estimate agrees with a prediction.
+
+    >>> from empirical.fit.exponent import estimate
+    >>> found = estimate([64, 128, 256], [[8, 8.1, 8.3], [9, 9, 9.1]])
+    >>> judge(found, 0.0, agreeing_margin(found, 0.0)).name
+    'agree'
+    """
+    return math.ceil(100 * max(predicted - estimate.low, estimate.high - predicted)) / 100
 
 
 def _trusted(estimate: Estimate, predicted: float, margin: float) -> bool:

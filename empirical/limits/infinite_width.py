@@ -133,7 +133,7 @@ KERNELS: Mapping[str, Kernels] = {
 
 @dataclass(frozen=True)
 class Limit:
-    """What a layer's Gram matrices and own update tend to, evaluated at a width.
+    """The limits of a layer's Gram matrices and own update, evaluated at a width.
 
     ``inputs``: H^T H over training samples, then probe samples. ``cotangents``: D^T D over
     training samples. ``own``: RMS of lr dW h on the probe samples.

@@ -1,4 +1,4 @@
-"""What a measurement returns: the sizes of every layer, at the start and after the steps.
+"""The sizes of every layer that a measurement returns, at the start and after the steps.
 
     init     RMS of h_l at the start (of f in the output layer)
     own      RMS of dW_l h_{l-1}: what the layer's own updates do to its output at the start
@@ -35,7 +35,7 @@ MOST_NETWORKS = 16
 
 
 class Quantity(StrEnum):
-    """What is measured: all, or init and own alone, with no forward pass after the step."""
+    """All quantities, or init and own alone, with no forward pass after the step."""
 
     ALL = "all"
     OWN = "own"
@@ -52,7 +52,7 @@ class MeasuredSizes:
     ascent: float | None = None
 
     def known(self) -> dict[str, float]:
-        """What was measured, by name."""
+        """The measured sizes, by name."""
         return {name: x for name, x in asdict(self).items() if x is not None}
 
 

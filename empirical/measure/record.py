@@ -29,14 +29,14 @@ def record_store(folder: Path | None) -> Store:
 
 
 def packed(m: Measurement) -> dict[str, Any]:
-    """What is kept of a measurement."""
+    """The part of a measurement that a record keeps."""
     sums = [[layer, str(node), *terms] for (layer, node), terms in m.sums.items()]
     sizes = {name: x.known() for name, x in m.sizes.items()}
     return {"sizes": sizes, "sums": sums, "seconds": m.seconds, "peak_mb": m.peak_mb}
 
 
 def fault(record: Mapping[str, Any]) -> str:
-    """What keeps a record from being a measurement, in words; "" if nothing does.
+    """The fault that keeps a record from being a measurement, in words; "" if there is none.
 
     >>> fault({"sizes": {}, "sums": [], "seconds": 1.0, "peak_mb": 1.0})
     'without the sizes of any layer'

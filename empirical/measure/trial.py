@@ -1,4 +1,4 @@
-"""What is asked of a measurement: a rule under given exponents, on given data.
+"""The question of a measurement: a rule under given exponents, on given data.
 
     eta_l = eta' M^(-c_l)      rho_l = rho' M^(-d_l)      std(w_l) = sigma M^(-b_l)
 
@@ -28,7 +28,7 @@ ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class Constants:
-    """What multiplies the powers of the width, by layer (and damping or decay)."""
+    """The factors of the powers of the width, by layer (and damping or decay)."""
 
     eta: Mapping[str, float]
     rho: Mapping[str, Mapping[str, float]]
@@ -36,7 +36,7 @@ class Constants:
 
 @dataclass(frozen=True)
 class Trial:
-    """What is measured: a rule under given exponents, on given data."""
+    """A rule under given exponents, on given data."""
 
     problem: Problem
     exponents: Exponents
@@ -148,7 +148,7 @@ def parameter_of(name: str) -> str:
 
 
 def input_of(layer: Layer, source: Tensor, scales: LayerScales) -> Tensor:
-    """What a layer's weights act on, as rows; ``source`` is h_{l-1} on the probe."""
+    """The input of a layer's weights, as rows; ``source`` is h_{l-1} on the probe."""
     if layer.is_bias:
         return torch.ones(1, 1, dtype=source.dtype, device=source.device)
     return scales.multiplier * source

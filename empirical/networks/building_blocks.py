@@ -1,4 +1,4 @@
-"""What all networks are made of: entrywise nonlinearities, blank layers, checked options.
+"""The parts of all networks: entrywise nonlinearities, blank layers, checked options.
 
 A multiplier M**(-a) acts on a layer's input and not on its bias, so a hook that reads the input of
 a layer reads what its gradient and its factor A are made of.

@@ -80,7 +80,7 @@ def sampled_cotangents(output: Tensor, loss: LossFunction, generator: torch.Gene
 
 @dataclass
 class _Seen:
-    """What came by at one module: inputs as it got them, gradients with one row a sample."""
+    """Inputs of one module as it got them, and gradients with one row a sample."""
 
     inputs: list[Tensor] = field(default_factory=list)
     gradients: list[Tensor] = field(default_factory=list)
@@ -132,7 +132,7 @@ class Capture:
         return as_matrix(self._module(name), self.parameters[name].detach())
 
     def tensors(self, name: str) -> LayerTensors | None:
-        """What a rule sees of a layer, or None if no gradient came by."""
+        """Inputs, cotangents and weights of a layer, or None if no gradient came by."""
         module, parameter = self._module(name), self.parameters[name]
         seen = self._seen[_owner(name)]
         if not seen.gradients:

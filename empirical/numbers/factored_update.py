@@ -1,4 +1,4 @@
-"""What a rule tells a layer to do: a matrix (fan_out, fan_in), applied without forming it.
+"""The update of a layer by a rule: a matrix (fan_out, fan_in), applied without forming it.
 
     dW = U V^T        dW x = U (V^T x)        W += c U V^T
 

@@ -240,7 +240,7 @@ class _Reading:
         self.factors: dict[str, LayerValue] = {}
 
     def value(self, node: Node, within_factor: bool = False) -> LayerValue:
-        """What a node is worth; a factor that is kept from an earlier step is not read again."""
+        """The value of a node; a factor that is kept from an earlier step is not read again."""
         keeps = self.state.curvature_interval > 1 and not within_factor and _is_curvature(node)
         if node not in self.known:
             kept = None if self.state.refreshes or not keeps else self.state.factors.get(str(node))
@@ -279,7 +279,7 @@ class _Reading:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What meanings ask a reading for; see operators.py."""
+    """The reading that meanings may ask; see operators.py."""
 
     reading: _Reading
     within_factor: bool

@@ -31,7 +31,7 @@ from scaling.sizes.errors import InvalidInput
 
 @dataclass(frozen=True, eq=False)
 class LayerTensors:
-    """What a rule sees of one layer: inputs, cotangents, weights; one column a sample.
+    """One layer as a rule sees it: inputs, cotangents, weights; one column a sample.
 
     ``H`` (fan_in, n), ``D`` (fan_out, n), ``W`` (fan_out, fan_in). ``fisher`` (fan_out, m) holds
     the cotangents of sampled targets if B is to be the true Fisher's factor. Cotangents are those

@@ -1,4 +1,4 @@
-"""What one sample of a layer is: a row of a batch, a patch of an image, a word.
+"""The samples of a layer: rows of a batch, patches of an image, words.
 
     Linear       u = w h + v             a sample is a row of the input; leading axes are samples
     Conv2d       u_p = w patch_p + v     a sample is a patch: w is (out, in * kh * kw), and there

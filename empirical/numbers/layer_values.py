@@ -1,4 +1,4 @@
-"""What a node of a rule is worth on one layer, and the algebra of such values.
+"""The values of a rule's nodes on one layer, and their algebra.
 
     Entries   a tensor entry by entry: a scalar (0-dim, float64), a vector, a dense matrix
     Outer     U V^T with tall U and V: the gradient as it comes, D H^T / n
@@ -42,7 +42,7 @@ from empirical.numbers.square_matrices import (
 
 
 class _Rectangular:
-    """What the three forms of a scalar, a vector or a gradient-like matrix have in common."""
+    """The common part of a scalar, a vector and a gradient-like matrix."""
 
     def dense(self) -> Tensor:
         """The tensor, entry by entry, in the layer's dtype."""

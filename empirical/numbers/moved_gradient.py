@@ -32,7 +32,7 @@ def ascend(
     weights: Mapping[str, Tensor],
     look: Callable[[], Mapping[str, LayerTensors]],
 ) -> tuple[dict[Call, Mapping[str, LayerTensors]], dict[str, FactoredUpdate]]:
-    """What the layers see at W + X for every ascended(X) of a rule, and the last X of each layer.
+    """Layers as seen at W + X for every ascended(X) of a rule, and the last X of each layer.
 
     Args:
         rule: the rule.

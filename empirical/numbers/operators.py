@@ -1,4 +1,4 @@
-"""What every operator and function of the rule language does to numbers: one row each.
+"""The numbers of every operator and function of the rule language: one row each.
 
 The twin of scaling/rules/operators.py, which has the same names. A function of single entries is a
 function of torch; others act on the values of layer_values.py in their cheapest exact form
@@ -26,7 +26,7 @@ from scaling.sizes.errors import InvalidInput
 
 
 class Evaluation(Protocol):
-    """What a meaning may ask for beside the values of its operands."""
+    """A meaning's access to more than the values of its operands."""
 
     @property
     def layer(self) -> LayerValues:

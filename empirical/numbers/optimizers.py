@@ -43,7 +43,7 @@ PerLayer = float | Mapping[str, float]
 
 
 class Fisher(StrEnum):
-    """Whose cotangents make B."""
+    """The cotangents that make B."""
 
     EMPIRICAL = "empirical"
     """The loss's own."""
@@ -181,7 +181,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         return loss
 
     def _look(self, closure: Callable[[], float], names: Sequence[str]) -> dict[str, LayerTensors]:
-        """What some layers see of one more pass."""
+        """Some layers as seen in one more pass."""
         self._capture.clear()
         with torch.enable_grad():
             closure()
@@ -196,7 +196,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         return {name: layer for name, layer in seen.items() if layer is not None}
 
     def _tensors(self, name: str) -> LayerTensors | None:
-        """What the rule sees of a layer; None of one that took no part."""
+        """A layer as the rule sees it; None for one that took no part."""
         with in_layer(name):
             layer = self._capture.tensors(name)
             if layer is None:

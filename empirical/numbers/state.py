@@ -1,4 +1,4 @@
-"""What a rule remembers of one layer from step to step, and how to save it.
+"""The memory of a rule in one layer from step to step, and how to save it.
 
 Two things: the moving average of every ``ema`` and ``debiased`` in the rule (of how many values it
 is one, for the latter), and, with a curvature interval k, the
@@ -26,7 +26,7 @@ _KINDS = {kind.__name__: kind for kind in (Basis, Blocks, Corner, Entries, LowRa
 
 @dataclass
 class State:
-    """What a rule remembers from step to step: moving averages, and factors kept for a while.
+    """The memory of a rule: moving averages, and factors kept for a while.
 
     With ``curvature_interval`` k, the square matrices made from A, B, L, R are computed at the
     first step and every k-th after it; in between, moving averages inside them rest.

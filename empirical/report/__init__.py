@@ -1,4 +1,4 @@
-"""What was measured, on paper.
+"""Measurements on paper.
 
 measured_tables   text, Markdown, LaTeX, HTML, JSON, and files
 graph_checks      what was measured on a model of the user's own

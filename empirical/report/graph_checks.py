@@ -1,4 +1,4 @@
-"""What was measured on a user's own model, as a table and as JSON."""
+"""Measurements of a user's own model, as a table and as JSON."""
 
 from __future__ import annotations
 

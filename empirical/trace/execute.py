@@ -99,7 +99,7 @@ class Execution:
         return runner.found
 
     def input_of(self, operation: str, values: Mapping[str, Tensor], parameter: str) -> Tensor:
-        """What a tensor is multiplied with in an operation, at the weights of the last run."""
+        """The other factor of a tensor in an operation, at the weights of the last run."""
         node = next(n for n in self._module.graph.nodes if n.name == operation)
         names = [x.name for x in node.all_input_nodes]
         tensors = [values[n] if n in values else self._given[n] for n in names]

@@ -38,7 +38,7 @@ from scaling.sizes.errors import NotCovered
 
 
 class LeafKind(StrEnum):
-    """What a leaf is."""
+    """The kind of a leaf."""
 
     PARAMETER = "parameter"
     BUFFER = "buffer"
@@ -125,7 +125,7 @@ def export(file: ModelFile, sizes: Mapping[str, int]) -> Program:
 def exported(
     model: nn.Module, loss: LossOf, inputs: tuple[Any, ...], targets: Tensor, path: str
 ) -> ExportedProgram:
-    """What torch.export makes of a model with its loss on top.
+    """A model with its loss on top, as torch.export gives it.
 
     Raises:
         NotCovered: with torch's reason and the user's line, if the model cannot be traced.

@@ -337,7 +337,7 @@ def _flat(values: Sequence[Any]) -> list[Any]:
 
 @lru_cache(maxsize=65536)
 def groups(before: Shapes, after: Shapes) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
-    """Which axes of a reshape hold the same entries, at all sizes: the finest such pairs.
+    """Pairs of axes of a reshape that hold the same entries at all sizes, as fine as can be.
 
     >>> groups(((2, 6, 4), (2, 12, 4)), ((2, 3, 2, 4), (2, 3, 4, 4)))
     (((0,), (0,)), ((1,), (1, 2)), ((2,), (3,)))

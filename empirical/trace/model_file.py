@@ -41,7 +41,7 @@ class GrowingAxis:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What a file defines.
+    """The definitions of a user's file.
 
     ``axes``: the default of every keyword of ``build``, by name; None where there is none.
     """

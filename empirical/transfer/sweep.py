@@ -61,7 +61,7 @@ class SweptParametrization(StrEnum):
 
 
 class SweptAxis(StrEnum):
-    """What is swept."""
+    """The hyper-parameter of a sweep."""
 
     rate = "rate"
     damping = "damping"
@@ -307,7 +307,7 @@ def losses_of(sweep: Sweep, records: Sequence[Sequence[Mapping[str, list[float]]
 
 
 def _layer(tensor: str) -> str:
-    """What the optimizer calls the layer of a tensor."""
+    """The optimizer's name for the layer of a tensor."""
     return tensor.removesuffix(".weight")
 
 

@@ -1,4 +1,4 @@
-"""Which rules are measured how, and the measurements: every width and seed, none of them twice.
+"""The plan of measurements and their run: every width and seed, none of them twice.
 
 A plan splits rules by what they allow (wide/method.py): wide with dense networks as a cross-check,
 or dense alone. `run` measures the cells of one rule, width by width, keeps each in the store as it
@@ -124,7 +124,7 @@ SEED_STRIDE = 2**16
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What is asked of a run; None: what is usual for how it is measured."""
+    """The wishes for a run; None: the usual value for the way it is measured."""
 
     data: Data
     widths: tuple[int, ...] | None = None
@@ -157,7 +157,7 @@ def plan(
     memory_limit: int | None = None,
     quantity: Quantity = Quantity.ALL,
 ) -> list[tuple[list[Subject], Experiment]]:
-    """Which rules are measured how: ``mode`` is auto, dense or wide.
+    """The way each rule is measured: ``mode`` is auto, dense or wide.
 
     auto: wide for every rule that it covers, with dense networks of moderate width and few samples
     as a cross-check; dense alone for the others. Where ``quantity`` is own updates alone, entrywise
@@ -222,7 +222,7 @@ def _few(data: Data, problem: Problem) -> Data:
 
 
 def trial_of(subject: Subject, experiment: Experiment) -> Trial:
-    """What is measured for one rule; every constant of the rule must have a value."""
+    """The trial of one rule; every constant of the rule must have a value."""
     problem = subject.problem
     literals = {name: float(x) for name, x in problem.rule.literals.items()}
     values = {**literals, **subject.declared.values, **problem.settings.values}
@@ -239,7 +239,7 @@ def trial_of(subject: Subject, experiment: Experiment) -> Trial:
 def counted(
     tick: Tick | None, name: str, total: int, before: int = 0
 ) -> Callable[[int], None] | None:
-    """What `run` calls with the cells of one rule: they are counted after those ``before`` it."""
+    """A counter of the cells of one rule for `run`: they are counted after those ``before`` it."""
     return None if tick is None else lambda done: tick(name, before + done, total)
 
 

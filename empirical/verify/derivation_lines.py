@@ -199,7 +199,7 @@ class _Here:
 
 
 def _seen(trial: Trial, model: MLP, generator: torch.Generator) -> dict[str, LayerTensors]:
-    """What every layer sees of one pass over the training samples."""
+    """Every layer as seen in one pass over the training samples."""
     loss, sampled = trial.problem.setting.loss, trial.problem.sampled_fisher
     capture = Capture(model, outputs=sampled)
     output = model(trial.data.inputs.to(trial.device))

@@ -59,7 +59,7 @@ class Use:
 
 @dataclass(frozen=True)
 class StepSizes:
-    """What was found at one size and seed, by node or tensor."""
+    """Sizes found at one size and seed, by node or tensor."""
 
     init: Mapping[str, float]
     cotangent: Mapping[str, float]

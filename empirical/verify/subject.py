@@ -1,4 +1,4 @@
-"""What is measured: a rule under exponents, beside all that is known of both."""
+"""A rule under exponents, beside all that is known of both: the subject of a measurement."""
 
 from __future__ import annotations
 

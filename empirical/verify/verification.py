@@ -25,7 +25,7 @@ from sympy import Expr, S
 
 from empirical.fit.crossover import culprit, drift, small_targets, too_narrow
 from empirical.fit.exponent import DECAY, Estimate, estimate
-from empirical.fit.verdict import Verdict, judge, overall, remedy
+from empirical.fit.verdict import Verdict, agreeing_margin, judge, overall, remedy
 from empirical.limits.infinite_width import limits
 from empirical.measure.measurement import (
     Constants,
@@ -416,11 +416,17 @@ def _drowned(trial: Trial, prediction: Prediction, runs: list[list[Measurement]]
     return small_targets(runs, float(trial.data.targets.square().mean().sqrt()))
 
 
+def _widened(measured: Estimate, target: float) -> str:
+    if math.isinf(target) or math.isinf(measured.low) or math.isinf(measured.high):
+        return "look at the sizes themselves, --out DIR writes them"
+    return f"--margin {agreeing_margin(measured, target):g} would agree"
+
+
 def _advice(measured: Estimate, target: float, experiment: Experiment) -> str:
     cure = remedy(measured, target, experiment.margin)
     reach = max(WIDEST[experiment.mode], experiment.widths[-1])
     if cure is None or cure.width > reach:
-        return "no number of seeds and no width within reach settles it: widen --margin"
+        return f"no seeds and no width up to {reach:,} settle it: {_widened(measured, target)}"
     if cure.seeds > experiment.seeds:
         return f"--seeds {cure.seeds} would settle it"
     return f"--widths {experiment.widths[0]}:{cure.width} would settle it"

@@ -1,4 +1,4 @@
-"""What the neurons of one axis hold, as an expression: nothing is computed before a sum over them.
+"""Values of the neurons of one axis, as expressions: nothing is computed before a sum over them.
 
     Atom      noise, given numbers, or a function of columns entry by entry          (side, k)
     Columns   a linear combination of atoms,  sum_i a_i C_i  with small matrices C_i
@@ -130,7 +130,7 @@ class Columns:
 
     @property
     def atoms(self) -> tuple[Atom, ...]:
-        """What this is a combination of."""
+        """The atoms that this combines."""
         return tuple(atom for atom, _ in self.terms)
 
     @cached_property
@@ -217,7 +217,7 @@ class NeuronAxis:
         self.ready.update(atom for atom in met if atom in self.kept)
 
     def streamed(self, task: Callable[[slice], T], reads: Iterable[Columns]) -> Iterator[T]:
-        """What a task makes of slices of the neurons, whose chunks it looks at for ``reads``."""
+        """Results of a task on slices of the neurons; it looks at their chunks for ``reads``."""
         met = _below(atom for x in reads if x.axis is self for atom in x.atoms)
         self._make_room(met)
         yield from run(self, task)
@@ -246,7 +246,7 @@ class NeuronAxis:
         self.ready.clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a worker without our memory needs: everything is computed again there."""
+        """The part that a worker without our memory needs: the rest is computed again there."""
         return {"side": self.side, "dtype": self.dtype, "streaming": self.streaming}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -195,7 +195,7 @@ class ImplicitGaussian:
         return math.sqrt(self._rest.whole)
 
     def _on_sphere(self, z: Columns) -> float:
-        """What the noise of a question that the span took in is multiplied by, given the norm."""
+        """The factor of the noise of a question that the span took in, given the norm."""
         p = self._there.span.basis
         free = self.rows.side - p.count
         length = float(gram(z, z).trace() - gram(p, z).square().sum()) if free else 0.0

@@ -58,7 +58,7 @@ class Ascents:
     def looked(
         self, seen: Mapping[str, LayerBatch], look: Callable[[Moves], Mapping[str, MovedFactors]]
     ) -> tuple[dict[str, NetworkValues], Moves]:
-        """What every layer is told of moved weights, and the last X of each layer.
+        """Every layer at moved weights, and the last X of each layer.
 
         Args:
             seen: what every layer sees at W.

@@ -1,4 +1,4 @@
-"""Which way a rule is measured at any width, decided from its tree.
+"""The way a rule is measured at any width, decided from its tree.
 
     CORE   dW = U V^T of few columns that follow from Gram matrices, as in D C H^T: every matrix is
            a spectral function of A, B, L, R, or G times such; entries count if one side or both
@@ -139,12 +139,12 @@ def _culprit(rule: Rule) -> Node:
 
 
 def block_unit(rule: Rule) -> int:
-    """What tiles must be multiples of: the least common multiple of all block sizes."""
+    """The unit of tiles: the least common multiple of all block sizes."""
     return math.lcm(*(block_size(node) for node in here(rule.expression) if is_block(node)))
 
 
 def _needs_all_rows(rule: Rule) -> Node | None:
-    """What a sample of rows does not tell: sums of either sign over all, and blocks it cuts."""
+    """Parts that no sample of rows tells: sums of either sign over all, and blocks it cuts."""
     for term in parts(rule.expression).terms:
         if (total := needs_all_rows(term)) is not None:
             return total

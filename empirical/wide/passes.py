@@ -126,7 +126,7 @@ def workers_share_memory(workers: int) -> bool:
 
 
 def mapped(task: Callable[[slice], T], slices: Sequence[slice], workers: int) -> Iterator[T]:
-    """What a task makes of every slice, in order."""
+    """Results of a task on every slice, in order."""
     if len(slices) == 1:
         yield _alone(task, slices[0])
     else:
@@ -140,7 +140,7 @@ def added(parts: Iterable[list[Tensor]]) -> list[Tensor]:
 
 
 def run(axis: Neurons, task: Callable[[slice], T]) -> Iterator[T]:
-    """What a task makes of slices of the neurons of an axis, in order."""
+    """Results of a task on slices of the neurons of an axis, in order."""
     least = max(axis.streaming.task, -(-axis.side // MOST_TASKS))
     slices = list(pieces(slice(0, axis.side), least, axis.streaming.chunk))
     return mapped(task, slices, axis.streaming.workers)
@@ -198,7 +198,7 @@ class Workspace:
 
 
 class Chunk:
-    """What some neurons hold; each atom is evaluated once."""
+    """The values of some neurons; each atom is evaluated once."""
 
     def __init__(self, axis: Neurons, rows: slice, workspace: Workspace) -> None:
         self.axis, self.rows, self._workspace = axis, rows, workspace

@@ -54,7 +54,7 @@ from scaling.rules.shapes import Dim
 
 
 def head(x: Columns, count: int) -> Tensor:
-    """What the first neurons hold, (count, x.count) or fewer."""
+    """The values of the first neurons, (count, x.count) or fewer."""
     assert count <= ROWS, "a block of noise is drawn whole"
     return _first_chunk(x.axis).columns(x)[:count].clone()
 
@@ -106,7 +106,7 @@ class Strip:
 
     @property
     def reads(self) -> list[Columns]:
-        """What it looks at of a chunk."""
+        """The part of a chunk that it looks at."""
         return [self.h, *(x for f in self.forms.values() for x in f.columns.values())]
 
     @property
@@ -118,7 +118,7 @@ class Strip:
 def _moved(
     strip: Strip, node: Node, x: Columns, watched: frozenset[Node], columns: slice
 ) -> tuple[Tensor, Tally]:
-    """What some columns of dW contribute to dW x, on the rows of a strip."""
+    """The contribution of some columns of dW to dW x, on the rows of a strip."""
     tally = Tally(watched)
     total = torch.zeros(len(strip.d), x.count, dtype=torch.float64)
     for chunk in chunks(strip.axis, columns):
@@ -129,7 +129,7 @@ def _moved(
 
 
 def _sums(strip: Strip, nodes: Sequence[Call], columns: slice) -> list[Tensor]:
-    """What some columns contribute to sums along rows and to numbers of the layer."""
+    """The contribution of some columns to sums along rows and to numbers of the layer."""
 
     def of(chunk: Chunk) -> list[Tensor]:
         totals = added_up(strip.tiles(chunk), nodes, strip.rows)

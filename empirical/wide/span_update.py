@@ -107,7 +107,7 @@ class Coordinates:
 
 @dataclass(frozen=True, eq=False)
 class RuleMemory:
-    """What a rule remembers of one layer: averages, and the leaves of strips."""
+    """The memory of a rule in one layer: averages, and the leaves of strips."""
 
     state: State = field(default_factory=State)
     strips: dict[Node, list[Moment]] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class RuleMemory:
 
 @dataclass(frozen=True, eq=False)
 class NetworkValues:
-    """What a layer is told of all layers: sums over them, and what it saw where they had moved.
+    """Numbers of all layers for one of them: sums over them, and its own view where they had moved.
 
     ``moved_factors``, D and H there, are by ascended(X); ``sizes`` of watched nodes were seen
     on the way.
@@ -227,7 +227,7 @@ def sums_over_layers(
     seen: Mapping[str, LayerBatch],
     told: Mapping[str, NetworkValues] | None = None,
 ) -> dict[str, NetworkValues]:
-    """What every layer is told of all layers, from what learners will see: see `Learner.update`.
+    """Numbers of all layers for every layer, from what learners will see: see `Learner.update`.
 
     ``told``: what it was told before.
 

@@ -116,7 +116,7 @@ class Leaf:
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """What one step saw of a strip: its leaves, and the numbers in it."""
+    """One step's view of a strip: its leaves, and the numbers in it."""
 
     leaves: Mapping[Node, Leaf]
     numbers: Mapping[Node, LayerValue]

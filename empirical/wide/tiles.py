@@ -45,7 +45,7 @@ TASK = 2**25
 
 @dataclass(frozen=True, eq=False)
 class StepFactors:
-    """What one step saw of a layer: cotangents (fan_out, n), inputs (fan_in, n), whole values."""
+    """One step's view of a layer: cotangents (fan_out, n), inputs (fan_in, n), whole values."""
 
     d: Tensor
     h: Tensor
@@ -73,7 +73,7 @@ class Tiles:
 
     @cached_property
     def averages(self) -> list[Node]:
-        """What earlier steps are read for."""
+        """The averages that earlier steps are read for."""
         return averages(self.terms)
 
     @property
@@ -156,7 +156,7 @@ class Tiles:
         return self.apart[nodes]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a worker needs: it makes blocks of its own."""
+        """The part that a worker needs: it makes blocks of its own."""
         return {**self.__dict__, "blocks": {}}
 
     def _step(self, side: int) -> int:

@@ -34,7 +34,7 @@ class Whole(Protocol):
     """A value of the layer that sees beyond a tile."""
 
     def part(self, rows: slice, columns: slice) -> LayerValue:
-        """What a tile has of it."""
+        """The part of it in a tile."""
 
 
 @dataclass(frozen=True, eq=False)

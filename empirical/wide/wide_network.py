@@ -40,7 +40,7 @@ class Parameter:
 
     @property
     def multiplier(self) -> float:
-        """What the input is multiplied by; a bias has none."""
+        """The factor of the input; a bias has none."""
         return 1.0 if self.layer.is_bias else self.scales.multiplier
 
 

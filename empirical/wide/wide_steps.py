@@ -246,13 +246,13 @@ class _Run:
         return sources
 
     def _ascents(self, start: Network) -> Ascents:
-        """What the rule perturbs the weights by."""
+        """The perturbations of the weights by the rule."""
         return Ascents.of(self.trial.problem.rule, partial(self._sources, start))
 
     def _looked(
         self, ascents: Ascents, now: Network, then: int, step: int
     ) -> tuple[dict[str, LayerBatch], dict[str, NetworkValues]]:
-        """What a step sees of every parameter, and what it is told of moved weights."""
+        """Every parameter as a step sees it, and moved weights."""
         seen = self._seen(now, len(self.train) if ascents.learners else then, step)
         told, moves = ascents.looked(seen, partial(self._look, now, then))
         if step == self.first == self.steps:
@@ -271,7 +271,7 @@ class _Run:
         }
 
     def _seen(self, now: Network, then: int, step: int) -> dict[str, LayerBatch]:
-        """What a learner of every parameter sees: D, H, F, W and the nodes to watch."""
+        """The view of a learner of every parameter: D, H, F, W and the nodes to watch."""
         sampled = self.trial.problem.sampled_fisher
         n = self.trial.data.samples
         samples = [*self.train, *self.train] if sampled else list(self.train)

@@ -58,7 +58,7 @@ from torch import Tensor
 
 from derivations.catalogue import rule_of
 from empirical.fit.exponent import Estimate, estimate
-from empirical.fit.verdict import Verdict, judge, remedy
+from empirical.fit.verdict import Verdict, agreeing_margin, judge, remedy
 from empirical.measure.parametrize import LayerScales
 from empirical.verify.campaign import Mode
 from empirical.verify.verification import QUANTITIES, Check, Series, Verification
@@ -265,12 +265,19 @@ def _crowded(run: ModelTrial, width: int) -> list[str]:
     ]
 
 
+REACH = 16384
+"""The widest dense network that is advised: 1 GiB a matrix of float32."""
+
+
 def _advice(fit: Estimate, target: float, margin: float, verdict: Verdict) -> str:
     if verdict in (Verdict.agree, Verdict.contradict):
         return ""
-    cure = remedy(fit, target, margin)
-    if cure is None:
-        return "no number of seeds and no width within reach settles it: widen the margin"
+    cure, reach = remedy(fit, target, margin), max(REACH, fit.widths[-1])
+    if cure is None or cure.width > reach:
+        unsettled = f"no number of seeds and no width up to {reach:,} settles it"
+        known = not any(map(math.isinf, (target, fit.low, fit.high)))
+        wider = f": margin={agreeing_margin(fit, target):g} would agree" if known else ""
+        return unsettled + wider
     if cure.seeds > fit.seeds:
         return f"seeds={cure.seeds} would settle it"
     return f"widths up to {cure.width} would settle it"

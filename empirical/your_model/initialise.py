@@ -37,7 +37,7 @@ _DRAWN_BY_TORCH = (
 
 @dataclass(frozen=True)
 class ModelStart:
-    """What `initialise_` did, by the name of a tensor."""
+    """The report of `initialise_`, by the name of a tensor."""
 
     drawn: tuple[str, ...]
     zeroed: tuple[str, ...]

@@ -157,7 +157,7 @@ def derived_for_model(
 
 
 def _of_zero_biases(found: Derived) -> tuple[str, ...]:
-    """What the rule does to a bias that starts at zero, where that is not what is derived."""
+    """The rule's effect on a bias that starts at zero, where another one is derived."""
     problem, bias = found.problem, "hidden_bias"
     if Matrix("W") not in problem.rule.expression.walk():
         return ()

@@ -139,7 +139,7 @@ class ModelTrial:
 
     @cached_property
     def start(self) -> ModelStart:
-        """What is drawn at the narrowest width, and what stays as the model sets it."""
+        """The tensors that are drawn at the narrowest width, and those that stay."""
         return self._initialised(self.fresh(self.base, 0), self.parametrization(self.base), 0)
 
     @cached_property

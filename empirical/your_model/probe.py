@@ -92,7 +92,7 @@ def in_float64() -> Iterator[None]:
 
 
 def called(model: nn.Module, inputs: Inputs) -> Any:
-    """What a model makes of its inputs.
+    """The output of a model.
 
     Raises:
         InvalidInput: for a model that takes other inputs, or insists on a dtype.
@@ -171,7 +171,7 @@ class Calls:
 
 @contextmanager
 def watching(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Calls]]:
-    """What comes in and goes out at some modules, by their path."""
+    """Inputs and outputs of some modules, by their path."""
     seen = {name: Calls() for name in modules}
 
     def watch(name: str) -> Callable[..., None]:
@@ -198,7 +198,7 @@ def watching(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
 def change_of_output(
     module: nn.Module, calls: Calls, name: str, old: Mapping[str, Tensor], new: Tensor
 ) -> list[Tensor]:
-    """What the change of one of its tensors makes of a module's output, to first order.
+    """The change of a module's output with one of its tensors, to first order.
 
     All others are as in ``old``; the module need not be linear in this one.
     """

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
-from scaling.calculus import directions
+from scaling.calculus import directions, instead
 from scaling.calculus.context import Context
 from scaling.calculus.directions import Portions
 from scaling.calculus.entrywise import Reading
@@ -60,6 +60,7 @@ def refuse_unless_moved(context: Context, node: Node) -> None:
                 f"the difference of {part} between two steps, which the first step moves by less "
                 "than its own size",
                 "a first step that moves it by its own size",
+                instead.positive,
             )
 
 
@@ -157,6 +158,8 @@ def _weights(context: Context, node: Node, x: Weights, y: Weights) -> Weights:
     order = context.bounds.order(x.aligned.main.width, y.aligned.main.width)
     both = merged(context, node, x.aligned, y.aligned, order)
     if not isinstance(both, Aligned):
-        raise context.not_covered(node, f"an average of {describe(both)}", "one kind of matrix")
+        raise context.not_covered(
+            node, f"an average of {describe(both)}", "one kind of matrix", instead.apart
+        )
     aligned = replace(both, portions=everywhere(context, both), steps=2)
     return replace(random, aligned=aligned)

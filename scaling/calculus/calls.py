@@ -1,4 +1,4 @@
-"""Which rule of inference reads a function of the language.
+"""The rule of inference for each function of the language.
 
 What the row of a function says of its size is enough for functions of single entries, for means,
 for the larger and the smaller of two numbers, and for what has the size of an expression
@@ -24,6 +24,7 @@ from types import MappingProxyType
 from scaling.calculus import (
     averages,
     entry_functions,
+    instead,
     layer_sums,
     means,
     moved_weights,
@@ -50,7 +51,7 @@ Inference = Callable[[Context, Call, Sequence[Reading], Read], Reading]
 
 
 def call(context: Context, node: Call, read: Read) -> Reading:
-    """What is known of a function of what ``read`` tells of its operands.
+    """The reading of a function, from what ``read`` tells of its operands.
 
     Raises:
         NotCovered: for what no rule of inference covers, naming the function.
@@ -71,7 +72,7 @@ def call(context: Context, node: Call, read: Read) -> Reading:
     inference = _INFERENCES.get(node.function)
     if inference is None:
         raise context.not_covered(
-            node, f"the function {node.function}", "a rule of inference for it"
+            node, f"the function {node.function}", "a rule of inference for it", instead.apart
         )
     return inference(context, node, operands, read)
 
@@ -88,7 +89,8 @@ def _as_formula(context: Context, node: Call, formula: Formula, read: Read) -> R
         return _as(context, node, substitute(parse_formula(formula.text), names), read)
     except NotCovered as error:
         found = f"{node.function}, which is read as {formula.text}: {error.found}"
-        raise NotCovered(found, error.needed, error.do_this) from error
+        others = instead.candidates(node, instead.apart)
+        raise NotCovered(found, error.needed, error.do_this, node, others) from error
 
 
 def _alone(inference: Callable[[Context, Call, Value, Step], Reading]) -> Inference:

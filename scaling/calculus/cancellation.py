@@ -1,4 +1,4 @@
-"""What cancels in a sum: its terms as functions of eigenvalues, in canonical form, before sizes.
+"""Cancellation in a sum: its terms as functions of eigenvalues, in canonical form, before sizes.
 
 The claim. Functions of one symmetric matrix form a commutative algebra, and f(L) G = G f(R). So
 terms that differ by such functions only are one function of an eigenvalue x, and sympy's arithmetic
@@ -74,7 +74,7 @@ class Word:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What two terms must share for their functions to commute."""
+        """The key that two terms must share for their functions to commute."""
         return self.core, self.before
 
     @property
@@ -485,7 +485,7 @@ def _commuting(words: list[Word]) -> list[list[Word]]:
 
 
 def _left(words: list[Word]) -> list[Expr] | None:
-    """What is left of words whose functions commute; None if nothing cancels."""
+    """The rest of words whose functions commute; None if nothing cancels."""
     functions = [word.function for word in words]
     if len(words) == 1:
         return [] if functions[0] == 0 else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from sympy import Expr, Rational, S, Symbol
 
+from scaling.calculus.instead import Rewrite, candidates
 from scaling.calculus.values import Value
 from scaling.models.alignment import Alignment
 from scaling.models.batch import Batch, DataSpan
@@ -46,7 +47,7 @@ class Regime:
 
     @property
     def _verdict(self) -> str:
-        """Which of both terms, or which branch of a function, sets the size."""
+        """The term, or the branch of a function, that sets the size."""
         if self.order in (Order.EQUAL, Order.OPEN):
             return "balanced" if self.order is Order.EQUAL else "open: depends on the symbols"
         below, row = self.order is Order.LESS, row_of(self.node)
@@ -78,14 +79,14 @@ def unknown_first(x: Scale, y: Scale, unknown: Collection[Symbol]) -> tuple[Scal
 
 
 def regimes(step: Step) -> tuple[Regime, ...]:
-    """What a derivation decided, each once: at its own step of training, not at earlier ones."""
+    """The decisions of a derivation, each once: at its own step of training, no earlier."""
     decided = (x.decision for x in step.walk() if x.time == step.time)
     return tuple(dict.fromkeys(x for x in decided if isinstance(x, Regime)))
 
 
 @dataclass(frozen=True)
 class Before:
-    """What a second step looks back on in a layer.
+    """The first step of a layer, as a second one looks back on it.
 
     ``context``: the layer at the first step. ``change``: its first update, learning rate included;
     None if that is exactly zero. ``moved``: names of the matrices that the first step changed by
@@ -182,11 +183,13 @@ class Context:
         """Whether x > y for all admissible values of the symbols."""
         return self.bounds.order(x, y) is Order.GREATER
 
-    def not_covered(self, node: Node, found: str, needed: str) -> NotCovered:
-        """The refusal that names the node and the layer."""
+    def not_covered(self, node: Node, found: str, needed: str, instead: Rewrite) -> NotCovered:
+        """The refusal that names the node and the layer, with what could stand in its place."""
+        others = candidates(node, instead)
         return NotCovered(
             f"{found}, in '{node}' of the {self.sizes.layer.name} layer",
             needed,
-            "rewrite that part, or derive its size by hand and measure it: the calculus has no "
-            "rule of inference for it",
+            f"write for example '{others[0]}' there" if others else "leave it out",
+            node,
+            others,
         )

@@ -1,4 +1,4 @@
-"""Which part of a value lies in which directions of its two sides, and how an operator mixes them.
+"""The parts of a value by the directions of its two sides, and how an operator mixes them.
 
 A side has directions of the gradient's `own`, `twin` ones of the gradient that are weaker, the
 `rest` of the data's span, and what is `off` it (models/batch.py). A gradient-like matrix is known
@@ -90,7 +90,7 @@ def relative(sizes: Iterable[tuple[Pair, Scale]], bounds: Bounds) -> tuple[Porti
 def bent(
     old: Portions, sides: Iterable[int], spans: tuple[DataSpan, DataSpan], bounds: Bounds
 ) -> Portions:
-    """What a function that is not linear makes: all directions of these sides alike."""
+    """The portions after a function that is not linear: all directions of these sides alike."""
     new = list(old.sizes)
     for side in sides:
         there = [OWN, OFF] if spans[side].off else [OWN]

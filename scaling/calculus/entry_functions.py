@@ -27,7 +27,7 @@ from fractions import Fraction
 
 from sympy import Expr, Rational, S
 
-from scaling.calculus import entrywise, rotation, sums
+from scaling.calculus import entrywise, instead, rotation, sums
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import (
@@ -57,7 +57,9 @@ def function(context: Context, node: Call, f: OfEntries, operands: Sequence[Read
     bound = operands[1][0] if len(operands) > 1 else Scalar(Scale.one(Size.SCALAR))
     steps = tuple(step for _, step in operands)
     if not isinstance(bound, Scalar) or not bound.positive:
-        raise context.not_covered(node, "a bound that is no positive scalar", "a positive one")
+        raise context.not_covered(
+            node, "a bound that is no positive scalar", "a positive one", instead.positive
+        )
     if isinstance(value, Rotated):
         rotation.need_nothing_outside(context, node, value)
     if value.main.is_zero:
@@ -76,14 +78,18 @@ def _power(context: Context, node: Call, f: OfEntries, value: Value, step: Step)
     p = _exponent(f.at_zero)
     if isinstance(value, Scalar):
         if f.symmetry is Symmetry.NONE and not value.positive:
-            raise context.not_covered(node, "the root of a difference", "a positive scalar")
+            raise context.not_covered(
+                node, "the root of a difference", "a positive scalar", instead.positive
+            )
         size = value.size if value.size.is_zero else value.size**p
         scalar = Scalar(size, value.positive or f.symmetry is Symmetry.EVEN)
         return scalar, Step(PRODUCT, str(node), size, "", (step,), node=node)
 
     def act(context: Context, x: Value) -> Reading:
         if not isinstance(x, Aligned | Vector):
-            raise context.not_covered(node, f"{node.function} of {describe(x)}", "a function of G")
+            raise context.not_covered(
+                node, f"{node.function} of {describe(x)}", "a function of G", instead.apart
+            )
         entry = x.entry if x.entry.is_zero else x.entry**p
         return _entries(context, node, f, x, entry, f"{node.function} of {x.entry}", (step,))
 
@@ -104,7 +110,10 @@ def _turning(
     """A function that turns at the bound, of what is below it, at it or beyond it."""
     if order is Order.OPEN:
         raise context.not_covered(
-            node, "a bound that is above or below the entries depending on symbols", "their values"
+            node,
+            "a bound that is above or below the entries depending on symbols",
+            "their values",
+            instead.damped,
         )
     p = _exponent(f.at_zero if order is Order.LESS else f.at_infinity)
     numbers = {Order.LESS: "below", Order.EQUAL: "near", Order.GREATER: "at"}[order] + " the bound"
@@ -117,7 +126,9 @@ def _turning(
 
     def act(context: Context, x: Value) -> Reading:
         if not isinstance(x, Aligned | Vector):
-            raise context.not_covered(node, f"{node.function} of {describe(x)}", "a function of G")
+            raise context.not_covered(
+                node, f"{node.function} of {describe(x)}", "a function of G", instead.apart
+            )
         if order is Order.LESS and p == 1 and f.symmetry is Symmetry.ODD:
             line = Step(ENTRYWISE, str(node), x.entry, numbers, steps, node=node)
             share = (x.entry / bound.as_size_of(x.entry.of)) ** 2  # x - x^3/3, as of atan
@@ -127,7 +138,9 @@ def _turning(
     match value:
         case Scalar():
             if f.symmetry is Symmetry.NONE and not value.positive:
-                raise context.not_covered(node, "a root of a difference", "a positive scalar")
+                raise context.not_covered(
+                    node, "a root of a difference", "a positive scalar", instead.positive
+                )
             positive = value.positive or f.symmetry is not Symmetry.ODD
             scalar = Scalar(size(value.size), positive)
             return scalar, Step(ENTRYWISE, str(node), scalar.size, numbers, steps, node=node)
@@ -152,6 +165,7 @@ def _entries(
                 node,
                 f"{node.function} of entries that take both signs",
                 f"{node.function}(abs(X)) or {node.function}(X*X)",
+                instead.positive,
             )
         if parity is Parity.ODD and f.symmetry is Symmetry.EVEN:
             parity = Parity.EVEN
@@ -173,6 +187,7 @@ def _vanishing(context: Context, node: Call, f: OfEntries, v: Expr) -> Expr:
             f"{node.function} of entries like |x|^({v}) where an entry x of h or delta is small, "
             "which vanish or blow up there depending on symbols",
             "values of the symbols in powers",
+            instead.damped,
         )
     return v * _exponent(f.at_zero if low.is_nonnegative else f.at_infinity)
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from sympy import Expr, S
 
-from scaling.calculus import directions, rank
+from scaling.calculus import directions, instead, rank
 from scaling.calculus.context import Context
 from scaling.calculus.directions import OFF, ONE, Pair, Portions, bent
 from scaling.calculus.values import (
@@ -70,7 +70,7 @@ def overlap(context: Context) -> Callable[[Pair], Scale]:
 
 
 def function_of(context: Context, value: Aligned) -> Portions:
-    """What a function that is not linear makes of the portions: it bends what is odd."""
+    """The portions after a function that is not linear: it bends what is odd."""
     sides = [i for i, x in enumerate((value.left, value.right)) if x.parity is not Parity.EVEN]
     return bent(value.portions, sides, context.spans, context.bounds)
 
@@ -138,7 +138,10 @@ def product(
             )  # fmt: skip
             return vector, _step(node, vector, f"{x.entry} x {y.entry}", steps)
     raise context.not_covered(
-        node, f"entries of {describe(x)} times {describe(y)}", "functions of G entry by entry"
+        node,
+        f"entries of {describe(x)} times {describe(y)}",
+        "functions of G entry by entry",
+        instead.apart,
     )
 
 
@@ -160,7 +163,9 @@ def reciprocal(context: Context, node: Node, y: Value, numerator: Value) -> Valu
     if y.main.is_zero:
         if numerator.main.is_zero:
             return times(y, Scale.zero(Size.SCALAR))
-        raise context.not_covered(node, "a division by exactly zero", "a damping or eps")
+        raise context.not_covered(
+            node, "a division by exactly zero", "a damping or eps", instead.damped
+        )
     if isinstance(y, Scalar | Aligned | Vector):
         _need_no_poles(context, node, y)
     match y:
@@ -177,14 +182,19 @@ def reciprocal(context: Context, node: Node, y: Value, numerator: Value) -> Valu
             behaviour = y.behaviour.reciprocal()
             return replace(y, entry=y.entry**-1, behaviour=behaviour, bend=_bent_vector(y))
     raise context.not_covered(
-        node, f"division by {describe(y)}", "a scalar, entries of G, or **(-1) of a square matrix"
+        node,
+        f"division by {describe(y)}",
+        "a scalar, entries of G, or **(-1) of a square matrix",
+        instead.damped,
     )
 
 
 def power(context: Context, node: Power, value: Aligned | Vector, p: Expr, step: Step) -> Reading:
     """X**p, entry by entry."""
     if value.entry.is_zero and not p.is_positive:
-        raise context.not_covered(node, f"zero to the power {p}", "a damping or eps")
+        raise context.not_covered(
+            node, f"zero to the power {p}", "a damping or eps", instead.damped
+        )
     if not (p.is_positive or p.is_nonnegative):
         _need_no_poles(context, node, value)
 
@@ -196,6 +206,7 @@ def power(context: Context, node: Power, value: Aligned | Vector, p: Expr, step:
                     node,
                     f"entries that take both signs to the power {p}",
                     "a whole power; sign(X)*abs(X)**p is odd, abs(X)**p is even",
+                    instead.positive,
                 )
             parity = Parity.ODD if p % 2 else Parity.EVEN
         return Behaviour(parity, p * old.vanishing)
@@ -212,7 +223,7 @@ def power(context: Context, node: Power, value: Aligned | Vector, p: Expr, step:
 
 
 def nearly_linear(context: Context, value: Aligned | Vector, share: Scale) -> Aligned | Vector:
-    """What is x up to terms of higher order, a ``share`` of it in directions of their own."""
+    """The value x up to terms of higher order, a ``share`` of it in directions of their own."""
     share = share.as_size_of(Size.SCALAR)
     if isinstance(value, Vector):
         return replace(value, bend=context.plus(value.bend, share * _bent_vector(value)))
@@ -231,7 +242,10 @@ def need_entries(context: Context, node: Node, *values: Value, sizes_alone: bool
             continue
         if isinstance(value, Aligned) and not value.coherent:
             raise context.not_covered(
-                node, "entries of a full-rank polar factor", "entries made by O(1) directions"
+                node,
+                "entries of a full-rank polar factor",
+                "entries made by O(1) directions",
+                instead.apart,
             )
 
 
@@ -262,7 +276,10 @@ def changed(
         sides = change(value.left), change(value.right)
         if Parity.MIXED in (sides[0].parity, sides[1].parity):
             raise context.not_covered(
-                node, "a function of a sum of odd and even terms", "a function of each term apart"
+                node,
+                "a function of a sum of odd and even terms",
+                "a function of each term apart",
+                instead.apart,
             )
         result = coherent(
             context, entry, *sides, value.transposed, function_of(context, value), positive,
@@ -297,13 +314,17 @@ def need_positive(context: Context, node: Node, value: Scalar | Aligned | Vector
             node,
             "a root of values that may be negative",
             "sqrt(X*X), abs(X)**p, or sign(X)*abs(X)**p for an odd function",
+            instead.positive,
         )
 
 
 def _need_no_poles(context: Context, node: Node, value: Scalar | Aligned | Vector) -> None:
     if not value.positive and (isinstance(value, Scalar) or not value.monomial):
         raise context.not_covered(
-            node, "a division by a difference, which may vanish", "a sum of positive terms"
+            node,
+            "a division by a difference, which may vanish",
+            "a sum of positive terms",
+            instead.positive,
         )
     if isinstance(value, Scalar) or not (value.mixes or (value.steps > 1 and not value.monomial)):
         return
@@ -313,6 +334,7 @@ def _need_no_poles(context: Context, node: Node, value: Scalar | Aligned | Vecto
             node,
             "a division by a sum over samples, neurons or steps, which vanishes where G does not",
             "a damping or eps, or a mean of G*G",
+            instead.damped,
         )
 
 
@@ -326,12 +348,14 @@ def check(context: Context, node: Node, *behaviours: Behaviour) -> None:
                 f"entries that blow up like |x|^({behaviour.vanishing}) where an entry x of h or "
                 "delta is small, so that a few of them set the size",
                 "a growth slower than |x|^(-1/2); give symbols in powers a value",
+                instead.damped,
             )
         if behaviour.parity is Parity.MIXED and sizes.mean_h != sizes.h:
             raise context.not_covered(
                 node,
                 "an entrywise function neither odd nor even, under an activation of zero mean",
                 "odd and even parts apart, or an activation whose mean does not vanish",
+                instead.apart,
             )
 
 

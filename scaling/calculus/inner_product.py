@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from scaling.calculus import rank
+from scaling.calculus import instead, rank
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading, check_tails, need_entries
 from scaling.calculus.spectra import is_square_of_one, norm
@@ -48,7 +48,10 @@ def inner(
         return Scalar(size), Step(INNER, str(node), size, "norm^2", (step_x,), node=node)
     if not isinstance(x, Aligned) or not isinstance(y, Aligned):
         raise context.not_covered(
-            node, f"the inner product of {describe(x)} and {describe(y)}", "functions of G"
+            node,
+            f"the inner product of {describe(x)} and {describe(y)}",
+            "functions of G",
+            instead.apart,
         )
     left, right = node.argument, node.option
     assert right is not None, "an inner product has two operands"
@@ -65,6 +68,7 @@ def inner(
             node,
             "the inner product of two matrices that may be orthogonal",
             "inner(X, X), or inner(X, G) with X = f(B) @ G @ g(A) for positive functions",
+            instead.positive,
         )
     size = (x.entry * y.entry).as_size_of(Size.SCALAR) * context.spread**2
     numbers = f"{x.entry} x {y.entry} x fan_out fan_in"

@@ -6,17 +6,19 @@ The number is read in the context of every layer (`Context.network`). Terms of o
 cancel, since all are positive; which layer leads is a regime, because what is divided by
 the sum, in any layer, scales with that layer's number.
 
-Not covered: numbers of both signs, and a damping of unknown scale added to such a sum (sums.py): it
-would make one equation of all layers.
+Not covered: numbers of both signs, and a damping of unknown scale added to a sum of numbers that
+follow from dampings (sums.py): it would make one equation of all layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from scaling.calculus import instead
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import Scalar
+from scaling.rules.like_terms import is_joint
 from scaling.rules.tree import Call, Node
 from scaling.sizes.derivation import OVER_LAYERS, Step
 
@@ -28,12 +30,17 @@ def over_layers(
     value, step = own
     if not isinstance(value, Scalar) or not value.positive:
         raise context.not_covered(
-            node, "a sum over layers of numbers that may cancel", "a positive scalar"
+            node,
+            "a sum over layers of numbers that may cancel",
+            "a positive scalar",
+            instead.positive,
         )
-    if context.unknown:  # on the way to this layer's balances, before other layers are known
+    if context.unknown and is_joint(node):  # before the dampings of other layers are known
         return value, Step(OVER_LAYERS, str(node), value.size, "", (step,), node=node)
     if not context.network:
-        raise context.not_covered(node, "a sum over layers, of which one is read alone", "them all")
+        raise context.not_covered(
+            node, "a sum over layers, of which one is read alone", "them all", instead.apart
+        )
     here = context.sizes.layer.name
     total, steps, numbers = value.size, [step], [f"{here} {value.size}"]
     for name, other in context.network.items():

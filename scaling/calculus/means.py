@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from sympy import S
 
-from scaling.calculus import directions, entrywise, moved_weights, rank, spectra
+from scaling.calculus import directions, entrywise, instead, moved_weights, rank, spectra
 from scaling.calculus.context import Context
 from scaling.calculus.directions import OFF, ONE, Portions
 from scaling.calculus.entrywise import Reading
@@ -36,7 +36,9 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
     if node.shape.is_scalar:
         return _of_all(context, node, value, step)
     if not isinstance(value, Aligned):
-        raise context.not_covered(node, f"means of {describe(value)}", "a function of G")
+        raise context.not_covered(
+            node, f"means of {describe(value)}", "a function of G", instead.apart
+        )
     entrywise.need_entries(context, node, value, sizes_alone=value.positive)
     over_fan_in = (node.shape.cols is Dim.ONE) is not value.transposed
     side = Dim.FAN_OUT if over_fan_in else Dim.FAN_IN
@@ -46,7 +48,10 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
     here, across = (0, 1) if over_fan_in else (1, 0)
     if averaged.parity is Parity.MIXED:
         raise context.not_covered(
-            node, "a mean of odd and even terms, which may cancel", "means of one parity each"
+            node,
+            "a mean of odd and even terms, which may cancel",
+            "means of one parity each",
+            instead.positive,
         )
     single = over_fan_in and context.sizes.layer.is_bias  # one input, the constant 1
     if averaged.parity is Parity.EVEN or single:
@@ -85,13 +90,16 @@ def _of_all(context: Context, node: Call, value: Value, step: Step) -> Reading:
     Of both signs it would be a number that turns with the gradient, or whose sign nothing tells.
     """
     if not isinstance(value, Aligned):
-        raise context.not_covered(node, f"the mean of {describe(value)}", "a function of G")
+        raise context.not_covered(
+            node, f"the mean of {describe(value)}", "a function of G", instead.apart
+        )
     entrywise.need_entries(context, node, value, sizes_alone=value.positive)
     if not (value.positive or is_positive(node.argument) or value.entry.is_zero):
         raise context.not_covered(
             node,
             "the mean of entries that may take both signs",
             f"{node.function}(abs(X)) or {node.function}(X*X)",
+            instead.positive,
         )
     entrywise.check(context, node, value.left, value.right)
     size = value.entry.as_size_of(Size.SCALAR)
@@ -113,6 +121,7 @@ def product(
         node,
         f"{describe(x)} @ {describe(y)}",
         "square matrices of A, B, L, R around a function of G (keep W outside of them)",
+        instead.apart,
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
+from scaling.calculus import instead
 from scaling.calculus.averages import everywhere, simplification
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
@@ -31,7 +32,10 @@ def gradient(
     """G with the sizes at W + X; ``step`` is what is known of X."""
     if node.argument not in context.ascended:
         raise context.not_covered(
-            node, "a gradient at moved weights, of which one layer is read alone", "them all"
+            node,
+            "a gradient at moved weights, of which one layer is read alone",
+            "them all",
+            instead.apart,
         )
     moved = replace(context, sizes=context.ascended[node.argument])
     value, line = read(moved, G)
@@ -57,6 +61,7 @@ def refuse_difference(context: Context, node: Node) -> None:
                 node,
                 f"the difference of {part} at W + X and at W, which may be smaller than either",
                 "a sum of both, or one of them",
+                instead.positive,
             )
 
 
@@ -71,6 +76,7 @@ def refuse_mean(context: Context, node: Call, value: Value) -> None:
             node,
             "a mean of a gradient at moved weights, in which features and cotangents meet",
             "the mean of an even function, such as of its square",
+            instead.apart,
         )
 
 

@@ -1,4 +1,4 @@
-"""What one step does to a layer's output: the sizes of dW h for an update dW.
+"""The change of a layer's output in one step: the sizes of dW h for an update dW.
 
     coherent   dW = D C H^T, aligned with the layer's input:  |dW h| = gain |h| sqrt(fan_in/fan_out)
     random     dW = m W, independent of it, a CLT:            |dW h| = m |W| |h| sqrt(fan_in)
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from scaling.calculus import instead
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import check_tails
 from scaling.calculus.shared_direction import Read, apart
@@ -30,7 +31,7 @@ NOTHING = Scale.zero(Size.SCALAR)
 
 @dataclass(frozen=True)
 class OutputChange:
-    """What one step does to a layer's output, per unit of learning rate.
+    """The change of a layer's output in one step, per unit of learning rate.
 
     ``coherent``: entry size of the part of dW h that follows the gradient; ``random``: of the part
     in random directions (a multiple of W, ``common`` to all outputs). Only the first adds up in
@@ -47,7 +48,7 @@ class OutputChange:
     common: Scale | None = None
 
     def times(self, rate: Scale) -> OutputChange:
-        """What the step does at a learning rate of that size."""
+        """The change at a learning rate of that size."""
         return replace(
             self,
             coherent=self.coherent * rate,
@@ -82,6 +83,7 @@ def effect(context: Context, node: Node, read: Read) -> OutputChange:
                 node,
                 f"an update that is {signal.left.parity} in the gradient",
                 "an odd one: it must change sign with G to descend",
+                instead.odd,
             )
         check_tails(context, node, signal)
         stretch = (context.fan(Dim.FAN_IN) / context.fan(Dim.FAN_OUT)) ** HALF
@@ -104,7 +106,9 @@ def effect(context: Context, node: Node, read: Read) -> OutputChange:
         numbers.append(f"std {noise.entry} x |h| {sizes.h} x sqrt(fan_in)")
         inference = CLT if signal is None else inference
     if signal is None and noise is None:
-        raise context.not_covered(node, f"{describe(value)} as an update", "a function of G")
+        raise context.not_covered(
+            node, f"{describe(value)} as an update", "a function of G", instead.apart
+        )
     total = context.plus(coherent, random)
     line = Step(
         inference, "dW h per learning rate", total, " + ".join(numbers), (step, *told_apart)

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from sympy import S
 
-from scaling.calculus import directions, entrywise
+from scaling.calculus import directions, entrywise, instead
 from scaling.calculus.context import Context
 from scaling.calculus.directions import Portions
 from scaling.calculus.entrywise import Reading
@@ -37,7 +37,9 @@ def sample_square(context: Context, node: Call, value: Value, step: Step) -> Rea
     """
     inner = value.inner if isinstance(value, Rotated) else value
     if not isinstance(inner, Aligned) or not inner.coherent:
-        raise context.not_covered(node, f"per-sample squares of {describe(value)}", "such as of G")
+        raise context.not_covered(
+            node, f"per-sample squares of {describe(value)}", "such as of G", instead.apart
+        )
     entry = inner.entry**2
     for _, operand in linear_path(node.argument):
         for part in operand.walk():
@@ -72,6 +74,7 @@ def _need_data(context: Context, node: Node, basis: Call) -> None:
             node,
             f"samples in {basis}, which holds the directions of the batch's gradient alone",
             "eig(B) and eig(A), which hold every sample's",
+            instead.apart,
         )
 
 

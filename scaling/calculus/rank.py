@@ -1,4 +1,4 @@
-"""What depends on the rank of the gradient, and what becomes of it where the batch grows.
+"""The rank of the gradient: what depends on it, and what becomes of that where the batch grows.
 
     fixed batch     G = D H^T / n has O(1) directions, and so has whatever makes its singular values
                     alike: orth(G) has the norm 1, and entries 1/sqrt(fan_in fan_out)

@@ -54,6 +54,7 @@ from scaling.calculus import (
     averages,
     cancellation,
     entrywise,
+    instead,
     leaves,
     means,
     moved_weights,
@@ -104,7 +105,7 @@ from scaling.sizes.scale import Scale, Size
 
 
 def read(context: Context, node: Node) -> Reading:
-    """What is known of a node, and the step that says why.
+    """The value of a node, and the step that says why.
 
     Raises:
         NotCovered: where no rule of inference applies, naming the node.
@@ -156,7 +157,9 @@ def _read(context: Context, node: Node) -> Reading:
             return _power(context, node, base, evaluate_power(power, _rational, context.exponent))
         case Call():
             return call(context, node, read)
-    raise context.not_covered(node, "an unknown kind of node", "a node of the rule language")
+    raise context.not_covered(
+        node, "an unknown kind of node", "a node of the rule language", instead.apart
+    )
 
 
 # --- operators ----------------------------------------------------------------------------------
@@ -182,7 +185,10 @@ def _sum(context: Context, node: Node, written: bool = False) -> Reading:
             return _canonical(context, node, form.terms, terms)
     if square and len({isinstance(term, Negate) for term in terms}) > 1:
         raise context.not_covered(
-            node, "a difference of square matrices, whose eigenvalues may cancel", "a sum"
+            node,
+            "a difference of square matrices, whose eigenvalues may cancel",
+            "a sum",
+            instead.positive,
         )
     total, so_far = read(context, terms[0]), terms[0]
     for term in terms[1:]:
@@ -195,7 +201,7 @@ def _sum(context: Context, node: Node, written: bool = False) -> Reading:
     value, step = total
     if so_far.shape != node.shape:  # what cancelled had a shape that the rest lacks
         raise context.not_covered(
-            node, "a sum whose matrices cancel", "the sum written without them"
+            node, "a sum whose matrices cancel", "the sum written without them", instead.positive
         )
     return value, replace(step, subject=str(node), node=node)
 
@@ -248,7 +254,9 @@ def _power(context: Context, node: Power, base: Node, p: Expr) -> Reading:
             return rotation.function(
                 context, node, value, lambda c, x: entrywise.power(c, node, x, p, step), p
             )
-    raise context.not_covered(node, f"a power of {describe(value)}", "a function of G")
+    raise context.not_covered(
+        node, f"a power of {describe(value)}", "a function of G", instead.apart
+    )
 
 
 def _matmul(context: Context, node: MatMul) -> Reading:
@@ -276,6 +284,7 @@ def _matmul(context: Context, node: MatMul) -> Reading:
         node,
         f"{describe(x)} @ {describe(y)}",
         "square matrices of A, B, L, R around a function of G (keep W outside of them)",
+        instead.apart,
     )
 
 

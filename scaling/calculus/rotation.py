@@ -33,7 +33,7 @@ from dataclasses import replace
 
 from sympy import Expr, S
 
-from scaling.calculus import entrywise, rank, sums
+from scaling.calculus import entrywise, instead, rank, sums
 from scaling.calculus.context import Context, Regime
 from scaling.calculus.entrywise import Reading, check_tails
 from scaling.calculus.values import (
@@ -99,10 +99,14 @@ def eigenbasis(context: Context, node: Call, value: Value, step: Step) -> Readin
             "eigenvectors at the second step, where averages hold directions of both and zeros of "
             "the first are no longer there",
             "the first step (--step 1), or a rule without eigenbases",
+            instead.apart,
         )
     if not isinstance(value, Spectral) or value.blocks or not value.symmetric:
         raise context.not_covered(
-            node, f"the eigenvectors of {describe(value)}", "A, B, L or R, their averages and sums"
+            node,
+            f"the eigenvectors of {describe(value)}",
+            "A, B, L or R, their averages and sums",
+            instead.apart,
         )
     if not value.contains_data:
         raise context.not_covered(
@@ -110,6 +114,7 @@ def eigenbasis(context: Context, node: Call, value: Value, step: Step) -> Readin
             "the eigenvectors of a curvature whose span need not hold the gradient, the rest of "
             "which would meet eigenvectors that nothing determines",
             "B of the loss's own cotangents",
+            instead.apart,
         )
     rank.refuse_where_it_grows(
         context, node, "an eigenbasis, in which the gradient fills a corner as large as its rank",
@@ -143,7 +148,10 @@ def _into(
     inner = other.inner if isinstance(other, Rotated) else other
     if not isinstance(inner, Aligned):
         raise context.not_covered(
-            node, f"{describe(other)} in an eigenbasis of the data", "a function of G"
+            node,
+            f"{describe(other)} in an eigenbasis of the data",
+            "a function of G",
+            instead.apart,
         )
     exact = inner.left_exact if side is Dim.FAN_OUT else inner.right_exact
     odd = inner.left.parity is inner.right.parity is Parity.ODD
@@ -154,6 +162,7 @@ def _into(
             "a matrix in a basis that need not hold all of it: the rest would meet eigenvectors "
             "that nothing determines",
             "G, or products of it with L and R, in eig(L) and eig(R); D C H^T in eig(B) and eig(A)",
+            instead.apart,
         )
     sides = {side} | (other.sides if isinstance(other, Rotated) else frozenset())
     gain = inner.gain * rotation.factor.as_size_of(Size.SCALAR)
@@ -174,6 +183,7 @@ def _back(context: Context, node: MatMul, rotation: Rotation, other: Rotated) ->
             node,
             f"entries of size {other.off.size} outside the corner of the data, rotated back",
             "zeros there: add constants to divisors only, X / (sqrt(V) + eps)",
+            instead.apart,
         )
     if Parity.ODD is not inner.left.parity or Parity.ODD is not inner.right.parity:
         raise context.not_covered(
@@ -181,6 +191,7 @@ def _back(context: Context, node: MatMul, rotation: Rotation, other: Rotated) ->
             f"a matrix that is {inner.left.parity} in the rotated gradient, rotated back: it "
             "depends on the arbitrary signs of the eigenvectors",
             "an odd function: even ones may divide it",
+            instead.odd,
         )
     check_tails(context, node, inner)
     sides = other.sides - {side}
@@ -228,7 +239,10 @@ def holds_data(context: Context, basis: Node, node: Node) -> bool:
         case MatMul(x, y) if _keeps_directions(x, node.shape.dims[0]):
             return False
     raise context.not_covered(
-        basis, f"eigenvectors of {node}, which need not hold the gradient", "of L or of R"
+        basis,
+        f"eigenvectors of {node}, which need not hold the gradient",
+        "of L or of R",
+        instead.apart,
     )
 
 
@@ -289,6 +303,7 @@ def product(context: Context, node: Multiply | Divide, x: Reading, y: Reading) -
             "a division by entries of a corner that may be exactly zero where the dividend is not: "
             "in the eigenbases of G the rotated gradient is diagonal",
             "a dividend and a divisor made of one rotated matrix, or a damping",
+            instead.damped,
         )
     corner = corner_context(context, first.sides)
     steps = (step_x, step_y)
@@ -309,7 +324,10 @@ def _quotient(context: Context, node: Node, x: Scalar, y: Scalar) -> Scalar:
         return x
     if y.size.is_zero or not y.positive:
         raise context.not_covered(
-            node, "a division by zeros outside the corner of the data", "a damping or eps"
+            node,
+            "a division by zeros outside the corner of the data",
+            "a damping or eps",
+            instead.damped,
         )
     return Scalar(x.size / y.size, x.positive)
 
@@ -352,7 +370,10 @@ def _spread(context: Context, node: Node, x: Value, y: Value) -> tuple[Rotated, 
             one = Rotated(inner, one, other.sides, frozenset(), frozenset())
         if not isinstance(one, Rotated):
             raise context.not_covered(
-                node, f"{describe(one)} beside {describe(other)}", "matrices in one basis"
+                node,
+                f"{describe(one)} beside {describe(other)}",
+                "matrices in one basis",
+                instead.apart,
             )
         found.append(one)
     return found[0], found[1]
@@ -373,7 +394,10 @@ def function(
         return replace(value, inner=inner), step
     if not off.positive:
         raise context.not_covered(
-            node, "a function of entries outside the corner that may be negative", "positive ones"
+            node,
+            "a function of entries outside the corner that may be negative",
+            "positive ones",
+            instead.positive,
         )
     zeros = value.zeros if p != 0 or isinstance(node, Call) else frozenset()
     return replace(value, inner=inner, off=Scalar(off.size**p), zeros=zeros, poles=zeros), step
@@ -388,6 +412,7 @@ def average(context: Context, node: Call, value: Rotated) -> None:
             "a moving average of a rotated matrix that is not even, while the signs of "
             "eigenvectors are arbitrary at every step",
             "the average before it is rotated: eig(L).T @ ema(G, beta) @ eig(R)",
+            instead.apart,
         )
 
 
@@ -398,6 +423,7 @@ def need_nothing_outside(context: Context, node: Node, value: Rotated) -> None:
             node,
             f"entries of size {value.off.size} outside the corner of the data",
             "zeros there: divide by them first",
+            instead.apart,
         )
 
 

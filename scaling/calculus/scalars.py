@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from sympy import Expr
 
-from scaling.calculus import sums
+from scaling.calculus import instead, sums
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import Scalar
@@ -28,7 +28,7 @@ def power(context: Context, node: Power, value: Scalar, p: Expr, step: Step) -> 
     positive = value.positive
     if not (positive or p.is_Integer) or (p.is_negative and not positive):
         raise context.not_covered(
-            node, "a root or an inverse of a difference", "a sum of positive terms"
+            node, "a root or an inverse of a difference", "a sum of positive terms", instead.damped
         )
     result = value.size**p
     scalar = Scalar(result, positive or p.is_even is True)
@@ -40,7 +40,7 @@ def extreme(context: Context, node: Call, which: Extreme, operands: Sequence[Rea
     (x, step), (y, other) = operands
     assert node.option is not None, f"{node.function} has two operands"
     if not isinstance(x, Scalar) or not isinstance(y, Scalar):
-        raise context.not_covered(node, f"{node.function} of matrices", "scalars")
+        raise context.not_covered(node, f"{node.function} of matrices", "scalars", instead.apart)
     regime = context.decide(node, node.argument, node.option, x.size, y.size)
     above = {Order.LESS: (y,), Order.GREATER: (x,), Order.EQUAL: (), Order.OPEN: (x, y)}
     if not all(scalar.positive for scalar in above[regime.order]):
@@ -48,6 +48,7 @@ def extreme(context: Context, node: Call, which: Extreme, operands: Sequence[Rea
             node,
             f"{node.function} of a number and a larger one that may be negative",
             "positive scalars",
+            instead.positive,
         )
     steps = (step, other)
     if regime.order is Order.EQUAL:
@@ -70,7 +71,10 @@ def trust(
     (x, step), (y, other) = operands
     if not (isinstance(x, Scalar) and isinstance(y, Scalar) and x.positive and y.positive):
         raise context.not_covered(
-            node, "a trust ratio of numbers that may be negative", "norms, such as norm(W)"
+            node,
+            "a trust ratio of numbers that may be negative",
+            "norms, such as norm(W)",
+            instead.positive,
         )
     if x.size.is_zero or y.size.is_zero:
         size, numbers = Scale.one(Size.SCALAR), "one of them is zero: 1"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from scaling.calculus import averages
+from scaling.calculus import averages, instead
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading, spread_vector
 from scaling.calculus.values import Aligned, Parity, Vector
@@ -66,6 +66,7 @@ def apart(
                 "an update that moves all outputs alike by as much as any other part does, under "
                 "an activation of zero mean",
                 "a smaller common part, or an activation whose mean does not vanish",
+                instead.apart,
             )
     return signal, moved, (step,)
 

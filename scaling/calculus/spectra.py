@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from sympy import Expr, Rational, S
 
-from scaling.calculus import entrywise, rank
+from scaling.calculus import entrywise, instead, rank
 from scaling.calculus.context import Context
 from scaling.calculus.directions import OFF, ONE, REST, TWIN, Direction, acted, kinds, portions
 from scaling.calculus.entrywise import Reading, check_tails, need_entries
@@ -46,7 +46,7 @@ def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) ->
     """X**p of a symmetric matrix."""
     if not value.symmetric:
         raise context.not_covered(
-            node, "a power of a product that is not symmetric", "a symmetric matrix"
+            node, "a power of a product that is not symmetric", "a symmetric matrix", instead.apart
         )
     if p == 0:  # the identity, which keeps every direction, blocks or not
         one = Scale.one(Size.SPECTRAL)
@@ -94,6 +94,7 @@ def _need_even_spectrum(context: Context, node: Node, value: Spectral) -> None:
             "an inverse of an average over steps whose damping is smaller than its eigenvalues: "
             "directions that are new at the second step may be much shorter than the others",
             "a damping as large as the eigenvalues",
+            instead.damped,
         )
 
 
@@ -152,6 +153,7 @@ def need_one_basis(
             f"a matrix of the data beside one of the gradient, which has fewer directions on the "
             f"{side} side",
             "one of them, or one after the other: (G @ f(A)) @ g(R)",
+            instead.apart,
         )
 
 
@@ -189,6 +191,7 @@ def push_through(
             f"a curvature matrix acting on a side that is {behaviour.parity}, which overlaps with "
             "its span in the mean only",
             "a factor that is odd in delta and in h, such as G",
+            instead.odd,
         )
     if aligned.steps > spectral.steps and context.exceeds(S.Zero, spectral.vanishing):
         raise context.not_covered(
@@ -196,6 +199,7 @@ def push_through(
             "an inverse of the diagonal of this step's factor acting on an average over steps, "
             "which does not vanish where the factor does",
             "a damping as large as the factor, or the average of the factor",
+            instead.damped,
         )
     if rank.is_full(aligned) and spectral.side is not Dim.ANY:
         rank.refuse_where_it_grows(
@@ -253,7 +257,9 @@ def _need_one_basis_of_twins(
         return
     else:
         found = "B beside L, and samples of one class, whose cotangents differ by little"
-    raise context.not_covered(node, found, "no class drawn twice, or all classes drawn")
+    raise context.not_covered(
+        node, found, "no class drawn twice, or all classes drawn", instead.apart
+    )
 
 
 def _turned_by(spectral: Spectral) -> str:
@@ -275,7 +281,10 @@ def gram_product(
     """X @ Y.T and X.T @ Y of gradient-like matrices D C H^T."""
     if not (x.low_rank and y.low_rank and _is_linear(x) and _is_linear(y)):
         raise context.not_covered(
-            node, "a Gram matrix of a full-rank entrywise function", "a Gram matrix of D C H^T"
+            node,
+            "a Gram matrix of a full-rank entrywise function",
+            "a Gram matrix of D C H^T",
+            instead.apart,
         )
     side = Dim.FAN_IN if x.transposed else Dim.FAN_OUT
     here, bounds = index(side), context.bounds
@@ -287,6 +296,7 @@ def gram_product(
             "a Gram matrix of what A or B has turned out of the gradient's own directions, where "
             "samples of one class have cotangents that differ by little",
             "G @ G.T or G.T @ G, or no class drawn twice",
+            instead.apart,
         )
     size, off = x.gain * y.gain, NOTHING
     for factor in (x, y):
@@ -313,13 +323,18 @@ def is_square_of_one(node: Node) -> bool:
 def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
     """The polar factor: every singular value becomes 1."""
     if not isinstance(value, Aligned):
-        raise context.not_covered(node, f"orth of {describe(value)}", "a function of G")
+        raise context.not_covered(
+            node, f"orth of {describe(value)}", "a function of G", instead.apart
+        )
     need_entries(context, node, value)
     if value.entry.is_zero:
         return value, replace(step, subject=str(node), node=node)
     if not _is_linear(value):
         raise context.not_covered(
-            node, "the polar factor of a matrix that is not odd in delta and in h", "such as G"
+            node,
+            "the polar factor of a matrix that is not odd in delta and in h",
+            "such as G",
+            instead.apart,
         )
     one = Scale.one(Size.SPECTRAL)
     layer = context.sizes.layer
@@ -360,6 +375,7 @@ def newton_schulz(context: Context, node: Call, value: Value, step: Step) -> Rea
             node,
             "Newton-Schulz on a matrix with singular values that vanish beside others",
             "a matrix D C H^T, such as G or (B + rho*I)**(-1) @ G",
+            instead.apart,
         )
     numbers, one = "from singular values / norm ~ 1", Scale.one(Size.SPECTRAL)
     assumption = f"the singular values of {node.argument} are of one order"
@@ -371,10 +387,15 @@ def newton_schulz(context: Context, node: Call, value: Value, step: Step) -> Rea
 def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
     """diag(X) and block(X, size): pieces of fixed size, so each sees O(1) entries of the span."""
     if not isinstance(value, Spectral) or not value.symmetric:
-        raise context.not_covered(node, f"{node.function} of {describe(value)}", "A, B, L or R")
+        raise context.not_covered(
+            node, f"{node.function} of {describe(value)}", "A, B, L or R", instead.apart
+        )
     if value.blocks and value.on_span != value.off_span:
         raise context.not_covered(
-            node, "pieces of what is in blocks already", "sizes of which one divides the other"
+            node,
+            "pieces of what is in blocks already",
+            "sizes of which one divides the other",
+            instead.apart,
         )
     fan = context.fan(value.side)
     size = context.plus(value.on_span / fan, value.off_span)
@@ -411,6 +432,7 @@ def _need_moments(context: Context, node: Call, vanishing: Expr) -> None:
             f"diagonal entries that blow up like |x|^({vanishing}) where an entry x of the data is "
             "small, so that a few of them set the size",
             "a damping beside the diagonal",
+            instead.damped,
         )
 
 
@@ -421,7 +443,9 @@ def norm(context: Context, node: Call, value: Value) -> Scale:
     match value:
         case Spectral(side=side, on_span=on_span, off_span=off_span):
             if not value.symmetric:
-                raise context.not_covered(node, "the size of a product", "one factor")
+                raise context.not_covered(
+                    node, "the size of a product", "one factor", instead.apart
+                )
             fan = context.fan(side)
             if value.blocks:
                 _need_moments(context, node, value.vanishing)
@@ -450,4 +474,4 @@ def norm(context: Context, node: Call, value: Value) -> Scale:
             return entry.as_size_of(Size.SCALAR) * (
                 one if name == "rms" else context.fan(side) ** HALF
             )
-    raise context.not_covered(node, f"{name} of {describe(value)}", "one matrix")
+    raise context.not_covered(node, f"{name} of {describe(value)}", "one matrix", instead.apart)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from sympy import Expr
 
-from scaling.calculus import cancellation, rank, spectra
+from scaling.calculus import cancellation, instead, rank, spectra
 from scaling.calculus.context import Context, Regime
 from scaling.calculus.directions import REST, TWIN, Portions, relative
 from scaling.calculus.entrywise import Reading, broadcast
@@ -68,7 +68,10 @@ def add(
     if context.unknown and any(is_damping(one) and is_joint(other)
                                for one, other in ((left, right), (right, left))):  # fmt: skip
         raise context.not_covered(
-            node, "a damping of unknown scale added to a sum over layers", "one with a given d"
+            node,
+            "a damping of unknown scale added to a sum over layers",
+            "one with a given d",
+            instead.damped,
         )
     regime = context.decide(node, left, right, x.main, y.main)
     order = regime.order
@@ -110,6 +113,7 @@ def _refuse_cancelling(context: Context, node: Node, both: Node, x: Value, y: Va
         node,
         "a difference of terms of one order, which may cancel",
         "terms that differ by functions of one matrix, or in how they depend on G",
+        instead.positive,
     )
 
 
@@ -159,7 +163,10 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
             uneven = [v for v in (x, y) if v.off_span != v.on_span]
             if len({v.tilt for v in uneven}) > 1:
                 raise context.not_covered(
-                    node, "a sum of curvatures, one of which may miss the gradient", "one of them"
+                    node,
+                    "a sum of curvatures, one of which may miss the gradient",
+                    "one of them",
+                    instead.apart,
                 )
             mine, others = x.eigenvalues, y.eigenvalues
             on_span = plus(x.on_span, y.on_span)
@@ -213,7 +220,9 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 steps=max(x.steps, y.steps),
                 levelled=x.levelled or y.levelled,
             )
-    raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
+    raise context.not_covered(
+        node, f"{describe(x)} + {describe(y)}", "terms of one kind", instead.apart
+    )
 
 
 def _joined(context: Context, x: Aligned, y: Aligned) -> Portions:
@@ -244,7 +253,7 @@ def _vanishing(context: Context, x: Expr, y: Expr, order: Order) -> Expr:
 
 
 def _off_span_vanishing(context: Context, x: Spectral, y: Spectral, order: Order) -> Expr:
-    """What is zero off the data's span shields nothing there from a small diagonal entry."""
+    """A term that is zero off the data's span shields nothing there from a small diagonal entry."""
     if x.off_span.is_zero is not y.off_span.is_zero:
         return y.vanishing if x.off_span.is_zero else x.vanishing
     return _vanishing(context, x.vanishing, y.vanishing, order)
@@ -256,10 +265,14 @@ def _mix(
     aligned, random = parts(x)
     more_aligned, more_random = parts(y)
     if not all(isinstance(v, Weights | Aligned) for v in (x, y)):
-        raise context.not_covered(node, f"{describe(x)} + {describe(y)}", "terms of one kind")
+        raise context.not_covered(
+            node, f"{describe(x)} + {describe(y)}", "terms of one kind", instead.apart
+        )
     noise = random or more_random
     if random and more_random:
-        raise context.not_covered(node, "several terms in W, which may cancel", "one term in W")
+        raise context.not_covered(
+            node, "several terms in W, which may cancel", "one term in W", instead.positive
+        )
     signal, regime = aligned or more_aligned, None
     if aligned and more_aligned:
         regime = context.decide(node, left, right, aligned.main, more_aligned.main)

@@ -1,4 +1,4 @@
-"""What the order calculus knows of a value: one small abstract domain per kind of matrix.
+"""Values as the order calculus knows them: one small abstract domain per kind of matrix.
 
     Scalar     a size
     Spectral   a symmetric function of A, B, L, R or I on one side: the size of its eigenvalues on
@@ -311,7 +311,7 @@ Value = Scalar | Spectral | Aligned | Weights | Vector | Rotation | Rotated
 
 
 def parts(value: Value | None) -> tuple[Aligned | None, Weights | None]:
-    """What of an update follows the gradient, and what is a multiple of W; None for neither."""
+    """The part of an update that follows the gradient, and the multiple of W; None for neither."""
     match value:
         case Aligned():
             return value, None
@@ -342,7 +342,7 @@ def describe(value: Value) -> str:
 
 
 def transposed(value: Value) -> Value:
-    """What is known of X.T."""
+    """The value of X.T."""
     match value:
         case Aligned():
             return replace(value, transposed=not value.transposed)
@@ -361,7 +361,7 @@ def transposed(value: Value) -> Value:
 
 
 def signed(value: Value, positive: bool) -> Value:
-    """What is known of X times a scalar beside its size: positive only if the scalar is."""
+    """The value of X times a scalar, but for its size: positive only if the scalar is."""
     if isinstance(value, Scalar | Aligned | Vector):
         return replace(value, positive=value.positive and positive)
     if isinstance(value, Rotated):

@@ -1,4 +1,4 @@
-"""What ends the command beside an answer: refusals, missing packages, and what nobody foresaw.
+"""The ends of a command beside an answer: refusals, missing packages, and what nobody foresaw.
 
 A verdict has an exit code (0, 1, 3), a refusal has 2, and whatever else is raised, on a full disk
 or by a bug, has `FAILED`: never the code of a contradiction. It is told in one line, and the
@@ -24,7 +24,7 @@ DETAILS = "failure-"
 
 
 class Failure(Exception):
-    """What was raised while a verb ran, with the folder of its results."""
+    """An exception that was raised while a verb ran, with the folder of its results."""
 
     def __init__(self, cause: Exception, folder: Path | None) -> None:
         super().__init__(str(cause))
@@ -48,7 +48,7 @@ def details_in(folder: Path | None) -> Iterator[None]:
 
 
 def told(error: Exception) -> str:
-    """What happened and where the details are, in one line; the details are written.
+    """One line on what happened and where the details are; the details are written.
 
     >>> told(Failure(ZeroDivisionError("by zero"), None)).partition("; details in ")[0]
     'failed: ZeroDivisionError: by zero'

@@ -310,7 +310,7 @@ def _missing(error: ModuleNotFoundError) -> int:
 
 
 def _usage(error: Any) -> int:
-    """What the parser of options says, in our three parts."""
+    """The words of the parser of options, in our three parts."""
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(error.format_message())
         return 0

@@ -194,7 +194,7 @@ def align(
 def measured_alignments(
     rule: str, start: Callable[[], Problem], steps: int, run: SweepRun
 ) -> MeasuredAlignment:
-    """What trains networks for ``--alignment measured``, under the exponents of derived alignment.
+    """The training of networks for ``--alignment measured``, under exponents of derived alignment.
 
     ``start`` gives the problem before anything is measured.
     """
@@ -232,7 +232,7 @@ def explain_measured(
 
 
 def _request(run: SweepRun, margin: float | None = None) -> RunRequest:
-    """What was typed, as `campaign` takes it."""
+    """The options of a run, as `campaign` takes them."""
     across = None if run.widths is None else lazily("measure.widths").parse_widths(run.widths)
     device = lazily("measure.machine").pick_device(run.device)
     request: RunRequest = lazily("verify.campaign").RunRequest(

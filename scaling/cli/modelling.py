@@ -22,7 +22,7 @@ from scaling.solve.graph_solution import GraphDerived, derive_graph
 def answer_of(
     rule: str, model: ModelOptions, settings: Sequence[str] | None, practice: bool = False
 ) -> tuple[GraphDerived, tuple[str, ...]]:
-    """What is derived for a model, and what was read into its code."""
+    """The answer for a model, and what was read into its code."""
     assert model.model is not None, "asked for where --model is given"
     lowered = lazily("trace.read_model").graph_of(model.model, model.axis)
     chosen = settings_of(rule, lowered.graph, settings, practice)
@@ -32,7 +32,7 @@ def answer_of(
 def settings_of(
     rule: str, graph: Graph, settings: Sequence[str] | None, practice: bool = False
 ) -> Settings:
-    """What is set, by the names of the graph's tensors: c=0, c_head.weight=1, e=1/2.
+    """The settings by the names of the graph's tensors: c=0, c_head.weight=1, e=1/2.
 
     ``practice`` gives the rule's exponent symbols the values that its declaration names.
     """

@@ -63,7 +63,7 @@ class FisherName(StrEnum):
 
 
 class BatchName(StrEnum):
-    """What becomes of the batch as the width grows."""
+    """The batch as the width grows."""
 
     fixed = "fixed"
     proportional = "proportional"
@@ -78,7 +78,7 @@ class ModeName(StrEnum):
 
 
 class QuantityName(StrEnum):
-    """What is measured."""
+    """The quantities of a measurement."""
 
     all = "all"
     own = "own"

@@ -1,4 +1,4 @@
-"""What a user of the command line asks: a rule by name or text, as a problem with its answer.
+"""The questions of the command line: a rule by name or text, as a problem with its answer.
 
 With main.py this is where theory, catalogue and measurement meet. Nothing here imports sympy or
 torch before it is needed: `scaling --help` must be quick, and verbs that derive must not wait for
@@ -148,7 +148,7 @@ def literal_of(problem: Problem) -> tuple[Exponents, Bounds]:
 
 
 def subject_of(rule: str, problem: Problem, literal: bool = True) -> Subject:
-    """What is measured of a problem: under its derived exponents, or what is set literally."""
+    """A problem as the subject of a measurement: exponents derived, or as they are set."""
     if literal:
         table, bounds = literal_of(problem)
     else:
@@ -170,7 +170,7 @@ def lazily(module: str):  # type: ignore[no-untyped-def]
 
 
 def missing_package(error: ModuleNotFoundError) -> InvalidInput:
-    """What to install; our own modules cannot be missing, so that is a bug and stays one."""
+    """The package to install; our own modules cannot be missing, so that is a bug and stays one."""
     if error.name is None or error.name.split(".")[0] in ("empirical", "scaling", "derivations"):
         raise error
     if error.name.split(".")[0] in ("dask", "distributed"):

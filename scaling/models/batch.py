@@ -33,7 +33,7 @@ ONE = Scale.one(Size.SCALAR)
 
 
 class BatchGrowth(StrEnum):
-    """What becomes of the number of samples as the width grows."""
+    """The number of samples as the width grows."""
 
     FIXED = "fixed"
     PROPORTIONAL = "proportional"

@@ -156,7 +156,7 @@ class Builder:
         return self.add_node("repeat", inputs, body.axes(outputs[0]), repeat=Repeat(inner, count))
 
     def argument(self, name: str, position: int, axes: Shape) -> str:
-        """What the body of a repeat is called with."""
+        """The argument of the body of a repeat."""
         return self.add_node("argument", (), axes, self.prefix + name, position=position)
 
     def loss(self, kind: str, output: str) -> str:

@@ -26,7 +26,7 @@ from scaling.sizes.scale import HALF, Scale, Size
 
 
 class Role(StrEnum):
-    """What a weight is, by which of its axes grow."""
+    """The role of a weight, by its axes that grow."""
 
     INPUT = "input"
     HIDDEN = "hidden"
@@ -92,7 +92,7 @@ def mlp(depth: int = 3, biases: bool = False) -> tuple[Layer, ...]:
 
 
 class Activation(Enum):
-    """What the calculus needs to know of an activation."""
+    """An activation, as far as the calculus needs to know it."""
 
     TANH = ("tanh", True, True)
     ERF = ("erf", True, True)
@@ -115,7 +115,7 @@ class Loss(StrEnum):
 
 @dataclass(frozen=True)
 class Setting:
-    """What stays fixed while exponents are derived: the network's shape, activation and loss."""
+    """The fixed part of a derivation: the network's shape, activation and loss."""
 
     layers: tuple[Layer, ...] = field(default_factory=mlp)
     activation: Activation = Activation.RELU

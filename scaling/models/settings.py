@@ -1,4 +1,4 @@
-"""What a user fixes: ``key=value`` pairs, checked against the rule and the layers.
+"""Settings: ``key=value`` pairs, checked against the rule and the layers.
 
 Keys are ``a``, ``b``, ``c`` and ``d_<name>`` of a damping, a decay or a radius, each bare (all
 layers) or with ``_input``, ``_hidden``, ``_output`` (or a layer's full name); or a symbol of the
@@ -160,7 +160,7 @@ def read_settings(pairs: Iterable[str], rule: Rule, layers: Iterable[Layer]) -> 
 
 
 def places(layers: Iterable[Layer]) -> dict[str, list[str]]:
-    """What a user may call layers, by name or role -> the layers that are meant.
+    """The names that a user may give layers, own or role -> the layers that are meant.
 
     >>> from scaling.models.chain import mlp
     >>> places(mlp(4))["hidden"]

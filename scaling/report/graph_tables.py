@@ -1,4 +1,4 @@
-"""What is derived for a user's model, as a table of its tensors and as JSON.
+"""The answer for a user's model, as a table of its tensors and as JSON.
 
 Tensors of equal blocks that have one answer share a row: blocks.*.attn.q.weight.
 """
@@ -40,7 +40,7 @@ def graph_table(answer: GraphDerived, notes: Sequence[str] = ()) -> Table:
 
 
 def predicted_graph_table(answer: GraphDerived) -> Table:
-    """What a first step does to every tensor's own product, and to the node that binds it."""
+    """The effect of a first step on every tensor's own product, and on the node that binds it."""
     rows = tuple((x.name, x.b, x.c, *own_and_bound(x), regime(x)) for x in answer.tensors.values())
     notes = (
         "own: size of the tensor's own product dW h; bound: of the node that binds its rate, per "
@@ -61,7 +61,7 @@ def own_and_bound(x: TensorAnswer) -> tuple[Expr | str, Expr | str]:
 
 
 def regime(x: TensorAnswer) -> str:
-    """What a step at the answer's rate does with a tensor."""
+    """The regime of a tensor in a step at the answer's rate."""
     own, bound = own_and_bound(x)
     if isinstance(own, str) or isinstance(bound, str):
         return "does not move at first"
@@ -122,7 +122,7 @@ def tensor_steps(answer: GraphDerived, name: str) -> Step:
 
 
 def answer_letter(answer: GraphDerived) -> str:
-    """What M is: the width has its own letter, other axes their names."""
+    """The letter for what grows: the width has its own, other axes their names."""
     return "M" if answer.graph.axis == "width" else f"({answer.graph.axis})"
 
 

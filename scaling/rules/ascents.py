@@ -36,7 +36,7 @@ def perturbations(rule: Rule) -> dict[Call, Rule]:
 
 
 def operands(node: Node) -> tuple[Node, ...]:
-    """What a node is made of at W; of a gradient at moved weights nothing."""
+    """The operands of a node at W; a gradient at moved weights has none."""
     return () if is_ascended(node) else node.children
 
 

@@ -1,4 +1,4 @@
-"""What a value of a rule follows from: Gram matrices, entries, or blocks of rows and columns.
+"""The sources of a rule's values: Gram matrices, entries, or blocks of rows and columns.
 
     spans        Gram matrices and norms of weights tell it            orth(G @ (A + rho*I)**(-1))
     is_local     an entry follows from the same entry of operands      sign(G), G / row_mean(abs(G))

@@ -1,4 +1,4 @@
-"""What may be rotated, and into what: conditions on a rule's tree that shapes do not tell.
+"""Rotations that are allowed: conditions on a rule's tree that shapes do not tell.
 
     eig(X)              X a sum of positive multiples of A, B, L, R, their moving averages and I:
                         what holds data has then larger eigenvalues than what does not, so that the
@@ -36,7 +36,7 @@ _ZERO = Number(Fraction(0))
 
 
 class Action(StrEnum):
-    """What is done to a matrix linear in G."""
+    """An operation on a matrix linear in G."""
 
     LEFT = "multiplied from the left"
     RIGHT = "multiplied from the right"
@@ -86,7 +86,7 @@ def _check_basis(node: Node) -> None:
 
 
 def linear_path(node: Node) -> list[tuple[Action, Node]]:
-    """What is done to G, step by step, until it is ``node``; each step with its other operand.
+    """The operations on G, step by step, until it is ``node``; each step with its other operand.
 
     >>> from scaling.rules.language import A, G, L, eig
     >>> [str(x) for _, x in linear_path(eig(L).T @ (2 * G @ A))]

@@ -1,4 +1,4 @@
-"""Which sums over all rows a sample of rows tells: those of what has one sign.
+"""The sums over all rows that a sample of rows tells: those of what has one sign.
 
     mean over rows of x_i^2    of the order of x^2, and so is that of some rows: off by rows^(-1/2)
     mean over rows of x_i      of either sign: M^(-1/2) x over all rows, rows^(-1/2) x over some,

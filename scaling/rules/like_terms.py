@@ -87,8 +87,14 @@ def totals(
 
 
 def is_joint(node: Node) -> bool:
-    """Whether a node sums over the layers of the network."""
-    return any(isinstance(n, Call) and n.function == "over_layers" for n in node.walk())
+    """Whether a node sums over the layers of the network numbers that follow from dampings.
+
+    >>> from scaling.rules.language import G, norm, over_layers, symbol
+    >>> is_joint(over_layers(norm(G))), is_joint(over_layers(norm(G) / symbol("eps")))
+    (False, True)
+    """
+    sums = (n for n in node.walk() if isinstance(n, Call) and n.function == "over_layers")
+    return any(isinstance(x, Symbol) and x.kind.is_scaled for n in sums for x in n.argument.walk())
 
 
 def is_damping(node: Node) -> bool:

@@ -35,7 +35,7 @@ from scaling.rules.shapes import Shape
 
 
 class SecondOperand(StrEnum):
-    """What the second operand of a function has to be."""
+    """The kind of a function's second operand."""
 
     LIKE_FIRST = "a second matrix of the shape of the first"
     SCALAR = "a scalar after the comma"
@@ -54,7 +54,7 @@ class Follows(StrEnum):
 
 
 class Symmetry(StrEnum):
-    """What a function does as its argument changes sign."""
+    """The behaviour of a function as its argument changes sign."""
 
     ODD = "odd"
     EVEN = "even"

@@ -153,7 +153,7 @@ class Rule:
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What is read into the names of a rule that no declaration explains."""
+        """The readings of names in a rule that no declaration explains."""
         plain = [] if self.name else [x for x in self.constants if x not in self.averages]
         tiny = (
             f"the literal {node} is the damping {node.name}: it follows what it is added to, from "

@@ -1,4 +1,4 @@
-"""What a name in a rule stands for: a matrix of the layer, or a hyper-parameter of some kind.
+"""The names in a rule: a matrix of the layer, or a hyper-parameter of some kind.
 
     G A B L R W I            the matrices that every layer has (upper case)
     fan_in fan_out           the sides of the layer
@@ -34,7 +34,7 @@ FANS = ("fan_in", "fan_out")
 
 
 class SymbolKind(StrEnum):
-    """What a hyper-parameter is, read off its name."""
+    """The kind of a hyper-parameter, read off its name."""
 
     DAMPING = "damping"
     DECAY = "decay"
@@ -93,7 +93,7 @@ def check_meaning(name: str) -> None:
 
 
 def kind_of(name: str) -> SymbolKind:
-    """What a hyper-parameter of that name is.
+    """The kind of a hyper-parameter of that name.
 
     >>> [str(kind_of(name)) for name in ("rho_A", "decay", "radius", "e_A", "beta")]
     ['damping', 'decay', 'radius', 'exponent', 'constant']

@@ -51,7 +51,7 @@ class Parts:
 
     @property
     def terms(self) -> tuple[Node, ...]:
-        """What there is."""
+        """The terms that there are."""
         return tuple(x for x in (self.update, self.multiple) if x is not None)
 
     def map(self, function: Callable[[Node], Node]) -> Parts:

@@ -172,7 +172,7 @@ class Step:
         return list(dict.fromkeys(self.walk()))
 
     def assumptions(self) -> list[str]:
-        """What was assumed on the way, each once."""
+        """The assumptions on the way, each once."""
         texts = (s.assumption.split("; ") for s in self.walk() if s.assumption)
         return list(dict.fromkeys(text for several in texts for text in several))
 

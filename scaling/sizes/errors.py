@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 
 class ScalingError(Exception):
@@ -38,7 +38,21 @@ class RuleError(InvalidInput):
 
 
 class NotCovered(ScalingError):
-    """The calculus has no rule of inference for this; it refuses rather than guesses."""
+    """The calculus has no rule of inference for this; it refuses rather than guesses.
+
+    ``node`` is the part of a rule that is refused, ``instead`` what could stand in its place.
+    """
+
+    def __init__(
+        self,
+        found: str,
+        needed: str,
+        do_this: str,
+        node: Hashable | None = None,
+        instead: tuple[Hashable, ...] = (),
+    ) -> None:
+        super().__init__(found, needed, do_this)
+        self.node, self.instead = node, instead
 
 
 class Conflict(ScalingError):

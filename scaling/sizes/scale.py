@@ -48,7 +48,7 @@ ExponentLike: TypeAlias = Any  # Expr | Fraction | int | str; sympy carries no t
 
 
 class Size(StrEnum):
-    """What a Scale is the size of."""
+    """The kind of size that a Scale is."""
 
     ENTRY = "typical entry"
     SPECTRAL = "spectral norm"
@@ -88,7 +88,7 @@ MOST_SYMBOLS, MOST_OPERATIONS = 12, 300
 
 @dataclass(frozen=True)
 class Bounds:
-    """What is known of the symbols in exponents: closed intervals, by symbol name.
+    """Bounds of the symbols in exponents: closed intervals, by symbol name.
 
     Exponents e, e_A, ... of a rule are non-negative; anything else is unbounded unless stated.
 

@@ -72,7 +72,7 @@ def decisive(found: Derived) -> tuple[DecisiveRegime, ...]:
 
 
 def _alternative(regime: Regime) -> tuple[Node, str]:
-    """What a node would be in the other regime, and in words."""
+    """A node as it would be in the other regime, and in words."""
     match regime.node, regime.order:
         case Call("clip" | "atan", x), Order.GREATER:
             return x, "below the bound"

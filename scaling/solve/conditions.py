@@ -1,4 +1,4 @@
-"""What is asked of a network as it grows: named objects, each with its equation.
+"""Conditions on a network as it grows: named objects, each with its equation.
 
     stable start           M^-(a+b) fan_in^(1/2) = 1        b of what feeds another layer
     maximal readback       M^-(a+b) fan_in = 1              b of the readout

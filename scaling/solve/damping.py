@@ -8,6 +8,7 @@ damping), and the assumption says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import sympy
 from sympy import Expr, Symbol
@@ -41,10 +42,11 @@ def dampings(
         Conflict: if the equations have no solution, and bounded damping is not asked for.
     """
     d, weaker = dict[str, dict[str, Expr]](), dict[str, str]()
+    network = state.contexts(start)
     for layer in state.problem.setting.layers:
 
         def read(unknown: list[Symbol], d: Mapping[str, Expr], layer: Layer = layer) -> Context:
-            return state.context(layer, d, unknown)
+            return replace(state.context(layer, d, unknown), network=network)
 
         name = layer.name
         d[name], weaker[name] = in_layer(state.problem, layer, start[name], read, conditions)

@@ -58,7 +58,7 @@ class Shrinkage:
 
 
 def shrinkage(layer: str, update: OutputChange, rate: Scale, bounds: Bounds) -> Shrinkage | None:
-    """What one step takes away of a layer's weights; None if the update holds no multiple of W."""
+    """The part of a layer's weights that one step takes away; None without a multiple of W."""
     if update.multiple.is_zero:
         return None
     fraction = rate * update.multiple

@@ -34,12 +34,13 @@ from scaling.rules.language import Node
 from scaling.rules.parser import as_rule
 from scaling.rules.rule import Rule
 from scaling.sizes.derivation import Step
-from scaling.sizes.errors import Conflict
+from scaling.sizes.errors import Conflict, NotCovered
 from scaling.solve.conditions import STANDARD, Condition
 from scaling.solve.damping import dampings, unsolved
 from scaling.solve.initialisation import initialisation
 from scaling.solve.later_step import at_second
 from scaling.solve.learning_rate import decays, learning_rates
+from scaling.solve.offers import offering
 from scaling.solve.radii import radii
 from scaling.solve.solution import Derived
 from scaling.states.ascent import with_ascents
@@ -77,9 +78,24 @@ def derive(
     >>> solution.exponents.d["hidden"]
     {'rho_B': 1, 'rho_A': -1}
     """
-    rule, imposed = as_rule(rule), tuple(conditions)
-    problem = Problem(rule, setting or Setting(), settings or Settings(), sampled_fisher, step=step)
+    problem = Problem(
+        as_rule(rule), setting or Setting(), settings or Settings(), sampled_fisher, step=step
+    )
+    imposed = tuple(conditions)
     _check_names(problem)
+    try:
+        return _solved(problem, imposed)
+    except NotCovered as error:
+        if error.node is None:
+            raise
+        refused, asked = error, problem
+    raise offering(
+        refused, asked.rule, lambda other: _solved(replace(asked, rule=other), imposed)
+    ) from None
+
+
+def _solved(problem: Problem, imposed: tuple[Condition, ...]) -> Derived:
+    """The conditions solved one after the other."""
     start, free, given_b = initialisation(problem, imposed)
     unknown = {layer.name: unsolved(problem, layer) for layer in problem.setting.layers}
     d, perturbed = radii(start, unknown, imposed)
@@ -99,9 +115,9 @@ def derive(
 
     def again(late: Mapping[tuple[str, str], Expr]) -> Derived:
         more = replace(problem.settings, d={**problem.settings.d, **late})
-        return derive(rule, more, problem.setting, imposed, sampled_fisher, step)
+        return _solved(replace(problem, settings=more), imposed)
 
-    if step == 2:
+    if problem.step == 2:
         found = at_second(found, state, imposed, again)
     return _reported(found, tuple(free))
 

@@ -1,4 +1,4 @@
-"""Which tables of exponents describe the same training: equivalence classes under the abc symmetry.
+"""Tables of exponents that describe the same training: classes under the abc symmetry.
 
     a -> a + t    b -> b - t    c -> c + gamma t    d -> d + kappa t        (t by layer)
 

@@ -75,7 +75,7 @@ class InState:
 
 @dataclass(frozen=True)
 class TensorAnswer:
-    """What is derived for a tensor; exponents as everywhere, see CONVENTION."""
+    """The answer for a tensor; exponents as everywhere, see CONVENTION."""
 
     name: str
     b: Expr
@@ -211,7 +211,7 @@ SHARED = "a tensor used twice is read at the use of its largest gradient; uses d
 
 
 def _assumptions(graph: Graph, state: Passes) -> tuple[str, ...]:
-    """What was supposed beyond the inferences, for this graph."""
+    """The assumptions beyond the inferences, for this graph."""
     nodes = list(graph.walk())
     grows = any(x != 0 for n in nodes if n.op == "data" for x in n.axes)
     tables = any(n.op == "gather" and state.nodes[n.inputs[0]].axes[0] != 0 for n in nodes)
@@ -418,10 +418,11 @@ def _in_state(asked: _Asked, state: Passes, bounds: Bounds) -> dict[str, InState
     sizes = books(state)
     alive = {k: x for k, x in sizes.items() if not x.delta.is_zero and not x.h.is_zero}
     d = {k: unsolved(problem, x.layer) for k, x in sizes.items()}
+    network = _network(asked, alive, d, bounds)
     for name, one in alive.items():
 
         def read(unknown: list[Symbol], d: Mapping[str, Expr], one: LayerSizes = one) -> Context:
-            return _context(asked, one, d, bounds, unknown)
+            return replace(_context(asked, one, d, bounds, unknown), network=network)
 
         d[name], _ = in_layer(problem, one.layer, d[name], read, asked.conditions)
     found = {}

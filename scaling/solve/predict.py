@@ -36,7 +36,7 @@ from scaling.states.start import at_start
 
 
 class LayerRegime(StrEnum):
-    """What one step does to a layer as the width grows."""
+    """The fate of a layer in one step as the width grows."""
 
     UNSTABLE = "unstable"
     MAXIMAL = "maximal"

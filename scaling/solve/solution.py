@@ -1,4 +1,4 @@
-"""What `derive` answers: the exponents that solve the conditions, and how each was derived."""
+"""The answer of `derive`: the exponents that solve the conditions, and how each was derived."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Derived:
 
     @property
     def regimes(self) -> dict[str, tuple[Regime, ...]]:
-        """What the reading of the rule decided in each layer."""
+        """The decisions of the reading of the rule in each layer."""
         return {name: regimes(update.step) for name, update in self.updates.items()}
 
     @property
     def shrinkages(self) -> list[Shrinkage]:
-        """What a step takes away of the weights, layer by layer where it does."""
+        """The part of the weights that a step takes away, layer by layer where it does."""
         x = self.exponents.c
         found = (shrinkage(k, u, rate(x[k]), self.bounds) for k, u in self.updates.items())
         return [one for one in found if one is not None]

@@ -67,7 +67,7 @@ def shift(
 
 
 def difference(y: Exponents, x: Exponents) -> Exponents:
-    """What has to be added to the exponents x to get y."""
+    """The difference that leads from the exponents x to y."""
     return Exponents(
         _difference(y.a, x.a),
         _difference(y.b, x.b),

@@ -284,7 +284,7 @@ class ForwardPass(GraphStructure):
             self.values[node.name if k == 0 else f"{node.name}[{k}]"] = last
 
     def _stream(self, node: GraphNode, repeat: Repeat, k: int, first: GraphValue) -> GraphValue:
-        """What a typical block is called with: what came first, and what the blocks have added."""
+        """The input of a typical block: what came first, and what the blocks have added."""
         body = repeat.body
         terms = increments(body, k)
         if terms is None:

@@ -1,4 +1,4 @@
-"""What depends on what in a graph: data, trained tensors, weights, parts, repeated blocks."""
+"""Dependence in a graph: data, trained tensors, weights, parts, repeated blocks."""
 
 from __future__ import annotations
 

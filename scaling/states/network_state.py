@@ -90,7 +90,7 @@ class NetworkState:
         return network
 
     def updates(self, scaled: Dampings, node: Node | None = None) -> dict[str, OutputChange]:
-        """What a step by the rule, or by another tree, does to each layer per learning rate."""
+        """The change of each layer in a step by the rule, or by another tree, per learning rate."""
         tree = self.problem.rule.expression if node is None else node
         return {name: read_update(x, tree) for name, x in self.contexts(scaled).items()}
 

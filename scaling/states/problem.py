@@ -1,4 +1,4 @@
-"""What is asked and what is answered: a rule in a setting, and a table of exponents."""
+"""Question and answer: a rule in a setting, and a table of exponents."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Problem:
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What is read into the names of the rule, and how the batch grows if it does."""
+        """The readings of names in the rule, and how the batch grows if it does."""
         growing = (GROWING_BATCH,) if self.setting.batch.grows else ()
         return (*self.rule.assumptions, *growing)
 

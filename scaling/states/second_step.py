@@ -361,7 +361,7 @@ def _sizes(
     deltas: list[Directions],
     lines: list[Step],
 ) -> LayerSizes:
-    """What the rule sees of one layer."""
+    """One layer as the rule sees it."""
     setting, bounds = state.problem.setting, state.bounds
     first, below = state.sizes[layer.name], layer.position - 1
     delta = deltas[layer.position]

@@ -1,4 +1,4 @@
-"""What each operation of a graph does to sizes: one row an operation, four readings.
+"""The operations of a graph, as they act on sizes: one row an operation, four readings.
 
     start      the value of the result, from those of the inputs
     change     what a small change of one input makes of the result

@@ -140,7 +140,7 @@ class Fans:
 
 
 def fans(at: Operands, i: int) -> Fans:
-    """What becomes of the axes of input i, a weight."""
+    """The fans of input i, a weight."""
     own = range(len(at.values[i].axes))
     if at.node.op == "convolve":
         turned = bool(at.node.get("transposed", False))

@@ -30,7 +30,7 @@ def part(at: Operands) -> GraphValue:
 
 
 def part_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
-    """What a change of the input makes of that."""
+    """The change that follows from a change of the input."""
     if at.part:
         dx = part_of(dx, at.node.get("axis"), at.part)
     return resized(dx, at.axes)

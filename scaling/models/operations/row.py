@@ -51,12 +51,12 @@ def anything(at: Operands, i: int) -> Expr | None:
 
 
 def one_or_size(at: Operands, i: int) -> Expr | None:
-    """What has a scale of its own bears a change of order one, or of the size of its input."""
+    """A result with a scale of its own bears a change of order one, or of the size of its input."""
     return larger(S.Zero, at.values[i].size)
 
 
 def own_size(at: Operands, i: int) -> Expr | None:
-    """What has no other scale bears a change of the size of its input."""
+    """A result without another scale bears a change of the size of its input."""
     return at.values[i].size
 
 

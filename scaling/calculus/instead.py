@@ -1,0 +1,147 @@
+"""Rewrites: nodes that could stand in the place of one that no rule of inference covers.
+
+Each function makes candidates from the node in question, the nearest first. Whether one of them is
+covered is decided by deriving it (solve/offers.py): a refusal offers a rule that was accepted.
+
+    damped     a damping in each divisor and each inverse
+    positive   absolute values where there are both signs, a sum in the place of a difference
+    apart      one operand alone
+    odd        the node made odd in the gradient
+    simpler    one part of it as plain as can be
+    plain      the simplest thing of its shape
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import chain
+from typing import TypeAlias
+
+from scaling.rules.rewrites import rebuilt
+from scaling.rules.shapes import UPDATE
+from scaling.rules.tree import (
+    Add,
+    Call,
+    Divide,
+    Matrix,
+    Multiply,
+    Negate,
+    Node,
+    Number,
+    Power,
+    Subtract,
+    Symbol,
+    Transpose,
+)
+from scaling.sizes.errors import RuleError
+
+Rewrite: TypeAlias = Callable[[Node], Iterator[Node]]
+_G, _W, _I, _TWO = Matrix("G"), Matrix("W"), Matrix("I"), Number(Fraction(2))
+
+
+def candidates(node: Node, first: Rewrite) -> tuple[Node, ...]:
+    """Everything to try in the place of a node, each once, what is meant first.
+
+    >>> from scaling.rules.language import G, sqrt
+    >>> [str(x) for x in candidates(1 / (G * G), damped)][:2]
+    ['1/(G*G + eps)', '1/G']
+    """
+    rewrites = (first, simpler, apart, plain)
+    found = chain.from_iterable(_tried(rewrite(node)) for rewrite in rewrites)
+    return tuple(x for x in dict.fromkeys(found) if x != node and x.shape == node.shape)
+
+
+def _tried(nodes: Iterator[Node]) -> Iterator[Node]:
+    """The candidates up to the first whose operands do not fit."""
+    try:
+        yield from nodes
+    except RuleError:
+        return
+
+
+def damped(node: Node) -> Iterator[Node]:
+    """A damping in the divisor, or in the inverse."""
+    match node:
+        case Divide(x, y):
+            yield Divide(x, Add(y if _is_positive(y) else Call("abs", y), Symbol("eps")))
+        case Power(base, power) if base.shape.is_square:
+            yield Power(Add(base, Multiply(Symbol("rho"), _I)), power)
+        case Power(base, power):
+            yield Power(
+                Add(base if _is_positive(base) else Call("abs", base), Symbol("eps")), power
+            )
+    for child in node.children:
+        for better in damped(child):
+            yield rebuilt(node, lambda x, old=child, new=better: new if x == old else x)
+
+
+def positive(node: Node) -> Iterator[Node]:
+    """Absolute values, or a sum in the place of a difference."""
+    match node:
+        case Divide():
+            yield from damped(node)
+        case Subtract(x, y):
+            yield Add(x, y)
+        case Negate(x):
+            yield x
+        case Power(base, power) if not base.shape.is_square:
+            yield Multiply(Call("sign", base), Power(Call("abs", base), power))
+            yield Power(Call("abs", base), power)
+        case Call("inner", x):
+            yield Call("inner", x, x)
+        case Call():
+            x = node.argument
+            if not x.shape.is_square:
+                yield rebuilt(node, lambda y, old=x: Call("abs", y) if y == old else y)
+                yield rebuilt(node, lambda y, old=x: Multiply(y, y) if y == old else y)
+    for child in node.children:
+        for better in positive(child):
+            yield rebuilt(node, lambda x, old=child, new=better: new if x == old else x)
+
+
+def odd(node: Node) -> Iterator[Node]:
+    """The node times the sign of the gradient, if it is an update."""
+    if node.shape == UPDATE:
+        yield Multiply(Call("sign", _G), node)
+
+
+def apart(node: Node) -> Iterator[Node]:
+    """Each operand alone, the first one first; without W where something else is left."""
+    for child in sorted(node.children, key=lambda x: _W in set(x.walk())):
+        if child.shape == node.shape:
+            yield child
+
+
+def simpler(node: Node) -> Iterator[Node]:
+    """The node with one operand made plain, or an operand of that."""
+    for child in node.children:
+        for better in chain(plain(child), simpler(child)):
+            yield rebuilt(node, lambda x, old=child, new=better: new if x == old else x)
+
+
+def plain(node: Node) -> Iterator[Node]:
+    """The simplest things of the shape of a node, of what the node is made of where it can be."""
+    inside = {x for x in node.walk() if isinstance(x, Matrix)}
+    squares = [Matrix(name) for name in ("B", "L", "A", "R")]
+    simple: list[Node] = [_G, Transpose(_G)]
+    simple += sorted(squares, key=lambda x: x not in inside)
+    simple += [Call("norm", _G), Number(Fraction(1))]
+    squared = Multiply(_G, _G)
+    means = [Call(name, squared) for name in ("row_mean", "col_mean")]
+    simple += [*means, *map(Transpose, means)]
+    yield from (x for x in simple if x.shape == node.shape)
+
+
+def _is_positive(node: Node) -> bool:
+    """Whether a node is written so that it cannot be negative."""
+    match node:
+        case Call(function):
+            return function in ("abs", "norm", "rms", "specnorm", "sample_square")
+        case Multiply(x, y):
+            return x == y
+        case Add(x, y):
+            return _is_positive(x) and (_is_positive(y) or isinstance(y, Symbol))
+        case Power(_, power):
+            return power == _TWO
+    return False

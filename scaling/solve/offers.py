@@ -1,0 +1,76 @@
+"""A refusal offers a rule that is accepted: what was asked, with one part changed.
+
+Candidates for the part come from the rule of inference that refused it (calculus/instead.py). They
+are put in its place, or in that of what it stands in, from the inside out, and derived under the
+same settings until one is covered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+from scaling.calculus.instead import candidates, plain, positive
+from scaling.rules.rewrites import substitute
+from scaling.rules.rule import Rule
+from scaling.rules.tree import Matrix, Node, Number, Subtract
+from scaling.sizes.errors import NotCovered, RuleError, ScalingError
+
+MOST = 40
+"""Rules that are tried before a refusal is left as it is."""
+
+
+def offering(error: NotCovered, rule: Rule, derive: Callable[[Rule], object]) -> NotCovered:
+    """The same refusal with a rule that ``derive`` accepts, if one is found."""
+    for tried, other in enumerate(_changed(error, rule)):
+        if tried == MOST:
+            break
+        try:
+            derive(other)
+        except ScalingError:
+            continue
+        return NotCovered(error.found, error.needed, f"write for example {other.written}")
+    return error
+
+
+def _changed(error: NotCovered, rule: Rule) -> Iterator[Rule]:
+    """The rule with the refused part changed, each once, the smallest change first."""
+    seen = {rule.expression}
+    for part, others in _places(error, rule.expression):
+        for other in others:
+            try:
+                expression = substitute(rule.expression, {part: other})
+                changed = Rule(expression, parts=rule.parts)
+            except RuleError:
+                continue
+            if expression not in seen and _descends(expression):
+                seen.add(expression)
+                yield changed
+
+
+def _descends(expression: Node) -> bool:
+    """Whether a rule follows the gradient, and no part of it is nothing."""
+    nodes = set(expression.walk())
+    nothing = any(isinstance(x, Subtract) and x.left == x.right for x in nodes)
+    return Matrix("G") in nodes and Number(Fraction(0)) not in nodes and not nothing
+
+
+def _places(error: NotCovered, root: Node) -> Iterator[tuple[Node, tuple[Node, ...]]]:
+    """The refused part and what stands around it, each with what could stand in its place."""
+    assert isinstance(error.node, Node), "only what refuses a node has candidates"
+    path = _path(root, error.node)
+    if path:
+        yield error.node, tuple(x for x in error.instead if isinstance(x, Node))
+    for around in path[1:] or [root]:
+        yield around, candidates(around, plain if path else positive)
+
+
+def _path(root: Node, node: Node) -> list[Node]:
+    """From a node up to the root; empty if it is not in the tree."""
+    if root == node:
+        return [root]
+    for child in root.children:
+        below = _path(child, node)
+        if below:
+            return [*below, root]
+    return []
