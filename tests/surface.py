@@ -63,6 +63,7 @@ EDGES: list[Words] = [
     ("clip(G - G, 1) + G*clip(norm(G)/rms(G), 1)*atan(norm(G)*fan_in)",),
     ("(G - G)**2*G",), ("G @ diag(-A/2)",), ("G @ block(((A - A/2)/3).T, 8)",),
     ("G @ diag(2*R + block(A*3, 4))",), ("G @ block(block(A, 4), 6)",),
+    ("G / (over_layers(norm(G)) + rho)",),
     ("inner(G, (B/2 + L.T) @ G)*G",), ("inner(G, ema(G, 1/2) @ diag(A)/norm(G))*G",),
     ("inner(G, G @ block(2*R, 4)**2)*G",),
     ("newton_schulz(G - G, 5) + newton_schulz(G, 3)",), ("G/specnorm(sign(G))",),
@@ -214,7 +215,8 @@ UNCOVERED = [
     "G @ (A - rho*I)**(-1/2)", "G @ (A - R)", "orth(G*G)",
     "G @ block(block(A, 24), 36)", "G*specnorm(diag(A)**-1)", "G*trace(diag(A)**-1)",
     "newton_schulz(sign(G), 5)", "G*(norm(G) - rms(G))**(1/2)",
-    "G*max(-1, rms(G))", "clip(G, norm(G) - rms(G))", "G / (over_layers(norm(G)) + rho)",
+    "G*max(-1, rms(G))", "clip(G, norm(G) - rms(G))",
+    "G / (over_layers(norm(G)/(rms(G) + eps)) + rho)",
     "G / (G*G - rms(G)**2)", "G*row_mean(G + G*G)", "sign(G + G*G)", "(G + orth(G))/abs(G)",
 
     f"eig(L) @ abs({_X}) @ eig(R).T", f"eig(L) @ ({_X} + eps) @ eig(R).T",

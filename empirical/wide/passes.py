@@ -71,7 +71,7 @@ class Neurons(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what they hold."""
+        """The type of the values that they hold."""
 
     @property
     def streaming(self) -> Streaming:

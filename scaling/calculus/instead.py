@@ -73,7 +73,7 @@ def damped(node: Node) -> Iterator[Node]:
             )
     for child in node.children:
         for better in damped(child):
-            yield rebuilt(node, lambda x, old=child, new=better: new if x == old else x)
+            yield _with(node, child, better)
 
 
 def positive(node: Node) -> Iterator[Node]:
@@ -93,11 +93,11 @@ def positive(node: Node) -> Iterator[Node]:
         case Call():
             x = node.argument
             if not x.shape.is_square:
-                yield rebuilt(node, lambda y, old=x: Call("abs", y) if y == old else y)
-                yield rebuilt(node, lambda y, old=x: Multiply(y, y) if y == old else y)
+                yield _with(node, x, Call("abs", x))
+                yield _with(node, x, Multiply(x, x))
     for child in node.children:
         for better in positive(child):
-            yield rebuilt(node, lambda x, old=child, new=better: new if x == old else x)
+            yield _with(node, child, better)
 
 
 def odd(node: Node) -> Iterator[Node]:
@@ -117,7 +117,7 @@ def simpler(node: Node) -> Iterator[Node]:
     """The node with one operand made plain, or an operand of that."""
     for child in node.children:
         for better in chain(plain(child), simpler(child)):
-            yield rebuilt(node, lambda x, old=child, new=better: new if x == old else x)
+            yield _with(node, child, better)
 
 
 def plain(node: Node) -> Iterator[Node]:
@@ -131,6 +131,11 @@ def plain(node: Node) -> Iterator[Node]:
     means = [Call(name, squared) for name in ("row_mean", "col_mean")]
     simple += [*means, *map(Transpose, means)]
     yield from (x for x in simple if x.shape == node.shape)
+
+
+def _with(node: Node, old: Node, new: Node) -> Node:
+    """The node with one of its operands replaced."""
+    return rebuilt(node, lambda x: new if x == old else x)
 
 
 def _is_positive(node: Node) -> bool:
