@@ -5,5 +5,6 @@ the way in   read: one case per kind of node; context: the layer that is read; v
 inference    leaves scalars rank entrywise means sums cancellation shared_direction spectra rotation
 functions    calls: from the row of a function to its inference; entry_functions averages
              inner_product layer_sums per_sample_squares moved_weights
+refusals     instead: what could stand in the place of a node
 a step       output_change (what dW does to its layer), readback (and to the layers above)
 """

@@ -4,6 +4,7 @@ conditions     what is asked of a network as it grows
 derive         the conditions solved in order: initialisation radii damping learning_rate decay,
                later_step; by elimination (equations); solution: what it answers
 alternatives   regimes, and those that decide an exponent
+offers         an accepted rule in the place of a refused one
 predict        one step under any exponents; one_step: the alignment that it has
 symmetry       when two tables describe the same training; equivalence: compare two optimizers
 graph_solution   the same for every tensor of any graph, with the node that binds
