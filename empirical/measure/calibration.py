@@ -97,7 +97,7 @@ def _with_dampings(
 def _with_rates(
     trial: Trial, constants: Constants, idle: Collection[str], width: int, seed: int
 ) -> tuple[Constants, set[str]]:
-    """What the own update of every idle layer that moves is to be, without decay; and which do.
+    """The wanted own update of every idle layer that moves, without decay; and which do.
 
     That is a tenth. In deep networks, where h is far smaller (by 2^(-1/2) in each layer of relu)
     and every layer multiplies what those below it changed, it is a part of h, and a smaller one.
