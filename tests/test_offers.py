@@ -19,7 +19,10 @@ def collected() -> Iterator[None]:
     gc.collect()
 
 
-@pytest.mark.parametrize("words", [*((text,) for text in UNCOVERED), *SETTINGS])
+LONG = "G" + " @ (A + rho*I)**(-1)" * 20 + " - abs(G)"
+
+
+@pytest.mark.parametrize("words", [(LONG,), *((text,) for text in UNCOVERED), *SETTINGS])
 def test_the_rule_that_a_refusal_offers_is_derived(
     words: Words, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

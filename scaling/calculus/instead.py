@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from typing import TypeAlias
 
 from scaling.rules.rewrites import rebuilt
@@ -36,6 +36,8 @@ from scaling.rules.tree import (
 )
 from scaling.sizes.errors import RuleError
 
+MOST = 8
+"""Candidates of one kind: a long node has many parts."""
 Rewrite: TypeAlias = Callable[[Node], Iterator[Node]]
 _G, _W, _I, _TWO = Matrix("G"), Matrix("W"), Matrix("I"), Number(Fraction(2))
 
@@ -48,7 +50,7 @@ def candidates(node: Node, first: Rewrite) -> tuple[Node, ...]:
     ['1/(G*G + eps)', '1/G']
     """
     rewrites = (first, simpler, apart, plain)
-    found = chain.from_iterable(_tried(rewrite(node)) for rewrite in rewrites)
+    found = chain.from_iterable(islice(_tried(rewrite(node)), MOST) for rewrite in rewrites)
     return tuple(x for x in dict.fromkeys(found) if x != node and x.shape == node.shape)
 
 
@@ -115,9 +117,10 @@ def apart(node: Node) -> Iterator[Node]:
 
 def simpler(node: Node) -> Iterator[Node]:
     """The node with one operand made plain, or an operand of that."""
-    for child in node.children:
-        for better in chain(plain(child), simpler(child)):
-            yield _with(node, child, better)
+    for simplified in (plain, simpler):
+        for child in node.children:
+            for better in simplified(child):
+                yield _with(node, child, better)
 
 
 def plain(node: Node) -> Iterator[Node]:

@@ -88,10 +88,8 @@ def derive(
     except NotCovered as error:
         if error.node is None:
             raise
-        refused, asked = error, problem
-    raise offering(
-        refused, asked.rule, lambda other: _solved(replace(asked, rule=other), imposed)
-    ) from None
+        refused = error
+    raise offering(refused, problem, lambda other: _solved(other, imposed)) from None
 
 
 def _solved(problem: Problem, imposed: tuple[Condition, ...]) -> Derived:

@@ -2,31 +2,41 @@
 
 Candidates for the part come from the rule of inference that refused it (calculus/instead.py). They
 are put in its place, or in that of what it stands in, from the inside out, and derived under the
-same settings until one is covered.
+same settings until one is covered, gradient descent at last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 
 from scaling.calculus.instead import candidates, plain, positive
 from scaling.rules.rewrites import substitute
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Matrix, Node, Number, Subtract
 from scaling.sizes.errors import NotCovered, RuleError, ScalingError
+from scaling.states.problem import Problem
 
 MOST = 40
 """Rules that are tried before a refusal is left as it is."""
 
 
-def offering(error: NotCovered, rule: Rule, derive: Callable[[Rule], object]) -> NotCovered:
-    """The same refusal with a rule that ``derive`` accepts, if one is found."""
-    for tried, other in enumerate(_changed(error, rule)):
-        if tried == MOST:
-            break
+def offering(
+    error: NotCovered, problem: Problem, derive: Callable[[Problem], object]
+) -> NotCovered:
+    """The same refusal with a rule that ``derive`` accepts, if one is found.
+
+    A rule that lost a symbol to which the settings give a value is none of them.
+    """
+    rule, settings = problem.rule, problem.settings
+    given = {*settings.exponents, *(name for name, _ in settings.d)}
+    for other in (*islice(_changed(error, rule), MOST), Rule(Matrix("G"))):
+        if not given <= {*other.scaled, *other.exponents}:
+            continue
         try:
-            derive(other)
+            derive(replace(problem, rule=other))
         except ScalingError:
             continue
         return NotCovered(error.found, error.needed, f"write for example {other.written}")
