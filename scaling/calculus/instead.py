@@ -47,7 +47,7 @@ def candidates(node: Node, first: Rewrite) -> tuple[Node, ...]:
 
     >>> from scaling.rules.language import G, sqrt
     >>> [str(x) for x in candidates(1 / (G * G), damped)][:2]
-    ['1/(G*G + eps)', '1/G']
+    ['1/(G*G + eps)', 'norm(G)/(G*G)']
     """
     rewrites = (first, simpler, apart, plain)
     found = chain.from_iterable(islice(_tried(rewrite(node)), MOST) for rewrite in rewrites)
