@@ -14,7 +14,8 @@ from sympy import Rational, S
 from torch import Tensor
 
 from scaling.models.architectures import residual, transformer
-from scaling.solve.graph_solution import derive_graph, two_states
+from scaling.solve.graph_solution import derive_graph
+from scaling.states.moved_state import two_states
 
 SIGN = "sign(G)"
 WIDTHS = (128, 512, 2048)

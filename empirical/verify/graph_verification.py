@@ -29,7 +29,8 @@ from scaling.models.settings import Settings
 from scaling.rules.language import Node
 from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput
-from scaling.solve.graph_solution import GraphDerived, derive_graph, two_states
+from scaling.solve.graph_solution import GraphDerived, derive_graph
+from scaling.states.moved_state import two_states
 
 MARGIN = 0.2
 SEEDS = 4

@@ -35,8 +35,9 @@ from scaling.models.operations.products import equation_of, fans
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Matrix
 from scaling.sizes.errors import InvalidInput
-from scaling.solve.graph_solution import GraphDerived, main_use
+from scaling.solve.graph_solution import GraphDerived
 from scaling.states.graph_passes import Passes
+from scaling.states.tensor_uses import main_use
 
 CONSTANT = 0.9
 """Of averages and other numbers of order one in a rule."""

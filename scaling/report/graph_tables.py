@@ -14,7 +14,8 @@ from sympy import Expr
 from scaling.report.tables import Table
 from scaling.sizes.derivation import CONDITION, Step
 from scaling.sizes.scale import Scale, Size
-from scaling.solve.graph_solution import CodeChange, GraphDerived, TensorAnswer
+from scaling.solve.code_changes import CodeChange
+from scaling.solve.graph_solution import GraphDerived, TensorAnswer
 from scaling.states.problem import CONVENTION
 
 

@@ -1,0 +1,143 @@
+"""Constants of the code that keep tensors from a maximal update, and what they would have to be.
+
+Where a node above binds a rate, and not the tensor's own product, the tensor learns less than it
+could: under logits over the root of the head size, queries and keys have c = 3/2 where 1 would move
+their own product by as much as is stable. What would cure it is a factor below the node that
+binds: one that stands in the code (the scale of attention, a residual multiplier), or one in front
+of a product or a branch. The factor is changed by the gap and the graph read again, until no gap
+is left; a factor that cures nothing is no advice.
+
+A tensor that is used twice has one start for two uses: the use that needs a smaller one would have
+it from a factor of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sympy import Expr, S
+
+from scaling.models.graph import Graph, GraphNode, Repeat
+from scaling.models.terms import larger, smaller
+from scaling.states.graph_passes import Passes
+from scaling.states.graph_structure import increments
+from scaling.states.moved_state import MOST_ROUNDS, two_states
+
+PASSES_ON = ("reshape", "permute", "identity", "slice", "select", "add")
+
+
+@dataclass(frozen=True)
+class CodeChange:
+    """A factor of the code that would have to be another: M^found, and M^needed instead.
+
+    ``node``: the product that has the factor; ``where``: its place in the code.
+    """
+
+    node: str
+    where: str
+    found: Expr
+    needed: Expr
+    why: str
+
+
+def code_changes(graph: Graph, start: Passes, moved: Passes) -> tuple[CodeChange, ...]:
+    """The factors that would have to be others, for a graph in its two states."""
+    return (*_of_second_uses(start), *_of_lazy_tensors(graph, start, moved))
+
+
+def _of_second_uses(start: Passes) -> list[CodeChange]:
+    found = []
+    for name, needs in start.needs.items():
+        least = smaller(*needs.values())
+        for site, need in needs.items():
+            if need != least:
+                node = start.nodes[site]
+                power = _power(start, node)
+                why = f"{name} is used twice, and b = {least} serves both uses then"
+                found.append(CodeChange(site, node.where, power, power - need + least, why))
+    return found
+
+
+def _of_lazy_tensors(graph: Graph, start: Passes, moved: Passes) -> list[CodeChange]:
+    shifts: dict[str, Expr] = {}
+    lazy: dict[str, list[str]] = {}
+    states = (start, moved)
+    for _ in range(MOST_ROUNDS):
+        gaps = _gaps(graph, states, lazy)
+        if not gaps:
+            break
+        for site, gap in gaps.items():
+            shifts[site] = shifts.get(site, S.Zero) - gap
+        states = two_states(graph, start.b, shifts)
+    else:  # a factor that cures nothing is no advice
+        shifts = {site: shift for site, shift in shifts.items() if site not in gaps}
+    found = []
+    for site, shift in shifts.items():
+        node = start.nodes[site]
+        power = _power(start, node)
+        why = f"{', '.join(lazy[site])} would have a maximal update then"
+        found.append(CodeChange(site, _place(start, node), power, power + shift, why))
+    return found
+
+
+def _gaps(
+    graph: Graph, states: tuple[Passes, Passes], lazy: dict[str, list[str]]
+) -> Mapping[str, Expr]:
+    """By node, how much less than a maximal update its factor leaves the tensors in ``lazy``."""
+    gaps: dict[str, Expr] = {}
+    for state in states:
+        for name, one in state.tolerances.items():
+            gap = one.own - one.coherent
+            p = state.parameters.get(name)
+            if p is None or not p.trained or one.own is S.Infinity:
+                continue
+            if (name in state.anchored or p in graph.parameters) and larger(gap, S.Zero) != 0:
+                for site in _sites(state, one.by):
+                    gaps[site] = larger(gap, gaps.get(site, S.Zero))
+                    lazy.setdefault(site, [])
+                    if name not in lazy[site]:
+                        lazy[site].append(name)
+    return gaps
+
+
+def _power(state: Passes, node: GraphNode) -> Expr:
+    """The exponent of the factors of a node that are numbers of the code."""
+    sign = -1 if node.op == "divide" else 1
+    constants = [state.nodes[x] for x in node.inputs if state.nodes[x].op == "constant"]
+    return sum((sign * x.get("exponent", S.Zero) for x in constants), S.Zero)
+
+
+def _place(state: Passes, node: GraphNode) -> str:
+    """The line of the factor, or of the node where the factor would stand."""
+    inputs = [state.nodes[x] for x in node.inputs]
+    return next((x.where for x in inputs if x.op == "constant" and x.where), node.where)
+
+
+def _sites(state: Passes, by: str) -> list[str]:
+    """The nodes below the one that binds where a factor stands, or could."""
+    name = by.split(" into ")[0]
+    while name in state.nodes:
+        node = state.nodes[name]
+        if isinstance(node.get("repeat"), Repeat):
+            return _branches(node.get("repeat").body)
+        if node.op == "argument":
+            owner = _owner(state, name)
+            return [] if owner is None else _branches(owner)
+        factors = any(state.nodes[x].op == "constant" for x in node.inputs)
+        if node.op in ("multiply", "divide") and factors:
+            return [name]
+        if node.op not in PASSES_ON:
+            return [name] if node.op == "contract" else []
+        name = next((x for x in node.inputs if x in state.trained), "")
+    return []
+
+
+def _owner(state: Passes, argument: str) -> Graph | None:
+    """The body of a repeat that is called with an argument."""
+    bodies = [n.get("repeat").body for n in state.nodes.values() if n.op == "repeat"]
+    return next((x for x in bodies if any(n.name == argument for n in x.nodes)), None)
+
+
+def _branches(body: Graph) -> list[str]:
+    return [x for k in range(len(body.outputs)) for x in increments(body, k) or []]

@@ -1,0 +1,113 @@
+"""Assumptions of an answer for a graph, line by line, and the questions that it refuses.
+
+An assumption is printed where the graph has the place that it is about: a sequence that grows,
+blocks, running statistics, a table, a tensor used twice, a start that is given. Refused are rules
+and settings whose reading is known for chains alone, each with the rule or the line that would do.
+"""
+
+from __future__ import annotations
+
+from sympy import S
+
+from scaling.calculus.moved_weights import at_start
+from scaling.models.graph import Graph, GraphNode, Repeat
+from scaling.models.terms import larger
+from scaling.rules.dependence import is_entrywise
+from scaling.rules.language import Node
+from scaling.rules.rule import Rule
+from scaling.rules.tree import Call, MatMul, Matrix
+from scaling.sizes.errors import NotCovered
+from scaling.states.graph_passes import Passes
+from scaling.states.tensor_uses import main_use, tensor_sizes, uses
+
+INDEPENDENCE = "gradient independence: a weight passes cotangents back as if drawn anew (start)"
+ALONG = "a change follows the gradient: dW h adds up over fan_in, products of changes likewise"
+NO_CANCELLATION = "branches do not cancel in a sum"
+FIXED_DATA = "inputs and targets are of order one, and not fitted yet"
+FIXED_BATCH = "the batch is fixed"
+COHERENT_PLACES = "places that grow in number (a batch, a sequence) add up in the gradient"
+BLOCKS = "blocks pass a change on as they pass what they add to"
+TRAINED_STATISTICS = "statistics kept by the model are of order one"
+RARE = "of a table that grows, the rows that occur are spoken of: the others have no gradient"
+SHARED = "a tensor used twice is read at the use of its largest gradient; uses do not cancel"
+
+
+def assumptions(graph: Graph, state: Passes) -> tuple[str, ...]:
+    """The assumptions beyond the inferences, for this graph."""
+    nodes = list(graph.walk())
+    grows = any(x != 0 for n in nodes if n.op == "data" for x in n.axes)
+    tables = any(n.op == "gather" and state.nodes[n.inputs[0]].axes[0] != 0 for n in nodes)
+    found = [INDEPENDENCE, ALONG, NO_CANCELLATION, FIXED_DATA]
+    found.append(COHERENT_PLACES if grows else FIXED_BATCH)
+    found += [BLOCKS] if any(n.op == "repeat" for n in nodes) else []
+    found += [TRAINED_STATISTICS] if any(n.op == "buffer" for n in nodes) else []
+    found += [RARE] if tables else []
+    shared = [p for p in state.parameters if len(uses(state, p)) > 1]
+    return (*found, *([SHARED] if shared else []))
+
+
+def refuse_what_chains_alone_have(rule: Rule, graph: Graph) -> None:
+    """Refuse gradients at moved weights, and sums over layers where their number grows.
+
+    Raises:
+        NotCovered: naming the part of the rule.
+    """
+    if rule.ascents:
+        raise NotCovered(
+            f"'{rule.ascents[0]}' on a graph",
+            "gradients at the weights as they are: those at moved weights are derived for a chain",
+            f"derive '{at_start(rule.expression)}' here, or leave --model out",
+        )
+    sums = [
+        n for n in rule.expression.walk() if isinstance(n, Call) and n.function == "over_layers"
+    ]
+    if sums and any(_grows(node) for node in graph.walk()):
+        raise NotCovered(
+            f"'{sums[0]}' where the number of layers grows",
+            "a sum over a fixed number of layers",
+            f"write '{sums[0].argument}' of each layer alone, or let another axis grow",
+        )
+
+
+def refuse_growing_data(rule: Rule, state: Passes) -> None:
+    """Refuse what the calculus does not know where samples, or rows without gradient, grow.
+
+    Raises:
+        NotCovered: naming the tensor.
+    """
+    if is_entrywise(rule.expression):
+        return
+    for name, one in tensor_sizes(state).items():
+        gradient = state.cotangents.get(name)
+        if gradient is None:
+            continue
+        node, _ = main_use(state, name)
+        places = sum(state.nodes[node.name].axes, S.Zero) - one.layer.fan_out
+        if larger(places, S.Zero) != 0 and not _is_of_any_rank(rule.expression):
+            raise NotCovered(
+                f"'{rule.expression}' of {name}, whose samples grow in number like M^({places})",
+                "a fixed number of samples: ranks and spans of the data are known for these",
+                "let another axis grow, or derive an entrywise rule such as sign(G)",
+            )
+        if any(s.few is not None for term in gradient.terms for s in term.along):
+            raise NotCovered(
+                f"'{rule.expression}' of {name}, of whose growing rows few have a gradient",
+                "a rule entry by entry: norms, means and spans over all rows are not known",
+                "let another axis grow, or derive an entrywise rule such as sign(G)",
+            )
+
+
+def _grows(node: GraphNode) -> bool:
+    repeat = node.get("repeat")
+    return isinstance(repeat, Repeat) and repeat.count != 0
+
+
+def _is_of_any_rank(node: Node) -> bool:
+    """Whether a rule has no function of a whole matrix whose size depends on its rank."""
+    return not any(isinstance(n, MatMul) or _is_spectral(n) for n in node.walk())
+
+
+def _is_spectral(node: Node) -> bool:
+    if isinstance(node, Matrix):
+        return node.name in ("A", "B", "L", "R")
+    return isinstance(node, Call) and node.function in ("orth", "newton_schulz", "eig")

@@ -1,0 +1,150 @@
+"""c and d of every tensor of a graph in one of its states: dampings, rates, decays.
+
+    d   balanced damping: a rule is read in each tensor with the h, delta and G of its use
+    c   maximal update: the largest rate at which no node above moves by more than it bears
+    d   balanced decay: learning rate x decay = Theta(1)
+
+The rule is read by the calculus as in a chain; a node above bears what states/graph_passes.py says.
+A rate is the tensor's *own* where its product with data is the first to move by all that it bears;
+otherwise a node further up binds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import sympy
+from sympy import Expr, S, Symbol
+
+from scaling.calculus.context import Context
+from scaling.calculus.output_change import OutputChange
+from scaling.calculus.read import read_update
+from scaling.models.chain import Activation
+from scaling.models.layer_sizes import LayerSizes
+from scaling.sizes.derivation import Step
+from scaling.sizes.scale import HALF, Bounds
+from scaling.solve.conditions import Condition
+from scaling.solve.damping import in_layer, unsolved
+from scaling.solve.decay import derived_decays, descent, following
+from scaling.states.graph_lines import tolerance_line
+from scaling.states.graph_passes import Passes
+from scaling.states.problem import Problem
+from scaling.states.tensor_uses import main_use, tensor_sizes
+
+
+@dataclass(frozen=True)
+class TensorRate:
+    """A tensor in one state: its gradient, rate and dampings; c is None where it does not move.
+
+    ``own``: the exponent of the rate at which its own product moves by all that it bears;
+    ``binds``: the node that binds the rate; ``bound``: the line of what binds it beyond that.
+    """
+
+    gradient: Expr
+    c: Expr | None
+    own: Expr | None
+    d: Mapping[str, Expr]
+    binds: str
+    update: OutputChange | None = None
+    bound: Step | None = None
+
+
+def tensor_rates(
+    problem: Problem, conditions: tuple[Condition, ...], state: Passes, bounds: Bounds
+) -> dict[str, TensorRate]:
+    """Every trained tensor in a state.
+
+    Args:
+        problem: the rule, what is given, and which Fisher matrix it means.
+        conditions: what is asked of dampings and decays.
+        state: the graph at the start, or moved.
+        bounds: what is known of the rule's exponents.
+    """
+    sizes = tensor_sizes(state)
+    alive = {k: x for k, x in sizes.items() if not x.delta.is_zero and not x.h.is_zero}
+    d = _dampings(problem, conditions, sizes, alive, bounds)
+    found = {}
+    for name, one in sizes.items():
+        if name not in alive:
+            blank = "its gradient is zero"
+            found[name] = TensorRate(S.NegativeInfinity, None, None, d[name], blank)
+            continue
+        decays = derived_decays(problem, one.layer, conditions)
+        contexts = _contexts(problem, alive, d, bounds)
+        update = read_update(contexts[name], problem.rule.expression)
+        c, own, binds = _largest(state, one, descent(update) if decays else update, bounds)
+        if decays and c is not None:
+            given = problem.settings.c.get(name, c)
+            d[name] = following(problem.rule, one.layer, update, given, d[name], decays)
+        gradient = (one.h * one.delta).width
+        bound = tolerance_line(state, name) if c != own else None
+        found[name] = TensorRate(gradient, c, own, d[name], binds, update, bound)
+    return found
+
+
+def _dampings(
+    problem: Problem,
+    conditions: tuple[Condition, ...],
+    sizes: Mapping[str, LayerSizes],
+    alive: Mapping[str, LayerSizes],
+    bounds: Bounds,
+) -> dict[str, dict[str, Expr]]:
+    """All of d, with the dampings solved for where a tensor has a gradient."""
+    d = {k: unsolved(problem, x.layer) for k, x in sizes.items()}
+    network = _contexts(problem, alive, d, bounds)
+    for name, one in alive.items():
+
+        def read(unknown: list[Symbol], d: Mapping[str, Expr], one: LayerSizes = one) -> Context:
+            return replace(_context(problem, one, d, bounds, unknown), network=network)
+
+        d[name], _ = in_layer(problem, one.layer, d[name], read, conditions)
+    return d
+
+
+def _contexts(
+    problem: Problem,
+    sizes: Mapping[str, LayerSizes],
+    d: Mapping[str, Mapping[str, Expr]],
+    bounds: Bounds,
+) -> dict[str, Context]:
+    """The tensors as a rule sees them, each with the others beside it for sums over layers."""
+    network: dict[str, Context] = {}
+    for name, one in sizes.items():
+        network[name] = replace(_context(problem, one, d[name], bounds), network=network)
+    return network
+
+
+def _context(
+    problem: Problem,
+    sizes: LayerSizes,
+    d: Mapping[str, Expr],
+    bounds: Bounds,
+    unknown: Iterable[Symbol] = (),
+) -> Context:
+    activation = Activation.RELU if sizes.mean_h == sizes.h else Activation.TANH
+    return Context(
+        sizes, d, problem.settings.exponents, bounds, frozenset(unknown), problem.sampled_fisher,
+        activation,
+    )  # fmt: skip
+
+
+def _largest(
+    state: Passes, sizes: LayerSizes, update: OutputChange, bounds: Bounds
+) -> tuple[Expr | None, Expr | None, str]:
+    """The exponent of the largest stable rate, that of the tensor alone, and the node that binds.
+
+    Along the cotangents dW h adds up over fan_in; what is random adds up as a CLT.
+    """
+    layer, h = sizes.layer, sizes.h.width
+    bears = state.tolerances[layer.name]
+    if update.coherent.plus(update.random, bounds).is_zero:
+        return None, None, "its update is zero"
+    along = sympy.expand(update.coherent.width - h - layer.fan_in)
+    across = sympy.expand(update.random.width - h - HALF * layer.fan_in)
+    own = bounds.larger(along - bears.own, across - bears.own_random)
+    c, binds = own, f"its own product in {main_use(state, layer.name)[0].name}"
+    for x, by in ((along - bears.coherent, bears.by), (across - bears.random, bears.random_by)):
+        if x is not S.NegativeInfinity and bounds.larger(c, x) != c:
+            c, binds = bounds.larger(c, x), by
+    return sympy.expand(c), sympy.expand(own), binds

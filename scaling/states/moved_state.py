@@ -1,0 +1,58 @@
+"""The two states of a graph: at the start, and moved, with every tensor at W + dW.
+
+dW is as large as it may be and along the tensor's own gradient. What starts at zero, or meets
+independent weights only at the start, has another gradient from the second step on: LoRA's A below
+B = 0, queries and keys below a projection that has begun to follow them.
+
+How large dW may be follows from what the nodes above bear, which follows from dW: the state is read
+again with what was found until no tensor has to move less and no gradient appears.
+
+>>> from scaling.models.architectures import lora
+>>> start, moved = two_states(lora())
+>>> "A" in start.cotangents, moved.cotangents["A"].size
+(False, 0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sympy import Expr
+
+from scaling.models.graph import Graph
+from scaling.models.terms import smaller
+from scaling.states.graph_passes import Passes, Tolerance
+
+MOST_ROUNDS = 6
+
+
+def two_states(
+    graph: Graph, b: Mapping[str, Expr] | None = None, extra: Mapping[str, Expr] | None = None
+) -> tuple[Passes, Passes]:
+    """The graph at the start, and with every tensor moved as far as is stable.
+
+    Args:
+        graph: the network.
+        b: exponents of drawn tensors that are given.
+        extra: by node, an exponent of a factor that the result is multiplied by.
+    """
+    extra = extra or {}
+    start = Passes(graph, dict(b or {}), extra=extra)
+    state, caps = start, dict[str, Tolerance]()
+    for _ in range(MOST_ROUNDS):
+        along = {k: state.cotangents[k] for k in state.parameters if k in state.cotangents}
+        if state is start:
+            caps = {k: start.tolerances[k] for k in along}
+        new = Passes(graph, dict(start.b), moved=along, caps=caps, extra=extra)
+        stricter = {
+            k: new.tolerances[k]
+            for k in along
+            if k in new.updates
+            and smaller(new.tolerances[k].coherent, new.updates[k]) != new.updates[k]
+        }
+        later = {k for k in new.parameters if k in new.cotangents}
+        if not stricter and later == set(along):
+            return start, new
+        caps |= stricter
+        state = new
+    return start, state
