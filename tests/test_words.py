@@ -36,6 +36,24 @@ def test_heads_that_are_questions_are_found() -> None:
     assert not QUESTION.match("Whatever the width") and not QUESTION.match("The value")
 
 
+VAGUE = re.compile(r"(fix|rewrite|change|correct) (it|this|that|the \w+)|write it out|see --help")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_advice_offers_something_that_would_be_accepted(path: Path) -> None:
+    texts = [
+        node.value
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert [text for text in texts if VAGUE.fullmatch(text)] == []
+
+
+def test_vague_advice_is_found() -> None:
+    assert all(VAGUE.fullmatch(x) for x in ("fix it", "rewrite this", "fix the value"))
+    assert not VAGUE.fullmatch("write for example 0.1")
+
+
 WIDTHS = (64, 128, 256, 512, 1024)
 SLOW = estimate(WIDTHS, [[m**0.06 * (1 + 0.9 * m**-0.5) for m in WIDTHS]] * 3)
 NOISY = estimate(WIDTHS, [[m**-x * s for m in WIDTHS] for s, x in ((1, 0.3), (2, 0.7))])

@@ -242,7 +242,11 @@ def _entrywise(context: Context, node: Multiply | Divide) -> Reading:
 def _power(context: Context, node: Power, base: Node, p: Expr) -> Reading:
     value, step = read(context, base)
     if not p.is_Symbol and p.has(S.ComplexInfinity, S.NaN, S.Infinity, S.NegativeInfinity):
-        raise RuleError(f"the power of {node}, which is {p}", "a finite number", "fix it")
+        raise RuleError(
+            f"the power of {node}, which is {p}",
+            "a finite number",
+            f"write for example {base}**(1/2)",
+        )
     match value:
         case Scalar():
             return scalars.power(context, node, value, p, step)

@@ -130,12 +130,16 @@ def read_settings(pairs: Iterable[str], rule: Rule, layers: Iterable[Layer]) -> 
         if key in rule.exponents:
             exponents[key] = exact(text)
             if exponents[key].has(S.Infinity, -S.Infinity):
-                raise InvalidInput(f"{key}={text}", "a finite exponent", "fix the value")
+                raise InvalidInput(
+                    f"{key}={text}", "a finite exponent", f"write for example {key}=1/2"
+                )
         elif key in rule.scaled or key in rule.constants:
             values[key] = _positive(key, text)
             if key in rule.averages and values[key] >= 1:
                 raise InvalidInput(
-                    f"{key}={text}, the decay of a moving average", "a number in [0, 1)", "fix it"
+                    f"{key}={text}, the decay of a moving average",
+                    "a number in [0, 1)",
+                    f"write for example {key}=9/10",
                 )
         else:
             letter, scaled, names = _place(key, rule, layers)
@@ -149,7 +153,9 @@ def read_settings(pairs: Iterable[str], rule: Rule, layers: Iterable[Layer]) -> 
                 )
             if value.has(S.Infinity, -S.Infinity) and not (letter == "b" and value is S.Infinity):
                 raise InvalidInput(
-                    f"{key}={text}", "a finite exponent (only b may be oo: zero)", "fix the value"
+                    f"{key}={text}",
+                    "a finite exponent (only b may be oo: zero)",
+                    f"write for example {key}=1/2",
                 )
             for name in names:
                 if letter == "d":
@@ -177,7 +183,9 @@ def places(layers: Iterable[Layer]) -> dict[str, list[str]]:
 def _positive(key: str, text: str) -> float:
     value = exact(text)
     if not value.is_Rational or value < 0:
-        raise InvalidInput(f"{key}={text}", "a number that is not negative", "write it out")
+        raise InvalidInput(
+            f"{key}={text}", "a number that is not negative", f"write for example {key}=0.1"
+        )
     return float(value)
 
 
@@ -200,5 +208,9 @@ def _place(key: str, rule: Rule, layers: list[Layer]) -> tuple[str, str, list[st
             f"write for example --set d_{rule.scaled[0]}=1",
         )
     if re.fullmatch(r"[a-z]\w*", key) is None:
-        raise InvalidInput(f"the key '{key}'", "a, b, c, d_<name> or a symbol", "see --help")
+        raise InvalidInput(
+            f"the key '{key}'",
+            "a, b, c, d_<name> or a symbol",
+            "write for example --set b_output=1/2",
+        )
     raise unknown("setting", key, known)

@@ -104,7 +104,9 @@ def parse_scalar(text: str) -> Node:
     for part in node.walk():
         if not isinstance(part, allowed) or (isinstance(part, Symbol) and part.is_fan):
             raise RuleError(
-                f"{part} in an exponent", "numbers and names joined by + - * /", "rewrite it"
+                f"{part} in an exponent",
+                "numbers and names joined by + - * /",
+                "write for example e + 1/2",
             )
     return node
 

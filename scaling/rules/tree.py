@@ -138,7 +138,7 @@ def as_node(value: Operand) -> Node:
         )
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
-            raise RuleError(f"the number {value}", "a finite number", "write it out")
+            raise RuleError(f"the number {value}", "a finite number", "write for example 0.1")
         return as_node(Fraction(repr(float(value))))
     number = Number(abs(Fraction(value)))
     return Negate(number) if value < 0 else number

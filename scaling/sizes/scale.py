@@ -313,7 +313,7 @@ class Scale:
         raise NotCovered(
             f"the sum of {self} and {other}, where neither is larger along every axis",
             "one growing axis, or a term that dominates on all of them",
-            "fix the other axes",
+            "let one axis grow and give the others a fixed size",
         )
 
     def _product_tag(self, other: Scale) -> Size:

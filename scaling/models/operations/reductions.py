@@ -81,7 +81,9 @@ def _reduced(at: Operands) -> GraphValue:
         found = constant(found.axes, size)
     else:
         raise at.refuse(
-            f"a {kind} over an axis that grows", "a sum, a mean, a norm or a maximum", "rewrite it"
+            f"a {kind} over an axis that grows",
+            "a sum, a mean, a norm or a maximum",
+            "write x.mean(axis) or x.amax(axis)",
         )
     return _kept(at, found)
 
@@ -161,7 +163,11 @@ def _accumulated(at: Operands) -> GraphValue:
     x = at.values[0]
     n = x.axes[at.node.get("axis") % len(x.axes)]
     if n != 0 and at.node.get("kind") != "sum":
-        raise at.refuse("a running product over an axis that grows", "a running sum", "rewrite it")
+        raise at.refuse(
+            "a running product over an axis that grows",
+            "a running sum",
+            "write log(x).cumsum(axis).exp()",
+        )
     return x.times(n)
 
 
