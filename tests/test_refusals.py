@@ -77,7 +77,8 @@ REFUSED: list[tuple[Callable[[], object], type[ScalingError], str, str, str]] = 
      "row_mean, sample_square, sign, specnorm, sqrt, tanh, trace, trust", "did you mean 'sign'?"),
     (lambda: G * "x", RuleError,  # type: ignore[operator]
      "'x' (str) in a rule", "a matrix, a symbol or a number", "build symbols with symbol('rho')"),
-    (lambda: G * float("nan"), RuleError, "the number nan", "a finite number", "write for example 0.1"),
+    (lambda: G * float("nan"), RuleError, "the number nan", "a finite number",
+     "write for example 0.1"),
     (lambda: symbol("norm"), RuleError, "'norm' as the name of a hyper-parameter",
      "a name in lower case that is not a function of the language",
      "rename it, or call the function: norm(X)"),
@@ -100,7 +101,8 @@ REFUSED: list[tuple[Callable[[], object], type[ScalingError], str, str, str]] = 
      "add a damping, or give b a finite value"),
     (lambda: TWO_AXES[0] + TWO_AXES[1], NotCovered,
      "the sum of M^(1) and depth^(1), where neither is larger along every axis",
-     "one growing axis, or a term that dominates on all of them", "let one axis grow and give the others a fixed size"),
+     "one growing axis, or a term that dominates on all of them",
+     "let one axis grow and give the others a fixed size"),
 ]  # fmt: skip
 
 
