@@ -233,7 +233,7 @@ def test_what_was_supposed_is_said_where_it_was() -> None:
     assert [x for x in longer.assumptions if "used twice" in x]
 
 
-@pytest.mark.parametrize("rule", [MUON, SHAMPOO])
+@pytest.mark.parametrize("rule", [MUON, SHAMPOO, "G/specnorm(G)"])
 def test_ranks_are_not_known_where_samples_grow(rule: str) -> None:
     with pytest.raises(NotCovered, match="samples grow in number"):
         derive_graph(rule, transformer("sequence"))

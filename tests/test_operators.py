@@ -175,13 +175,7 @@ def test_a_function_is_the_formula_that_gives_its_size(name: str) -> None:
 
 OWN = {
     "empirical/numbers/operators.py": "the rows",
-    "scaling/calculus/calls.py": "inferences, where the row of a function does not say its size",
-    "scaling/calculus/spectra.py": "one inference for the norms",
-    "scaling/solve/alternatives.py": "regimes of functions with a bound, in words",
-    "scaling/rules/rule.py": "norms by which a weight at zero stays there",
-    "scaling/calculus/inner_product.py": "one inference for orth and sign, which follow G",
-    "scaling/calculus/cancellation.py": "what can cancel, by what is known of each function",
-    "empirical/networks/stacked.py": "the norms that many networks at once are cheap for",
+    "scaling/calculus/calls.py": "inferences of functions whose rows do not say their size",
 }
 MODELS = ("models", "trace")
 """Where sign and abs are operations of a network, not functions of the rule language."""
@@ -197,7 +191,6 @@ def lists_of_functions(text: str) -> Iterator[set[str]]:
                 yield names
 
 
-@pytest.mark.xfail(reason="some later inferences hold lists of names: rows are to say it")
 def test_what_a_function_is_is_asked_of_its_row_and_not_of_lists_of_names() -> None:
     for package in ("scaling", "empirical"):
         for path in sorted((ROOT / package).rglob("*.py")):

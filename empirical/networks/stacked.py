@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from empirical.networks import MLP
 from empirical.numbers.basis import EIGENVALUE_ZERO
 from scaling.rules.dependence import spans
+from scaling.rules.operators import FUNCTIONS, Extreme, Reading, SpectralSum, SumOfEntries
 from scaling.rules.rule import Rule, evaluate_power
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import (
@@ -99,11 +100,12 @@ def _covered(node: Node) -> bool:
             return _covered(argument)
         case Call("sqrt", argument):
             return argument.shape.is_scalar and _covered(argument)
-        case Call("max"):
-            return all(map(_covered, node.children))
         case Call(function, argument):
+            reading = FUNCTIONS[function].reading
+            if isinstance(reading, Extreme):
+                return all(map(_covered, node.children))
             damped = any(isinstance(x, (Add, Subtract)) for x in argument.walk())
-            return function in _SIZES and not damped and _covered(argument)
+            return _is_size(reading) and not damped and _covered(argument)
     return all(map(_covered, node.children))
 
 
@@ -236,15 +238,17 @@ def _read(
             return _power(x, power)
         case Transpose(), [x]:
             return x if isinstance(x, StackedSquare) else x.mT
-        case Call("max"), [Tensor() as x, Tensor() as y]:
-            return torch.maximum(x, y)
         case Call("sqrt"), [Tensor() as x]:
             return x.sqrt()
         case Call("orth"), [Tensor() as x]:
             return _orth(x)
-        case Call(function), [x] if function in _SIZES:
+        case Call(function), [x, *others]:
+            reading = FUNCTIONS[function].reading
+            if isinstance(reading, Extreme):
+                assert isinstance(x, Tensor) and isinstance(others[0], Tensor), "two scalars"
+                return (torch.maximum if reading.larger else torch.minimum)(x, others[0])
             core = x.core if isinstance(x, StackedSquare) else x
-            return _SIZES[function](core, _entries(node.children[0], sides))[:, None, None]
+            return _size(reading, core, _entries(node.children[0], sides))[:, None, None]
     raise AssertionError(f"'{node}' must not pass `covers`")
 
 
@@ -302,18 +306,25 @@ def _orth(core: Tensor) -> Tensor:
     return polar
 
 
-def _frobenius(core: Tensor) -> Tensor:
-    found: Tensor = torch.linalg.matrix_norm(core)
-    return found
+def _is_size(reading: Reading | None) -> bool:
+    """Whether a core tells the sum: of the spectrum, or of the squares of entries."""
+    return reading in (SpectralSum(1), SpectralSum(None)) or (
+        isinstance(reading, SumOfEntries) and reading.power == 2
+    )
 
 
-_SIZES: Mapping[str, Callable[[Tensor, int], Tensor]] = {
-    "trace": lambda core, entries: core.diagonal(dim1=1, dim2=2).sum(dim=1),
-    "specnorm": lambda core, entries: torch.linalg.matrix_norm(core, 2),
-    "norm": lambda core, entries: _frobenius(core),
-    "rms": lambda core, entries: _frobenius(core) / entries**0.5,
-}
-"""Numbers (networks,) that a core and the entries of the matrix tell, by the name of the row."""
+def _size(reading: Reading | None, core: Tensor, entries: int) -> Tensor:
+    """The sum (networks,) over the spectrum of a core, or over all entries of its matrix."""
+    match reading:
+        case SpectralSum(power=1):
+            return core.diagonal(dim1=1, dim2=2).sum(dim=1)
+        case SpectralSum(power=None):
+            largest: Tensor = torch.linalg.matrix_norm(core, 2)
+            return largest
+        case SumOfEntries(power=2, mean=mean):
+            total: Tensor = torch.linalg.matrix_norm(core)
+            return total / entries**0.5 if mean else total
+    raise AssertionError(f"{reading} must not pass `covers`")
 
 
 def _compose(vectors: Tensor, values: Tensor) -> Tensor:

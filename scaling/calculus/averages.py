@@ -36,6 +36,7 @@ from scaling.calculus.values import (
     parts,
 )
 from scaling.rules.like_terms import totals
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.rewrites import at_first, without_row_means
 from scaling.rules.tree import Call, Matrix, Node
 from scaling.sizes.derivation import AVERAGE, GIVEN, PRODUCT, Step
@@ -66,7 +67,7 @@ def refuse_unless_moved(context: Context, node: Node) -> None:
 
 def _averaged(node: Node) -> set[str]:
     """The names of the matrices in debiased averages."""
-    inside = [n for n in node.walk() if isinstance(n, Call) and n.function == "debiased"]
+    inside = [n for n in node.walk() if isinstance(n, Call) and FUNCTIONS[n.function].debiased]
     return {part.name for n in inside for part in n.walk() if isinstance(part, Matrix)}
 
 
@@ -97,7 +98,7 @@ def first_average(node: Call, reading: Reading) -> Reading:
     """An average at the first step."""
     value, step = reading
     note = "(1 - beta) times it at the first step"
-    note = "the thing itself at the first step" if node.function == "debiased" else note
+    note = "the thing itself at the first step" if FUNCTIONS[node.function].debiased else note
     return value, Step(PRODUCT, str(node), step.result, note, (step,), node=node)
 
 

@@ -1,16 +1,13 @@
 """The rule of inference for each function of the language.
 
 What the row of a function says of its size is enough for functions of single entries, for means,
-for the larger and the smaller of two numbers, and for what has the size of an expression
-(scaling/rules/operators.py). All others have an inference of their own, by name:
+norms, for the larger and the smaller of two numbers, and for what has the size of an expression
+(scaling/rules/operators.py); and so are its traits for diagonal blocks, eigenvectors and averages
+over steps. All others have an inference of their own, by name:
 
-    orth, newton_schulz, diag, block, trace, norm, specnorm, rms     spectra.py (rotation.py)
-    inner, over_layers                                               inner_product.py, layer_sums.py
-    trust                                                            scalars.py
-    ema, debiased                                                    averages.py
-    eig                                                              rotation.py
-    sample_square, ascended                                          per_sample_squares.py,
-                                                                     moved_weights.py
+    orth, newton_schulz              spectra.py (rotation.py)
+    inner, over_layers, trust        inner_product.py, layer_sums.py, scalars.py
+    sample_square, ascended          per_sample_squares.py, moved_weights.py
 
 A function that is neither is refused by its name.
 """
@@ -39,7 +36,14 @@ from scaling.calculus.entrywise import Reading
 from scaling.calculus.inner_product import inner
 from scaling.calculus.values import Rotated, Scalar, Spectral, Value
 from scaling.rules.diagonal_blocks import inward
-from scaling.rules.operators import FUNCTIONS, Extreme, Formula, OfEntries, SumOfEntries
+from scaling.rules.operators import (
+    FUNCTIONS,
+    Extreme,
+    Formula,
+    OfEntries,
+    SpectralSum,
+    SumOfEntries,
+)
 from scaling.rules.parser import parse_formula
 from scaling.rules.rewrites import substitute
 from scaling.rules.tree import Call, Node, Symbol
@@ -67,8 +71,16 @@ def call(context: Context, node: Call, read: Read) -> Reading:
             return entry_functions.function(context, node, f, operands)
         case SumOfEntries(power=1):
             return means.mean(context, node, *operands[0])
+        case SumOfEntries() | SpectralSum():
+            return _norm(context, node, *operands[0])
         case Extreme() as which:
             return scalars.extreme(context, node, which, operands)
+    if row.cuts:
+        return spectra.blocks(context, node, *operands[0])
+    if row.basis:
+        return rotation.eigenbasis(context, node, *operands[0])
+    if row.average:
+        return _average(context, node, operands[0], read)
     inference = _INFERENCES.get(node.function)
     if inference is None:
         raise context.not_covered(
@@ -98,8 +110,8 @@ def _alone(inference: Callable[[Context, Call, Value, Step], Reading]) -> Infere
     return lambda context, node, operands, _: inference(context, node, *operands[0])
 
 
-def _average(context: Context, node: Call, operands: Sequence[Reading], read: Read) -> Reading:
-    value, step = operands[0]
+def _average(context: Context, node: Call, operand: Reading, read: Read) -> Reading:
+    value, step = operand
     if context.before is not None:
         first = read(context.before.context, node.argument)
         return averages.average(context, node, first, (value, step))
@@ -112,10 +124,10 @@ def _norm(context: Context, node: Call, value: Value, step: Step) -> Reading:
     norm = rotation.norm if isinstance(value, Rotated) else spectra.norm
     size = norm(context, node, value)  # type: ignore[arg-type]
     line = Step(NORMS, str(node), size, "", (step,), node=node)
-    if node.function == "specnorm" and isinstance(value, Spectral) and value.blocks:
-        line = line.because(f"{node}, the largest of many numbers, up to logarithms of the width")
-    if node.function != "specnorm":
+    if spectra.norm_power(node) is not None:
         line = rank.assumed(context, line, [value])
+    elif isinstance(value, Spectral) and value.blocks:
+        line = line.because(f"{node}, the largest of many numbers, up to logarithms of the width")
     return Scalar(size), line
 
 
@@ -141,18 +153,9 @@ _INFERENCES: Mapping[str, Inference] = MappingProxyType(
     {
         "orth": _alone(spectra.orth),
         "newton_schulz": _alone(spectra.newton_schulz),
-        "diag": _alone(spectra.blocks),
-        "block": _alone(spectra.blocks),
-        "trace": _alone(_norm),
-        "norm": _alone(_norm),
-        "specnorm": _alone(_norm),
-        "rms": _alone(_norm),
         "inner": _inner,
         "trust": scalars.trust,
         "over_layers": _over_layers,
-        "ema": _average,
-        "debiased": _average,
-        "eig": _alone(rotation.eigenbasis),
         "sample_square": _alone(per_sample_squares.sample_square),
         "ascended": _ascended,
     }

@@ -28,6 +28,7 @@ import sympy
 from sympy import Expr, Rational, S
 
 from scaling.calculus.context import Context
+from scaling.rules.operators import FUNCTIONS, OfEntries, Symmetry
 from scaling.rules.rule import evaluate_power
 from scaling.rules.tree import (
     Add,
@@ -47,12 +48,7 @@ from scaling.rules.tree import (
 )
 
 G, I, L, R = (Matrix(name) for name in "GILR")
-INVARIANT = frozenset({"sign", "orth", "newton_schulz"})
-HOMOGENEOUS = frozenset(
-    {"norm", "rms", "specnorm", "trace", "row_mean", "col_mean", "diag", "block", "abs"}
-)
 BEFORE = "before"
-NORMS = frozenset({"norm", "rms", "specnorm"})
 Factor = tuple[str, Expr]
 """The name of a square matrix and a function of its eigenvalue."""
 
@@ -96,6 +92,17 @@ class Word:
         else:
             side = (*side, factor)
         return replace(self, left=side) if on_left else replace(self, right=side)
+
+
+def _degree(function: str) -> Expr | None:
+    """The p of f(c X) = c^p f(X) for numbers c > 0, from the row of f."""
+    p = FUNCTIONS[function].degree
+    return None if p is None else Rational(p.numerator, p.denominator)
+
+
+def _is_root(function: str) -> bool:
+    reading = FUNCTIONS[function].reading
+    return isinstance(reading, OfEntries) and reading.symmetry is Symmetry.NONE
 
 
 def _eigenvalue(matrix: Node) -> sympy.Symbol:
@@ -156,12 +163,13 @@ class Reader:
                 return self.scalar(x) / self.scalar(y)
             case Power(x, p):
                 return self.scalar(x) ** self._power(p)
-            case Call("sqrt", x):
-                return sympy.sqrt(self.scalar(x))
-            case Call(name, x, option) if name in HOMOGENEOUS and not x.shape.is_scalar:
+            case Call(name, x) if x.shape.is_scalar and _is_root(name):
+                return self.scalar(x) ** _degree(name)
+            case Call(name, x, option) if _degree(name) is not None and not x.shape.is_scalar:
                 factor, rest = self.factored(x)
-                known = name in NORMS or (name == "trace" and isinstance(rest, Matrix))
-                size = sympy.Abs(factor) if name in NORMS else factor
+                row = FUNCTIONS[name]
+                known = row.never_negative or (isinstance(rest, Matrix) and rest.shape.is_square)
+                size = factor if row.linear else sympy.Abs(factor) ** _degree(name)
                 return size * self._scalar_symbol(Call(name, rest, option), known)
             case Call() if is_average(node):
                 if self._first:
@@ -175,13 +183,14 @@ class Reader:
     def _weight(self, node: Call) -> Expr:
         """The weight of this step in an average at the first step."""
         assert node.option is not None, "an average has a decay"
-        return S.One if node.function == "debiased" else 1 - self.scalar(node.option)
+        return S.One if FUNCTIONS[node.function].debiased else 1 - self.scalar(node.option)
 
     def _late_weights(self, node: Call) -> tuple[Expr, Expr]:
         """Of an average at the second step, w and beta in w (X + beta X_1)."""
         assert node.option is not None, "an average has a decay"
         beta = self.scalar(node.option)
-        return 1 / (1 + beta) if node.function == "debiased" else 1 - beta, beta
+        weight = 1 / (1 + beta) if FUNCTIONS[node.function].debiased else 1 - beta
+        return weight, beta
 
     def factored(self, node: Node) -> tuple[Expr, Node]:
         """A factor and what it multiplies, through homogeneous functions."""
@@ -212,15 +221,10 @@ class Reader:
             case Call() if is_average(node) and self._first:
                 factor, rest = self.factored(node.argument)
                 return factor * self._weight(node), rest
-            case Call("sqrt", x):
+            case Call(name, x, option) if _degree(name) is not None:
                 factor, rest = self.factored(x)
                 if factor.is_positive:
-                    return sympy.sqrt(factor), Call("sqrt", rest)
-            case Call(name, x, option) if name in INVARIANT or name in HOMOGENEOUS:
-                factor, rest = self.factored(x)
-                if factor.is_positive:
-                    size = S.One if name in INVARIANT else factor
-                    return size, Call(name, rest, option)
+                    return factor ** _degree(name), Call(name, rest, option)
         return S.One, node
 
     def square(self, node: Node) -> Factor:

@@ -3,7 +3,8 @@
     <f(B) G g(A), G> = |f(B)^(1/2) G g(A)^(1/2)|^2        f, g positive
 
 so its size is the product of both spectral sizes: n directions, no cancellation. The same holds of
-<X, X>, of <orth(G), G>, the sum of singular values, and of <sign(G), G>, that of |G|.
+<X, X>, and of <f(G), G> for functions that keep signs: <orth(G), G> is the sum of singular values,
+<sign(G), G> that of |G|.
 A product of two functions on one side, such as A @ L on different matrices, is not
 symmetric, and two arbitrary functions of G may be orthogonal: both are refused.
 """
@@ -62,8 +63,8 @@ def inner(
     averaged = any(is_average(n) and n.shape.is_gradient_like for n in along[0].walk())
     # an average over steps may be orthogonal to the last of them
     sides = None if averaged and context.step > 1 else _sides(along[0], positive)
-    dual = along[1] == G and along[0] in (Call("sign", G), Call("orth", G))
-    if left != right and not dual and (along[1] != G or sides is None):
+    sure = along[1] == G and (sides is not None or _descends(along[0]))
+    if left != right and not sure:
         raise context.not_covered(
             node,
             "the inner product of two matrices that may be orthogonal",
@@ -74,6 +75,11 @@ def inner(
     numbers = f"{x.entry} x {y.entry} x fan_out fan_in"
     line = Step(INNER, str(node), size, numbers, (step_x, step_y), node=node)
     return Scalar(size), rank.assumed(context, line, [x, y])
+
+
+def _descends(node: Node) -> bool:
+    """Whether <f(G), G> is a sum of numbers that are not negative, as of sign and orth."""
+    return isinstance(node, Call) and node.argument == G and FUNCTIONS[node.function].descends
 
 
 def _sides(node: Node, positive: PositiveScalar) -> frozenset[Side] | None:

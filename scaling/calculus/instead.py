@@ -18,6 +18,7 @@ from fractions import Fraction
 from itertools import chain, islice
 from typing import TypeAlias
 
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.rewrites import rebuilt
 from scaling.rules.shapes import UPDATE
 from scaling.rules.tree import (
@@ -130,8 +131,9 @@ def plain(node: Node) -> Iterator[Node]:
     simple: list[Node] = [_G, Transpose(_G)]
     simple += sorted(squares, key=lambda x: x not in inside)
     simple += [Call("norm", _G), Number(Fraction(1))]
-    squared = Multiply(_G, _G)
-    means = [Call(name, squared) for name in ("row_mean", "col_mean")]
+    means = [
+        Call(row.name, Multiply(_G, _G)) for row in FUNCTIONS.values() if row.mean and row.linear
+    ]
     simple += [*means, *map(Transpose, means)]
     yield from (x for x in simple if x.shape == node.shape)
 
@@ -145,7 +147,7 @@ def _is_positive(node: Node) -> bool:
     """Whether a node is written so that it cannot be negative."""
     match node:
         case Call(function):
-            return function in ("abs", "norm", "rms", "specnorm", "sample_square")
+            return FUNCTIONS[function].never_negative
         case Multiply(x, y):
             return x == y
         case Add(x, y):

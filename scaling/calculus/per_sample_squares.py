@@ -24,6 +24,7 @@ from scaling.calculus.entrywise import Reading
 from scaling.calculus.rotation import NOTHING, corner_context, holds_data
 from scaling.calculus.values import Aligned, Behaviour, Parity, Rotated, Value, describe
 from scaling.rules.eigenbases import linear_path
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Call, Node
 from scaling.sizes.derivation import SAMPLES, Step
@@ -43,7 +44,7 @@ def sample_square(context: Context, node: Call, value: Value, step: Step) -> Rea
     entry = inner.entry**2
     for _, operand in linear_path(node.argument):
         for part in operand.walk():
-            if isinstance(part, Call) and part.function == "eig":
+            if isinstance(part, Call) and FUNCTIONS[part.function].basis:
                 _need_data(context, node, part)
     if isinstance(value, Rotated):
         corner = corner_context(context, value.sides)

@@ -48,6 +48,7 @@ from scaling.calculus.values import (
     describe,
 )
 from scaling.models.batch import DataSpan
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import (
     Add,
@@ -251,9 +252,9 @@ def _keeps_directions(node: Node, side: Dim) -> bool:
     match node:
         case Matrix("G"):
             return True
-        case Call(_, x) if is_average(node):
+        case Call(function, x) if is_average(node) or FUNCTIONS[function].spectral:
             return _keeps_directions(x, side)
-        case Call("orth", x) | Negate(x) | Transpose(x):
+        case Negate(x) | Transpose(x):
             return _keeps_directions(x, side)
         case Add(x, y) | Subtract(x, y):
             return _keeps_directions(x, side) and _keeps_directions(y, side)
@@ -433,4 +434,4 @@ def norm(context: Context, node: Call, value: Rotated) -> Scale:
     corner = corner_context(context, value.sides)
     check_tails(corner, node, value.inner)
     total = value.inner.entry.as_size_of(Size.SCALAR) * corner.spread
-    return total / context.spread if node.function == "rms" else total
+    return total / context.spread if FUNCTIONS[node.function].mean else total

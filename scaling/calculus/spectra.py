@@ -29,6 +29,7 @@ from scaling.calculus.values import (
     Weights,
     describe,
 )
+from scaling.rules.operators import FUNCTIONS, SpectralSum, SumOfEntries
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Call, MatMul, Node, Number, Transpose
 from scaling.sizes.derivation import (
@@ -404,7 +405,7 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
         numbers += f" + {value.off_span}"
     bare = value.off_span.is_zero
     # a piece no larger than the rank of the data has no directions off them
-    full = node.function == "diag" or _size(node) <= context.spans[index(value.side)].rank
+    full = _size(node) == 1 or _size(node) <= context.spans[index(value.side)].rank
     whole = replace(
         value,
         on_span=size,
@@ -413,19 +414,19 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
         twin=None,
         of_gradient=False,
         blocks=True,
-        vanishing=Rational(2) if bare and node.function == "diag" else S.Zero,
+        vanishing=Rational(2) if bare and _size(node) == 1 else S.Zero,
     )
     return whole, Step(GRAM, str(node), size, numbers, (step,), node=node)
 
 
 def _size(node: Call) -> int:
-    assert isinstance(node.option, Number), "the size of blocks is a number"
-    return int(node.option.value)
+    """The side of a piece; a diagonal has pieces of one entry."""
+    return int(node.option.value) if isinstance(node.option, Number) else 1
 
 
 def _need_moments(context: Context, node: Call, vanishing: Expr) -> None:
     """Refuse sums and maxima of diagonal entries that blow up where the data are small."""
-    largest = node.function == "specnorm"
+    largest = norm_power(node) is None
     if not context.exceeds(vanishing, -HALF) or (largest and not vanishing.is_nonnegative):
         raise context.not_covered(
             node,
@@ -436,9 +437,16 @@ def _need_moments(context: Context, node: Call, vanishing: Expr) -> None:
         )
 
 
+def norm_power(node: Call) -> int | None:
+    """The p of the norm (sum s^p)^(1/p) of singular values; None for the largest of them."""
+    reading = FUNCTIONS[node.function].reading
+    assert isinstance(reading, SumOfEntries | SpectralSum), "a sum over the spectrum"
+    return reading.power
+
+
 def norm(context: Context, node: Call, value: Value) -> Scale:
-    """trace, norm (Frobenius), specnorm and rms."""
-    name = node.function
+    """A norm of singular values (Schatten's), or the same of a mean: trace, norm, specnorm, rms."""
+    name, power, mean = node.function, norm_power(node), FUNCTIONS[node.function].mean
     one = Scale.one(Size.SCALAR)
     match value:
         case Spectral(side=side, on_span=on_span, off_span=off_span):
@@ -455,23 +463,21 @@ def norm(context: Context, node: Call, value: Value) -> Scale:
                 for kind in (k for k in there if k is not OFF):
                     on_span = context.plus(on_span, value.eigenvalues[kind])
                 off_span = off_span if OFF in there else on_span
-            bulk = {"trace": fan, "norm": fan**HALF, "specnorm": one, "rms": fan**HALF}[name]
+            bulk = one if power is None else fan ** Rational(1, power)
             size = context.plus(on_span, off_span * bulk).as_size_of(Size.SCALAR)
-            return size / fan if name == "rms" else size
+            return size / fan if mean else size
         case Aligned(entry=entry, gain=gain):
-            if name == "specnorm" and not value.coherent:
+            if power is None and not value.coherent:
                 return gain.as_size_of(Size.SCALAR)
             need_entries(context, node, value, sizes_alone=True)
             check_tails(context, node, value)
-            return entry.as_size_of(Size.SCALAR) * (one if name == "rms" else context.spread)
+            return entry.as_size_of(Size.SCALAR) * (one if mean else context.spread)
         case Weights(aligned=Aligned() as aligned):  # independent, so they do not cancel
             return context.plus(norm(context, node, aligned), norm(context, node, value.alone))
         case Weights(entry=entry):
             fans = context.plus(context.fan(Dim.FAN_IN), context.fan(Dim.FAN_OUT))
-            spread = {"rms": one, "norm": context.spread, "specnorm": fans.root()}[name]
+            spread = fans.root() if power is None else one if mean else context.spread
             return entry.as_size_of(Size.SCALAR) * spread
         case Vector(entry=entry, side=side):
-            return entry.as_size_of(Size.SCALAR) * (
-                one if name == "rms" else context.fan(side) ** HALF
-            )
+            return entry.as_size_of(Size.SCALAR) * (one if mean else context.fan(side) ** HALF)
     raise context.not_covered(node, f"{name} of {describe(value)}", "one matrix", instead.apart)

@@ -35,7 +35,7 @@ from scaling.rules.language import (
     is_average,
     row_of,
 )
-from scaling.rules.operators import FUNCTIONS, Follows, SumOfEntries
+from scaling.rules.operators import FUNCTIONS, Follows
 from scaling.rules.shapes import Dim
 from scaling.rules.weight_term import is_weight_size
 
@@ -160,8 +160,7 @@ def is_sum(node: Node) -> TypeGuard[Call]:
 
 def takes_mean(node: Node) -> bool:
     """Whether a node is a mean of entries or of their squares, and not a sum."""
-    reading = FUNCTIONS[node.function].reading if isinstance(node, Call) else None
-    return isinstance(reading, SumOfEntries) and reading.mean
+    return isinstance(node, Call) and FUNCTIONS[node.function].mean
 
 
 def is_whole(node: Node) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from fractions import Fraction
 
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.tree import (
     Add,
     Call,
@@ -54,7 +55,7 @@ def check_frames(node: Node) -> None:
     """
     for part in node.walk():
         match part:
-            case Call("eig", argument):
+            case Call(function, argument) if FUNCTIONS[function].basis:
                 _check_basis(argument)
             case Call("sample_square", argument):
                 linear_path(argument)

@@ -25,6 +25,7 @@ from scaling.rules.language import (
     Add,
     Call,
     Divide,
+    Matrix,
     Multiply,
     Node,
     Number,
@@ -33,7 +34,7 @@ from scaling.rules.language import (
     Symbol,
 )
 from scaling.rules.like_terms import totals
-from scaling.rules.operators import FUNCTIONS, Extreme, OfEntries, SumOfEntries
+from scaling.rules.operators import FUNCTIONS, Extreme
 from scaling.rules.rewrites import at_first
 from scaling.rules.shapes import Dim
 
@@ -54,15 +55,17 @@ def _live(node: Node) -> Iterator[Node]:
 
 def _is_signed_sum(node: Node) -> bool:
     match node:
-        case Call(function, argument) if _adds(function, 1):
+        case Call(function, argument) if FUNCTIONS[function].sums and FUNCTIONS[function].linear:
             over_rows = Dim.FAN_OUT in argument.shape.dims and Dim.FAN_OUT not in node.shape.dims
             return over_rows and not is_positive(argument)
     return False
 
 
 def is_positive(node: Node) -> bool:
-    """Whether the tree of a value says that it is never negative."""
+    """Whether the tree of a value says that it is never negative: no entry, no eigenvalue."""
     match node:
+        case Matrix():
+            return node.shape.is_square
         case Number(value):
             return value >= 0
         case Symbol():
@@ -75,15 +78,9 @@ def is_positive(node: Node) -> bool:
             return is_positive(x)
         case Add(x, y) | Divide(x, y):
             return is_positive(x) and is_positive(y)
-        case Call(function, x):
+        case Call(function):
             row = FUNCTIONS[function]
             if isinstance(row.reading, Extreme):
                 return (any if row.reading.larger else all)(map(is_positive, node.children))
-            keeps = row.average or _adds(function, 1) or isinstance(row.reading, OfEntries)
-            return row.never_negative or (keeps and is_positive(x))
+            return row.never_negative or (row.keeps_sign and all(map(is_positive, node.children)))
     return False
-
-
-def _adds(function: str, power: int) -> bool:
-    reading = FUNCTIONS[function].reading
-    return isinstance(reading, SumOfEntries) and reading.power == power

@@ -9,10 +9,15 @@
     reading            its size as mathematics, if one of these says all:
                            OfEntries      f(x), by its exponents at 0 and at oo and its symmetry
                            SumOfEntries   (sum |x|^p)^(1/p), or the mean
+                           SpectralSum    the same of singular values
                            Extreme        the larger or the smaller of two numbers
                            Formula        the size of an expression in the operands
                        others have an inference of their own (scaling/calculus/calls.py), and until
                        they do, the calculus refuses them by name
+    traits             what else is known of it, as that it is linear (`Trait`)
+
+Whether a function is a norm, is linear, keeps signs .. is asked of its row: what follows from its
+traits and from its reading are properties of `Operator`. Nothing else lists functions by name.
 
 A new function is a row here and its numbers in empirical/numbers/operators.py. The builders of
 language.py, the refusals of operands that do not fit, the table of functions in README, the rules
@@ -51,6 +56,20 @@ class Follows(StrEnum):
     BLOCK = "entries of one block on the diagonal"
     SAMPLES = "the same entry of every sample's own operand"
     WHOLE = "all of a matrix, so that a part of it is not enough"
+
+
+class Trait(StrEnum):
+    """A property that does not follow from the reading. X is the first operand."""
+
+    POSITIVE = "the result is never negative"
+    KEEPS_SIGN = "the result is not negative where no operand is"
+    LINEAR = "linear in X"
+    SCALE_FREE = "f(c X) = f(X) for every number c > 0"
+    SPECTRAL = "f(U S V^T) = U f(S) V^T, a function of the singular values"
+    DESCENT = "<f(X), X> adds up numbers that are never negative: X falls in the direction -f(X)"
+    BASIS = "the columns of the result are a basis of their own, named after X"
+    AVERAGE = "an average of X over the steps of training"
+    DEBIASED = "at the first step the result is X itself"
 
 
 class Symmetry(StrEnum):
@@ -93,6 +112,16 @@ class SumOfEntries:
 
 
 @dataclass(frozen=True)
+class SpectralSum:
+    """(sum s^power)^(1/power) over the singular values of X, the largest s without a power.
+
+    Of power 1 it is the sum of the eigenvalues of a square X, each with its sign.
+    """
+
+    power: int | None
+
+
+@dataclass(frozen=True)
 class Extreme:
     """The ``larger`` of two numbers, or the smaller."""
 
@@ -106,7 +135,7 @@ class Formula:
     text: str
 
 
-Reading = OfEntries | SumOfEntries | Extreme | Formula
+Reading = OfEntries | SumOfEntries | SpectralSum | Extreme | Formula
 
 
 @dataclass(frozen=True)
@@ -114,10 +143,7 @@ class Operator:
     """An operator or a function of the language; see the head of this file.
 
     ``default``: the value of the second operand for who builds a rule in Python and leaves it out.
-    ``builder``: the name of the function of Python that builds it. ``basis``: the columns of the
-    result are a basis of their own, named after X. ``average``: it averages X over the steps of
-    training. ``positive``: the result is never negative; what follows from the reading need not be
-    said.
+    ``builder``: the name of the function of Python that builds it.
     """
 
     name: str
@@ -126,13 +152,11 @@ class Operator:
     shape: ShapeOf
     example: str = ""
     follows: frozenset[Follows] = frozenset()
+    traits: frozenset[Trait] = frozenset()
     reading: Reading | None = None
     second: SecondOperand | None = None
     default: int | None = None
     builder: str = ""
-    basis: bool = False
-    average: bool = False
-    positive: bool = False
 
     @property
     def sums(self) -> bool:
@@ -140,19 +164,90 @@ class Operator:
         return isinstance(self.reading, SumOfEntries)
 
     @property
+    def mean(self) -> bool:
+        """Whether it is the mean of entries, or the root of that of their squares."""
+        return isinstance(self.reading, SumOfEntries) and self.reading.mean
+
+    @property
     def cuts(self) -> bool:
         """Whether it keeps diagonal blocks of a matrix."""
         return Follows.BLOCK in self.follows
 
     @property
+    def basis(self) -> bool:
+        """Whether the columns of the result are a basis of their own."""
+        return Trait.BASIS in self.traits
+
+    @property
+    def average(self) -> bool:
+        """Whether it averages over the steps of training."""
+        return Trait.AVERAGE in self.traits
+
+    @property
+    def debiased(self) -> bool:
+        """Whether it is an average that is X itself at the first step."""
+        return Trait.DEBIASED in self.traits
+
+    @property
+    def norm(self) -> bool:
+        """Whether it is a norm of X, up to a constant: |c| comes out, and X = 0 alone has none."""
+        match self.reading:
+            case SumOfEntries(power=2) | SpectralSum(power=None):
+                return True
+        return False
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is linear in X."""
+        match self.reading:
+            case SumOfEntries(power=1) | SpectralSum(power=1):
+                return True
+        return self.cuts or self.average or Trait.LINEAR in self.traits
+
+    @property
+    def degree(self) -> Fraction | None:
+        """The p of f(c X) = c^p f(X) for numbers c > 0, other ones at each step; None if unknown.
+
+        >>> [FUNCTIONS[name].degree for name in ("orth", "norm", "sqrt", "tanh", "ema")]
+        [Fraction(0, 1), Fraction(1, 1), Fraction(1, 2), None, None]
+        """
+        if isinstance(self.reading, OfEntries):
+            return self.reading.power
+        if self.average:
+            return None
+        if self.linear or self.norm:
+            return Fraction(1)
+        return Fraction(0) if Trait.SCALE_FREE in self.traits else None
+
+    @property
+    def spectral(self) -> bool:
+        """Whether it acts on the singular values of X and leaves the singular vectors."""
+        return Trait.SPECTRAL in self.traits
+
+    @property
+    def depends_on_rank(self) -> bool:
+        """Whether its size depends on how many directions X has, not on entries alone."""
+        return self.spectral or self.basis or isinstance(self.reading, SpectralSum)
+
+    @property
+    def descends(self) -> bool:
+        """Whether <f(X), X> is a sum without cancellation, so that -f(X) leads down from X."""
+        if isinstance(self.reading, OfEntries):
+            return self.reading.symmetry is Symmetry.ODD
+        return Trait.DESCENT in self.traits
+
+    @property
     def never_negative(self) -> bool:
         """Whether its values are at least zero, whatever the operands are."""
-        match self.reading:
-            case OfEntries(symmetry=symmetry):
-                return symmetry is not Symmetry.ODD
-            case SumOfEntries(power=power):
-                return power == 2
-        return self.positive
+        if isinstance(self.reading, OfEntries):
+            return self.reading.symmetry is not Symmetry.ODD
+        return self.norm or Trait.POSITIVE in self.traits
+
+    @property
+    def keeps_sign(self) -> bool:
+        """Whether it is not negative where no operand is: no entry, or of squares no eigenvalue."""
+        known = self.linear or self.never_negative or isinstance(self.reading, OfEntries)
+        return known or Trait.KEEPS_SIGN in self.traits
 
 
 def _infix(
@@ -166,15 +261,12 @@ def _function(
     about: str,
     accepts: Accepted,
     example: str,
-    *follows: Follows,
+    *known: Follows | Trait,
     result: Callable[[Shape], Shape] | None = None,
     reading: Reading | None = None,
     second: SecondOperand | None = None,
     default: int | None = None,
     builder: str = "",
-    basis: bool = False,
-    average: bool = False,
-    positive: bool = False,
 ) -> Operator:
     name = signature.partition("(")[0]
 
@@ -184,8 +276,10 @@ def _function(
         return operands[0] if result is None else result(operands[0])
 
     return Operator(
-        name, signature, about, shape, example, frozenset(follows), reading, second, default,
-        builder or name, basis, average, positive,
+        name, signature, about, shape, example,
+        frozenset(x for x in known if isinstance(x, Follows)),
+        frozenset(x for x in known if isinstance(x, Trait)),
+        reading, second, default, builder or name,
     )  # fmt: skip
 
 
@@ -229,22 +323,25 @@ FUNCTIONS = _rows(
               "clip(G, 1)", _ENTRY, reading=OfEntries(_ONE, _ZERO, _ODD, straight=True),
               second=SecondOperand.SCALAR),
     _function("agree(X, Y)", "1 where entries of X and Y have one sign, 0 elsewhere",
-              shapes.ENTRIES, "agree(ema(G, beta), G)", _ENTRY, positive=True,
+              shapes.ENTRIES, "agree(ema(G, beta), G)", _ENTRY, Trait.POSITIVE, Trait.SCALE_FREE,
               reading=Formula("(1 + sign(x)*sign(y))/2"), second=SecondOperand.LIKE_FIRST),
     _function("orth(X)", "the polar factor U V^T of X = U S V^T, on the span of X",
-              shapes.GRADIENT_LIKE, "orth(G)", _SPAN, _WHOLE),
+              shapes.GRADIENT_LIKE, "orth(G)", _SPAN, _WHOLE,
+              Trait.SPECTRAL, Trait.SCALE_FREE, Trait.DESCENT),
     _function("newton_schulz(X, steps)",
               "X/norm(X) after so many steps of Muon's quintic iteration", shapes.GRADIENT_LIKE,
-              "newton_schulz(G, 5)", _SPAN, _WHOLE, second=SecondOperand.COUNT, default=5),
+              "newton_schulz(G, 5)", _SPAN, _WHOLE,
+              Trait.SPECTRAL, Trait.SCALE_FREE, Trait.DESCENT,
+              second=SecondOperand.COUNT, default=5),
     _function("inner(X, Y)", "the sum over entries of X times Y, for X and Y of one shape",
-              shapes.GRADIENT_LIKE, "inner(G, G)", _SPAN, result=shapes.to_scalar,
+              shapes.GRADIENT_LIKE, "inner(G, G)", _SPAN, Trait.LINEAR, result=shapes.to_scalar,
               second=SecondOperand.LIKE_FIRST),
     _function("trace(X)", "the trace of a square X", shapes.SQUARE, "trace(A)", _SPAN,
-              result=shapes.to_scalar, positive=True),
+              result=shapes.to_scalar, reading=SpectralSum(1)),
     _function("norm(X)", "the Frobenius norm of X", shapes.MATRIX, "norm(G)", _SPAN,
               result=shapes.to_scalar, reading=SumOfEntries(2, mean=False)),
     _function("specnorm(X)", "the spectral norm of X", shapes.MATRIX, "specnorm(G)", _SPAN,
-              result=shapes.to_scalar, positive=True),
+              result=shapes.to_scalar, reading=SpectralSum(None)),
     _function("rms(X)", "the root mean square entry of X", shapes.MATRIX, "rms(G)", _SPAN,
               result=shapes.to_scalar, reading=SumOfEntries(2, mean=True)),
     _function("diag(X)", "the diagonal part of a square X", shapes.SQUARE, "diag(A)",
@@ -259,18 +356,18 @@ FUNCTIONS = _rows(
     _function("block(X, size)", "the diagonal blocks of a square X, size x size each",
               shapes.SQUARE, "block(A, 64)", Follows.BLOCK, second=SecondOperand.COUNT),
     _function("ema(X, beta)", "the moving average (1 - beta) sum_t beta^t X_{now - t}",
-              shapes.AVERAGED, "ema(G, beta)", _SPAN, _ENTRY, second=SecondOperand.DECAY,
-              average=True),
+              shapes.AVERAGED, "ema(G, beta)", _SPAN, _ENTRY, Trait.AVERAGE,
+              second=SecondOperand.DECAY),
     _function("debiased(X, beta)",
               "ema(X, beta) / (1 - beta^t) at step t, so X itself at the first",
-              shapes.AVERAGED, "debiased(G, beta)", _SPAN, _ENTRY, second=SecondOperand.DECAY,
-              average=True),
+              shapes.AVERAGED, "debiased(G, beta)", _SPAN, _ENTRY, Trait.AVERAGE, Trait.DEBIASED,
+              second=SecondOperand.DECAY),
     _function("eig(X)", "the eigenvectors of a symmetric X as columns, by falling eigenvalue",
-              shapes.SQUARE, "eig(L)", _SPAN, basis=True),
+              shapes.SQUARE, "eig(L)", _SPAN, Trait.BASIS),
     _function("sample_square(X)",
               "the mean over samples of the squared entries of X, each sample's own gradient "
               "standing for G, in which X is linear", shapes.SAMPLED, "sample_square(G)",
-              Follows.SAMPLES, positive=True),
+              Follows.SAMPLES, Trait.POSITIVE),
     _function("max(x, y)", "the larger of two scalars", shapes.NUMBER, "max(1, norm(G))", _ENTRY,
               result=shapes.to_scalar, reading=Extreme(larger=True), second=SecondOperand.SCALAR,
               builder="maximum"),
@@ -278,10 +375,11 @@ FUNCTIONS = _rows(
               result=shapes.to_scalar, reading=Extreme(larger=False), second=SecondOperand.SCALAR,
               builder="minimum"),
     _function("trust(x, y)", "x/y, the trust ratio of two scalars, and 1 where one of them is zero",
-              shapes.NUMBER, "trust(norm(W), norm(G))", _ENTRY, result=shapes.to_scalar,
-              second=SecondOperand.SCALAR, positive=True),
+              shapes.NUMBER, "trust(norm(W), norm(G))", _ENTRY, Trait.KEEPS_SIGN,
+              result=shapes.to_scalar, second=SecondOperand.SCALAR),
     _function("over_layers(x)", "the sum of a scalar over all layers of the network",
-              shapes.NUMBER, "over_layers(inner(G, G))"),
+              shapes.NUMBER, "over_layers(inner(G, G))",
+              Trait.KEEPS_SIGN),
     _function("ascended(X)", "the gradient after the weights of every layer have moved by X",
               shapes.CHANGE, "ascended(radius*G/norm(G))", _SPAN, _WHOLE),
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.tree import Call, Node
 from scaling.sizes.errors import RuleError
 
@@ -50,9 +51,9 @@ def at_first(node: Node) -> Node:
     >>> at_first(sqrt(debiased(G * G, 0.9)))
     <rule sqrt(G*G)>
     """
-    if not any(isinstance(n, Call) and n.function == "debiased" for n in node.walk()):
+    if not any(isinstance(n, Call) and FUNCTIONS[n.function].debiased for n in node.walk()):
         return node
-    if isinstance(node, Call) and node.function == "debiased":
+    if isinstance(node, Call) and FUNCTIONS[node.function].debiased:
         return at_first(node.argument)
     return with_parts(node, at_first)
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 from scaling.rules.eigenbases import check_frames
 from scaling.rules.literal_dampings import literals, with_named_literals
 from scaling.rules.named_parts import one_line, written
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.shapes import UPDATE
 from scaling.rules.symbols import SymbolKind, check_meaning
 from scaling.rules.tree import (
@@ -141,10 +142,9 @@ class Rule:
     def weight_sizes(self) -> tuple[Call, ...]:
         """The norms of the weights, outside of trust ratios, which are zero with the weights."""
         whole = {node for call in self._calls("trust") for node in call.walk()}
-        found = [x for name in ("norm", "rms", "specnorm") for x in self._calls(name)]
-        return tuple(
-            dict.fromkeys(x for x in found if x.argument == Matrix("W") and x not in whole)
-        )
+        calls = (n for n in self.expression.walk() if isinstance(n, Call) and n not in whole)
+        found = (x for x in calls if FUNCTIONS[x.function].norm and x.argument == Matrix("W"))
+        return tuple(dict.fromkeys(found))
 
     @cached_property
     def constants(self) -> tuple[str, ...]:

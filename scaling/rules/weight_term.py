@@ -33,7 +33,7 @@ from scaling.rules.language import (
     Subtract,
     is_average,
 )
-from scaling.rules.operators import FUNCTIONS, SumOfEntries
+from scaling.rules.operators import FUNCTIONS
 
 _ONE = Number(Fraction(1))
 
@@ -96,8 +96,7 @@ def is_weight_size(node: Node) -> TypeGuard[Call]:
     """Whether a number is the norm of the weights or their root mean square."""
     match node:
         case Call(function, Matrix("W")):
-            reading = FUNCTIONS[function].reading
-            return isinstance(reading, SumOfEntries) and reading.power == 2
+            return FUNCTIONS[function].norm and FUNCTIONS[function].sums
     return False
 
 

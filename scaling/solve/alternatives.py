@@ -3,9 +3,9 @@
 A regime says which of two terms sets the size of a sum as the width grows (context.py). At the
 widths that are in use the other term may still be the larger one, and then another exponent holds.
 So the answer names every regime, and one that decides an exponent is told apart: the rule is
-derived again with the lesser term alone in the place of the sum (and on the other side of a bound,
-for clip and atan), and a layer whose exponents change, or which the calculus then refuses, depends
-on the regime.
+derived again with the lesser term alone in the place of the sum (and, for clip, atan and the like,
+on the other side of the bound), and a layer whose exponents change, or which the calculus then
+refuses, depends on the regime.
 
 >>> from scaling.solve.derive import derive
 >>> [str(x) for x in decisive(derive("G/(1 + norm(W))")) if x.layer == "hidden"]
@@ -19,9 +19,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scaling.calculus.context import Regime
+from scaling.rules.operators import OfEntries, Symmetry
 from scaling.rules.rewrites import substitute
 from scaling.rules.rule import Rule
-from scaling.rules.tree import Call, Multiply, Node
+from scaling.rules.tree import Call, Multiply, Node, Power, as_node, row_of
 from scaling.sizes.errors import ScalingError
 from scaling.sizes.scale import Order
 from scaling.solve.derive import Derived, derive
@@ -73,14 +74,25 @@ def decisive(found: Derived) -> tuple[DecisiveRegime, ...]:
 
 def _alternative(regime: Regime) -> tuple[Node, str]:
     """A node as it would be in the other regime, and in words."""
-    match regime.node, regime.order:
-        case Call("clip" | "atan", x), Order.GREATER:
-            return x, "below the bound"
-        case Call("clip" | "atan", x), _:
-            return Multiply(regime.right, Call("sign", x)), "at the bound"
-        case _, Order.LESS:
-            return regime.left, f"with {regime.left} alone"
-    return regime.right, f"with {regime.right} alone"
+    row, beyond = row_of(regime.node), regime.order is Order.LESS
+    if row is not None and isinstance(row.reading, OfEntries):
+        where = "at the bound" if beyond else "below the bound"
+        return _end(row.reading, beyond, regime.left, regime.right), where
+    kept = regime.left if beyond else regime.right
+    return kept, f"with {kept} alone"
+
+
+def _end(f: OfEntries, beyond: bool, x: Node, bound: Node) -> Node:
+    """bound^(1 - p) |x|^p, with the signs of f: all of f(x, bound) on one side of the bound."""
+    power = f.at_infinity if beyond else f.at_zero
+    size = Call("abs", x) if f.symmetry is Symmetry.EVEN else x
+    if power == 1:
+        return size
+    if power == 0:
+        return Multiply(bound, Call("sign", size))
+    raised = Power(Call("abs", x), as_node(power))
+    signed = Multiply(Call("sign", x), raised) if f.symmetry is Symmetry.ODD else raised
+    return Multiply(Power(bound, as_node(1 - power)), signed)
 
 
 def _with(found: Derived, node: Node, instead: Node) -> Derived | None:

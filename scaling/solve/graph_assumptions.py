@@ -14,6 +14,7 @@ from scaling.models.graph import Graph, GraphNode, Repeat
 from scaling.models.terms import larger
 from scaling.rules.dependence import is_entrywise
 from scaling.rules.language import Node
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Call, MatMul, Matrix
 from scaling.sizes.errors import NotCovered
@@ -110,4 +111,4 @@ def _is_of_any_rank(node: Node) -> bool:
 def _is_spectral(node: Node) -> bool:
     if isinstance(node, Matrix):
         return node.name in ("A", "B", "L", "R")
-    return isinstance(node, Call) and node.function in ("orth", "newton_schulz", "eig")
+    return isinstance(node, Call) and FUNCTIONS[node.function].depends_on_rank
