@@ -21,10 +21,11 @@ from functools import cache
 
 import derivations
 from derivations.declaration import Optimizer
+from scaling.models.recipe_text import is_recipe
 from scaling.rules.language import Add, Node, Subtract, Symbol
 from scaling.rules.parser import as_rule, parse
 from scaling.rules.rule import Rule
-from scaling.sizes.errors import RuleError, unknown
+from scaling.sizes.errors import InvalidInput, RuleError, unknown
 
 _NAME = re.compile(r"[A-Za-z_]\w+")
 
@@ -57,6 +58,12 @@ def resolve(text: str) -> Optimizer:
         InvalidInput: for a name that the catalogue lacks; `RuleError` for text that is no rule.
     """
     name = text.strip()
+    if is_recipe(name):
+        raise InvalidInput(
+            f"the recipe '{name}', where one rule trains everything",
+            "a model whose tensors it groups, or the rule of one group",
+            "add --model FILE.py, or write for example muon",
+        )
     if _NAME.fullmatch(name):
         return find(name)
     _refuse_names_as_updates(parse(name))

@@ -33,10 +33,7 @@ def checks_table(found: GraphVerification) -> Table:
     notes += [f"read: {text}" for text in found.notes]
     notes += [f"assumed: {text}" for text in found.answer.assumptions]
     axis, sizes = found.axis.name, ", ".join(map(str, found.axis.sizes))
-    title = (
-        f"{found.answer.rule.name or found.answer.rule}: {axis} {sizes}, {found.seeds} seeds, "
-        f"margin {found.margin:g}"
-    )
+    title = f"{found.answer.recipe}: {axis} {sizes}, {found.seeds} seeds, margin {found.margin:g}"
     columns = ("name", "quantity", "predicted", "measured", "verdict")
     return Table(title, columns, tuple(rows), tuple(notes))
 
@@ -44,7 +41,7 @@ def checks_table(found: GraphVerification) -> Table:
 def checks_json(found: GraphVerification) -> dict[str, Any]:
     """All checks, with what was not looked at."""
     return {
-        "recipe": found.answer.rule.name or str(found.answer.rule),
+        "recipe": str(found.answer.recipe),
         "axis": {found.axis.name: list(found.axis.sizes)},
         "verdict": found.verdict.name,
         "seeds": found.seeds,

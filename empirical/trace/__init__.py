@@ -1,6 +1,7 @@
 """A user's model, read: from a torch module at a few sizes to a graph of scaling/models.
 
 the way in   read_model: a file and an axis to a graph
+             trained: the same under a recipe, which groups its tensors and freezes some
 a file       model_file (build, batch, loss) starts (how its tensors start)
 a list       export (torch's operations at one size) aligned (at all sizes, side by side)
              fold (blocks that repeat) growth (a number's exponent from its values)

@@ -22,9 +22,10 @@ from sympy import Expr, S
 
 from empirical.fit.exponent import Estimate, estimate
 from empirical.fit.verdict import Verdict, judge, overall
-from empirical.trace.model_file import GrowingAxis, ModelFile, read_model
-from empirical.trace.read_model import graph_of
+from empirical.trace.model_file import GrowingAxis, ModelFile
+from empirical.trace.trained import TrainedModel, trained
 from empirical.verify.model_steps import ModelSteps, StepSizes
+from scaling.models.recipe import Recipe, TensorGroup, as_recipe
 from scaling.models.settings import Settings
 from scaling.rules.language import Node
 from scaling.rules.rule import Rule
@@ -69,11 +70,10 @@ class GraphVerification:
 
 
 def verify_graph(
-    rule: Rule | Node | str,
-    model: ModelFile | str,
+    recipe: Recipe | Rule | Node | str,
+    model: TrainedModel | ModelFile | str,
     axis: str | None = None,
     settings: Settings | None = None,
-    values: Mapping[str, float] | None = None,
     expected: Mapping[tuple[str, str], Expr] | None = None,
     seeds: Sequence[int] = tuple(range(SEEDS)),
     margin: float = MARGIN,
@@ -81,11 +81,10 @@ def verify_graph(
     """Derive the exponents of a model, step it at every size of the axis, and compare.
 
     Args:
-        rule: the update rule.
-        model: a file with build and batch; see model_file.py.
+        recipe: what trains what, or one update rule.
+        model: a file with build and batch (model_file.py), or what was traced of it already.
         axis: what grows, and its sizes: at least three.
-        settings: exponents held fixed.
-        values: numbers of the rule's symbols.
+        settings: exponents held fixed, and numbers of the rules' symbols.
         expected: predictions to put in place of the derived ones, by (node or tensor, quantity).
         seeds: of the networks.
         margin: of exponents, within which they agree.
@@ -94,12 +93,14 @@ def verify_graph(
         InvalidInput: for a model, an axis or an expectation that cannot be used.
         NotCovered: where the theory or the tracer has no answer.
     """
-    file = read_model(model) if isinstance(model, str) else model
+    recipe = as_recipe(recipe)
+    given = model if isinstance(model, TrainedModel) else trained(recipe, model, axis)
+    file, lowered, settings = given.file, given.lowered, settings or Settings()
     grown = file.axis(axis)
-    lowered = graph_of(file, _text(grown))
-    answer = derive_graph(rule, lowered.graph, settings)
+    answer = derive_graph(recipe, lowered.graph, settings, kinds=given.kinds)
     start, _ = two_states(lowered.graph, answer_starts(answer))
-    steps = ModelSteps(file, grown, lowered, answer, start, values or {})
+    values = {name: _values(given.groups[name], settings) for name in answer.tensors}
+    steps = ModelSteps(file, grown, lowered, answer, start, values)
     table = [[steps.sizes(k, seed) for k in range(len(grown.sizes))] for seed in seeds]
     nodes = {operation: node for operation, node in lowered.made.items() if node in start.values}
     wanted = dict(expected or {})
@@ -137,8 +138,16 @@ def verify_graph(
     unseen = [n.name for n in lowered.graph.walk() if n.name not in {*nodes.values(), *seen}]
     unseen += [f"{name} (own)" for name in steps.unseen]
     return GraphVerification(
-        answer, grown, tuple(checks), tuple(unseen), lowered.notes, len(seeds), margin
-    )
+        answer, grown, tuple(checks), tuple(unseen), (*lowered.notes, *given.notes), len(seeds),
+        margin,
+    )  # fmt: skip
+
+
+def _values(group: TensorGroup, settings: Settings) -> dict[str, float]:
+    """Numbers of the symbols of a group's rule."""
+    exponents = {**group.exponents, **settings.exponents}
+    known = {k: float(x) for k, x in exponents.items() if x.is_number}
+    return {**group.values, **settings.values, **known}
 
 
 def answer_starts(answer: GraphDerived) -> dict[str, Expr]:
@@ -151,10 +160,6 @@ def _at_most(fit: Estimate, bound: float, margin: float) -> Verdict:
     if fit.high <= bound + margin:
         return Verdict.agree
     return Verdict.contradict if fit.low > bound + margin else Verdict.inconclusive
-
-
-def _text(axis: GrowingAxis) -> str:
-    return f"{axis.name}={','.join(map(str, axis.sizes))}"
 
 
 __all__ = ["GraphCheck", "GraphVerification", "StepSizes", "verify_graph"]

@@ -16,24 +16,28 @@ data (they have no H and D of their own).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from empirical.measure.calibration import DAMPING_AT_BASE, OWN_AT_BASE
 from empirical.measure.training import damped_sums, dampings_in, sizes_recorder
-from empirical.numbers.interpreter import Record, evaluate
+from empirical.numbers.factored_update import FactoredUpdate
+from empirical.numbers.interpreter import LayerReader, Record, evaluate_sums
 from empirical.numbers.layer_matrices import LayerTensors
+from empirical.numbers.layer_values import LayerValue
+from empirical.numbers.state import State
 from empirical.trace.execute import Execution, root_mean_square
 from empirical.trace.lowering import Lowered
 from empirical.trace.model_file import GrowingAxis, ModelFile
 from scaling.models.graph import GraphNode, Start
 from scaling.models.operations.products import equation_of, fans
+from scaling.models.recipe import sums_over_everything
 from scaling.rules.rule import Rule
-from scaling.rules.tree import Matrix
+from scaling.rules.tree import Matrix, Node
 from scaling.sizes.errors import InvalidInput
 from scaling.solve.graph_solution import GraphDerived
 from scaling.states.graph_passes import Passes
@@ -41,6 +45,10 @@ from scaling.states.tensor_uses import main_use
 
 CONSTANT = 0.9
 """Of averages and other numbers of order one in a rule."""
+Passed: TypeAlias = tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]]
+"""Values, cotangents and gradients of one pass, by names of that size."""
+Sums: TypeAlias = Mapping[str, Mapping[Node, LayerValue]]
+"""By tensor, the sums over layers in its rule."""
 
 
 @dataclass(frozen=True)
@@ -83,32 +91,37 @@ class ModelSteps:
 
     def __init__(
         self, file: ModelFile, axis: GrowingAxis, lowered: Lowered, answer: GraphDerived,
-        start: Passes, values: Mapping[str, float],
+        start: Passes, values: Mapping[str, Mapping[str, float]],
     ) -> None:  # fmt: skip
         self.file, self.axis, self.lowered, self.answer = file, axis, lowered, answer
-        self.rule, self.values = answer.rule, dict(values)
+        self.values = values
         self.uses = {name: _use(start, lowered, name) for name in answer.tensors}
         self.starts = {p.name: p.start for p in start.parameters.values()}
         self.unseen = [
             name
             for name, use in self.uses.items()
-            if use is None or (not use.direct and self._data)
+            if use is None or (not use.direct and self._data(name))
         ]
         self.base = self._calibrated()
 
-    @property
-    def _data(self) -> bool:
-        """Whether the rule looks at H or D beyond their product G."""
-        names = {n.name for n in self.rule.expression.walk() if isinstance(n, Matrix)}
-        return bool(names & {"A", "B"}) or "sample_square" in str(self.rule)
+    def _rule(self, name: str) -> Rule:
+        return self.answer.tensors[name].rule
+
+    def _data(self, name: str) -> bool:
+        """Whether the rule of a tensor looks at H or D beyond their product G."""
+        rule = self._rule(name)
+        names = {n.name for n in rule.expression.walk() if isinstance(n, Matrix)}
+        return bool(names & {"A", "B"}) or "sample_square" in str(rule)
 
     def sizes(self, k: int, seed: int) -> StepSizes:
         """Everything at the k-th size."""
         run = self._drawn(k, seed)
-        values, cotangents, gradients = run.with_gradients()
+        passed = run.with_gradients()
+        values, cotangents, gradients = passed
+        sums = self._sums(run, k, passed)
         moves = {
-            own: -self._rate(run.name(own), k) * self._update(run, own, k, values, cotangents, g)
-            for own, g in gradients.items()
+            own: -self._rate(run.name(own), k) * self._update(run, own, k, passed, sums)
+            for own in gradients
             if run.name(own) in self.uses and run.name(own) not in self.unseen
         }
         own: dict[str, float] = {}
@@ -156,64 +169,96 @@ class ModelSteps:
         return self.base.rate.get(name, 1.0) * (self._power(c, k) if c.is_number else 1.0)
 
     def _numbers(self, name: str, k: int) -> dict[str, float]:
-        constants = dict.fromkeys(self.rule.constants, CONSTANT)
+        constants = dict.fromkeys(self._rule(name).constants, CONSTANT)
+        given = self.values[name]
         scaled = {
             symbol: self.base.scaled.get(name, {}).get(symbol, 1.0)
             * (self._power(d, k) if d.is_number else 1.0)
             for symbol, d in self.answer.tensors[name].d.items()
         }
-        return {**constants, **scaled, **{k: v for k, v in self.values.items() if k in constants}}
+        return {**constants, **scaled, **{k: v for k, v in given.items() if k in constants}}
 
-    def _update(
-        self, run: Execution, own: str, k: int, values: Mapping[str, Tensor],
-        cotangents: Mapping[str, Tensor], gradient: Tensor,
-    ) -> Tensor:  # fmt: skip
-        name = run.name(own)
-        numbers = {**self._numbers(name, k), **self._exponents()}
-        return self._by_matrix(
-            run, own, gradient, values, cotangents,
-            partial(_evaluated, self.rule, numbers, None),
-        )  # fmt: skip
+    def _update(self, run: Execution, own: str, k: int, passed: Passed, sums: Sums) -> Tensor:
+        """The update of a tensor, by the rule of its group."""
+        return self._by_matrix(run, own, passed, self._reader(run.name(own), k, sums))
 
-    def _exponents(self) -> dict[str, float]:
-        missing = [e for e in self.rule.exponents if e not in self.values]
+    def _reader(
+        self, name: str, k: int, sums: Sums, record: Record | None = None
+    ) -> Callable[[LayerTensors], Tensor]:
+        rule, numbers = self._rule(name), {**self._numbers(name, k), **self._exponents(name)}
+
+        def update(layer: LayerTensors) -> Tensor:
+            reader = LayerReader(layer, numbers, State(), record, known=sums[name])
+            (value,) = reader.read([rule.expression])
+            return FactoredUpdate(value).dense()  # type: ignore[arg-type]
+
+        return update
+
+    def _sums(self, run: Execution, k: int, passed: Passed) -> dict[str, dict[Node, LayerValue]]:
+        """The sums over layers in each tensor's rule: of all tensors, or of those of the rule."""
+        found: dict[Rule, dict[Node, LayerValue]] = {}
+        for rule in {x.rule for x in self.answer.tensors.values()}:
+            every = sums_over_everything(rule)
+            readers = {}
+            for own in passed[2] if rule.sums_over_layers else ():
+                name = run.name(own)
+                if every or self._rule(name) == rule:
+                    numbers = {**self._numbers(name, k), **self._exponents(name)}
+                    for i, layer in enumerate(self._layers(run, own, passed, plain=every)):
+                        readers[f"{own}, matrix {i}"] = LayerReader(layer, numbers, State())
+            found[rule] = evaluate_sums(rule.sums_over_layers, readers) if readers else {}
+        return {name: found[x.rule] for name, x in self.answer.tensors.items()}
+
+    def _exponents(self, name: str) -> dict[str, float]:
+        exponents, given = self._rule(name).exponents, self.values[name]
+        missing = [e for e in exponents if e not in given]
         if missing:
             raise InvalidInput(
                 f"the exponent {missing[0]} without a value",
                 "a number for each exponent of the rule",
                 f"pass --set {missing[0]}=1",
             )
-        return {e: self.values[e] for e in self.rule.exponents}
+        return {e: given[e] for e in exponents}
 
     def _by_matrix(
-        self,
-        run: Execution,
-        own: str,
-        gradient: Tensor,
-        values: Mapping[str, Tensor],
-        cotangents: Mapping[str, Tensor],
-        function: Callable[[LayerTensors], Tensor],
+        self, run: Execution, own: str, passed: Passed, function: Callable[[LayerTensors], Tensor]
     ) -> Tensor:
         """A function of every matrix of a tensor, put back in its place."""
+        weight, order = run.parameters[own], self._order(run, own)
+        result = torch.stack([function(layer) for layer in self._layers(run, own, passed)])
+        back = sorted(range(weight.ndim), key=lambda i: order[i])
+        return result.reshape([weight.shape[a] for a in order]).permute(back)
+
+    def _order(self, run: Execution, own: str) -> tuple[int, ...]:
+        """The axes of a tensor: of the number of its matrices, of their rows, of their columns."""
+        use, rank = self.uses[run.name(own)], run.parameters[own].ndim
+        if use is None:
+            return tuple(range(rank))
+        return (*use.batched(rank), *use.left, *use.contracted)
+
+    def _layers(
+        self, run: Execution, own: str, passed: Passed, plain: bool = False
+    ) -> Iterator[LayerTensors]:
+        """The matrices of a tensor as a rule sees them; ``plain``: a rule that sees G alone."""
         use, weight = self.uses[run.name(own)], run.parameters[own]
-        assert use is not None, "a tensor without a use is not looked at"
-        batched = use.batched(weight.ndim)
-        order = (*batched, *use.left, *use.contracted)
-        shape = [_length(weight, axes) for axes in (batched, use.left, use.contracted)]
+        values, cotangents, gradients = passed
+        order = self._order(run, own)
+        shape = [1, 1, weight.numel()]
+        if use is not None:
+            parts = (use.batched(weight.ndim), use.left, use.contracted)
+            shape = [_length(weight, axes) for axes in parts]
         stack = weight.permute(order).reshape(shape)
-        slopes = gradient.permute(order).reshape(shape)
-        result = torch.empty_like(stack)
-        data = self._matrices(run, own, use, values, cotangents) if self._data else None
+        slopes = gradients[own].permute(order).reshape(shape)
+        data = None
+        if use is not None and not plain and self._data(run.name(own)):
+            data = self._matrices(run, own, use, values, cotangents)
         for i in range(shape[0]):
             if data is None:
                 h = torch.eye(shape[2], dtype=weight.dtype)
                 d = slopes[i] * shape[2]  # G = D H^T / n, exactly
             else:
                 h, d = data[i]
-            result[i] = function(LayerTensors(h, d, stack[i].contiguous()))
-        lengths = [weight.shape[a] for a in order]
-        back = sorted(range(weight.ndim), key=lambda i: order[i])
-        return result.reshape(lengths).permute(back)
+            yield LayerTensors(h, d, stack[i].contiguous())
 
     def _matrices(
         self, run: Execution, own: str, use: Use, values: Mapping[str, Tensor],
@@ -246,29 +291,32 @@ class ModelSteps:
         run = self._drawn(0, 0, rescaled=False)
         for name, x in run.grouped(run.parameters).items():
             self.base.rms[name] = root_mean_square(x)
-        values, cotangents, gradients = run.with_gradients()
-        damped = damped_sums(self.rule)
-        watched = frozenset(node for terms in damped.values() for node in terms)
-        for own, gradient in gradients.items():
-            name = run.name(own)
-            if name not in self.uses or name in self.unseen or name in self.base.rate:
-                continue
-            given = {s: self.values.get(s, 1.0) for s in self.rule.scaled}
-            self.base.scaled[name] = dict(given)
+        passed = run.with_gradients()
+        values, _, gradients = passed
+        for name in self.uses:
+            rule, given = self._rule(name), self.values[name]
+            self.base.scaled[name] = {s: given.get(s, 1.0) for s in rule.scaled}
+        looked_at = {
+            run.name(own): own
+            for own in reversed(gradients)
+            if run.name(own) in self.uses and run.name(own) not in self.unseen
+        }
+        sums = self._sums(run, 0, passed)
+        for name, own in looked_at.items():
+            given, damped = self.values[name], damped_sums(self._rule(name))
+            watched = frozenset(node for terms in damped.values() for node in terms)
             found: dict[object, float] = {}
-            numbers = {**self._numbers(name, 0), **self._exponents()}
             record = sizes_recorder(found, watched)  # type: ignore[arg-type]
-            self._by_matrix(
-                run, own, gradient, values, cotangents,
-                partial(_evaluated, self.rule, numbers, record),
-            )  # fmt: skip
+            self._by_matrix(run, own, passed, self._reader(name, 0, sums, record))
             for total, (other, damping) in damped.items():
                 for symbol in dampings_in(total):
-                    if symbol not in self.values and found.get(other) and found.get(damping):
+                    if symbol not in given and found.get(other) and found.get(damping):
                         self.base.scaled[name][symbol] = (
                             DAMPING_AT_BASE * found[other] / found[damping]
                         )
-            update = self._update(run, own, 0, values, cotangents, gradient)
+        sums = self._sums(run, 0, passed)
+        for name, own in looked_at.items():
+            update = self._update(run, own, 0, passed, sums)
             use = self.uses[name]
             assert use is not None, "tensors without a use are not looked at"
             moved = run.values({own: run.parameters[own] - 1e-3 * update})
@@ -276,12 +324,6 @@ class ModelSteps:
             size = root_mean_square([values[use.operation]]) or 1.0
             self.base.rate[name] = OWN_AT_BASE * size / unit if unit else 1.0
         return self.base
-
-
-def _evaluated(
-    rule: Rule, numbers: Mapping[str, float], record: Record | None, layer: LayerTensors
-) -> Tensor:
-    return evaluate(rule, layer, numbers, record=record).dense()
 
 
 def _changes(

@@ -6,51 +6,62 @@ explain   the derivation of one tensor       verify    every node and tensor, me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import typer
 
 from scaling.cli.options import ModelOptions, Style
-from scaling.cli.requests import lazily, resolve
+from scaling.cli.requests import lazily
 from scaling.models.chain import Layer
 from scaling.models.graph import Graph
+from scaling.models.recipe import Recipe, TensorGroup
 from scaling.models.settings import Settings, read_settings
 from scaling.sizes.errors import InvalidInput, unknown
 from scaling.solve.graph_solution import GraphDerived, derive_graph
 
 
 def answer_of(
-    rule: str, model: ModelOptions, settings: Sequence[str] | None, practice: bool = False
+    recipe: str, model: ModelOptions, settings: Sequence[str] | None
 ) -> tuple[GraphDerived, tuple[str, ...]]:
     """The answer for a model, and what was read into its code."""
+    from derivations.recipes import recipe_of
+
     assert model.model is not None, "asked for where --model is given"
-    lowered = lazily("trace.read_model").graph_of(model.model, model.axis)
-    chosen = settings_of(rule, lowered.graph, settings, practice)
-    return derive_graph(resolve(rule).rule, lowered.graph, chosen), lowered.notes
+    chosen = recipe_of(recipe)
+    found = lazily("trace.trained").trained(chosen, model.model, model.axis)
+    graph = found.lowered.graph
+    given = settings_of(chosen, graph, settings, found.groups)
+    answer = derive_graph(chosen, graph, given, kinds=found.kinds)
+    return answer, (*found.lowered.notes, *found.notes)
 
 
 def settings_of(
-    rule: str, graph: Graph, settings: Sequence[str] | None, practice: bool = False
+    recipe: Recipe,
+    graph: Graph,
+    settings: Sequence[str] | None,
+    groups: Mapping[str, TensorGroup],
 ) -> Settings:
     """The settings by the names of the graph's tensors: c=0, c_head.weight=1, e=1/2.
 
-    ``practice`` gives the rule's exponent symbols the values that its declaration names.
+    Raises:
+        InvalidInput: for a setting that cannot be read, or of a damping that the tensor's rule
+            does not have.
     """
-    from dataclasses import replace
-
-    from sympy import Rational, S
+    from sympy import S
 
     layers = [
         Layer(p.name, 1, S.One, S.One)
         for p in (*graph.parameters, *_inside(graph))
         if p.trained
     ]  # fmt: skip
-    declared = resolve(rule)
-    chosen = read_settings(settings or (), declared.rule, layers)
-    if practice:
-        usual = {k: Rational(*x.as_integer_ratio()) for k, x in declared.exponents.items()}
-        chosen = replace(chosen, exponents={**usual, **chosen.exponents}).closed()
-    return chosen
+    found = read_settings(settings or (), recipe, layers)
+    asked = {pair.partition("=")[0].strip() for pair in settings or ()}
+    for name, group in groups.items():
+        own = group.rule.scaled if group.rule is not None else ()
+        for symbol in recipe.scaled:
+            if symbol not in own and f"d_{symbol}_{name}" in asked:
+                raise unknown(f"damping or decay of '{group}', which trains {name}:", symbol, own)
+    return found
 
 
 def _inside(graph: Graph):  # type: ignore[no-untyped-def]
@@ -61,14 +72,14 @@ def _inside(graph: Graph):  # type: ignore[no-untyped-def]
 
 
 def derive_model(
-    rule: str, model: ModelOptions, settings: Sequence[str] | None, style: Style
+    recipe: str, model: ModelOptions, settings: Sequence[str] | None, style: Style
 ) -> None:
     """Print the exponents of every tensor."""
     from scaling.report.as_json import to_json
     from scaling.report.graph_tables import graph_json, graph_table
     from scaling.report.tables import Format, render
 
-    answer, notes = answer_of(rule, model, settings)
+    answer, notes = answer_of(recipe, model, settings)
     if style is Style.json:
         typer.echo(to_json({**graph_json(answer), "read": list(notes)}))
     else:
@@ -76,7 +87,7 @@ def derive_model(
 
 
 def predict_model(
-    rule: str, model: ModelOptions, settings: Sequence[str] | None, style: Style
+    recipe: str, model: ModelOptions, settings: Sequence[str] | None, style: Style
 ) -> None:
     """Print what a first step does to every tensor and to the node that binds it."""
     from scaling.report.as_json import to_json
@@ -88,7 +99,7 @@ def predict_model(
     )
     from scaling.report.tables import Format, render
 
-    answer, _ = answer_of(rule, model, settings)
+    answer, _ = answer_of(recipe, model, settings)
     if style is Style.json:
         found = graph_json(answer)
         for name, x in answer.tensors.items():
@@ -100,7 +111,11 @@ def predict_model(
 
 
 def explain_model(
-    rule: str, model: ModelOptions, tensor: str | None, settings: Sequence[str] | None, style: Style
+    recipe: str,
+    model: ModelOptions,
+    tensor: str | None,
+    settings: Sequence[str] | None,
+    style: Style,
 ) -> None:
     """Print the derivation of one tensor's exponents."""
     from scaling.report.as_json import steps_json, to_json
@@ -108,7 +123,7 @@ def explain_model(
     from scaling.report.step_lines import Derivation, render_steps
     from scaling.report.tables import Format
 
-    answer, _ = answer_of(rule, model, settings)
+    answer, _ = answer_of(recipe, model, settings)
     if tensor is None:
         raise InvalidInput(
             "no tensor to explain",
@@ -117,15 +132,16 @@ def explain_model(
         )
     if tensor not in answer.tensors:
         raise unknown("tensor", tensor, answer.tensors)
-    shown = Derivation(answer.rule, tensor, tensor_steps(answer, tensor))
+    rule = answer.tensors[tensor].rule
+    shown = Derivation(rule, tensor, tensor_steps(answer, tensor))
     if style is Style.json:
-        typer.echo(to_json(steps_json(f"{shown.label}: dW = {answer.rule}", shown.step)))
+        typer.echo(to_json(steps_json(f"{shown.label}: dW = {rule}", shown.step)))
     else:
         typer.echo(render_steps(shown, Format(style)))
 
 
 def verify_model(
-    rule: str,
+    recipe: str,
     model: ModelOptions,
     settings: Sequence[str] | None,
     expect: Sequence[str] | None,
@@ -134,12 +150,14 @@ def verify_model(
     style: Style,
 ) -> None:
     """Measure every node and tensor, print the verdicts, and exit by them."""
+    from derivations.recipes import in_practice, recipe_of
     from scaling.models.settings import exact
     from scaling.report.as_json import to_json
     from scaling.report.tables import Format, render
 
-    lowered = lazily("trace.read_model").graph_of(model.model, model.axis)
-    chosen = settings_of(rule, lowered.graph, settings, practice=True)
+    chosen = in_practice(recipe_of(recipe))
+    trained = lazily("trace.trained").trained(chosen, model.model, model.axis)
+    given = settings_of(chosen, trained.lowered.graph, settings, trained.groups)
     verification = lazily("verify.graph_verification")
     expected = {}
     for pair in expect or ():
@@ -152,9 +170,8 @@ def verify_model(
                 "pass for example --expect own_head.weight=1/4",
             )
         expected[name, quantity] = exact(value)
-    values = {**chosen.values, **{k: float(v) for k, v in chosen.exponents.items()}}
     found = verification.verify_graph(
-        resolve(rule).rule, model.model, model.axis, chosen, values, expected, seeds,
+        chosen, trained, model.axis, given, expected, seeds,
         verification.MARGIN if margin is None else margin,
     )  # fmt: skip
     report = lazily("report.graph_checks")

@@ -10,5 +10,7 @@ operations    what each operation does to sizes: the table
 node_functions   activations, by their behaviour at zero and at infinity
 building      a few lines make a graph
 architectures     ready-made networks
+recipe        what trains what: groups of tensors, by kind or name, each with a rule
+recipe_text   the same from text or a TOML file
 settings      exponents and symbols that a user fixes, as key=value
 """

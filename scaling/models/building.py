@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -199,3 +199,26 @@ def with_multipliers(graph: Graph, a: Mapping[str, Expr]) -> Graph:
             scaled = f"{node.name}, scaled"
             nodes.append(GraphNode(scaled, "multiply", (node.name, factor), node.axes))
     return replace(graph, nodes=tuple(nodes))
+
+
+def with_frozen(graph: Graph, names: Collection[str]) -> Graph:
+    """The graph with tensors of these names that are not trained.
+
+    >>> from scaling.models.architectures import residual
+    >>> graph = with_frozen(residual(), ["input", "blocks.0"])
+    >>> [p.name for p in graph.parameters if p.trained]
+    ['output']
+    """
+    if not names:
+        return graph
+    nodes = []
+    for node in graph.nodes:
+        repeat = node.get("repeat")
+        if isinstance(repeat, Repeat):
+            inner = replace(repeat, body=with_frozen(repeat.body, names))
+            node = replace(node, attributes={**node.attributes, "repeat": inner})
+        nodes.append(node)
+    parameters = tuple(
+        replace(p, trained=p.trained and p.name not in names) for p in graph.parameters
+    )
+    return replace(graph, nodes=tuple(nodes), parameters=parameters)

@@ -15,14 +15,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import sympy
 from sympy import Expr, Rational, S
 
 from scaling.models.chain import Layer
 from scaling.rules.parser import parse_scalar
-from scaling.rules.rule import Rule, evaluate_power
+from scaling.rules.rule import evaluate_power
 from scaling.sizes.errors import InvalidInput, RuleError, unknown
 
 K = TypeVar("K")
@@ -108,7 +108,27 @@ def exact(text: str) -> Expr:
     return sympy.expand(value)
 
 
-def read_settings(pairs: Iterable[str], rule: Rule, layers: Iterable[Layer]) -> Settings:
+class HasSymbols(Protocol):
+    """A rule, or a recipe of several: the names of their hyper-parameters, by kind."""
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        """Symbolic exponents."""
+
+    @property
+    def scaled(self) -> tuple[str, ...]:
+        """Hyper-parameters M^(-d)."""
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Hyper-parameters of order one."""
+
+    @property
+    def averages(self) -> tuple[str, ...]:
+        """Decays of moving averages."""
+
+
+def read_settings(pairs: Iterable[str], rule: HasSymbols, layers: Iterable[Layer]) -> Settings:
     """Settings from ``key=value`` texts; later pairs override earlier ones.
 
     Raises:
@@ -189,7 +209,7 @@ def _positive(key: str, text: str) -> float:
     return float(value)
 
 
-def _place(key: str, rule: Rule, layers: list[Layer]) -> tuple[str, str, list[str]]:
+def _place(key: str, rule: HasSymbols, layers: list[Layer]) -> tuple[str, str, list[str]]:
     """The letter, the scaled symbol (for d) and the layers that a key names."""
     named = places(layers)
     everywhere = [layer.name for layer in layers]

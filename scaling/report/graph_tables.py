@@ -11,6 +11,7 @@ from typing import Any
 
 from sympy import Expr
 
+from scaling.models.recipe import Recipe
 from scaling.report.tables import Table
 from scaling.sizes.derivation import CONDITION, Step
 from scaling.sizes.scale import Scale, Size
@@ -21,36 +22,52 @@ from scaling.states.problem import CONVENTION
 
 def graph_table(answer: GraphDerived, notes: Sequence[str] = ()) -> Table:
     """b, c, d of every tensor, with the node that binds; what the code itself would have to be."""
-    scaled = answer.rule.scaled
+    scaled, grouped = answer.recipe.scaled, not answer.recipe.is_plain
     rows: dict[tuple[Any, ...], list[TensorAnswer]] = {}
     for x in answer.tensors.values():
-        key = (_star(x.name), x.b, x.c, *(x.d[k] for k in scaled), _star(_place(answer, x.binds)))
+        d = (x.d.get(k, "") for k in scaled)
+        group = (x.group,) if grouped else ()
+        key = (_star(x.name), *group, x.b, x.c, *d, _star(_place(answer, x.binds)))
         rows.setdefault(key, []).append(x)
-    columns = ("tensor", "b", "c", *(f"d_{k}" for k in scaled), "binds")
+    group = ("group",) if grouped else ()
+    columns = ("tensor", *group, "b", "c", *(f"d_{k}" for k in scaled), "binds")
     shown = tuple(
         (key[0] if len(same) > 1 else same[0].name, *key[1:]) for key, same in rows.items()
     )
-    below = [CONVENTION.replace("M", answer_letter(answer))]
+    below = [*rule_lines(answer.recipe), CONVENTION.replace("M", answer_letter(answer))]
     below += [f"free: {', '.join(answer.free)}"] if answer.free else []
     below += _once(_states(x) for x in answer.tensors.values())
     below += [f"change {_change(c)}" for c in answer.changes]
-    below += [f"assumed: {text}" for text in (*answer.assumptions, *answer.rule.assumptions)]
+    below += [f"assumed: {text}" for text in answer.assumptions]
     below += [f"read: {text}" for text in notes]
-    name = answer.rule.name or "rule"
-    return Table(f"{name}: dW = {answer.rule.written}", columns, shown, tuple(below))
+    return Table(recipe_title(answer.recipe), columns, shown, tuple(below))
+
+
+def recipe_title(recipe: Recipe) -> str:
+    """A rule as it is written, or the groups of a recipe."""
+    if recipe.is_plain:
+        rule = recipe.rules[0]
+        return f"{rule.name or 'rule'}: dW = {rule.written}"
+    return f"{recipe.name or 'recipe'}: {recipe}"
+
+
+def rule_lines(recipe: Recipe) -> list[str]:
+    """The rules behind the names in a recipe of several groups."""
+    named = [rule for rule in recipe.rules if rule.name and not recipe.is_plain]
+    return [f"{rule.name}: dW = {rule.written}" for rule in named]
 
 
 def predicted_graph_table(answer: GraphDerived) -> Table:
     """The effect of a first step on every tensor's own product, and on the node that binds it."""
     rows = tuple((x.name, x.b, x.c, *own_and_bound(x), regime(x)) for x in answer.tensors.values())
     notes = (
+        *rule_lines(answer.recipe),
         "own: size of the tensor's own product dW h; bound: of the node that binds its rate, per "
         "what that node bears",
         *(f"assumed: {text}" for text in answer.assumptions),
     )
     columns = ("tensor", "b", "c", "own", "bound", "regime")
-    name = answer.rule.name or "rule"
-    return Table(f"{name}: dW = {answer.rule.written}", columns, rows, notes)
+    return Table(recipe_title(answer.recipe), columns, rows, notes)
 
 
 def own_and_bound(x: TensorAnswer) -> tuple[Expr | str, Expr | str]:
@@ -86,7 +103,9 @@ def graph_json(answer: GraphDerived) -> dict[str, Any]:
             "binds": x.binds,
             "fan_in": str(x.fan_in),
             "fan_out": str(x.fan_out),
-            "rule": str(answer.rule),
+            "rule": str(x.rule),
+            "group": x.group,
+            "kind": str(x.kind),
             "states": {
                 "start": None if x.start.c is None else str(x.start.c),
                 "moved": None if x.moved.c is None else str(x.moved.c),
@@ -95,7 +114,7 @@ def graph_json(answer: GraphDerived) -> dict[str, Any]:
         for x in answer.tensors.values()
     }
     return {
-        "recipe": answer.rule.name or str(answer.rule),
+        "recipe": str(answer.recipe),
         "axis": answer.graph.axis,
         "tensors": tensors,
         "changes": [
@@ -104,7 +123,7 @@ def graph_json(answer: GraphDerived) -> dict[str, Any]:
             for c in answer.changes
         ],
         "free": list(answer.free),
-        "assumptions": [*answer.assumptions, *answer.rule.assumptions],
+        "assumptions": list(answer.assumptions),
         "convention": CONVENTION.replace("M", answer_letter(answer)),
     }  # fmt: skip
 

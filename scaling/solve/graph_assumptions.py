@@ -7,10 +7,13 @@ and settings whose reading is known for chains alone, each with the rule or the 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+
 from sympy import S
 
 from scaling.calculus.moved_weights import at_start
 from scaling.models.graph import Graph, GraphNode, Repeat
+from scaling.models.recipe import Recipe, TensorKind, sums_over_everything
 from scaling.models.terms import larger
 from scaling.rules.dependence import is_entrywise
 from scaling.rules.language import Node
@@ -47,6 +50,24 @@ def assumptions(graph: Graph, state: Passes) -> tuple[str, ...]:
     return (*found, *([SHARED] if shared else []))
 
 
+def of_recipe(
+    recipe: Recipe, kinds: Mapping[str, TensorKind], frozen: Sequence[str]
+) -> tuple[str, ...]:
+    """The assumptions that a recipe adds."""
+    found = [f"no tensor of the model is of the kind '{kind}'" for kind in recipe.absent(kinds)]
+    if frozen:
+        found.append(f"{', '.join(frozen)}: frozen, at the size that stable start gives")
+    sums = [(rule, sums_over_everything(rule)) for rule in recipe.rules if rule.sums_over_layers]
+    if len(recipe.rules) > 1:
+        found += [
+            f"'{rule.sums_over_layers[0]}' of {rule.name or rule} runs over "
+            + ("all trained tensors, whatever trains them" if every else "the tensors of its group")
+            for rule, every in sums
+        ]
+    found += [text for rule in recipe.rules for text in rule.assumptions]
+    return tuple(dict.fromkeys(found))
+
+
 def refuse_what_chains_alone_have(rule: Rule, graph: Graph) -> None:
     """Refuse gradients at moved weights, and sums over layers where their number grows.
 
@@ -70,8 +91,10 @@ def refuse_what_chains_alone_have(rule: Rule, graph: Graph) -> None:
         )
 
 
-def refuse_growing_data(rule: Rule, state: Passes) -> None:
+def refuse_growing_data(rule: Rule, state: Passes, names: Collection[str]) -> None:
     """Refuse what the calculus does not know where samples, or rows without gradient, grow.
+
+    ``names``: the tensors that the rule trains.
 
     Raises:
         NotCovered: naming the tensor.
@@ -79,6 +102,8 @@ def refuse_growing_data(rule: Rule, state: Passes) -> None:
     if is_entrywise(rule.expression):
         return
     for name, one in tensor_sizes(state).items():
+        if name not in names:
+            continue
         gradient = state.cotangents.get(name)
         if gradient is None:
             continue

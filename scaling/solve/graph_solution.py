@@ -12,6 +12,9 @@ Where another node binds than the tensor's own product, constants of the code ke
 maximal update; code_changes.py says what they would have to be, such as logits over head_size and
 not its root, or a residual multiplier.
 
+The rule of a tensor is that of its group in the recipe (models/recipe.py); a rule alone is a recipe
+of one group.
+
 Not covered, and refused: gradients at moved weights (ascended), sums over layers where the number
 of layers grows, alignments that are given.
 """
@@ -19,22 +22,24 @@ of layers grows, alignments that are given.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sympy import Expr, S, Symbol
 
-from scaling.models.building import with_multipliers
+from scaling.models.building import with_frozen, with_multipliers
 from scaling.models.chain import Layer
 from scaling.models.graph import Graph, Start
+from scaling.models.recipe import Recipe, TensorGroup, TensorKind, as_recipe
 from scaling.models.settings import Settings
 from scaling.rules.language import Node
-from scaling.rules.parser import as_rule
 from scaling.rules.rule import Rule
+from scaling.sizes.errors import InvalidInput
 from scaling.sizes.scale import Bounds
 from scaling.solve.code_changes import CodeChange, code_changes
 from scaling.solve.conditions import STANDARD, Condition
 from scaling.solve.graph_assumptions import (
     assumptions,
+    of_recipe,
     refuse_growing_data,
     refuse_what_chains_alone_have,
 )
@@ -42,7 +47,10 @@ from scaling.solve.tensor_rates import TensorRate, tensor_rates
 from scaling.states.graph_passes import Passes
 from scaling.states.moved_state import two_states
 from scaling.states.problem import Problem
+from scaling.states.tensor_kinds import tensor_kinds
 from scaling.states.tensor_uses import tensor_sizes
+
+WIDTH = "width"
 
 
 @dataclass(frozen=True)
@@ -58,64 +66,119 @@ class TensorAnswer:
     fan_out: Expr
     start: TensorRate
     moved: TensorRate
+    rule: Rule
+    kind: TensorKind
+    group: str
 
 
 @dataclass(frozen=True)
 class GraphDerived:
     """The answer for a graph."""
 
-    rule: Rule
+    recipe: Recipe
     graph: Graph
     tensors: Mapping[str, TensorAnswer]
     changes: tuple[CodeChange, ...]
     assumptions: tuple[str, ...]
     free: tuple[str, ...]
 
+    @property
+    def rule(self) -> Rule:
+        """The rule of all tensors, of a recipe that has one."""
+        (rule,) = self.recipe.rules
+        return rule
+
 
 def derive_graph(
-    rule: Rule | Node | str,
+    recipe: Recipe | Rule | Node | str,
     graph: Graph,
     settings: Settings | None = None,
     conditions: Iterable[Condition] = STANDARD,
     sampled_fisher: bool = False,
+    kinds: Mapping[str, TensorKind] | None = None,
 ) -> GraphDerived:
     """Solve the conditions for every trained tensor of a graph.
 
     Args:
-        rule: the update rule, as an object, a tree or text.
+        recipe: what trains what; or one update rule, as an object, a tree or text.
         graph: the network.
         settings: a, b, c, d by the name of a tensor, and symbols of the rule, held fixed.
         conditions: what is asked; see conditions.py.
         sampled_fisher: K-FAC's B from sampled instead of the loss's own cotangents.
+        kinds: the kinds of tensors along the width, for a graph along another axis.
 
     Raises:
-        NotCovered: if an operation has no row, or the calculus does not cover the rule.
+        InvalidInput: for a recipe that does not fit the tensors of the graph.
+        NotCovered: if an operation has no row, or the calculus does not cover a rule.
 
     >>> from scaling.models.architectures import perceptron
     >>> answer = derive_graph("sign(G)", perceptron(3))
     >>> {name: (x.b, x.c) for name, x in answer.tensors.items()}
     {'input': (0, 0), 'hidden': (1/2, 1), 'output': (1, 1)}
+
+    With a recipe the rate of each tensor is that of its own rule:
+
+    >>> from scaling.models.recipe_text import parse_recipe
+    >>> answer = derive_graph(parse_recipe("hidden: orth(G); rest: sign(G)"), perceptron(3))
+    >>> {name: x.c for name, x in answer.tensors.items()}
+    {'input': 0, 'hidden': 0, 'output': 1}
     """
-    problem = Problem(as_rule(rule), settings=settings or Settings(), sampled_fisher=sampled_fisher)
-    refuse_what_chains_alone_have(problem.rule, graph)
-    graph = with_multipliers(graph, problem.settings.a)
-    start, moved = two_states(graph, problem.settings.b)
-    refuse_growing_data(problem.rule, start)
-    imposed, bounds = tuple(conditions), problem.bounds()
-    first, second = (tensor_rates(problem, imposed, x, bounds) for x in (start, moved))
+    recipe, settings = as_recipe(recipe), settings or Settings()
+    for rule in recipe.rules:
+        refuse_what_chains_alone_have(rule, graph)
+    graph = with_multipliers(graph, settings.a)
+    start, moved = two_states(graph, settings.b)
+    groups, kinds = _groups(recipe, start, kinds)
+    frozen = [name for name, group in groups.items() if group.rule is None]
+    if frozen:
+        graph = with_frozen(graph, frozen)
+        start, moved = two_states(graph, settings.b)
+    sizes = tensor_sizes(start)
+    problems = {k: _problem(groups[k], settings, sampled_fisher) for k in sizes}
+    for rule in recipe.rules:
+        refuse_growing_data(rule, start, [k for k in sizes if problems[k].rule == rule])
+    bounds = Bounds({name: (S.Zero, S.Infinity) for name in recipe.exponents})
+    imposed = tuple(conditions)
+    first, second = (tensor_rates(problems, imposed, x, bounds) for x in (start, moved))
     tensors = {
-        name: _answer(problem, start, one.layer, first[name], second[name], bounds)
-        for name, one in tensor_sizes(start).items()
-    }
+        name: _answer(problems[name], start, one.layer, first[name], second[name], bounds,
+                      kinds[name], groups[name])
+        for name, one in sizes.items()
+    }  # fmt: skip
     free = [f"c_{k}" for k, x in tensors.items() if x.start.c is None and x.moved.c is None]
     return GraphDerived(
-        problem.rule,
+        recipe,
         graph,
         tensors,
         code_changes(graph, start, moved),
-        assumptions(graph, start),
+        (*assumptions(graph, start), *of_recipe(recipe, kinds, frozen)),
         tuple(free),
     )
+
+
+def _groups(
+    recipe: Recipe, state: Passes, kinds: Mapping[str, TensorKind] | None
+) -> tuple[dict[str, TensorGroup], Mapping[str, TensorKind]]:
+    """The group of every tensor, and the kinds that decide it."""
+    own = tensor_kinds(state)
+    axis = state.graph.axis
+    if kinds is None and axis != WIDTH and recipe.asks_for_growth:
+        raise InvalidInput(
+            f"the recipe '{recipe}' along the {axis}, along which matrices may not grow",
+            "kinds of tensors, which are told along the width",
+            "pass kinds=tensor_kinds(...) of the graph along the width, or select by names",
+        )
+    found = {name: (kinds or {}).get(name, kind) for name, kind in own.items()}
+    frozen = [p.name for p in state.parameters.values() if not p.trained]
+    return recipe.assigned(found, frozen), found
+
+
+def _problem(group: TensorGroup, settings: Settings, sampled_fisher: bool) -> Problem:
+    """The rule of a group, with its own exponents where the settings have none."""
+    assert group.rule is not None, "tensors that are trained have a rule"
+    exponents = {**group.exponents, **settings.exponents}
+    own = replace(settings, exponents=exponents).closed()
+    return Problem(group.rule, settings=own, sampled_fisher=sampled_fisher)
 
 
 def _answer(
@@ -125,6 +188,8 @@ def _answer(
     start: TensorRate,
     moved: TensorRate,
     bounds: Bounds,
+    kind: TensorKind,
+    group: TensorGroup,
 ) -> TensorAnswer:
     """The smaller of both rates, unless one is given."""
     name = layer.name
@@ -135,7 +200,10 @@ def _answer(
     binds = next((x.binds for x in reversed(known) if x.c == c), "")
     c = problem.settings.c.get(name, c)
     b = _start_exponent(state, name)
-    return TensorAnswer(name, b, c, moved.d, binds, layer.fan_in, layer.fan_out, start, moved)
+    return TensorAnswer(
+        name, b, c, moved.d, binds, layer.fan_in, layer.fan_out, start, moved, problem.rule, kind,
+        group.label,
+    )  # fmt: skip
 
 
 def _start_exponent(state: Passes, name: str) -> Expr:

@@ -4,9 +4,13 @@
     c   maximal update: the largest rate at which no node above moves by more than it bears
     d   balanced decay: learning rate x decay = Theta(1)
 
-The rule is read by the calculus as in a chain; a node above bears what states/graph_passes.py says.
-A rate is the tensor's *own* where its product with data is the first to move by all that it bears;
-otherwise a node further up binds it.
+The rule of each tensor is read by the calculus as in a chain; a node above bears what
+states/graph_passes.py says. A rate is the tensor's *own* where its product with data is the first
+to move by all that it bears; otherwise a node further up binds it.
+
+A sum over layers of a function of G alone (a global norm) is a number of the network, and runs over
+all trained tensors, whatever trains them; one of what a rule makes of them (K-FAC's norm
+constraint) runs over the tensors of that rule.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from scaling.calculus.output_change import OutputChange
 from scaling.calculus.read import read_update
 from scaling.models.chain import Activation
 from scaling.models.layer_sizes import LayerSizes
+from scaling.models.recipe import sums_over_everything
+from scaling.rules.rule import Rule
 from scaling.sizes.derivation import Step
 from scaling.sizes.scale import HALF, Bounds
 from scaling.solve.conditions import Condition
@@ -51,28 +57,32 @@ class TensorRate:
 
 
 def tensor_rates(
-    problem: Problem, conditions: tuple[Condition, ...], state: Passes, bounds: Bounds
+    problems: Mapping[str, Problem],
+    conditions: tuple[Condition, ...],
+    state: Passes,
+    bounds: Bounds,
 ) -> dict[str, TensorRate]:
     """Every trained tensor in a state.
 
     Args:
-        problem: the rule, what is given, and which Fisher matrix it means.
+        problems: by tensor its rule, what is given, and which Fisher matrix it means.
         conditions: what is asked of dampings and decays.
         state: the graph at the start, or moved.
         bounds: what is known of the rule's exponents.
     """
     sizes = tensor_sizes(state)
     alive = {k: x for k, x in sizes.items() if not x.delta.is_zero and not x.h.is_zero}
-    d = _dampings(problem, conditions, sizes, alive, bounds)
+    d = _dampings(problems, conditions, sizes, alive, bounds)
     found = {}
     for name, one in sizes.items():
         if name not in alive:
             blank = "its gradient is zero"
             found[name] = TensorRate(S.NegativeInfinity, None, None, d[name], blank)
             continue
+        problem = problems[name]
         decays = derived_decays(problem, one.layer, conditions)
-        contexts = _contexts(problem, alive, d, bounds)
-        update = read_update(contexts[name], problem.rule.expression)
+        context = _contexts(problems, alive, d, bounds)[name]
+        update = read_update(context, problem.rule.expression)
         c, own, binds = _largest(state, one, descent(update) if decays else update, bounds)
         if decays and c is not None:
             given = problem.settings.c.get(name, c)
@@ -84,35 +94,42 @@ def tensor_rates(
 
 
 def _dampings(
-    problem: Problem,
+    problems: Mapping[str, Problem],
     conditions: tuple[Condition, ...],
     sizes: Mapping[str, LayerSizes],
     alive: Mapping[str, LayerSizes],
     bounds: Bounds,
 ) -> dict[str, dict[str, Expr]]:
     """All of d, with the dampings solved for where a tensor has a gradient."""
-    d = {k: unsolved(problem, x.layer) for k, x in sizes.items()}
-    network = _contexts(problem, alive, d, bounds)
+    d = {k: unsolved(problems[k], x.layer) for k, x in sizes.items()}
+    contexts = _contexts(problems, alive, d, bounds)
     for name, one in alive.items():
 
-        def read(unknown: list[Symbol], d: Mapping[str, Expr], one: LayerSizes = one) -> Context:
-            return replace(_context(problem, one, d, bounds, unknown), network=network)
+        def read(unknown: list[Symbol], d: Mapping[str, Expr], name: str = name) -> Context:
+            context = _context(problems[name], alive[name], d, bounds, unknown)
+            return replace(context, network=contexts[name].network)
 
-        d[name], _ = in_layer(problem, one.layer, d[name], read, conditions)
+        d[name], _ = in_layer(problems[name], one.layer, d[name], read, conditions)
     return d
 
 
 def _contexts(
-    problem: Problem,
+    problems: Mapping[str, Problem],
     sizes: Mapping[str, LayerSizes],
     d: Mapping[str, Mapping[str, Expr]],
     bounds: Bounds,
 ) -> dict[str, Context]:
-    """The tensors as a rule sees them, each with the others beside it for sums over layers."""
-    network: dict[str, Context] = {}
+    """The tensors as rules see them, each with the others beside it for sums over layers."""
+    found: dict[str, Context] = {}
+    networks: dict[Rule, dict[str, Context]] = {}
     for name, one in sizes.items():
-        network[name] = replace(_context(problem, one, d[name], bounds), network=network)
-    return network
+        problem = problems[name]
+        network = networks.setdefault(problem.rule, {})
+        found[name] = replace(_context(problem, one, d[name], bounds), network=network)
+    for rule, network in networks.items():
+        every = sums_over_everything(rule)
+        network.update({k: x for k, x in found.items() if every or problems[k].rule == rule})
+    return found
 
 
 def _context(
