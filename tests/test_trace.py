@@ -195,11 +195,37 @@ def test_a_trained_tensor_that_the_loss_does_not_see_is_refused() -> None:
         graph_of(file_of("lost", build))
 
 
-def test_blocks_that_differ_are_refused() -> None:
-    def build(depth: int = 2) -> nn.Module:
-        middle = [nn.Linear(8, 8) if i % 2 else nn.Bilinear(8, 8, 8) for i in range(depth)]
-        return nn.Sequential(nn.Linear(6, 8), *(m for m in middle if True), nn.Linear(8, 3))
+class Branch(nn.Module):
+    def __init__(self, width: int, bias: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width, bias=bias)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.linear(nn.functional.relu(x))
+
+
+def test_blocks_of_several_neighbours_fold_too() -> None:
+    """A flat list of layers, two kinds by turns and one without tensors between, and a head."""
+
+    def build(depth: int = 2, width: int = 8) -> nn.Module:
+        kinds = [
+            m
+            for _ in range(depth)
+            for m in (Branch(width, True), nn.Dropout(), Branch(width, False))
+        ]
+        return nn.Sequential(nn.Linear(6, width), *kinds, nn.Linear(width, 3))
+
+    found = graph_of(file_of("neighbours", build), "depth=2,4,6")
+    (repeat,) = (node for node in found.graph.nodes if node.op == "repeat")
+    assert repeat.get("repeat").count == 1
+    names = [p.name for p in (*found.graph.parameters, *repeat.get("repeat").body.parameters)]
+    small = [n for n, _ in build(1).named_parameters()]
+    assert sorted(names) == sorted(
+        {"4.weight": "7.weight", "4.bias": "7.bias"}.get(n, n) for n in small
+    ), "tensors are named as in the model at the smallest size"
+
+
+def test_blocks_that_differ_are_refused() -> None:
     class Uneven(nn.Module):
         def __init__(self, depth: int) -> None:
             super().__init__()
@@ -234,6 +260,19 @@ def test_blocks_that_differ_are_refused() -> None:
         (
             "import torch\ndef build(width=8): return torch.nn.Linear(4, width)\n"
             "def batch(): return torch.zeros(2, 5), torch.zeros(2, 8)",
+            "raises RuntimeError: mat1 and mat2 shapes cannot be multiplied",
+        ),
+        (
+            "import torch\nclass M(torch.nn.Linear):\n    def forward(self, x): return lost(x)\n"
+            "def build(width=8): return M(4, width)\n"
+            "def batch(): return torch.zeros(2, 4), torch.zeros(2, 8)",
+            "line 3 raises NameError: name 'lost' is not defined",
+        ),
+        (
+            "import torch\nclass M(torch.nn.Linear):\n"
+            "    def forward(self, x): return super().forward(x) if x.sum() > 0 else x\n"
+            "def build(width=8): return M(4, width)\n"
+            "def batch(): return torch.ones(2, 4), torch.zeros(2, 8)",
             "cannot be traced",
         ),
         (
@@ -243,7 +282,9 @@ def test_blocks_that_differ_are_refused() -> None:
         ),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, found: str) -> None:
+def test_a_file_that_cannot_be_used_is_refused(
+    tmp_path: Path, text: str, found: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     if ".cuda()" in text and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     path = tmp_path / "model.py"
@@ -252,6 +293,7 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, found:
         graph_of(str(path))
     assert found in str(caught.value)
     assert "do this" in str(caught.value)
+    assert capfd.readouterr().err == "", "torch logs its own listing"
 
 
 def test_a_file_that_is_not_there_and_an_axis_that_is_none_are_refused(tmp_path: Path) -> None:

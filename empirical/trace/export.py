@@ -21,9 +21,10 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from enum import StrEnum
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def export(file: ModelFile, sizes: Mapping[str, int]) -> Program:
     """The operations of a model at these sizes.
 
     Raises:
-        InvalidInput: if the file's code fails.
+        InvalidInput: if the file's code fails, traced or not.
         NotCovered: with torch's reason and the user's line, if the model cannot be traced.
     """
     with torch.device("meta"):
@@ -117,8 +118,12 @@ def export(file: ModelFile, sizes: Mapping[str, int]) -> Program:
     inputs, targets = file.batch(sizes)
     loss = file.loss_of or standard_loss(targets)
     data = tuple(x.to("meta") if isinstance(x, Tensor) else x for x in inputs)
-    with torch.device("meta"):
-        program = exported(model, loss, data, targets.to("meta"), str(file.path))
+    try:
+        with torch.device("meta"):
+            program = exported(model, loss, data, targets.to("meta"), str(file.path))
+    except NotCovered:
+        file.loss(sizes)  # a model that fails untraced fails by its own code
+        raise
     return _program(program, model, sizes)
 
 
@@ -159,11 +164,12 @@ def standard_loss(targets: Tensor) -> LossOf:
 
 @contextmanager
 def _silent_logs() -> Iterator[None]:
-    """Without the listings that torch logs beside an error: the error holds what matters."""
+    """Without the listings that torch logs and prints beside an error, which says what matters."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        yield
+        with redirect_stderr(StringIO()):
+            yield
     finally:
         logging.disable(before)
 

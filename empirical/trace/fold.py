@@ -3,7 +3,7 @@
     found      by name: a container of numbered children (blocks.0, blocks.1, ...) that has more of
                them at a larger size, and the operations that use their tensors or stand in their
                modules. Of a container that holds a stem and a head as well, the longest run of
-               equal children
+               equal children, or of equal groups of neighbours (linear, relu, linear, relu)
     equal      block i is block 0 with its own tensors: the same operations, wired alike. A value of
                the block before is carried; a value from outside is the same for all blocks
     folded     one operation `repeat` (body, count); its tensors bear the names of block 0
@@ -23,6 +23,8 @@ from empirical.trace.export import Operation, Program, Ref, Where, place
 from scaling.sizes.errors import NotCovered
 
 REPEAT = "repeat"
+Spans = dict[tuple[int, ...], tuple[int, int]]
+"""By the numbers of the children that make up a block: begin and end in the list of operations."""
 _CHILD = re.compile(r"^((?:.*?\.)?)(\d+)(?:\.|$)")
 """A container with its dot, which the root lacks, and the number of a child."""
 
@@ -66,11 +68,8 @@ def growing(programs: Sequence[Program]) -> list[str]:
     return [c for c, n in counts.items() if n[0] > 1 and sorted(set(n)) == n]
 
 
-def _folded(
-    program: Program, container: str, spans: dict[int, tuple[int, int]], fewest: int
-) -> Program:
-    indices = list(spans)
-    home, leaves = f"{container}{indices[0]}.", list(program.leaves)
+def _folded(program: Program, container: str, spans: Spans, fewest: int) -> Program:
+    indices, leaves = list(spans), list(program.leaves)
     program, spans_ = _counted(program, container, indices, fewest), list(spans.values())
     blocks = [program.operations[i:j] for i, j in spans_]
     first, last = spans_[0][0], spans_[-1][1]
@@ -108,7 +107,7 @@ def _folded(
         replace(o, args=_put(o.args, p, (), inside), kwargs=_put_named(o, p, inside))
         for p, o in enumerate(blocks[0])
     )
-    own = tuple(name for name in program.leaves if name.startswith(home))
+    own = tuple(x for x in program.leaves if x.startswith(_homes(container, indices[0])))
     outputs = tuple(blocks[0][p].name for p in carried)
     repeat = Operation(
         f"{container}repeat",
@@ -138,39 +137,47 @@ def _folded(
     standing = dict(program.standing)
     for block in blocks[1:]:
         standing |= {o.name: first.name for o, first in zip(block, blocks[0], strict=True)}
-    for index in indices[1:]:
-        child = f"{container}{index}."
-        standing |= {n: home + n[len(child) :] for n in leaves if n.startswith(child)}
+    for children in indices[1:]:
+        pairs = zip(_homes(container, children), _homes(container, indices[0]), strict=True)
+        for child, home in pairs:
+            standing |= {n: home + n[len(child) :] for n in leaves if n.startswith(child)}
     return replace(program, operations=operations, output=output, standing=standing)
 
 
 # --- where blocks begin and end -----------------------------------------------------------------
 
 
-def _spans(program: Program, container: str) -> dict[int, tuple[int, int]]:
-    """The longest run of equal children: by number, begin and end in the list of operations."""
+def _homes(container: str, children: Sequence[int]) -> tuple[str, ...]:
+    """How the names of what a block holds begin."""
+    return tuple(f"{container}{index}." for index in children)
+
+
+def _spans(program: Program, container: str) -> Spans:
+    """The longest run of equal children, or of equal groups of neighbours."""
     starts: dict[int, int] = {}
     for k, o in enumerate(program.operations):
         index = _index(o, container)
         if index is not None:
             starts.setdefault(index, k)
     targets = [o.target for o in program.operations]
-    best: dict[int, tuple[int, int]] = {}
+    best: Spans = {}
     order = sorted(starts)
-    for i, child in enumerate(order[:-1]):
-        length = starts[order[i + 1]] - starts[child]
-        for shift in range(max(length, 1)):
-            run: dict[int, tuple[int, int]] = {}
-            for n, index in enumerate(order[i:]):
-                a = starts[child] - shift + n * length
-                span = (a, a + length)
-                if starts[index] - shift != a or a < 0 or span[1] > len(targets):
-                    break
-                if run and not _alike(program.operations, run[child], span):
-                    break
-                run[index] = span
-            if _covered(run) > _covered(best) and len(run) > 1:
-                best = run
+    for group in range(1, len(order) // 2 + 1):
+        for i, child in enumerate(order[:-group]):
+            length = starts[order[i + group]] - starts[child]
+            for shift in range(max(length, 1)):
+                run: Spans = {}
+                for n, k in enumerate(range(i, len(order) - group + 1, group)):
+                    children = tuple(order[k : k + group])
+                    a = starts[child] - shift + n * length
+                    span = (a, a + length)
+                    if starts[children[0]] - shift != a or a < 0 or span[1] > len(targets):
+                        break
+                    if run and not _alike(program.operations, next(iter(run.values())), span):
+                        break
+                    run[children] = span
+                if _covered(run) > _covered(best) and len(run) > 1:
+                    best = run
     if len(best) < 2:
         raise _unequal(container, "of different operations, or not one after the other")
     return best
@@ -182,19 +189,21 @@ def _alike(operations: Sequence[Operation], one: tuple[int, int], other: tuple[i
     return all(x.target == y.target and _same_numbers(x, y) for x, y in pairs)
 
 
-def _covered(run: dict[int, tuple[int, int]]) -> int:
+def _covered(run: Spans) -> int:
     return sum(b - a for a, b in run.values())
 
 
-def _counted(program: Program, container: str, indices: list[int], fewest: int) -> Program:
+def _counted(
+    program: Program, container: str, indices: list[tuple[int, ...]], fewest: int
+) -> Program:
     """Children that stand after the run numbered as at the size with the fewest blocks."""
-    shift = len(indices) - fewest
-    folded = tuple(f"{container}{i}." for i in indices[1:])
+    shift = (len(indices) - fewest) * len(indices[0])
+    folded = tuple(home for children in indices[1:] for home in _homes(container, children))
     kept = {name: leaf for name, leaf in program.leaves.items() if not name.startswith(folded)}
     names = {}
     for name in kept:
         match = _CHILD.match(name)
-        if shift and match and match[1] == container and int(match[2]) > indices[-1]:
+        if shift and match and match[1] == container and int(match[2]) > indices[-1][-1]:
             names[name] = f"{container}{int(match[2]) - shift}{name[match.end(2) :]}"
     leaves = {names.get(n, n): replace(x, name=names.get(n, n)) for n, x in kept.items()}
     operations = tuple(
@@ -226,7 +235,7 @@ Slot = tuple[int, tuple[Any, ...]]
 
 def _slots(
     container: str,
-    indices: Sequence[int],
+    indices: Sequence[tuple[int, ...]],
     blocks: Sequence[Sequence[Operation]],
     homes: dict[str, tuple[int, int]],
 ) -> dict[Slot, tuple[str, int]]:
@@ -240,7 +249,7 @@ def _slots(
                     mark = ("inside", home[1])
                 elif home is not None and home[0] == b - 1:
                     mark = ("carried", home[1])
-                elif ref.name.startswith(f"{container}{indices[b]}."):
+                elif ref.name.startswith(_homes(container, indices[b])):
                     continue
                 elif home is None:
                     mark = ("outside", -1)

@@ -80,6 +80,22 @@ class ModelFile:
         inputs, targets = found
         return (inputs if isinstance(inputs, tuple) else (inputs,)), targets
 
+    def loss(self, sizes: Mapping[str, int]) -> Tensor:
+        """The loss of a fresh model on the batch, computed as its user would.
+
+        Raises:
+            InvalidInput: if the file's own code fails, naming the error and the line.
+        """
+        from empirical.trace.export import standard_loss
+
+        model, (inputs, targets) = self.build(sizes), self.batch(sizes)
+        loss = self.loss_of or standard_loss(targets)
+
+        def forward(**_: int) -> Tensor:
+            return loss(model(*inputs), targets)
+
+        return _called(self.path, forward, sizes)  # type: ignore[no-any-return]
+
     def axis(self, asked: str | None) -> GrowingAxis:
         """The growing axis: as it is asked for, or width (else the first) at 1, 2, 3 x its default.
 
