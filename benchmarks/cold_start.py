@@ -1,7 +1,8 @@
 """`scaling derive kfac` beside `import sympy`, in fresh processes, turn by turn.
 
 Byte code of both is kept in a folder of its own, which a first pair fills: what is measured is the
-start of a command that has been started before.
+start of a command that has been started before. ``import sympy`` runs with Python's collector, as
+it does for whoever types it; the command switches that off and spares its last pass.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main() -> None:
     ours, theirs = (statistics.median(x[0] for x in side) for side in zip(*pairs, strict=True))
     print(f"`scaling derive kfac` {ours:.2f} s beside `import sympy` {theirs:.2f} s: ", end="")
     print(f"median ratio of {PAIRS} pairs {ratio(pairs, 0):.2f}, ", end="")
-    print(f"of processor time {ratio(pairs, 1):.2f} (asked for: 1.5)")
+    print(f"of processor time {ratio(pairs, 1):.2f} (asked for: 1.4)")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ def main() -> None:
     """Print it."""
     print("| | is | for example |\n| --- | --- | --- |")
     for row in (*OPERATORS.values(), *FUNCTIONS.values()):
-        about = row.about.replace("*", "\\*")
+        about = row.about.replace("*", "\\*").replace("|", "\\|")
         print(f"| `{row.signature}` | {about} | `{row.example}` |")
 
 

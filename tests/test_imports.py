@@ -193,9 +193,16 @@ def test_every_folder_has_its_place_in_the_order(package: str) -> None:
 
 def loaded_after(code: str) -> set[str]:
     """The top-level modules that a fresh interpreter has loaded after some code."""
+    return {name.split(".")[0] for name in all_loaded_after(code)}
+
+
+def all_loaded_after(code: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after some code."""
     report = r"""
-import json, sys
-print("\n" + json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+import sys
+loaded = sorted(sys.modules)
+import json
+print("\n" + json.dumps(loaded))
 """
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{report}"],
@@ -248,6 +255,32 @@ def test_deriving_loads_the_packages_that_it_needs_and_no_others() -> None:
     needed = loaded_after("import sympy, typer")
     found = loaded_after(RUN.format(words="'derive', 'kfac'"))
     assert found - needed - set(sys.stdlib_module_names) == {"scaling", "derivations"}
+
+
+FOR_OTHER_FORMATS = {"json", "scaling.report.as_json", "scaling.report.step_lines"}
+FOR_OTHER_VERBS = {"scaling.solve.predict", "scaling.solve.symmetry", "scaling.solve.equivalence"}
+MOST_MODULES = 110
+"""Each costs half a thousandth of a second and more, at the start of every command."""
+
+
+def test_deriving_loads_few_modules_and_none_of_other_verbs_and_formats() -> None:
+    """What a cold start may cost, in a number that no load of the machine changes."""
+    found = all_loaded_after(RUN.format(words="'derive', 'kfac'"))
+    assert not found & (FOR_OTHER_FORMATS | FOR_OTHER_VERBS)
+    assert len([x for x in found if x.split(".")[0] in ("scaling", "derivations")]) <= MOST_MODULES
+
+
+def test_the_other_format_and_the_other_verb_do_load_theirs() -> None:
+    found = all_loaded_after(RUN.format(words="'derive', 'kfac', '--format', 'json'"))
+    assert found >= FOR_OTHER_FORMATS
+    assert "scaling.solve.predict" in all_loaded_after(RUN.format(words="'predict', 'kfac'"))
+
+
+def test_a_command_that_derives_leaves_nothing_to_the_collector() -> None:
+    """The search for cycles at exit takes a quarter of the time of all."""
+    words = RUN.format(words="'derive', 'kfac'")
+    loaded_after(f"{words}\nimport gc\nassert gc.get_freeze_count() > 100_000")
+    loaded_after("import gc, sympy\nassert not gc.get_freeze_count()")
 
 
 def test_importing_scaling_alone_does_not_even_load_sympy() -> None:

@@ -14,6 +14,7 @@ from empirical.numbers.interpreter import evaluate
 from empirical.numbers.layer_matrices import LayerTensors
 from empirical.numbers.layer_values import Entries, LayerValue
 from empirical.numbers.operators import MEANINGS
+from scaling.models.chain import Activation
 from scaling.rules import language
 from scaling.rules.operators import (
     FUNCTIONS,
@@ -168,7 +169,8 @@ def test_a_function_is_the_formula_that_gives_its_size(name: str) -> None:
     assert isinstance(row.reading, Formula)
     x, y = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     formula = row.reading.text.replace("x", "G").replace("y", "W")
-    assert torch.allclose(value(f"{name}(G, W)", x, y), value(formula, x, y))
+    operands = "G" if row.second is None else "G, W"
+    assert torch.allclose(value(f"{name}({operands})", x, y), value(formula, x, y))
 
 
 # --- nothing else lists functions ----------------------------------------------------------------
@@ -179,6 +181,8 @@ OWN = {
 }
 MODELS = ("models", "trace")
 """Where sign and abs are operations of a network, not functions of the rule language."""
+ACTIVATIONS = {phi.name.lower() for phi in Activation}
+"""Names that only say what a network is made of where they stand by themselves, as in a table."""
 
 
 def lists_of_functions(text: str) -> Iterator[set[str]]:
@@ -187,7 +191,7 @@ def lists_of_functions(text: str) -> Iterator[set[str]]:
         if isinstance(node, ast.List | ast.Tuple | ast.Set | ast.Dict | ast.MatchOr):
             held = ast.walk(node)
             names = {x.value for x in held if isinstance(x, ast.Constant)} & set(FUNCTIONS)
-            if len(names) > 1:
+            if len(names) > 1 and not names <= ACTIVATIONS:
                 yield names
 
 

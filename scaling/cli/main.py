@@ -78,10 +78,11 @@ def list_command(
     """List the catalogue, or show the rule of one optimizer and what its symbols mean."""
     from derivations.catalogue import catalogue, find
     from scaling.cli.listing import catalogue_page, catalogue_text, declared_table
-    from scaling.report.as_json import derived_json, to_json
     from scaling.solve.derive import derive
 
     if style is Style.json:
+        from scaling.report.as_json import derived_json, to_json
+
         chosen = catalogue() if name is None else {name: find(name)}
         typer.echo(to_json({key: derived_json(derive(o.rule)) for key, o in chosen.items()}))
     elif name is None and style is Style.text:
@@ -102,7 +103,6 @@ def table(
     step: StepOption = 1,
 ) -> None:
     """Print the exponents of every optimizer of the catalogue, layer by layer."""
-    from scaling.report.as_json import derived_json, to_json
     from scaling.report.tables import catalogue_table
 
     solutions, refused = [], dict[str, str]()
@@ -115,6 +115,8 @@ def table(
             if len(refused) == len(catalogue_names()):
                 raise
     if style is Style.json:
+        from scaling.report.as_json import derived_json, to_json
+
         found = {x.problem.rule.name: derived_json(x) for x in solutions}
         typer.echo(to_json({**found, **{k: {"not_covered": v} for k, v in refused.items()}}))
     else:
@@ -140,7 +142,6 @@ def derive(
     For a chain of dense layers, or with --model for every tensor of your own model.
     Nothing is measured, unless --alignment measured asks for it; see `scaling align`.
     """
-    from scaling.report.as_json import derived_json, to_json
     from scaling.report.tables import derived_table
 
     if model.given(network, init=init, alignment=alignment, step=step):
@@ -155,6 +156,8 @@ def derive(
     )
     solution = solution_of(problem)
     if style is Style.json:
+        from scaling.report.as_json import derived_json, to_json
+
         typer.echo(to_json(derived_json(solution)))
     else:
         _print(derived_table(solution), style)
@@ -176,7 +179,6 @@ def predict(
 
     Exponents that are not set are the derived ones; those that are set are taken literally.
     """
-    from scaling.report.as_json import predicted_json, to_json
     from scaling.report.tables import predicted_table
     from scaling.solve.predict import predict as evaluate
 
@@ -189,6 +191,8 @@ def predict(
     table, bounds = literal_of(problem)
     result = evaluate(problem, table, bounds)
     if style is Style.json:
+        from scaling.report.as_json import predicted_json, to_json
+
         typer.echo(to_json(predicted_json(result)))
     else:
         _print(predicted_table(result), style)
@@ -215,7 +219,6 @@ def explain(
     step: StepOption = 1,
 ) -> None:
     """Print the derivation of one layer's exponents, step by step."""
-    from scaling.report.as_json import steps_json, to_json
     from scaling.report.step_lines import Derivation, render_steps
     from scaling.report.tables import Format
 
@@ -235,6 +238,8 @@ def explain(
         about = subject_of(rule, problem, literal=False)
         explain_measured(about, layer, shown, style, run)
     if style is Style.json:
+        from scaling.report.as_json import steps_json, to_json
+
         title = f"{shown.label}: dW = {problem.rule}"
         typer.echo(to_json(steps_json(title, shown.step)))
     else:
@@ -255,12 +260,13 @@ def compare(
     'sgd; a_output=1; b_output=0; c_output=-1'. It is derived for 'adam; init=ntk' and
     'adam; init=ntk; alignment=full; alignment_output=none'.
     """
-    from scaling.report.as_json import compared_json, to_json
     from scaling.report.tables import compared_table
     from scaling.solve.symmetry import compare as compare_tables
 
     result = compare_tables(*table_of(left, network), *table_of(right, network))
     if style is Style.json:
+        from scaling.report.as_json import compared_json, to_json
+
         typer.echo(to_json(compared_json(left, right, result)))
     else:
         _print(compared_table(left, right, result), style)
@@ -291,6 +297,8 @@ def main() -> None:
         code = _missing(error)
     except Exception as error:
         code = _usage(error) if hasattr(error, "format_message") else _failed(error)
+    if not gc.isenabled():
+        gc.freeze()  # the search for cycles at exit would take a quarter of the time of all
     if code == INTERRUPTED:
         typer.echo("interrupted: finished measurements are kept in --out, if given", err=True)
     raise SystemExit(code or 0)

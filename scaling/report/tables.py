@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from sympy import Expr
 
@@ -19,9 +20,11 @@ from scaling.report.as_text import Cell, text
 from scaling.report.references import abbreviated, quotable
 from scaling.solve.alternatives import regime_lines
 from scaling.solve.derive import Derived
-from scaling.solve.predict import Prediction
-from scaling.solve.symmetry import Comparison
 from scaling.states.problem import CONVENTION, Problem
+
+if TYPE_CHECKING:  # results of other verbs, which derive does without
+    from scaling.solve.predict import Prediction
+    from scaling.solve.symmetry import Comparison
 
 
 class Format(StrEnum):

@@ -65,6 +65,7 @@ class Trait(StrEnum):
     KEEPS_SIGN = "the result is not negative where no operand is"
     LINEAR = "linear in X"
     SCALE_FREE = "f(c X) = f(X) for every number c > 0"
+    HOMOGENEOUS = "f(c X) = c f(X) for every number c > 0"
     SPECTRAL = "f(U S V^T) = U f(S) V^T, a function of the singular values"
     DESCENT = "<f(X), X> adds up numbers that are never negative: X falls in the direction -f(X)"
     BASIS = "the columns of the result are a basis of their own, named after X"
@@ -215,7 +216,7 @@ class Operator:
             return self.reading.power
         if self.average:
             return None
-        if self.linear or self.norm:
+        if self.linear or self.norm or Trait.HOMOGENEOUS in self.traits:
             return Fraction(1)
         return Fraction(0) if Trait.SCALE_FREE in self.traits else None
 
