@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from sympy import Expr, Rational, S
+from sympy import Expr, Rational, S, Symbol, expand
 
 from scaling.models.architectures import (
     convolutional,
@@ -15,7 +15,7 @@ from scaling.models.architectures import (
     transformer,
 )
 from scaling.models.graph import Graph, GraphNode
-from scaling.report.graph_tables import tensor_steps
+from scaling.report.graph_tables import graph_table, tensor_steps
 from scaling.sizes.errors import NotCovered
 from scaling.solve.graph_solution import GraphDerived, derive_graph
 
@@ -70,6 +70,46 @@ def test_sgd_sees_independent_weights_around_attention_only_at_the_start() -> No
         x = answer.tensors[f"blocks.{name}"]
         assert (x.start.gradient, x.moved.gradient) == (Rational(-3, 2), -1)
         assert (x.start.c, x.moved.c, x.c) == (-HALF, 0, 0)
+
+
+KFAC = "(B + rho_B*I)**(-e_B) @ G @ (A + rho_A*I)**(-e_A)"
+
+
+def test_kfac_on_a_transformer_has_the_table_of_its_roles() -> None:
+    """arXiv 2312.12226, Prop. 4.1, tensor by tensor.
+
+    Queries and keys have a smaller gradient at the start, and are damped there by what fits all
+    later steps: a rate for the start under dampings of its own would go with none of these.
+    """
+    answer = derive_graph(KFAC, transformer("width", attention=-S.One))
+    e_a, e_b = Symbol("e_A"), Symbol("e_B")
+    table = {
+        "embedding": (e_b - 1, 1, 0),
+        **dict.fromkeys(MATRICES, (e_b - e_a, 1, -1)),
+        "readout": (1 - e_a, 0, -1),
+    }
+    for name, expected in table.items():
+        x = answer.tensors[name]
+        assert (expand(x.c), x.d["rho_B"], x.d["rho_A"]) == expected, name
+    query = answer.tensors["blocks.query"]
+    assert query.start.gradient == Rational(-3, 2) and query.start.d == query.moved.d
+    assert expand(query.start.c - (e_b - e_a - HALF)) == 0
+
+
+@pytest.mark.parametrize("rule", ["sign(G) + decay*W", "G + decay*W"])
+def test_learning_rate_times_decay_is_constant(rule: str) -> None:
+    """arXiv 2405.13698, whichever of the two states decides the rate."""
+    for graph in (transformer("width", attention=-S.One), mixture("width"), residual("depth", 2)):
+        answer = derive_graph(rule, graph)
+        assert all(x.d["decay"] == -x.c for x in answer.tensors.values())
+
+
+def test_what_the_reading_of_a_rule_assumes_is_said() -> None:
+    nesterov = "G + beta*ema(G, beta) - beta**2*G"
+    answer = derive_graph(nesterov, perceptron())
+    assert [x for x in answer.assumptions if x.startswith("the terms of")]
+    clipped = graph_table(derive_graph("clip(G/(norm(G)**2 + 1), 1)", perceptron()))
+    assert "regime in input: norm(G)**2 ~ M^(-1), 1 ~ 1: 1 dominates" in clipped.notes
 
 
 @pytest.mark.parametrize(

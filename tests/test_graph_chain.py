@@ -5,12 +5,17 @@ import sympy
 
 from derivations.catalogue import catalogue
 from scaling.models.architectures import perceptron
+from scaling.models.building import with_multipliers
 from scaling.models.chain import Activation, Loss, Setting, mlp
 from scaling.models.settings import Settings
 from scaling.sizes.errors import NotCovered
+from scaling.solve.conditions import STANDARD
 from scaling.solve.derive import derive
 from scaling.solve.graph_solution import derive_graph
 from scaling.solve.presets import PARAMETRIZATIONS, parametrization
+from scaling.solve.tensor_rates import tensor_rates, with_decays_after
+from scaling.states.graph_passes import Passes
+from scaling.states.problem import Problem
 
 RULES = {name: entry.rule for name, entry in catalogue().items()}
 ON_CHAINS_ALONE = {name for name, rule in RULES.items() if rule.ascents}
@@ -45,15 +50,23 @@ def test_depth_activation_and_loss_change_both_alike(name: str, activation: Acti
     check(name, 2, True, activation, Loss.CROSS_ENTROPY)
 
 
-@pytest.mark.parametrize("name", ["kfac", "adam", "shampoo", "sgd"])
+def check_first_step(name: str, given: Settings) -> None:
+    """The start alone, as `derive` reads it: its dampings are balanced there."""
+    chain = derive(RULES[name], given).exponents
+    problem = Problem(RULES[name], settings=given)
+    start = Passes(with_multipliers(perceptron(), given.a), given.b)
+    problems = dict.fromkeys(start.parameters, problem)
+    for layer, x in tensor_rates(problems, STANDARD, start, problem.bounds()).items():
+        assert x.c is not None
+        assert sympy.expand(x.c - chain.c[layer]) == 0, (layer, x.c, chain.c[layer])
+        for symbol, value in with_decays_after(problem, STANDARD, x, x.c).d.items():
+            assert sympy.expand(value - chain.d[layer][symbol]) == 0, (layer, symbol)
+
+
+@pytest.mark.parametrize("name", ["kfac", "adam", "shampoo", "sgd", "adamw"])
 @pytest.mark.parametrize("b", ["1/2", "3/4", "3/2", "2"])
 def test_a_given_start_of_the_readout_changes_both_alike(name: str, b: str) -> None:
-    given = Settings(b={"output": sympy.Rational(b)})
-    chain = derive(RULES[name], given).exponents
-    graph = derive_graph(RULES[name], perceptron(), given)
-    for layer, x in graph.tensors.items():
-        assert x.start.c is not None
-        assert sympy.expand(x.start.c - chain.c[layer]) == 0, layer
+    check_first_step(name, Settings(b={"output": sympy.Rational(b)}))
 
 
 @pytest.mark.parametrize("name", sorted(ON_CHAINS_ALONE))
@@ -70,11 +83,4 @@ def test_parametrizations_by_name_have_one_answer(name: str, preset: str) -> Non
     a, b = (
         {k[2:]: sympy.Rational(v) for k, v in texts.items() if k[0] == letter} for letter in "ab"
     )
-    given = Settings(a=a, b=b)
-    chain = derive(RULES[name], given).exponents
-    graph = derive_graph(RULES[name], perceptron(), given)
-    for layer, x in graph.tensors.items():
-        assert x.start.c is not None
-        assert sympy.expand(x.start.c - chain.c[layer]) == 0, (layer, x.start.c, chain.c[layer])
-        for symbol, value in x.start.d.items():
-            assert sympy.expand(value - chain.d[layer][symbol]) == 0, (layer, symbol)
+    check_first_step(name, Settings(a=a, b=b))

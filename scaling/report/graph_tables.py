@@ -14,7 +14,7 @@ from sympy import Expr
 from scaling.models.recipe import Recipe
 from scaling.report.tables import Table
 from scaling.sizes.derivation import CONDITION, Step
-from scaling.sizes.scale import Scale, Size
+from scaling.sizes.scale import Order, Scale, Size
 from scaling.solve.code_changes import CodeChange
 from scaling.solve.graph_solution import GraphDerived, TensorAnswer
 from scaling.states.problem import CONVENTION
@@ -39,6 +39,7 @@ def graph_table(answer: GraphDerived, notes: Sequence[str] = ()) -> Table:
     below += _once(_states(x) for x in answer.tensors.values())
     below += [f"change {_change(c)}" for c in answer.changes]
     below += [f"assumed: {text}" for text in answer.assumptions]
+    below += _regimes(answer)
     below += [f"read: {text}" for text in notes]
     return Table(recipe_title(answer.recipe), columns, shown, tuple(below))
 
@@ -156,6 +157,23 @@ def _states(x: TensorAnswer) -> str:
     )
 
 
+def _regimes(answer: GraphDerived) -> list[str]:
+    """Sums of the rule that are not balanced, with the tensors in which they are not."""
+    found: dict[str, list[str]] = {}
+    for name, regimes in answer.regimes.items():
+        for one in regimes:
+            if one.order is not Order.EQUAL:
+                found.setdefault(str(one), []).append(_star(name))
+    return [f"regime in {_few(_once(names))}: {text}" for text, names in found.items()]
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first of many names."""
+    if len(names) < 4:
+        return ", ".join(names)
+    return f"{', '.join(names[:2])} and {len(names) - 2} others"
+
+
 def _once(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(text for text in texts if text))
 
@@ -164,10 +182,7 @@ def _change(c: CodeChange) -> str:
     place = _file(c)
     at = f"{place['file']}:{place['line']}" if place["line"] else c.where or c.node
     names, joint, rest = c.why.partition(" would have")
-    several = names.split(", ")
-    if len(several) > 3:
-        names = f"{', '.join(several[:2])} and {len(several) - 2} others"
-    why = f"{names}{joint}{rest}"
+    why = f"{_few(names.split(', '))}{joint}{rest}"
     return f"{at}: a factor M^({c.found}), where M^({c.needed}) is needed: {why}"
 
 

@@ -6,7 +6,7 @@
 
 in two states: at the *start*, and *moved*, with every tensor at W + dW (states/moved_state.py). A
 rate must keep both stable, so the smaller one is the answer; d is that of the moved state, in which
-all further steps are.
+all further steps are, and the start is read under it.
 
 Where another node binds than the tensor's own product, constants of the code keep it from a
 maximal update; code_changes.py says what they would have to be, such as logits over head_size and
@@ -26,8 +26,8 @@ from dataclasses import dataclass, replace
 
 from sympy import Expr, S, Symbol
 
+from scaling.calculus.context import Regime, regimes
 from scaling.models.building import with_frozen, with_multipliers
-from scaling.models.chain import Layer
 from scaling.models.graph import Graph, Start
 from scaling.models.recipe import Recipe, TensorGroup, TensorKind, as_recipe
 from scaling.models.settings import Settings
@@ -43,7 +43,7 @@ from scaling.solve.graph_assumptions import (
     refuse_growing_data,
     refuse_what_chains_alone_have,
 )
-from scaling.solve.tensor_rates import TensorRate, tensor_rates
+from scaling.solve.tensor_rates import TensorRate, in_both_states, with_decays_after
 from scaling.states.graph_passes import Passes
 from scaling.states.moved_state import two_states
 from scaling.states.problem import Problem
@@ -87,6 +87,12 @@ class GraphDerived:
         """The rule of all tensors, of a recipe that has one."""
         (rule,) = self.recipe.rules
         return rule
+
+    @property
+    def regimes(self) -> dict[str, tuple[Regime, ...]]:
+        """The decisions of the reading of the rule in each tensor, in the state that goes on."""
+        states = {k: x.moved if x.moved.update else x.start for k, x in self.tensors.items()}
+        return {k: regimes(x.update.step) for k, x in states.items() if x.update is not None}
 
 
 def derive_graph(
@@ -139,19 +145,22 @@ def derive_graph(
         refuse_growing_data(rule, start, [k for k in sizes if problems[k].rule == rule])
     bounds = Bounds({name: (S.Zero, S.Infinity) for name in recipe.exponents})
     imposed = tuple(conditions)
-    first, second = (tensor_rates(problems, imposed, x, bounds) for x in (start, moved))
+    first, second = in_both_states(problems, imposed, start, moved, bounds)
     tensors = {
-        name: _answer(problems[name], start, one.layer, first[name], second[name], bounds,
+        name: _answer(problems[name], imposed, start, first[name], second[name], bounds,
                       kinds[name], groups[name])
-        for name, one in sizes.items()
+        for name in sizes
     }  # fmt: skip
+    read = [x for one in tensors.values() for x in (*one.start.assumed, *one.moved.assumed)]
     free = [f"c_{k}" for k, x in tensors.items() if x.start.c is None and x.moved.c is None]
     return GraphDerived(
         recipe,
         graph,
         tensors,
         code_changes(graph, start, moved),
-        (*assumptions(graph, start), *of_recipe(recipe, kinds, frozen)),
+        tuple(
+            dict.fromkeys((*assumptions(graph, start), *of_recipe(recipe, kinds, frozen), *read))
+        ),
         tuple(free),
     )
 
@@ -183,8 +192,8 @@ def _problem(group: TensorGroup, settings: Settings, sampled_fisher: bool) -> Pr
 
 def _answer(
     problem: Problem,
+    conditions: tuple[Condition, ...],
     state: Passes,
-    layer: Layer,
     start: TensorRate,
     moved: TensorRate,
     bounds: Bounds,
@@ -192,16 +201,18 @@ def _answer(
     group: TensorGroup,
 ) -> TensorAnswer:
     """The smaller of both rates, unless one is given."""
-    name = layer.name
+    layer = start.layer
     known = [x for x in (start, moved) if x.c is not None]
-    c: Expr = Symbol(f"c_{name}")
+    c: Expr = Symbol(f"c_{layer.name}")
     for k, x in enumerate(known):
         c = x.c if k == 0 else bounds.larger(c, x.c)
     binds = next((x.binds for x in reversed(known) if x.c == c), "")
-    c = problem.settings.c.get(name, c)
-    b = _start_exponent(state, name)
+    c = problem.settings.c.get(layer.name, c)
+    start, moved = (with_decays_after(problem, conditions, x, c) for x in (start, moved))
+    d = moved.d if moved.c is not None else start.d
+    b = _start_exponent(state, layer.name)
     return TensorAnswer(
-        name, b, c, moved.d, binds, layer.fan_in, layer.fan_out, start, moved, problem.rule, kind,
+        layer.name, b, c, d, binds, layer.fan_in, layer.fan_out, start, moved, problem.rule, kind,
         group.label,
     )  # fmt: skip
 

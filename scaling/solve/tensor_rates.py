@@ -11,6 +11,10 @@ to move by all that it bears; otherwise a node further up binds it.
 A sum over layers of a function of G alone (a global norm) is a number of the network, and runs over
 all trained tensors, whatever trains them; one of what a rule makes of them (K-FAC's norm
 constraint) runs over the tensors of that rule.
+
+Over a whole training a tensor has one damping and one rate. Dampings are those of the moved state,
+in which all steps but the first are; the start is read again under them, since a gradient that is
+smaller there is damped by more. The larger c of both keeps both stable, and decays follow it.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from sympy import Expr, S, Symbol
 from scaling.calculus.context import Context
 from scaling.calculus.output_change import OutputChange
 from scaling.calculus.read import read_update
-from scaling.models.chain import Activation
+from scaling.models.chain import Activation, Layer
 from scaling.models.layer_sizes import LayerSizes
 from scaling.models.recipe import sums_over_everything
 from scaling.rules.rule import Rule
@@ -47,6 +51,7 @@ class TensorRate:
     ``binds``: the node that binds the rate; ``bound``: the line of what binds it beyond that.
     """
 
+    layer: Layer
     gradient: Expr
     c: Expr | None
     own: Expr | None
@@ -54,6 +59,30 @@ class TensorRate:
     binds: str
     update: OutputChange | None = None
     bound: Step | None = None
+    weaker: str = ""
+    """What was assumed of its dampings, where they cannot all be balanced."""
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """The assumptions of the reading of the rule in this tensor."""
+        lines = () if self.update is None else self.update.step.assumptions()
+        return (*lines, *([self.weaker] if self.weaker else []))
+
+
+def in_both_states(
+    problems: Mapping[str, Problem],
+    conditions: tuple[Condition, ...],
+    start: Passes,
+    moved: Passes,
+    bounds: Bounds,
+) -> tuple[dict[str, TensorRate], dict[str, TensorRate]]:
+    """Every trained tensor at the start and moved, under the dampings that it has for good."""
+    later = tensor_rates(problems, conditions, moved, bounds)
+    first = tensor_rates(problems, conditions, start, bounds)
+    fixed = {k: x.d for k, x in later.items() if x.update is not None}
+    if any(first[k].d != d for k, d in fixed.items() if k in first):
+        first = tensor_rates(problems, conditions, start, bounds, fixed)
+    return first, later
 
 
 def tensor_rates(
@@ -61,36 +90,49 @@ def tensor_rates(
     conditions: tuple[Condition, ...],
     state: Passes,
     bounds: Bounds,
+    fixed: Mapping[str, Mapping[str, Expr]] | None = None,
 ) -> dict[str, TensorRate]:
-    """Every trained tensor in a state.
+    """Every trained tensor in a state; decays keep symbols of their own until c is known.
 
     Args:
         problems: by tensor its rule, what is given, and which Fisher matrix it means.
         conditions: what is asked of dampings and decays.
         state: the graph at the start, or moved.
         bounds: what is known of the rule's exponents.
+        fixed: d of tensors that have it already.
     """
     sizes = tensor_sizes(state)
     alive = {k: x for k, x in sizes.items() if not x.delta.is_zero and not x.h.is_zero}
-    d = _dampings(problems, conditions, sizes, alive, bounds)
+    d, weaker = _dampings(problems, conditions, sizes, alive, bounds)
+    d |= fixed or {}
+    contexts = _contexts(problems, alive, d, bounds)
     found = {}
     for name, one in sizes.items():
         if name not in alive:
             blank = "its gradient is zero"
-            found[name] = TensorRate(S.NegativeInfinity, None, None, d[name], blank)
+            found[name] = TensorRate(one.layer, S.NegativeInfinity, None, None, d[name], blank)
             continue
         problem = problems[name]
         decays = derived_decays(problem, one.layer, conditions)
-        context = _contexts(problems, alive, d, bounds)[name]
-        update = read_update(context, problem.rule.expression)
+        update = read_update(contexts[name], problem.rule.expression)
         c, own, binds = _largest(state, one, descent(update) if decays else update, bounds)
-        if decays and c is not None:
-            given = problem.settings.c.get(name, c)
-            d[name] = following(problem.rule, one.layer, update, given, d[name], decays)
         gradient = (one.h * one.delta).width
         bound = tolerance_line(state, name) if c != own else None
-        found[name] = TensorRate(gradient, c, own, d[name], binds, update, bound)
+        found[name] = TensorRate(
+            one.layer, gradient, c, own, d[name], binds, update, bound, weaker.get(name, "")
+        )
     return found
+
+
+def with_decays_after(
+    problem: Problem, conditions: tuple[Condition, ...], found: TensorRate, c: Expr
+) -> TensorRate:
+    """A tensor with the decays that follow the rate M^(-c)."""
+    decays = derived_decays(problem, found.layer, conditions)
+    if not decays or found.update is None or found.c is None:
+        return found
+    d = following(problem.rule, found.layer, found.update, c, found.d, decays)
+    return replace(found, d=d)
 
 
 def _dampings(
@@ -99,9 +141,10 @@ def _dampings(
     sizes: Mapping[str, LayerSizes],
     alive: Mapping[str, LayerSizes],
     bounds: Bounds,
-) -> dict[str, dict[str, Expr]]:
-    """All of d, with the dampings solved for where a tensor has a gradient."""
-    d = {k: unsolved(problems[k], x.layer) for k, x in sizes.items()}
+) -> tuple[dict[str, Mapping[str, Expr]], dict[str, str]]:
+    """All of d, with dampings solved for where a tensor has a gradient; and what was assumed."""
+    d: dict[str, Mapping[str, Expr]] = {k: unsolved(problems[k], x.layer) for k, x in sizes.items()}
+    weaker: dict[str, str] = {}
     contexts = _contexts(problems, alive, d, bounds)
     for name, one in alive.items():
 
@@ -109,8 +152,8 @@ def _dampings(
             context = _context(problems[name], alive[name], d, bounds, unknown)
             return replace(context, network=contexts[name].network)
 
-        d[name], _ = in_layer(problems[name], one.layer, d[name], read, conditions)
-    return d
+        d[name], weaker[name] = in_layer(problems[name], one.layer, d[name], read, conditions)
+    return d, weaker
 
 
 def _contexts(
