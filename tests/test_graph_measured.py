@@ -13,7 +13,8 @@ import torch
 from sympy import Rational, S
 from torch import Tensor
 
-from scaling.models.architectures import residual, transformer
+from scaling.models.architectures import perceptron, residual, transformer
+from scaling.models.settings import Settings
 from scaling.solve.graph_solution import derive_graph
 from scaling.states.moved_state import two_states
 
@@ -142,6 +143,88 @@ def test_the_gradient_of_queries_grows_once_the_weights_above_have_moved() -> No
 
     assert abs(slope(WIDTHS, before) - foretold[0]) < MARGIN
     assert abs(slope(WIDTHS, after) - foretold[1]) < MARGIN
+
+
+def shared_keys(heads: int, seed: int, b: float) -> dict[str, float]:
+    """Sizes of gradients where all heads of a fixed size share one key and one value."""
+    torch.manual_seed(seed)
+    size, length, words, width = 4, 6, 12, 4 * heads
+
+    def drawn(*shape: int, b: float) -> Tensor:
+        return (torch.randn(*shape, dtype=torch.float64) * width**-b).requires_grad_()
+
+    w = {
+        "query": drawn(width, width, b=0.5),
+        "key": drawn(size, width, b=b),
+        "value": drawn(size, width, b=b),
+        "projection": drawn(width, width, b=0.5),
+    }
+    x = torch.randn(2, length, width, dtype=torch.float64)
+    h = normed(x)
+    query = (h @ w["query"].T).reshape(2, length, heads, size)
+    key, value = h @ w["key"].T, h @ w["value"].T
+    logits = torch.einsum("bshd,btd->bhst", query, key)
+    mixed = torch.einsum("bhst,btd->bshd", logits.softmax(-1), value).reshape(2, length, width)
+    y = normed(x + mixed @ w["projection"].T) @ drawn(words, width, b=1).T
+    targets = torch.randint(words, (2 * length,))
+    loss = torch.nn.functional.cross_entropy(y.flatten(0, 1), targets)
+    gradients = torch.autograd.grad(loss, list(w.values()))
+    return {name: rms(g) for name, g in zip(w, gradients, strict=True)}
+
+
+@pytest.mark.parametrize("name", ["query", "key", "value", "projection"])
+@pytest.mark.parametrize("b", [None, Rational(1, 2)])
+def test_gradients_around_keys_that_all_heads_share(name: str, b: Rational | None) -> None:
+    """Sizes as of readouts: at b = 1, which is derived, and at 1/2, as a hidden matrix would be."""
+    graph = transformer("heads", attention=S.Zero, grouped=True)
+    given = {} if b is None else {"blocks.key": b, "blocks.value": b}
+    start, _ = two_states(graph, given)
+    assert {start.b["blocks.key"], start.b["blocks.value"]} == {S.One if b is None else b}
+    foretold = float(start.cotangents[f"blocks.{name}"].size)
+
+    def measured(heads: int, seed: int) -> float:
+        return shared_keys(heads, seed, 1 if b is None else float(b))[name]
+
+    assert abs(slope((32, 128, 512), measured) - foretold) < MARGIN
+
+
+def dense_step(width: int, seed: int, tensor: int, b: Sequence[float], c: float) -> float:
+    """How far the output moves when one of three layers takes a step of sign descent."""
+    torch.manual_seed(seed)
+    shapes = [(8, width), (width, width), (width, 3)]
+    w = [
+        (torch.randn(*shape, dtype=torch.float64) * width**-x).requires_grad_()
+        for shape, x in zip(shapes, b, strict=True)
+    ]
+    x = torch.randn(4, 8, dtype=torch.float64)
+
+    def output(w: Sequence[Tensor]) -> Tensor:
+        return torch.relu(torch.relu(x @ w[0]) @ w[1]) @ w[2]
+
+    y = output(w)
+    g = torch.autograd.grad(torch.nn.functional.mse_loss(y, torch.ones(4, 3)), w)[tensor]
+    new = [v - 1e-3 * width**-c * g.sign() if k == tensor else v for k, v in enumerate(w)]
+    return rms(output(new) - y)
+
+
+@pytest.mark.parametrize(("tensor", "name"), [(0, "input"), (1, "hidden")])
+def test_a_readout_of_entries_m_to_the_minus_half_binds_what_is_below(
+    tensor: int, name: str
+) -> None:
+    """arXiv 2407.05872 has c = 0, 1 there in the standard parametrization, for omega = 1/2.
+
+    After one step dh lies along W_L^T delta, and f moves by M^(1/2) at these rates.
+    """
+    given = {"input": S.Zero, "hidden": Rational(1, 2), "output": Rational(1, 2)}
+    answer = derive_graph(SIGN, perceptron(), Settings(b=given)).tensors[name]
+    own, b = answer.start.own, [float(x) for x in given.values()]
+    assert own is not None and answer.c - own == Rational(1, 2)
+    for c, expected in ((answer.c, 0.0), (own, 0.5)):
+
+        def moved(width: int, seed: int, c: float = float(c)) -> float:
+            return dense_step(width, seed, tensor, b, c)
+
+        assert abs(slope(WIDTHS, moved) - expected) < MARGIN
 
 
 DEPTHS = (8, 32, 128)

@@ -88,12 +88,16 @@ def transformer(
     multiplier: Expr = ZERO,
     tied: bool = False,
     gated: bool = False,
+    grouped: bool = False,
+    packed: bool = False,
 ) -> Graph:
     """A decoder with one attention and one dense part a block, norms before both.
 
     ``axis``: width (the head size grows with it), heads, sequence, depth or vocabulary.
     ``attention``: exponent of the factor of the logits, head_size^-1/2 unless given.
-    ``multiplier``: exponent of the factor of both residual branches.
+    ``multiplier``: exponent of the factor of both residual branches. ``tied``: the embedding is the
+    readout. ``gated``: the dense part has a gate. ``grouped``: all heads share one key and value.
+    ``packed``: queries, keys and values are parts of one matrix.
     """
     m = Builder(axis)
     width = ONE if axis in ("width", "heads") else ZERO
@@ -110,17 +114,21 @@ def transformer(
     body = Builder(axis, "blocks.")
     stream = body.argument("x", 0, m.axes(x))
     h = body.norm(stream, "norm_1.gain", "norm_1.bias")
-    parts = []
-    for name in ("query", "key", "value"):
-        y = body.linear(name, h, width, width)
-        y = body.reshape(
-            y, (ZERO, length, heads, size), (((0,), (0,)), ((1,), (1,)), ((2,), (2, 3)))
-        )
-        parts.append(y)
-    query, key, value = parts
-    logits = body.contract("bshd,bthd->bhst", query, key)
+    shape, split = (ZERO, length, heads, size), (((0,), (0,)), ((1,), (1,)), ((2,), (2, 3)))
+    names = ("query", "key", "value")
+    if packed:
+        whole = body.linear("packed", h, width, width)
+        parts = [body.part(whole, 2, k, k + 1) for k in range(3)]
+    else:
+        outs = (width, *((size, size) if grouped else (width, width)))
+        parts = [body.linear(x, h, width, n) for x, n in zip(names, outs, strict=True)]
+    shared = "btd" if grouped else "bthd"
+    query, key, value = (
+        x if grouped and x != parts[0] else body.reshape(x, shape, split) for x in parts
+    )
+    logits = body.contract(f"bshd,{shared}->bhst", query, key)
     logits = body.scaled(logits, scale, "attention: scale")
-    mixed = body.contract("bhst,bthd->bshd", body.softmax(logits), value)
+    mixed = body.contract(f"bhst,{shared}->bshd", body.softmax(logits), value)
     mixed = body.reshape(mixed, m.axes(x), (((0,), (0,)), ((1,), (1,)), ((2, 3), (2,))))
     branch = body.scaled(
         body.linear("projection", mixed, width, width), multiplier, "attention: multiplier"

@@ -139,6 +139,10 @@ class Builder:
             "reshape", (x,), axes, groups=tuple((tuple(a), tuple(b)) for a, b in groups)
         )
 
+    def part(self, x: str, axis: int, start: int, stop: int) -> str:
+        """A part of an axis, as large as the axis up to a constant."""
+        return self.add_node("slice", (x,), self.axes(x), axis=axis, start=start, stop=stop)
+
     def permute(self, x: str, *order: int) -> str:
         """Axes in another order."""
         axes = self.axes(x)
