@@ -36,7 +36,7 @@ def graph_table(answer: GraphDerived, notes: Sequence[str] = ()) -> Table:
     )
     below = [*rule_lines(answer.recipe), CONVENTION.replace("M", answer_letter(answer))]
     below += [f"free: {', '.join(answer.free)}"] if answer.free else []
-    below += _once(_states(x) for x in answer.tensors.values())
+    below += _states(answer)
     below += [f"change {_change(c)}" for c in answer.changes]
     below += [f"assumed: {text}" for text in answer.assumptions]
     below += _regimes(answer)
@@ -147,14 +147,17 @@ def answer_letter(answer: GraphDerived) -> str:
     return "M" if answer.graph.axis == "width" else f"({answer.graph.axis})"
 
 
-def _states(x: TensorAnswer) -> str:
-    start, moved = x.start.c, x.moved.c
-    if start == moved:
-        return ""
-    shown = ("no gradient" if c is None else f"c = {c}" for c in (start, moved))
-    return "{}: at the start {}, at moved weights {}; the smaller rate is the answer".format(
-        _star(x.name), *shown
-    )
+def _states(answer: GraphDerived) -> list[str]:
+    """The tensors that have another rate at the start than moved, and both rates."""
+    found: dict[str, list[str]] = {}
+    for x in answer.tensors.values():
+        if x.start.c != x.moved.c:
+            start, moved = (
+                "no gradient" if c is None else f"c = {c}" for c in (x.start.c, x.moved.c)
+            )
+            text = f"at the start {start}, at moved weights {moved}; the smaller rate is the answer"
+            found.setdefault(text, []).append(_star(x.name))
+    return [f"{_few(_once(names))}: {text}" for text, names in found.items()]
 
 
 def _regimes(answer: GraphDerived) -> list[str]:
