@@ -7,7 +7,7 @@ from test_trace import READ, file_of
 from torch import nn
 
 from empirical.trace.execute import Execution, start_sizes
-from empirical.trace.export import standard_loss
+from empirical.trace.model_file import standard_loss
 from empirical.trace.read_model import graph_of
 
 

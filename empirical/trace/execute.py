@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
 
-from empirical.trace.export import exported, names_of, path_of, standard_loss
+from empirical.trace.export import exported, names_of, path_of
 from empirical.trace.model_file import GrowingAxis, ModelFile
 
 Values = dict[str, list[Tensor]]
@@ -47,7 +47,7 @@ class Execution:
             model = file.build(sizes).double().train()
             inputs, targets = file.batch(sizes)
             self._data = [_double(x) for x in (*inputs, targets)]
-            loss = file.loss_of or standard_loss(targets)
+            loss = file.loss_for(targets)
             program = exported(model, loss, tuple(self._data[:-1]), self._data[-1], str(file.path))
         self._module = program.graph_module
         _keep_double(self._module)

@@ -32,7 +32,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
-from torch.nn import functional
 
 from empirical.trace.model_file import LossOf, ModelFile
 from scaling.sizes.errors import NotCovered
@@ -116,7 +115,7 @@ def export(file: ModelFile, sizes: Mapping[str, int]) -> Program:
         model = file.build(sizes)
     model = model.to("meta").train()
     inputs, targets = file.batch(sizes)
-    loss = file.loss_of or standard_loss(targets)
+    loss = file.loss_for(targets)
     data = tuple(x.to("meta") if isinstance(x, Tensor) else x for x in inputs)
     try:
         with torch.device("meta"):
@@ -149,17 +148,6 @@ def exported(
 def path_of(spec: InputSpec) -> str:
     """The name of a parameter or a buffer in the user's model."""
     return (spec.target or spec.arg.name).removeprefix("model.")
-
-
-def standard_loss(targets: Tensor) -> LossOf:
-    """Cross-entropy over the last axis for targets that are whole numbers; else squared error."""
-    if targets.is_floating_point():
-        return lambda outputs, y: functional.mse_loss(outputs, y)
-
-    def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
-        return functional.cross_entropy(outputs.flatten(0, -2), y.flatten())
-
-    return cross_entropy
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from scaling.sizes.errors import InvalidInput, unknown
 
@@ -80,16 +81,18 @@ class ModelFile:
         inputs, targets = found
         return (inputs if isinstance(inputs, tuple) else (inputs,)), targets
 
+    def loss_for(self, targets: Tensor) -> LossOf:
+        """The file's loss, or the standard one of such targets."""
+        return self.loss_of or standard_loss(targets)
+
     def loss(self, sizes: Mapping[str, int]) -> Tensor:
         """The loss of a fresh model on the batch, computed as its user would.
 
         Raises:
             InvalidInput: if the file's own code fails, naming the error and the line.
         """
-        from empirical.trace.export import standard_loss
-
         model, (inputs, targets) = self.build(sizes), self.batch(sizes)
-        loss = self.loss_of or standard_loss(targets)
+        loss = self.loss_for(targets)
 
         def forward(**_: int) -> Tensor:
             return loss(model(*inputs), targets)
@@ -122,6 +125,17 @@ class ModelFile:
                 f"pass --axis {name or 'width'}=64,128,192, or write: {EXAMPLE}",
             )
         return GrowingAxis(name, (start, 2 * start, 3 * start))
+
+
+def standard_loss(targets: Tensor) -> LossOf:
+    """Cross-entropy over the last axis for targets that are whole numbers; else squared error."""
+    if targets.is_floating_point():
+        return lambda outputs, y: functional.mse_loss(outputs, y)
+
+    def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs.flatten(0, -2), y.flatten())
+
+    return cross_entropy
 
 
 def read_axis(text: str) -> GrowingAxis:
