@@ -2,6 +2,7 @@
 
     python benchmarks/walk.py derive kfac
     python benchmarks/walk.py verify adam --mode wide --widths 64,128,256 --seeds 2 --threads 1
+    python benchmarks/walk.py --names derive kfac        their names
 
 Not counted: what an import alone runs, and what other threads and processes do.
 """
@@ -43,7 +44,12 @@ def walked(words: list[str]) -> set[Path]:
 
 def main() -> None:
     """Count and print, by folder."""
-    files = walked(sys.argv[1:] or ["derive", "kfac"])
+    words = sys.argv[1:]
+    named = words[:1] == ["--names"]
+    files = walked(words[named:] or ["derive", "kfac"])
+    if named:
+        print("\n".join(sorted(map(str, files))))
+        return
     lines = sum(len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in files)
     print(f"{len(files)} files of {lines} lines")
     for folder, count in sorted(Counter(path.parent for path in files).items()):

@@ -74,3 +74,32 @@ def test_a_cold_start_takes_little_beside_that_of_sympy() -> None:
     """The benchmark asks for 1.4; what an import too many costs is counted in test_imports.py."""
     cold = runpy.run_path(str(ROOT / "benchmarks" / "cold_start.py"))
     assert cold["ratio"](cold["measured"](5), 1) < 1.4
+
+
+WALKS = {
+    "derivation": ["derive", "kfac"],
+    "measurement": ["verify", "adam", "--mode", "wide", "--widths", "64,128,256", "--seeds", "2",
+                    "--threads", "1"],
+}  # fmt: skip
+DECLARATIONS = {"derivations/kfac.py"}
+"""Opened by a reader; nothing in them runs but what an import runs."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.slow) for x in WALKS])
+def test_a_walk_of_a_reader_is_what_the_command_runs_through(name: str) -> None:
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    part = page.partition(f"### Follow a {name}")[2].partition("\n##")[0]
+    part = "\n".join(line for line in part.splitlines() if line.startswith("|"))
+    opened = set(re.findall(r"`((?:scaling|empirical|derivations)/[\w/]+\.py)`", part))
+    (row,) = re.findall(r"files that are opened \| \d+ \| (\d+) \|", part)
+    assert len(opened) == int(row)
+    run = subprocess.run(
+        [sys.executable, "benchmarks/walk.py", "--names", *WALKS[name]],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    ran = run.stdout.split()
+    assert opened - set(ran) <= DECLARATIONS
+    ((said, lines),) = re.findall(r"their lines \| .* \| (\d+) of ([\d,]+) \|", part)
+    assert len(ran) == pytest.approx(int(said), rel=0.1)
+    counted = sum(len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in ran)
+    assert counted == pytest.approx(int(lines.replace(",", "")), rel=0.1)
