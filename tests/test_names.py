@@ -29,7 +29,7 @@ DOTTED = re.compile(r"(?<![\w/.-])((?:scaling|derivations|empirical)(?:\.[A-Za-z
 IN_A_MODULE = re.compile(r"`([a-z]\w*(?:\.\w+)+)(?=[`(])")
 WRITTEN = {"report.md", "summary.md"}
 """Files that commands write."""
-NO_FILES = {"coverage.py", "file.py", "FILE.py"}
+NO_FILES = {"coverage.py", "file.py", "FILE.py", "FILE.toml"}
 """Another project, and what stands for any file."""
 
 

@@ -42,7 +42,7 @@ EXAMPLE = "write for example 'hidden: muon; rest: adamw'"
 def is_recipe(text: str) -> bool:
     """Whether text has groups, and is not one rule.
 
-    >>> is_recipe("hidden: muon; rest: adamw"), is_recipe("orth(G)"), is_recipe("my/recipe.toml")
+    >>> is_recipe("hidden: muon; rest: adamw"), is_recipe("orth(G)"), is_recipe("FILE.toml")
     (True, False, True)
     """
     return _GROUP.match(text) is not None or text.strip().endswith(".toml")
