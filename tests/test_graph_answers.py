@@ -15,8 +15,10 @@ from scaling.models.architectures import (
     transformer,
 )
 from scaling.models.graph import Graph, GraphNode
+from scaling.models.settings import Settings
 from scaling.report.graph_tables import graph_table, tensor_steps
 from scaling.sizes.errors import NotCovered
+from scaling.solve.conditions import STANDARD
 from scaling.solve.graph_solution import GraphDerived, derive_graph
 
 HALF = Rational(1, 2)
@@ -284,3 +286,48 @@ def test_the_number_of_layers_in_a_sum_is_fixed() -> None:
     assert derive_graph(rule, residual("width", 2)).tensors
     with pytest.raises(NotCovered, match="number of layers grows"):
         derive_graph(rule, residual("depth", 2, -S.One))
+
+
+@pytest.mark.parametrize("letter", ["a", "b"])
+def test_a_symbol_as_a_start_is_refused_with_the_number_of_a_stable_start(letter: str) -> None:
+    beta = Symbol("beta")
+    given = Settings(**{letter: {"output": 2 * beta}})
+    with pytest.raises(NotCovered) as refused:
+        derive_graph(KFAC, perceptron(), given)
+    assert f"{letter}_output = 2*beta" in str(refused.value)
+    offered = re.search(rf"--set {letter}_output=(\S+?),", str(refused.value))
+    assert offered is not None
+    value = Settings(**{letter: {"output": Rational(offered[1])}})
+    assert rates(derive_graph(KFAC, perceptron(), value)) == rates(derive_graph(KFAC, perceptron()))
+
+
+def test_symbols_as_rates_and_dampings_are_kept() -> None:
+    beta = Symbol("beta")
+    answer = derive_graph("sign(G)", perceptron(), Settings(c={"output": beta}))
+    assert answer.tensors["output"].c == beta
+    damped = derive_graph("G/(norm(G) + eps)", perceptron(), Settings(d={("eps", "output"): beta}))
+    assert damped.tensors["output"].c.has(beta)
+
+
+def test_starts_and_rates_that_are_given_against_a_condition_are_said() -> None:
+    starts = Settings(b={"hidden": HALF / 2, "output": S.One})
+    assumed = derive_graph("sign(G)", perceptron(), starts).assumptions
+    assert [x for x in assumed if "is given" in x] == [
+        "b = 1/4 is given where a stable start has 1/2: hidden"
+    ]
+    given = Settings(c={"input": S.One, "hidden": S.Zero, "output": S.One})
+    assumed = derive_graph("sign(G)", perceptron(), given).assumptions
+    assert [x for x in assumed if "is given" in x] == [
+        "c = 1 is given where the largest stable rate has 0: input",
+        "c = 0 is given where the largest stable rate has 1: hidden",
+    ]
+
+
+@pytest.mark.parametrize("name", ["stable start", "maximal readback", "stable step"])
+def test_no_condition_on_nodes_is_left_out_in_silence(name: str) -> None:
+    fewer = [x for x in STANDARD if x.name != name]
+    with pytest.raises(NotCovered, match=f"without {name}"):
+        derive_graph("sign(G)", perceptron(), conditions=fewer)
+    free = [x for x in STANDARD if not x.name.startswith("balanced")]
+    x = derive_graph("G/(norm(G) + eps)", perceptron(), conditions=free).tensors["hidden"]
+    assert x.d["eps"] == Symbol("d_eps_hidden")

@@ -7,13 +7,14 @@ and settings whose reading is known for chains alone, each with the rule or the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from sympy import S
+from sympy import Expr, S
 
 from scaling.calculus.moved_weights import at_start
 from scaling.models.graph import Graph, GraphNode, Repeat
 from scaling.models.recipe import Recipe, TensorKind, sums_over_everything
+from scaling.models.settings import Settings
 from scaling.models.terms import larger
 from scaling.rules.dependence import is_entrywise
 from scaling.rules.language import Node
@@ -21,6 +22,13 @@ from scaling.rules.operators import FUNCTIONS
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Call, MatMul, Matrix
 from scaling.sizes.errors import NotCovered
+from scaling.solve.conditions import (
+    MAXIMAL_READBACK,
+    MAXIMAL_UPDATE,
+    STABLE_START,
+    STABLE_STEP,
+    Condition,
+)
 from scaling.states.graph_passes import Passes
 from scaling.states.tensor_uses import main_use, tensor_sizes, uses
 
@@ -66,6 +74,54 @@ def of_recipe(
         ]
     found += [text for rule in recipe.rules for text in rule.assumptions]
     return tuple(dict.fromkeys(found))
+
+
+def of_settings(
+    given: Mapping[str, Expr], derived: Mapping[str, Expr], letter: str, condition: str
+) -> list[str]:
+    """Exponents that are given where a condition has another, tensors with one answer together."""
+    found: dict[str, list[str]] = {}
+    for name, value in given.items():
+        if name in derived and value != derived[name]:
+            other = f"{letter} = {value} is given where {condition} has {derived[name]}"
+            found.setdefault(other, []).append(name)
+    return [f"{text}: {', '.join(names)}" for text, names in found.items()]
+
+
+def refuse_open_starts(settings: Settings, derived: Mapping[str, Expr]) -> None:
+    """Refuse a and b that are symbols, or hold one.
+
+    ``derived``: b of every drawn tensor, where nothing is given.
+
+    Raises:
+        NotCovered: naming the exponent, with the value that a stable start has.
+    """
+    for letter, exponents in (("a", settings.a), ("b", settings.b)):
+        for name, value in exponents.items():
+            if value.free_symbols:
+                known = S.Zero if letter == "a" else derived.get(name, S.Zero)
+                raise NotCovered(
+                    f"{letter}_{name} = {value} on a graph, which names a symbol",
+                    "a number: which of two sizes of a node is the larger one is decided by it",
+                    f"write for example --set {letter}_{name}={known}, or leave --model out: the "
+                    "chain keeps symbols",
+                )
+
+
+def refuse_fewer_conditions(conditions: Iterable[Condition]) -> None:
+    """Refuse to leave out what all nodes of a graph are solved for together.
+
+    Raises:
+        NotCovered: naming the condition.
+    """
+    left = set(conditions)
+    for condition in (STABLE_START, MAXIMAL_READBACK, STABLE_STEP, MAXIMAL_UPDATE):
+        if condition not in left:
+            raise NotCovered(
+                f"an answer for a graph without {condition.name}",
+                "stable start, maximal readback, stable step and maximal update together",
+                "impose it, and give what it shall not fix, such as --set c=0",
+            )
 
 
 def refuse_what_chains_alone_have(rule: Rule, graph: Graph) -> None:

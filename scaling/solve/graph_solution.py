@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from sympy import Expr, S, Symbol
 
@@ -40,7 +41,10 @@ from scaling.solve.conditions import STANDARD, Condition
 from scaling.solve.graph_assumptions import (
     assumptions,
     of_recipe,
+    of_settings,
+    refuse_fewer_conditions,
     refuse_growing_data,
+    refuse_open_starts,
     refuse_what_chains_alone_have,
 )
 from scaling.solve.tensor_rates import TensorRate, in_both_states, with_decays_after
@@ -69,6 +73,8 @@ class TensorAnswer:
     rule: Rule
     kind: TensorKind
     group: str
+    largest: Expr | None
+    """c of the largest stable rate, whatever is given; None where nothing moves the tensor."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,8 @@ def derive_graph(
 
     Raises:
         InvalidInput: for a recipe that does not fit the tensors of the graph.
-        NotCovered: if an operation has no row, or the calculus does not cover a rule.
+        NotCovered: if an operation has no row, the calculus does not cover a rule, a given start is
+            a symbol, or a condition is left out that all nodes are solved for together.
 
     >>> from scaling.models.architectures import perceptron
     >>> answer = derive_graph("sign(G)", perceptron(3))
@@ -129,9 +136,11 @@ def derive_graph(
     >>> {name: x.c for name, x in answer.tensors.items()}
     {'input': 0, 'hidden': 0, 'output': 1}
     """
-    recipe, settings = as_recipe(recipe), settings or Settings()
+    recipe, settings, imposed = as_recipe(recipe), settings or Settings(), tuple(conditions)
+    refuse_fewer_conditions(imposed)
     for rule in recipe.rules:
         refuse_what_chains_alone_have(rule, graph)
+    stable = _stable_starts(graph, settings)
     graph = with_multipliers(graph, settings.a)
     start, moved = two_states(graph, settings.b)
     groups, kinds = _groups(recipe, start, kinds)
@@ -144,25 +153,38 @@ def derive_graph(
     for rule in recipe.rules:
         refuse_growing_data(rule, start, [k for k in sizes if problems[k].rule == rule])
     bounds = Bounds({name: (S.Zero, S.Infinity) for name in recipe.exponents})
-    imposed = tuple(conditions)
     first, second = in_both_states(problems, imposed, start, moved, bounds)
     tensors = {
         name: _answer(problems[name], imposed, start, first[name], second[name], bounds,
                       kinds[name], groups[name])
         for name in sizes
     }  # fmt: skip
-    read = [x for one in tensors.values() for x in (*one.start.assumed, *one.moved.assumed)]
+    assumed = [*assumptions(graph, start), *of_recipe(recipe, kinds, frozen)]
+    assumed += [x for one in tensors.values() for x in (*one.start.assumed, *one.moved.assumed)]
+    assumed += of_settings(settings.b, stable, "b", "a stable start")
+    largest = {k: x.largest for k, x in tensors.items() if x.largest is not None}
+    assumed += of_settings(settings.c, largest, "c", "the largest stable rate")
     free = [f"c_{k}" for k, x in tensors.items() if x.start.c is None and x.moved.c is None]
     return GraphDerived(
         recipe,
         graph,
         tensors,
         code_changes(graph, start, moved),
-        tuple(
-            dict.fromkeys((*assumptions(graph, start), *of_recipe(recipe, kinds, frozen), *read))
-        ),
+        tuple(dict.fromkeys(assumed)),
         tuple(free),
     )
+
+
+def _stable_starts(graph: Graph, settings: Settings) -> Mapping[str, Expr]:
+    """B of every drawn tensor where none is given, for the multipliers that are.
+
+    Raises:
+        NotCovered: for a or b that name a symbol.
+    """
+    if not settings.a and not settings.b:
+        return {}
+    refuse_open_starts(settings, Passes(graph).b)
+    return Passes(with_multipliers(graph, settings.a)).b
 
 
 def _groups(
@@ -203,17 +225,16 @@ def _answer(
     """The smaller of both rates, unless one is given."""
     layer = start.layer
     known = [x for x in (start, moved) if x.c is not None]
-    c: Expr = Symbol(f"c_{layer.name}")
-    for k, x in enumerate(known):
-        c = x.c if k == 0 else bounds.larger(c, x.c)
-    binds = next((x.binds for x in reversed(known) if x.c == c), "")
+    largest = reduce(bounds.larger, [x.c for x in known if x.c is not None]) if known else None
+    binds = next((x.binds for x in reversed(known) if x.c == largest), "")
+    c = Symbol(f"c_{layer.name}") if largest is None else largest
     c = problem.settings.c.get(layer.name, c)
     start, moved = (with_decays_after(problem, conditions, x, c) for x in (start, moved))
     d = moved.d if moved.c is not None else start.d
     b = _start_exponent(state, layer.name)
     return TensorAnswer(
         layer.name, b, c, d, binds, layer.fan_in, layer.fan_out, start, moved, problem.rule, kind,
-        group.label,
+        group.label, largest,
     )  # fmt: skip
 
 
