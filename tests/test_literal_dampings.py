@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from sympy import Rational
 from torch import nn
 from typer.testing import CliRunner
 
@@ -14,7 +15,6 @@ from empirical import RuleOptimizer, for_model
 from empirical.data.sources import load
 from empirical.your_model.model_scales import ModelScales, RegimeWarning
 from scaling.cli.main import app
-from scaling.models.chain import Activation, Loss, Setting
 from scaling.rules.parser import parse
 from scaling.solve.alternatives import decisive
 from scaling.solve.derive import derive
@@ -23,10 +23,11 @@ ADAM = "ema(G, 0.9)/(sqrt(ema(G*G, 0.999)) + 1e-8)"
 BASE, DATA = 64, load("digits")
 
 
-def dense(width: int) -> nn.Module:
+def dense(width: int, activation: type[nn.Module] = nn.ReLU) -> nn.Module:
     return nn.Sequential(
-        nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
-    )
+        nn.Linear(64, width), activation(), nn.Linear(width, width), activation(),
+        nn.Linear(width, 10),
+    )  # fmt: skip
 
 
 def quiet(make: Callable[[], ModelScales]) -> ModelScales:
@@ -120,25 +121,26 @@ def test_assumptions_and_regimes_are_part_of_the_scales_and_printed_with_them() 
     for line in (*scales.assumptions, *scales.regimes):
         assert " ".join(line.split()) in " ".join(text.split())
     assert any(x.startswith("the literal 1e-08 is the damping eps_1") for x in scales.assumptions)
-    assert any("activation is relu and the loss mse" in x for x in scales.assumptions)
-    other = Setting(activation=Activation.TANH, loss=Loss.CROSS_ENTROPY)
-    scales = for_model("G", dense(4), dense(8), BASE, 128, setting=other)
-    assert any("activation is tanh and the loss cross_entropy" in x for x in scales.assumptions)
 
 
-def test_the_activation_that_is_given_decides() -> None:
+def test_the_activation_of_the_model_decides() -> None:
     """Means over h are of order one behind ReLU, and of order M^(-1/2) behind tanh."""
     rule = "sign(G)*sqrt(row_mean(G)*row_mean(G))"
-    odd = Setting(activation=Activation.TANH)
     relu = for_model(rule, dense(4), dense(8), 64, 256)
-    tanh = for_model(rule, dense(4), dense(8), 64, 256, setting=odd)
-    assert tanh["2.weight"].lr == pytest.approx(2 * relu["2.weight"].lr)
+    tanh = for_model(rule, dense(4, nn.Tanh), dense(8, nn.Tanh), 64, 256)
+    odd, even = (x.read.answer.tensors["2.weight"] for x in (tanh, relu))
+    assert odd.start.c == even.start.c - Rational(1, 2)
+    # what has moved has a mean behind tanh too: the smaller rate is the answer, and both are shown
+    assert odd.moved.c == even.moved.c and tanh["2.weight"].lr == relu["2.weight"].lr
+    assert "at the start c = -1/2, at moved weights c = 0" in " ".join(str(tanh).split())
 
 
 def test_a_regime_that_decides_an_exponent_warns_and_another_does_not() -> None:
     with pytest.warns(RegimeWarning, match=r"norm\(W\) dominates \(with 1 alone c = 0, not -1/2"):
         scales = for_model("G/(1 + norm(W))", dense(4), dense(8), 64, 128)
-    assert "regime in hidden: 1 ~ 1, norm(W) ~ M^(1/2): norm(W) dominates" in scales.regimes
+    assert scales.regimes[0] == (
+        "regime in 0.weight, 0.bias and 2 others: 1 ~ 1, norm(W) ~ M^(1/2): norm(W) dominates"
+    )
     # both terms give one exponent: nothing to warn of
     assert not quiet(lambda: for_model("G + G @ A/trace(A)", dense(4), dense(8), 64, 128)).regimes
     assert decisive(derive("G/(norm(G) + eps)")) == ()

@@ -108,5 +108,5 @@ def test_scales_say_what_becomes_of_biases_that_start_at_zero() -> None:
     trusted = for_model("lars", build(4), build(8), 64, 128)
     assert any("one that is zero has c = -1" in x for x in trusted.assumptions)
     bare = for_model(BARE, build(4), build(8), 64, 128)
-    assert any("never moves while norm(W) multiplies" in x for x in bare.assumptions)
+    assert any("one that is zero never moves" in x for x in bare.assumptions)
     assert not any("zero" in x for x in for_model("adamw", build(4), build(8), 64, 128).assumptions)

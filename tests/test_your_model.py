@@ -15,7 +15,6 @@ from empirical.measure.parametrize import LayerScales
 from empirical.report.measured_tables import as_json, render
 from empirical.your_model.model_scales import RegimeWarning
 from empirical.your_model.model_trial import ModelTrial
-from scaling.models.chain import Activation, Setting
 from scaling.rules.parser import parse
 from scaling.sizes.errors import InvalidInput
 
@@ -177,9 +176,16 @@ class Adapted(nn.Module):
         self.A_log = nn.Parameter(torch.arange(1.0, 5).log().repeat(width, 1))
         self.last = nn.Linear(width, 3)
 
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.dt(self.base(x) + self.lora_b(self.lora_a(x))))
+        return self.last(h * torch.exp(-self.A_log.exp()).mean(-1))
+
+
+BATCH = torch.ones(2, 8), torch.ones(2, 3)
+
 
 def test_what_is_frozen_zero_or_given_stays_and_the_rest_is_drawn() -> None:
-    scales = for_model("G", Adapted(4), Adapted(8), 8, 16)
+    scales = for_model("G", Adapted(4), Adapted(8), 8, 16, batch=BATCH)
     model = Adapted(16)
     before = {name: x.detach().clone() for name, x in model.named_parameters()}
     start = initialise_(model, Adapted(8), scales, seed=0, width=16)
@@ -200,7 +206,8 @@ def test_what_is_frozen_zero_or_given_stays_and_the_rest_is_drawn() -> None:
 
 
 def test_a_pattern_keeps_and_another_draws() -> None:
-    scales = for_model("G", Adapted(4), Adapted(8), 8, 16)
+    args = ("G", Adapted(4), Adapted(8), 8, 16)
+    scales = for_model(*args, batch=BATCH, draw=["lora_b.*"])
     model = Adapted(16)
     last = model.last.weight.detach().clone()
     start = initialise_(
@@ -213,7 +220,10 @@ def test_a_pattern_keeps_and_another_draws() -> None:
     for words in ({"keep": ["head.*"]}, {"draw": ["head.*"]}):
         with pytest.raises(InvalidInput, match=r"='head.\*', which names no tensor of the model"):
             initialise_(model, Adapted(8), scales, seed=0, width=16, **words)  # type: ignore[arg-type]
-    with pytest.raises(InvalidInput, match=r"a tensor of 1 axis"):
+    unaware = for_model(*args, batch=BATCH)
+    with pytest.raises(InvalidInput, match=r"(.|\n)*pass draw=\['lora_b.weight'\] to for_model"):
+        initialise_(model, Adapted(8), unaware, seed=0, width=16, draw=["lora_b.*"])
+    with pytest.raises(InvalidInput, match=r"draw='dt.bias', which is added"):
         initialise_(model, Adapted(8), scales, seed=0, width=16, draw=["dt.bias"])
 
 
@@ -341,9 +351,11 @@ def test_a_gradient_that_was_changed_is_still_refused_under_autocast() -> None:
 def test_the_check_has_assumptions_and_regimes_prints_them_and_warns() -> None:
     args = (Plain, "G/(1 + norm(W))", X, Y, cross_entropy, (16, 32))
     with pytest.warns(RegimeWarning, match="norm"):
-        result = check_model(*args, seeds=1, setting=Setting(activation=Activation.GELU))
-    assert any("the activation is gelu" in text for text in result.assumptions)
-    assert any(line.startswith("regime in input: 1 ~ 1, norm(W)") for line in result.regimes)
+        result = check_model(*args, seeds=1)
+    assert any("branches do not cancel" in text for text in result.assumptions)
+    assert "regime in first.weight, first.bias: 1 ~ 1, norm(W) ~ M^(1/2): norm(W) dominates" in (
+        result.regimes
+    )
     shown = " ".join(render(result, "text").split())  # long lines are wrapped
     for line in (*result.assumptions, *result.regimes):
         assert " ".join(line.split()) in " ".join(shown.split())

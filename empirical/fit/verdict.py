@@ -92,6 +92,13 @@ def judge_interval(low: float, high: float, predicted: float, margin: float) -> 
     return Verdict.inconclusive
 
 
+def at_most(fit: Estimate, bound: float, margin: float) -> Verdict:
+    """Agree if the whole interval keeps a bound, contradict if none of it does."""
+    if fit.high <= bound + margin:
+        return Verdict.agree
+    return Verdict.contradict if fit.low > bound + margin else Verdict.inconclusive
+
+
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
     """The gravest of ``verdicts``: contradict, then crossover, then inconclusive, then agree.
 

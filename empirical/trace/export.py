@@ -17,6 +17,7 @@ numbers.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import warnings
@@ -34,7 +35,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 
 from empirical.trace.model_file import LossOf, ModelFile
-from scaling.sizes.errors import NotCovered
+from scaling.sizes.errors import InvalidInput, NotCovered, ScalingError
 
 
 class LeafKind(StrEnum):
@@ -113,8 +114,9 @@ def export(file: ModelFile, sizes: Mapping[str, int]) -> Program:
     """
     with torch.device("meta"):
         model = file.build(sizes)
-    model = model.to("meta").train()
+    model = _on_meta(model).train()
     inputs, targets = file.batch(sizes)
+    _refuse_misfit(model, inputs)
     loss = file.loss_for(targets)
     data = tuple(x.to("meta") if isinstance(x, Tensor) else x for x in inputs)
     try:
@@ -140,9 +142,44 @@ def exported(
             program = torch.export.export(_WithLoss(model, loss), (inputs, targets), strict=False)
             if any(_is_in_place(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})  # the same operations, without writes
+    except ScalingError:
+        raise  # the user's loss refuses the outputs
     except Exception as error:
         raise _untraceable(error, path) from error
     return program
+
+
+def _on_meta(model: nn.Module) -> nn.Module:
+    """The module with shapes alone; a tensor under two names stays one, other than in torch."""
+    moved: dict[int, Tensor] = {}
+    kept: list[Tensor] = []
+
+    def on_meta(x: Tensor) -> Tensor:
+        if x.device.type == "meta":
+            return x
+        kept.append(x)  # an id names a tensor as long as that lives
+        if id(x) not in moved:
+            y = x.detach().to("meta")
+            is_parameter = isinstance(x, nn.Parameter)
+            moved[id(x)] = nn.Parameter(y, x.requires_grad) if is_parameter else y
+        return moved[id(x)]
+
+    for module in model.modules():
+        for owned in (module._parameters, module._buffers, module.__dict__):
+            owned |= {k: on_meta(x) for k, x in owned.items() if isinstance(x, Tensor)}
+    return model
+
+
+def _refuse_misfit(model: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Refuse inputs that forward does not take."""
+    try:
+        inspect.signature(model.forward).bind(*inputs)
+    except TypeError as error:
+        raise InvalidInput(
+            f"a {type(model).__name__} that does not take {len(inputs)} tensors ({error})",
+            "inputs as forward takes them",
+            "return a tuple in the order of forward from batch: (x, mask), targets",
+        ) from None
 
 
 def path_of(spec: InputSpec) -> str:

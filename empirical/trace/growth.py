@@ -3,6 +3,7 @@
     v = k s^p              exactly                          width, 4*width, head_size**-0.5, 1/depth
     v = (k s + m)^p        an offset, from a third size     3*width + 7, (width + 1)**-0.5
     v = k s^p rounded      to multiples of a whole number   256 * ceil(8/3 * width / 256)
+    v ~ s                  of two sizes alone, a length     offset or rounded: no third one to tell
 
 Claim.  An offset and a rounding change no exponent, so each is recognised and named (`Growth.note`)
 rather than snapped away. Powers are tried from the plainest on, and the first kind of the three
@@ -32,6 +33,8 @@ POWERS = sorted(
     key=lambda p: (p != 0, p.denominator, abs(p), p < 0),
 )
 """Candidates, the plainest first: 0, 1, -1, 2, -2, 3, -3, 1/2, ..."""
+PROPORTIONAL = (0.55, 1.45)
+"""Powers between two sizes at which a length counts as proportional, up to an offset."""
 TOLERANCE = 1e-6
 """Relative: numbers of the code may have passed through float32."""
 
@@ -79,7 +82,7 @@ def _fitted(sizes: Sequence[int], values: Sequence[float]) -> Growth | None:
         if _is_constant([v / s ** float(p) for s, v in zip(sizes, values, strict=True)]):
             return Growth(p)
     if len(sizes) < 3:
-        return None
+        return _roughly_proportional(sizes, values)
     for p in POWERS:
         offset = _offset(sizes, values, p) if p else None
         if offset is not None:
@@ -90,6 +93,16 @@ def _fitted(sizes: Sequence[int], values: Sequence[float]) -> Growth | None:
         return None
     one = Fraction(1)
     return Growth(one if one in fits else fits[0], f"rounded to multiples of {multiple}")
+
+
+def _roughly_proportional(sizes: Sequence[int], values: Sequence[float]) -> Growth | None:
+    """Two values of a length that may be offset or rounded."""
+    least, most = PROPORTIONAL
+    whole = all(v == int(v) for v in values)
+    power = math.log(values[-1] / values[0]) / math.log(sizes[-1] / sizes[0])
+    if not (whole and least < power < most):
+        return None
+    return Growth(Fraction(1), f"s^{power:.2f} at two sizes, taken for an offset or a rounding")
 
 
 def _is_constant(values: Sequence[float]) -> bool:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -70,8 +71,10 @@ class ModelFile:
 
     def batch(self, sizes: Mapping[str, int]) -> tuple[tuple[Any, ...], Tensor]:
         """(inputs, targets): all positional inputs of the module, and the targets."""
-        taken = set(inspect.signature(self.batcher).parameters)
-        found = _called(self.path, self.batcher, {k: v for k, v in sizes.items() if k in taken})
+        taken = inspect.signature(self.batcher).parameters
+        every = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+        wanted = {k: v for k, v in sizes.items() if every or k in taken}
+        found = _called(self.path, self.batcher, wanted)
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Tensor)):
             raise InvalidInput(
                 f"batch in {self.path}, which returns {_kind(found)}",
@@ -99,7 +102,21 @@ class ModelFile:
 
         return _called(self.path, forward, sizes)  # type: ignore[no-any-return]
 
-    def axis(self, asked: str | None) -> GrowingAxis:
+    def two_draws(self, sizes: Mapping[str, int]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The tensors by name as two seeds draw them, under all of their names."""
+        return self.drawn(sizes, 0), self.drawn(sizes, 1)
+
+    def drawn(self, sizes: Mapping[str, int], seed: int) -> dict[str, Tensor]:
+        """The tensors by name as a seed draws them."""
+        state = torch.random.get_rng_state()
+        torch.manual_seed(seed)
+        try:
+            model = self.build(sizes)
+        finally:
+            torch.random.set_rng_state(state)
+        return {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}
+
+    def axis(self, asked: str | GrowingAxis | None) -> GrowingAxis:
         """The growing axis: as it is asked for, or width (else the first) at 1, 2, 3 x its default.
 
         Raises:
@@ -107,7 +124,7 @@ class ModelFile:
         """
         known = [*self.axes, *inspect.signature(self.batcher).parameters]
         if asked is not None:
-            axis = read_axis(asked)
+            axis = read_axis(asked) if isinstance(asked, str) else asked
             if axis.name not in known:
                 raise unknown("axis", axis.name, known)
             if axis.sizes:

@@ -18,7 +18,7 @@ from scaling.sizes.errors import InvalidInput
 ROW_FILES = (aten_algebra, aten_layers, aten_shapes)
 
 
-def graph_of(model: ModelFile | str, axis: str | None = None) -> Lowered:
+def graph_of(model: ModelFile | str, axis: str | GrowingAxis | None = None) -> Lowered:
     """The graph of a model along one axis.
 
     Args:

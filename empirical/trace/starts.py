@@ -28,8 +28,6 @@ from empirical.trace.model_file import GrowingAxis, ModelFile
 from scaling.models.graph import GraphParameter, Start
 from scaling.sizes.errors import InvalidInput
 
-SEEDS = (0, 1)
-
 
 def parameters(
     file: ModelFile, axis: GrowingAxis, leaves: Sequence[AlignedLeaf]
@@ -40,12 +38,12 @@ def parameters(
         InvalidInput: for a frozen tensor whose size fits no power.
     """
     own = [x for x in leaves if x.leaf.kind is LeafKind.PARAMETER]
-    one, other = (_values(file, {axis.name: axis.sizes[0]}, seed) for seed in SEEDS)
+    one, other = file.two_draws({axis.name: axis.sizes[0]})
     starts = {x.leaf.name: _start(one[x.leaf.name], other[x.leaf.name]) for x in own}
     kept = [x for x in own if starts[x.leaf.name] is Start.GIVEN or not x.leaf.trained]
     larger: list[Mapping[str, Tensor]] = []
     if any(starts[x.leaf.name] in (Start.GIVEN, Start.DRAWN) for x in kept):
-        larger = [_values(file, {axis.name: size}, SEEDS[0]) for size in axis.sizes[1:]]
+        larger = [file.drawn({axis.name: size}, 0) for size in axis.sizes[1:]]
     found = []
     for x in own:
         name, start = x.leaf.name, starts[x.leaf.name]
@@ -56,16 +54,6 @@ def parameters(
             b = -_size(name, axis, tensors, start)
         found.append(GraphParameter(name, exponents, x.leaf.trained, start, b, x.leaf.others))
     return tuple(found)
-
-
-def _values(file: ModelFile, sizes: Mapping[str, int], seed: int) -> dict[str, Tensor]:
-    state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    try:
-        model = file.build(sizes)
-    finally:
-        torch.random.set_rng_state(state)
-    return {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}
 
 
 def _start(one: Tensor, other: Tensor) -> Start:

@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from empirical.trace.lowering import Lowered
-from empirical.trace.model_file import ModelFile, read_model
+from empirical.trace.model_file import GrowingAxis, ModelFile, read_model
 from empirical.trace.read_model import graph_of
 from scaling.models.recipe import Recipe, TensorGroup, TensorKind
 from scaling.sizes.errors import InvalidInput
@@ -41,7 +41,9 @@ class TrainedModel:
     notes: tuple[str, ...] = ()
 
 
-def trained(recipe: Recipe, model: ModelFile | str, axis: str | None = None) -> TrainedModel:
+def trained(
+    recipe: Recipe, model: ModelFile | str, axis: str | GrowingAxis | None = None
+) -> TrainedModel:
     """Trace a model along an axis, and see what of it a recipe trains.
 
     Raises:

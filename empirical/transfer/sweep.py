@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -41,8 +41,7 @@ from empirical.numbers.layer_values import LayerValue
 from empirical.numbers.optimizers import RuleOptimizer
 from empirical.transfer.transfer_measures import Losses
 from empirical.your_model.initialise import initialise_
-from empirical.your_model.model_scales import for_model
-from empirical.your_model.roles import infer_roles
+from empirical.your_model.model_scales import ModelScales, for_model
 from scaling.rules.tree import Node
 from scaling.sizes.errors import InvalidInput
 from scaling.solve.presets import PARAMETRIZATIONS
@@ -130,25 +129,27 @@ class Sweep:
         }
 
 
-def factors(sweep: Sweep, width: int) -> dict[str, LayerScales]:
+def factors(sweep: Sweep, width: int) -> ModelScales:
     """Factors of every tensor at a width, relative to the base width: std, lr, dampings."""
-    base, build = sweep.widths[0], sweep.family.build
-    narrow, wide = build(base), build(2 * base)
+    derived = sweep.parametrization is SweptParametrization.mup
+    family, base, some = sweep.family, sweep.widths[0], slice(0, sweep.family.batch)
     rule = sweep.optimizer.rule
-    if sweep.parametrization is SweptParametrization.mup:
-        powers = sweep.optimizer.exponents
-        return dict(for_model(rule, narrow, wide, base, width, exponents=powers))
-    standard = PARAMETRIZATIONS["standard"]
-    ratio, found = width / base, {}
-    for name, role in infer_roles(narrow, wide).items():
+    scales = for_model(
+        rule if derived else "G", family.build, base=base, width=width,
+        exponents=sweep.optimizer.exponents if derived else None,
+        batch=(family.inputs[some], family.targets[some]), loss=family.loss,
+    )  # fmt: skip
+    if derived:
+        return scales
+    standard, found = PARAMETRIZATIONS["standard"], {}
+    for name, role in scales.roles.items():
         _, b = standard.get(role, (0, 0))  # the bias of the output grows on no side
-        found[name] = LayerScales(ratio ** -float(b), 1.0, dict.fromkeys(rule.dampings, 1.0))
-    return found
+        std = (width / base) ** -float(b)
+        found[name] = LayerScales(std, 1.0, dict.fromkeys(rule.dampings, 1.0))
+    return replace(scales, tensors=found)
 
 
-def initialised(
-    sweep: Sweep, scales: Mapping[str, LayerScales], width: int, seed: int
-) -> nn.Module:
+def initialised(sweep: Sweep, scales: ModelScales, width: int, seed: int) -> nn.Module:
     """The network of a width and seed at the start; ``scales`` are the `factors` of that width."""
     model = sweep.family.build(width).to(device=sweep.device, dtype=sweep.dtype)
     initialise_(model, sweep.family.build(sweep.widths[0]), scales, seed, width)
@@ -253,7 +254,7 @@ class _Run:
     def __init__(
         self,
         sweep: Sweep,
-        factors: Mapping[str, LayerScales],
+        factors: ModelScales,
         width: int,
         seed: int,
         setting: TrainingSetting,

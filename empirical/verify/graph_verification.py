@@ -21,7 +21,7 @@ import numpy as np
 from sympy import Expr, S
 
 from empirical.fit.exponent import Estimate, estimate
-from empirical.fit.verdict import Verdict, judge, overall
+from empirical.fit.verdict import Verdict, at_most, judge, overall
 from empirical.trace.model_file import GrowingAxis, ModelFile
 from empirical.trace.trained import TrainedModel, trained
 from empirical.verify.model_steps import ModelSteps, StepSizes
@@ -113,7 +113,7 @@ def verify_graph(
         predicted = wanted.pop((name, quantity), predicted)
         fit = estimate(grown.sizes, rows)
         target = -math.inf if predicted is S.NegativeInfinity else float(predicted)
-        verdict = _at_most(fit, target, margin) if bound else judge(fit, target, margin)
+        verdict = at_most(fit, target, margin) if bound else judge(fit, target, margin)
         where = next((n.where for n in lowered.graph.walk() if n.name == nodes.get(name, name)), "")
         checks.append(GraphCheck(name, quantity, predicted, bound, fit, verdict, where))
 
@@ -153,13 +153,6 @@ def _values(group: TensorGroup, settings: Settings) -> dict[str, float]:
 def answer_starts(answer: GraphDerived) -> dict[str, Expr]:
     """The b of every drawn tensor of an answer."""
     return {name: x.b for name, x in answer.tensors.items() if x.b is not S.Infinity}
-
-
-def _at_most(fit: Estimate, bound: float, margin: float) -> Verdict:
-    """Agree if the whole interval keeps the bound, contradict if none of it does."""
-    if fit.high <= bound + margin:
-        return Verdict.agree
-    return Verdict.contradict if fit.low > bound + margin else Verdict.inconclusive
 
 
 __all__ = ["GraphCheck", "GraphVerification", "StepSizes", "verify_graph"]

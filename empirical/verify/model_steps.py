@@ -33,15 +33,14 @@ from empirical.numbers.state import State
 from empirical.trace.execute import Execution, root_mean_square
 from empirical.trace.lowering import Lowered
 from empirical.trace.model_file import GrowingAxis, ModelFile
-from scaling.models.graph import GraphNode, Start
-from scaling.models.operations.products import equation_of, fans
+from empirical.trace.uses import Use, uses
+from scaling.models.graph import Start
 from scaling.models.recipe import sums_over_everything
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Matrix, Node
 from scaling.sizes.errors import InvalidInput
 from scaling.solve.graph_solution import GraphDerived
 from scaling.states.graph_passes import Passes
-from scaling.states.tensor_uses import main_use
 
 CONSTANT = 0.9
 """Of averages and other numbers of order one in a rule."""
@@ -49,21 +48,6 @@ Passed: TypeAlias = tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[st
 """Values, cotangents and gradients of one pass, by names of that size."""
 Sums: TypeAlias = Mapping[str, Mapping[Node, LayerValue]]
 """By tensor, the sums over layers in its rule."""
-
-
-@dataclass(frozen=True)
-class Use:
-    """Where a tensor meets data: the operation of PyTorch, and the axes of its matrix."""
-
-    node: GraphNode
-    operation: str
-    contracted: tuple[int, ...]
-    left: tuple[int, ...]
-    direct: bool
-
-    def batched(self, rank: int) -> tuple[int, ...]:
-        """Axes of which every index has a matrix of its own: experts, groups."""
-        return tuple(k for k in range(rank) if k not in (*self.contracted, *self.left))
 
 
 @dataclass(frozen=True)
@@ -95,7 +79,7 @@ class ModelSteps:
     ) -> None:  # fmt: skip
         self.file, self.axis, self.lowered, self.answer = file, axis, lowered, answer
         self.values = values
-        self.uses = {name: _use(start, lowered, name) for name in answer.tensors}
+        self.uses = uses(start, lowered, answer.tensors)
         self.starts = {p.name: p.start for p in start.parameters.values()}
         self.unseen = [
             name
@@ -334,28 +318,6 @@ def _changes(
     return {name: root_mean_square(x) for name, x in run.grouped(moved).items()}
 
 
-def _use(start: Passes, lowered: Lowered, name: str) -> Use | None:
-    """The product with data that gives a tensor its gradient."""
-    node, i = main_use(start, name)
-    operation = next(
-        (o for o, n in lowered.made.items() if n == node.name or _is_part(n, node.name)), None
-    )
-    if operation is None:
-        return None
-    rank = len(start.parameters[name].axes)
-    if node.inputs[i] != name:
-        return Use(node, operation, tuple(range(1, rank)), (0,) if rank else (), False)
-    at = start.operands(node)
-    of = fans(at, i)
-    own_input = node.op == "contract" and len(equation_of(at)[0]) == 2
-    return Use(node, operation, tuple(sorted(of.contracted)), tuple(sorted(of.left)), own_input)
-
-
-def _is_part(last: str, node: str) -> bool:
-    """Whether a node is one of several that an operation of PyTorch became."""
-    return last.rpartition(".")[0] == node or last.split(".")[0] == node.split(".")[0] != last
-
-
 def _source(binds: str) -> str:
     return binds.split(" into ")[0].removeprefix("its own product in ")
 
@@ -371,4 +333,4 @@ def _product(numbers: Iterable[int]) -> int:
     return total
 
 
-__all__ = ["BaseConstants", "ModelSteps", "Rule", "StepSizes", "Use"]
+__all__ = ["BaseConstants", "ModelSteps", "StepSizes"]

@@ -1,6 +1,6 @@
 """A user's own model: what must neither grow nor vanish with the width, measured.
 
-what to set        model_scales: numbers for every tensor; roles: what each tensor is;
+what to set        model_scales: numbers for every tensor, by its use in the graph;
                    initialise: weights at the start, drawn or left
 what it does       coordinate_check: the check over widths, with verdicts; model_trial: one step at
                    one width; probe: a model as it is looked at, modules watched, buffers still

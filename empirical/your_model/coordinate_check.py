@@ -49,20 +49,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
-from sympy import S
+from sympy import Expr, S
 from torch import Tensor
 
 from derivations.catalogue import rule_of
 from empirical.fit.exponent import Estimate, estimate
-from empirical.fit.verdict import Verdict, agreeing_margin, judge, remedy
+from empirical.fit.verdict import Verdict, agreeing_margin, at_most, judge, remedy
 from empirical.measure.parametrize import LayerScales
 from empirical.verify.campaign import Mode
 from empirical.verify.verification import QUANTITIES, Check, Series, Verification
-from empirical.your_model.model_scales import scales_at, warn_of_regimes, with_values
+from empirical.your_model.initialise import torchs_fans_in
+from empirical.your_model.model_scales import ReadModel, warn_of_regimes
 from empirical.your_model.model_trial import (
     Build,
     LossFunction,
@@ -72,13 +72,12 @@ from empirical.your_model.model_trial import (
     Scales,
 )
 from empirical.your_model.probe import Inputs, tensors_of
-from empirical.your_model.roles import fans_in
-from scaling.models.chain import Role, Setting, mlp
+from scaling.models.chain import Role
+from scaling.models.terms import larger
+from scaling.report.graph_tables import regimes_in_graph
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Matrix, Node
 from scaling.sizes.errors import InvalidInput
-from scaling.solve.derive import derive
-from scaling.solve.predict import LayerPrediction, predict
 
 __all__ = [
     "Build",
@@ -114,7 +113,6 @@ def check_model(
     seeds: int = SEEDS,
     margin: float = MARGIN,
     device: str = "cpu",
-    setting: Setting | None = None,
     keep: Sequence[str] = (),
     draw: Sequence[str] = (),
 ) -> Verification:
@@ -159,18 +157,15 @@ def check_model(
     start = time.perf_counter()
     run = ModelTrial(
         build, rule, inputs, targets, loss, inputs if probe is None else probe, widths[0],
-        scales, optimizer, values or {}, exponents or {}, steps, device, setting, keep, draw,
+        scales, optimizer, values or {}, exponents or {}, steps, device, keep, draw,
     )  # fmt: skip
     roles = run.roles
-    own = scales_at(run.derived, run.at_base, run.fresh(2 * widths[0], 0), widths[0], widths[0])
-    dimensions = {n: x.dim() for n, x in run.at_base.named_parameters()}
-    warn_of_regimes(run.derived, own.roles, dimensions, stacklevel=3)
+    warn_of_regimes(run.read, stacklevel=3)
     constants = run.calibrated(lr)
     table = [
         [run.mean_sizes(constants, width, seed, widths[-1] // width) for width in widths]
         for seed in range(seeds)
     ]
-    predicted = _predictions(rule, exponents or {}, setting)
     name, checks, layers = rule.name or str(rule), [], {}
     zero, silent = run.start.zero, []
     for layer, role in roles.items():
@@ -182,14 +177,16 @@ def check_model(
         }
         if role is Role.CONSTANT:
             continue
+        predicted = predictions(run.read, _weight(layer))
         for quantity in QUANTITIES:
             if zero and not layers[layer][quantity].any():
                 silent.append(f"{quantity} {layer}")
                 continue
-            x = getattr(predicted[role], quantity)
+            x = predicted[quantity]
             fit = estimate(widths, layers[layer][quantity])
             target = -math.inf if x is S.NegativeInfinity else float(x)
-            verdict = judge(fit, target, margin)
+            decide = at_most if quantity == "feature" and x != predicted["own"] else judge
+            verdict = decide(fit, target, margin)
             size = float(np.sqrt((layers[layer][quantity][:, -1] ** 2).mean()))
             note = _advice(fit, target, margin, verdict)
             checks.append(Check(name, layer, quantity, x, fit, verdict, note, Mode.DENSE, size))
@@ -209,14 +206,15 @@ def check_model(
     seconds = time.perf_counter() - start
     return Verification(
         tuple(checks), (series,), seeds, margin, seconds, tuple(notes),
-        own.assumptions, own.regimes,
+        run.read.assumptions, tuple(regimes_in_graph(run.read.answer)),
     )  # fmt: skip
 
 
 def standard(build: Build, base: int) -> Parametrization:
     """The standard parametrization: std 1/sqrt(fan_in), one learning rate and one damping.
 
-    What most code does, and what the check must contradict wherever it is not maximal.
+    fan_in is what torch draws its own layers by. What most code does, and what the check must
+    contradict wherever it is not maximal.
 
     >>> from torch import nn
     >>> def build(width):
@@ -224,28 +222,36 @@ def standard(build: Build, base: int) -> Parametrization:
     >>> standard(build, 4)(16)["1.weight"]
     LayerScales(std=0.5, lr=1.0, scaled={}, multiplier=1.0)
     """
-    at_base = fans_in(build(base))
+    at_base = torchs_fans_in(build(base))
 
     def scales(width: int) -> Scales:
         model = build(width)
-        fans = fans_in(model)
+        fans = torchs_fans_in(model)
         return {
-            name: LayerScales(
-                (fans[name] / at_base[name]) ** -0.5 if name in fans else 1.0, 1.0, {}
-            )
+            name: LayerScales((fans[name] / at_base[name]) ** -0.5, 1.0, {})
             for name, _ in model.named_parameters()
         }
 
     return scales
 
 
-def _predictions(
-    rule: Rule, exponents: Mapping[str, Fraction], setting: Setting | None
-) -> Mapping[Role, LayerPrediction]:
-    settings = with_values(rule, exponents)
-    derived = derive(rule, settings, replace(setting or Setting(), layers=mlp(3)))
-    found = predict(derived.problem, derived.exponents, derived.bounds).layers
-    return {role: found[role] for role in (Role.INPUT, Role.HIDDEN, Role.OUTPUT)}
+def predictions(read: ReadModel, name: str) -> Mapping[str, Expr]:
+    """The exponents of init, own and feature at the product of a tensor with data.
+
+    The feature changes by as much as the tensor's own product at the least, since branches do not
+    cancel, and by as much as that node bears at the most: where the two differ, that is a bound.
+    """
+    x, use = read.answer.tensors[name], read.uses[name]
+    assert use is not None, "a layer that is called has an operation"
+    node = use.node.name
+    own = S.NegativeInfinity if x.start.own is None else x.start.own - x.c
+    bears = read.start.tolerances[node].coherent
+    feature = own if bears is S.Infinity else larger(own, bears)
+    return {"init": read.start.values[node].size, "own": own, "feature": feature}
+
+
+def _weight(layer: str) -> str:
+    return f"{layer}.weight".lstrip(".")
 
 
 def _crowded(run: ModelTrial, width: int) -> list[str]:

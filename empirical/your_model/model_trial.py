@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +35,11 @@ from empirical.measure.trial import Constants
 from empirical.numbers.layer_samples import KINDS, Layered, as_matrix, refuse_shared
 from empirical.numbers.layer_values import LayerValue
 from empirical.numbers.optimizers import RuleOptimizer
+from empirical.trace.given_model import model_of
+from empirical.trace.model_file import GrowingAxis
 from empirical.verify.verification import QUANTITIES
-from empirical.your_model.initialise import ModelStart, initialise_, start_stds
-from empirical.your_model.model_scales import derived_for_model, scales_at
+from empirical.your_model.initialise import ModelStart, start_stds, started_
+from empirical.your_model.model_scales import ReadModel, read_by, scales_at
 from empirical.your_model.probe import (
     Calls,
     Inputs,
@@ -51,12 +53,11 @@ from empirical.your_model.probe import (
     restore_,
     watching,
 )
-from empirical.your_model.roles import infer_roles
-from scaling.models.chain import Role, Setting
+from scaling.models.chain import Role
+from scaling.models.recipe import as_recipe
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Node
 from scaling.sizes.errors import InvalidInput, unknown
-from scaling.solve.derive import Derived
 
 READOUTS = 32
 FIRST_READOUT = 1_000_000
@@ -91,7 +92,6 @@ class ModelTrial:
     fractions: Mapping[str, Fraction]
     steps: int
     device: str
-    setting: Setting | None = None
     keep: Sequence[str] = ()
     draw: Sequence[str] = ()
 
@@ -124,8 +124,7 @@ class ModelTrial:
                 "check requires_grad, and that build returns the whole model",
             )
         refuse_shared(narrow)
-        roles = infer_roles(narrow, self.fresh(2 * self.base, 0), ratio=2)
-        return {name: roles[_tensor(name, "weight")] for name in layers}
+        return {name: self.read.role(_tensor(name, "weight")) for name in layers}
 
     @cached_property
     def at_base(self) -> nn.Module:
@@ -133,9 +132,21 @@ class ModelTrial:
         return self.fresh(self.base, 0)
 
     @cached_property
-    def derived(self) -> Derived:
-        """The exponents of every kind of tensor, and what they rest on."""
-        return derived_for_model(self.rule, self.fractions, self.setting)
+    def read(self) -> ReadModel:
+        """The exponents of every tensor, by the model's own operations at three widths."""
+        file = model_of(self._sized, (self.inputs, self.targets), self._traced_loss)
+        sizes = tuple(k * self.base for k in (1, 2, 4))
+        axis, recipe = GrowingAxis("width", sizes), as_recipe(self.rule)
+        return read_by(recipe, file, axis, self.fractions, self.draw)
+
+    def _sized(self, width: int) -> nn.Module:
+        """A model of that width, as the tracer asks for it."""
+        return self._built(width)
+
+    def _traced_loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        """The loss, of targets in the dtype of the output."""
+        same = targets.is_floating_point() and isinstance(output, Tensor)
+        return self._checked_loss(output, targets.to(output.dtype) if same else targets)
 
     @cached_property
     def start(self) -> ModelStart:
@@ -146,11 +157,10 @@ class ModelTrial:
     def parametrization(self) -> Parametrization:
         """The one that was given, or the derived one; computed once a width."""
         given, names = self.given, {name for name, _ in self.at_base.named_parameters()}
-        wide = self.fresh(2 * self.base, 0)
 
         def scales(width: int) -> Scales:
             if given is None:
-                return scales_at(self.derived, self.at_base, wide, self.base, width)
+                return scales_at(self.read, self.base, width)
             found = given(width)
             for name in names.symmetric_difference(found):
                 raise InvalidInput(
@@ -177,14 +187,18 @@ class ModelTrial:
         """A model as the user builds it, whatever it draws from torch's generator."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = self.build(width)
+            model = self._built(width)
+        return model.double().to(self.device)
+
+    def _built(self, width: int) -> nn.Module:
+        model = self.build(width)
         if not isinstance(model, nn.Module):
             raise InvalidInput(
                 f"a {type(model).__name__} from build({width})",
                 "a torch.nn.Module",
                 "pass a function that builds the model of a given width",
             )
-        return model.double().to(self.device)
+        return model
 
     def calibrated(self, lr: float | None) -> Constants:
         """Constants from the narrowest width; see coordinate_check.py."""
@@ -272,7 +286,7 @@ class ModelTrial:
     ) -> float:
         """RMS of an output layer over independent draws of its weight, since it has few outputs."""
         name = _tensor(layer, "weight")
-        std = start_stds(self.at_base, self.scales(width, constants))[name]
+        std = start_stds(self.read, self.at_base, self.scales(width, constants))[name]
         module = model.get_submodule(layer)
         still = {name: torch.zeros_like(x) for name, x in module.named_parameters()}
         weight = torch.empty_like(still["weight"])
@@ -297,9 +311,10 @@ class ModelTrial:
     def _initialised(
         self, model: nn.Module, scales: Scales, seed: int, width: int | None = None
     ) -> ModelStart:
-        return initialise_(
-            model, self.at_base, scales, seed, width or self.base, keep=self.keep, draw=self.draw
-        )
+        return started_(
+            model, self.at_base, self.read, scales, seed, width or self.base,
+            keep=self.keep, draw=self.draw,
+        )  # fmt: skip
 
     def _seen(self, model: nn.Module, modules: Sequence[str]) -> dict[str, Calls]:
         with watching(model, modules) as seen, as_trained(model), torch.no_grad():
@@ -352,8 +367,11 @@ class ModelTrial:
     def _loss(self, model: nn.Module) -> Tensor:
         """The mean loss of the batch."""
         output = called(model, on_device(self.inputs, self.device))
+        return self._checked_loss(output, one_on_device(self.targets, self.device))
+
+    def _checked_loss(self, output: Any, targets: Tensor) -> Tensor:
         try:
-            loss = self.loss(output, one_on_device(self.targets, self.device))
+            loss = self.loss(output, targets)
         except (TypeError, AttributeError) as error:
             if isinstance(output, Tensor):
                 raise

@@ -14,8 +14,9 @@ from sympy import Expr
 from scaling.models.recipe import Recipe
 from scaling.report.tables import Table
 from scaling.sizes.derivation import CONDITION, Step
-from scaling.sizes.scale import Order, Scale, Size
+from scaling.sizes.scale import Scale, Size
 from scaling.solve.code_changes import CodeChange
+from scaling.solve.graph_regimes import unbalanced
 from scaling.solve.graph_solution import GraphDerived, TensorAnswer
 from scaling.states.problem import CONVENTION
 
@@ -27,7 +28,7 @@ def graph_table(answer: GraphDerived, notes: Sequence[str] = ()) -> Table:
     for x in answer.tensors.values():
         d = (x.d.get(k, "") for k in scaled)
         group = (x.group,) if grouped else ()
-        key = (_star(x.name), *group, x.b, x.c, *d, _star(_place(answer, x.binds)))
+        key = (_star(x.name), *group, x.b, x.c, *d, _star(binding_place(answer, x.binds)))
         rows.setdefault(key, []).append(x)
     group = ("group",) if grouped else ()
     columns = ("tensor", *group, "b", "c", *(f"d_{k}" for k in scaled), "binds")
@@ -36,12 +37,23 @@ def graph_table(answer: GraphDerived, notes: Sequence[str] = ()) -> Table:
     )
     below = [*rule_lines(answer.recipe), CONVENTION.replace("M", answer_letter(answer))]
     below += [f"free: {', '.join(answer.free)}"] if answer.free else []
-    below += _states(answer)
-    below += [f"change {_change(c)}" for c in answer.changes]
-    below += [f"assumed: {text}" for text in answer.assumptions]
-    below += _regimes(answer)
-    below += [f"read: {text}" for text in notes]
+    below += graph_notes(answer, notes)
     return Table(recipe_title(answer.recipe), columns, shown, tuple(below))
+
+
+def graph_notes(answer: GraphDerived, notes: Sequence[str] = ()) -> list[str]:
+    """The lines below a table: states, lines to change, assumptions, regimes, what was read."""
+    lines = [*_states(answer), *(f"change {_change(c)}" for c in answer.changes)]
+    lines += [f"assumed: {text}" for text in answer.assumptions]
+    return [*lines, *regimes_in_graph(answer), *(f"read: {text}" for text in notes)]
+
+
+def regimes_in_graph(answer: GraphDerived) -> list[str]:
+    """Sums of the rule that are not balanced, with the tensors in which they are not."""
+    return [
+        f"regime in {_few(_once(map(_star, names)))}: {text}"
+        for text, names in unbalanced(answer).items()
+    ]
 
 
 def recipe_title(recipe: Recipe) -> str:
@@ -66,6 +78,7 @@ def predicted_graph_table(answer: GraphDerived) -> Table:
         "own: size of the tensor's own product dW h; bound: of the node that binds its rate, per "
         "what that node bears",
         *(f"assumed: {text}" for text in answer.assumptions),
+        *regimes_in_graph(answer),
     )
     columns = ("tensor", "b", "c", "own", "bound", "regime")
     return Table(recipe_title(answer.recipe), columns, rows, notes)
@@ -124,6 +137,7 @@ def graph_json(answer: GraphDerived) -> dict[str, Any]:
             for c in answer.changes
         ],
         "free": list(answer.free),
+        "regimes": regimes_in_graph(answer),
         "assumptions": list(answer.assumptions),
         "convention": CONVENTION.replace("M", answer_letter(answer)),
     }  # fmt: skip
@@ -160,16 +174,6 @@ def _states(answer: GraphDerived) -> list[str]:
     return [f"{_few(_once(names))}: {text}" for text, names in found.items()]
 
 
-def _regimes(answer: GraphDerived) -> list[str]:
-    """Sums of the rule that are not balanced, with the tensors in which they are not."""
-    found: dict[str, list[str]] = {}
-    for name, regimes in answer.regimes.items():
-        for one in regimes:
-            if one.order is not Order.EQUAL:
-                found.setdefault(str(one), []).append(_star(name))
-    return [f"regime in {_few(_once(names))}: {text}" for text, names in found.items()]
-
-
 def _few(names: Sequence[str]) -> str:
     """The first of many names."""
     if len(names) < 4:
@@ -198,7 +202,7 @@ def _file(c: CodeChange) -> dict[str, Any]:
     return {"file": match[1] if match else "", "line": int(match[2]) if match else 0}
 
 
-def _place(answer: GraphDerived, binds: str) -> str:
+def binding_place(answer: GraphDerived, binds: str) -> str:
     """The node that binds, by the module that it stands in."""
     if binds.startswith("its own product"):
         return "its own product"

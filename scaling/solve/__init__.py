@@ -8,6 +8,7 @@ offers         an accepted rule in the place of a refused one
 predict        one step under any exponents; one_step: the alignment that it has
 symmetry       when two tables describe the same training; equivalence: compare two optimizers
 graph_solution   the same for every tensor of any graph, with the node that binds: tensor_rates
-               in both states, code_changes for factors of the code, graph_assumptions
+               in both states, code_changes for factors of the code, graph_assumptions;
+               graph_regimes: terms that dominate
 presets        parametrizations and alignments by name
 """

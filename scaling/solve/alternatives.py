@@ -62,7 +62,7 @@ def decisive(found: Derived) -> tuple[DecisiveRegime, ...]:
         for regime in regimes:
             if regime.order not in (Order.LESS, Order.GREATER):
                 continue
-            instead, text = _alternative(regime)
+            instead, text = alternative(regime)
             place = regime.node, instead
             if place not in others:
                 others[place] = _with(found, *place)
@@ -72,7 +72,7 @@ def decisive(found: Derived) -> tuple[DecisiveRegime, ...]:
     return tuple(kept)
 
 
-def _alternative(regime: Regime) -> tuple[Node, str]:
+def alternative(regime: Regime) -> tuple[Node, str]:
     """A node as it would be in the other regime, and in words."""
     row, beyond = row_of(regime.node), regime.order is Order.LESS
     if row is not None and isinstance(row.reading, OfEntries):
