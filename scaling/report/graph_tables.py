@@ -51,9 +51,15 @@ def graph_notes(answer: GraphDerived, notes: Sequence[str] = ()) -> list[str]:
 def regimes_in_graph(answer: GraphDerived) -> list[str]:
     """Sums of the rule that are not balanced, with the tensors in which they are not."""
     return [
-        f"regime in {_few(_once(map(_star, names)))}: {text}"
+        f"regime in {_few(_together(answer, names))}: {text}"
         for text, names in unbalanced(answer).items()
     ]
+
+
+def _together(answer: GraphDerived, names: Sequence[str]) -> list[str]:
+    """Tensors of all blocks under one name, where these are all of them."""
+    apart = {_star(name) for name in answer.tensors if name not in names}
+    return _once(x if (x := _star(name)) not in apart else name for name in names)
 
 
 def recipe_title(recipe: Recipe) -> str:
