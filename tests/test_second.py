@@ -363,3 +363,26 @@ def test_what_cancels_as_it_is_written_is_zero_at_every_step(rule: str) -> None:
     """No difference between two steps, which might be unknown."""
     for step in (1, 2):
         assert set(solve(rule, step=step).free) == {"c_input", "c_hidden", "c_output"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "given", "phi", "step"),
+    [
+        ("row_mean(G) @ col_mean(abs(G))", (), TANH, 2),
+        ("row_mean(G) @ col_mean(abs(G))", ("c_output=1",), TANH, 2),
+        ("G + fan_in*(debiased(G, 0.9) - G)", (), RELU, 2),
+        ("G + fan_in*(debiased(G, 0.9) - G)", ("c_hidden=3",), RELU, 2),
+        ("sgd", ("b_output=oo",), RELU, 1),
+        ("sgd", ("b_output=oo",), RELU, 2),
+        ("G/norm(G) - ema(G, 0.5)/norm(ema(G, 0.5))", (), RELU, 1),
+        ("kfac", (), RELU, 2),
+        ("adamw", (), RELU, 2),
+    ],
+)
+def test_a_derivation_ends_on_the_rate_of_the_table(
+    rule: str, given: tuple[str, ...], phi: Activation, step: int
+) -> None:
+    found = solve(rule, *given, step=step, activation=phi)
+    for name, line in found.steps.items():
+        rates = [one for one in line.lines() if one.subject.startswith(f"c of {name}")]
+        assert rates[-1].result == rate(found.exponents.c[name])

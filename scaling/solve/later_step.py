@@ -48,6 +48,11 @@ def at_second(
         NotCovered: if the first step is unstable, or rates grow with every evaluation.
     """
     c, open_ = dict(found.exponents.c), _open(found)
+    lines = dict(found.steps)  # the line that gave each rate, as it is so far
+
+    def lowered(name: str) -> bool:
+        return lines[name] is not found.steps[name]
+
     for _ in range(len(c) + 1):
         d = _with_decays_at(found, start, c, conditions)
         second = after_step(start, c, d)
@@ -62,11 +67,14 @@ def at_second(
             given = name in found.problem.settings.c
             if name in open_:
                 larger[name], steps[name] = one.c, one.line
-            elif not given and found.bounds.order(one.c, c[name]) is Order.GREATER:
+                continue
+            order = found.bounds.order(one.c, c[name])
+            if not given and (order is Order.GREATER or (lowered(name) and order is Order.EQUAL)):
                 larger[name] = one.c
-                steps[name] = replace(one.line, inputs=(found.steps[name], *one.line.inputs))
+                lines[name] = replace(one.line, inputs=(found.steps[name], *one.line.inputs))
+                steps[name] = lines[name]
             else:
-                steps[name] = _kept(found.steps[name], name, one, c[name], start)
+                steps[name] = _kept(lines[name], name, one, c[name], start)
         raised = any(larger[name] != c[name] for name in c if name not in open_)
         if not raised:
             return replace(
@@ -84,7 +92,7 @@ def at_second(
 
 
 def _kept(line: Step, name: str, found: LayerRate, c: Expr, start: NetworkState) -> Step:
-    """The derivation of a rate of the first step, followed by what it does at the second."""
+    """The derivation of a rate, followed by what it does at the second step."""
     own = found.update.coherent.plus(found.update.random, start.bounds)
     now = Step(
         CONDITION, f"dW h of {name}", own * rate(c), f"M^(-c) x {own}", (found.update.step,), time=2

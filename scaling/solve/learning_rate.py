@@ -102,7 +102,9 @@ def _smallest(
     own = update.coherent.plus(update.random, state.bounds)
     symbol, time = Symbol(f"c_{layer.name}"), update.step.time
     if own.is_zero:
-        blank = Step(CONDITION, f"c of {layer.name}", own, "", (update.step,), time=time)
+        blank = Step(
+            CONDITION, f"c of {layer.name}", rate(symbol), "free", (update.step,), time=time
+        )  # fmt: skip
         which = "first" if time == 1 else "second"
         known = [s.result for s in update.step.walk() if s.subject == f"delta_{layer.position}"]
         what = "gradient" if any(size.is_zero for size in known) else "update"
@@ -116,7 +118,9 @@ def _smallest(
             )
         return symbol, blank.because(text)
     if MAXIMAL_UPDATE not in conditions:
-        return symbol, Step(CONDITION, f"c of {layer.name}", own, "free", (update.step,))
+        return symbol, Step(
+            CONDITION, f"c of {layer.name}", rate(symbol), "free", (update.step,), time=time
+        )  # fmt: skip
     moved, passed = _moved(state, layer, update)
     place = Place(layer, state.a[layer.name], update, moved, rate(symbol))
     equations, premises = MAXIMAL_UPDATE.equations(place), [update.step]
