@@ -22,8 +22,8 @@ from __future__ import annotations
 import ast
 import itertools
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 
 import numpy as np
@@ -100,6 +100,8 @@ class Square:
     dense: Array | None = None
     basis: tuple[Array, Array, float] | None = None
     """Eigenvectors, eigenvalues, and that of the rest, where these are known: they round less."""
+    pieces: Array | None = None
+    """Blocks along the diagonal, (count, k, k), in the place of all of the above."""
 
     @property
     def size(self) -> int:
@@ -107,6 +109,8 @@ class Square:
 
     @cached_property
     def matrix(self) -> Array:
+        if self.pieces is not None:
+            return _assembled(self.pieces)
         x = np.diag(self.s)
         if self.f is not None:
             x = x + self.f @ self.c @ self.f.T
@@ -114,10 +118,15 @@ class Square:
 
     @property
     def T(self) -> Square:
+        if self.pieces is not None:
+            return replace(self, pieces=self.pieces.transpose(0, 2, 1))
         c = None if self.c is None else self.c.T
         return Square(self.s, self.f, c, None if self.dense is None else self.dense.T, self.basis)
 
     def times(self, x: Array) -> Array:
+        if self.pieces is not None:
+            count, k, _ = self.pieces.shape
+            return (self.pieces @ x.reshape(count, k, -1)).reshape(x.shape)
         if self.basis is not None:
             q, s, rest = self.basis
             part = q.T @ x
@@ -129,6 +138,8 @@ class Square:
         return y if self.dense is None else y + self.dense @ x
 
     def scaled(self, x: float) -> Square:
+        if self.pieces is not None:
+            return replace(self, pieces=x * self.pieces)
         c = None if self.c is None else x * self.c
         basis = (
             None if self.basis is None else (self.basis[0], x * self.basis[1], x * self.basis[2])
@@ -136,6 +147,16 @@ class Square:
         return Square(x * self.s, self.f, c, None if self.dense is None else x * self.dense, basis)
 
     def plus(self, y: Square) -> Square:
+        if y.pieces is not None and self.pieces is None:
+            return y.plus(self)
+        if self.pieces is not None:
+            if y.pieces is not None and y.pieces.shape == self.pieces.shape:
+                return replace(self, pieces=self.pieces + y.pieces)
+            if y.pieces is None and y.f is None and y.dense is None:
+                count, k, _ = self.pieces.shape
+                return replace(self, pieces=self.pieces + y.s.reshape(count, k, 1) * np.eye(k))
+            x = Square(np.zeros(self.size), dense=self.matrix)
+            return x.plus(Square(np.zeros(self.size), dense=y.matrix))
         dense = self.dense if y.dense is None else y.dense if self.dense is None else (
             self.dense + y.dense)  # fmt: skip
         if self.f is None or y.f is None:
@@ -145,7 +166,8 @@ class Square:
         return Square(self.s + y.s, f, c, dense)
 
     def at(self, y: Square) -> Square:
-        flat = all(np.ptp(m.s) == 0 and m.dense is None for m in (self, y))
+        both = (self, y)
+        flat = all(np.ptp(m.s) == 0 and m.dense is None and m.pieces is None for m in both)
         if not flat:
             return Square(np.zeros(self.size), dense=self.matrix @ y.matrix)
         s, t = float(self.s[0]), float(y.s[0])
@@ -182,6 +204,10 @@ class Square:
 
     def apply(self, function: Callable[[Array], Array]) -> Square:
         """A function of the eigenvalues, zero where they are zero."""
+        if self.pieces is not None:
+            _symmetric(self.pieces)
+            x, q = np.linalg.eigh(self.pieces)
+            return replace(self, pieces=(q * _where_live(function, x)[:, None]) @ q.transpose(0, 2, 1))
         if self.f is None and self.dense is None:
             return Square(_where_live(function, self.s))
         x, q, rest = self.spectrum
@@ -194,6 +220,8 @@ class Square:
 
     @property
     def diagonal(self) -> Array:
+        if self.pieces is not None:
+            return np.einsum("ckk->ck", self.pieces).ravel()
         d = self.s.copy()
         if self.f is not None:
             d = d + np.einsum("ik,ik->i", self.f @ self.c, self.f)
@@ -201,6 +229,8 @@ class Square:
 
     @property
     def eigenvalues(self) -> Array:
+        if self.pieces is not None:
+            return np.linalg.eigvalsh(self.pieces).ravel()
         if self.f is None and self.dense is None:
             return self.s
         x, q, rest = self.spectrum
@@ -218,7 +248,7 @@ def _blocks(x: Array, y: Array) -> Array:
 
 
 def _symmetric(x: Array) -> None:
-    if np.abs(x - x.T).max(initial=0) > 1e-6 * np.abs(x).max(initial=0):
+    if np.abs(x - x.swapaxes(-1, -2)).max(initial=0) > 1e-6 * np.abs(x).max(initial=0):
         raise Unread("a power of a matrix that is not symmetric")
 
 
@@ -258,6 +288,8 @@ class Layer:
     network: list[Layer] = field(default_factory=list)
     step: int = 1
     memo: dict[str, Value] = field(default_factory=dict)
+    open: set[str] = field(default_factory=set)
+    """Names that are given a value where they are met: there both terms get one size."""
 
     @property
     def n(self) -> int:
@@ -309,10 +341,50 @@ def _value(tree: ast.expr, layer: Layer) -> Value:
         case ast.UnaryOp(op=ast.UAdd(), operand=inner):
             return value(inner, layer)
         case ast.BinOp(left=left, op=op, right=right):
+            if layer.open and isinstance(op, ast.Add | ast.Sub):
+                _balance(left, right, layer)
             return _binary(op, value(left, layer), value(right, layer))
         case ast.Call(func=ast.Name(id=name), args=arguments):
+            if layer.open and name in ("max", "min"):
+                _balance(*arguments, layer)
+            if layer.open and name in ("clip", "atan", "tanh"):
+                _balance(ast.Constant(1.0), arguments[0], layer)
             return _call(name, arguments, layer)
     raise Unread(ast.unparse(tree))
+
+
+def _balance(left: ast.expr, right: ast.expr, layer: Layer) -> None:
+    """Give the factor in front of the right one of two terms the value at which they are alike."""
+    factors = right
+    while isinstance(factors, ast.BinOp) and isinstance(factors.op, ast.Mult):
+        factors = factors.left
+    if not isinstance(factors, ast.Name) or factors.id not in layer.open:
+        return
+    name = factors.id
+    layer.open.discard(name)
+    both = value(left, layer), value(right, layer)
+    if any(isinstance(z, float) for z in both):
+        x, y = (_rms(z.entries) if isinstance(z, Wide) else _size(z, layer) for z in both)
+    else:
+        x, y = (_size(z, layer) for z in both)
+    if 0 < x < math.inf and 0 < y < math.inf:
+        layer.scalars[name] *= x / y
+    mark = f"id='{name}'"
+    layer.memo = {key: known for key, known in layer.memo.items() if mark not in key}
+
+
+def _size(x: Value, layer: Layer) -> float:
+    match x:
+        case float():
+            return abs(x)
+        case Wide():
+            if x.shape == layer.w.shape:
+                return _rms(x.times(layer.h)) / _rms(layer.h) / math.sqrt(len(layer.h))
+            return _rms(x.entries)
+        case Square():
+            sizes = np.abs(x.eigenvalues)
+            return float(np.median(sizes[sizes > NOTHING * sizes.max(initial=0)]))
+    return 1.0
 
 
 def _times(x: Value, k: float) -> Value:
@@ -491,11 +563,26 @@ def _newton_schulz(x: Wide, steps: int) -> Wide:
 
 
 def _block(x: Square, size: int) -> Square:
-    dense, full = np.zeros((x.size, x.size)), x.matrix
-    for start in range(0, x.size, size):
-        piece = slice(start, start + size)
-        dense[piece, piece] = full[piece, piece]
-    return Square(np.zeros(x.size), dense=dense)
+    if x.size % size or x.pieces is not None:
+        dense, full = np.zeros((x.size, x.size)), x.matrix
+        for start in range(0, x.size, size):
+            piece = slice(start, start + size)
+            dense[piece, piece] = full[piece, piece]
+        return Square(np.zeros(x.size), dense=dense)
+    if x.f is None or x.dense is not None:
+        full = x.matrix.reshape(x.size // size, size, x.size // size, size)
+        pieces = np.einsum("ckcj->ckj", full)
+    else:
+        f = x.f.reshape(x.size // size, size, -1)
+        pieces = f @ x.c @ f.transpose(0, 2, 1) + x.s.reshape(-1, size, 1) * np.eye(size)
+    return Square(np.zeros(x.size), pieces=pieces)
+
+
+def _assembled(pieces: Array) -> Array:
+    count, k, _ = pieces.shape
+    full = np.zeros((count, k, count, k))
+    full[np.arange(count), :, np.arange(count)] = pieces
+    return full.reshape(count * k, count * k)
 
 
 def _sample_square(tree: ast.expr, layer: Layer) -> Wide:
@@ -565,6 +652,8 @@ class Net:
     c: tuple[float, ...] = ()
     d: tuple[tuple[tuple[str, float], ...], ...] = ()
     values: tuple[tuple[str, float], ...] = ()
+    balanced: tuple[tuple[tuple[str, float], ...], ...] = ()
+    """Values by layer and name, in the place of ``values``."""
     rates: tuple[float, ...] = ()
     probe: int = 6
 
@@ -621,7 +710,7 @@ def _layers(net: Net, w: list[Array], width: int, step: int) -> list[Layer]:
     deltas.reverse()
     found = []
     for position in range(net.depth):
-        scalars = _Scalars(dict(net.values))
+        scalars = _Scalars([*net.values, *(net.balanced[position] if net.balanced else ())])
         for name, d_exponent in net.d[position] if net.d else ():
             scalars[name] = scalars[name] * (width / BASE) ** -d_exponent
         found.append(Layer(inputs[position], deltas[position], w[position], scalars, step=step))
@@ -649,6 +738,16 @@ def _drawn(sides: tuple[int, ...], seed: int) -> tuple[Array, ...]:
     return tuple(rng.standard_normal((m, k)) for k, m in itertools.pairwise(sides))
 
 
+def _start(net: Net, width: int, seed: int) -> list[Array]:
+    """The weights at the start."""
+    b = net.b or (0.0, *[0.5] * (net.depth - 2), 1.0)
+    scale = [0.0 if math.isinf(x) else (width / BASE) ** -x * BASE**-0.5 for x in b]
+    scale[0] *= math.sqrt(BASE / net.features)
+    scale[-1] *= 0.25  # an output far below its targets already at the smallest width
+    weights = _weights(tuple(net.sides(width)), seed)
+    return [s * x for s, x in zip(scale, weights, strict=True)]
+
+
 @dataclass(frozen=True)
 class Own:
     """|dW h| by layer, on the batch and on samples held out, at one width and seed."""
@@ -661,15 +760,27 @@ def _rms(x: Array) -> float:
     return float(np.sqrt(np.mean(x * x)))
 
 
+def balanced(rule: str, net: Net, names: Iterable[str]) -> Net:
+    """The same net, with values of these names at which the terms that they weigh are alike.
+
+    Alike at the smallest width and in every layer, so that which of them leads at large widths is
+    seen from there on, however small or large both are.
+    """
+    tree = ast.parse(rule, mode="eval").body
+    layers = _layers(net, _start(net, BASE, 0), BASE, 1)
+    for layer in layers:
+        layer.open = set(names)
+    for layer in layers:
+        value(tree, layer)
+    more = dict(net.values)  # on top of what balances
+    found = tuple(tuple((k, float(x.scalars[k]) * more.get(k, 1.0)) for k in names) for x in layers)
+    return replace(net, balanced=found)
+
+
 def own(rule: str, net: Net, width: int, seed: int, step: int = 1) -> Own:
     """The own updates of a step at a learning rate M^(-c) (1 where c is not given)."""
     tree = ast.parse(rule, mode="eval").body
-    sides = tuple(net.sides(width))
-    b = net.b or (0.0, *[0.5] * (net.depth - 2), 1.0)
-    scale = [0.0 if math.isinf(x) else (width / BASE) ** -x * BASE**-0.5 for x in b]
-    scale[0] *= math.sqrt(BASE / net.features)
-    scale[-1] *= 0.25  # an output far below its targets already at the smallest width
-    w = [s * x for s, x in zip(scale, _weights(sides, seed), strict=True)]
+    w = _start(net, width, seed)
     layers = _layers(net, w, width, 1)
     updates = [value(tree, layer) for layer in layers]
     rate = [
@@ -707,8 +818,8 @@ class Slope:
 
 
 def slope(widths: tuple[int, ...], sizes: Array) -> Slope:
-    """The exponent of sizes (seeds, widths) over the upper half of the widths."""
-    keep = len(widths) // 2
+    """The exponent of sizes (seeds, widths) over the upper half of many widths."""
+    keep = len(widths) // 2 if len(widths) > 3 else 0
     x = np.log(np.array(widths[keep:], float))
     if not (sizes > 0).all():
         return Slope(-math.inf if (sizes == 0).all() else math.nan, 0.0, float(sizes[:, -1].max()))

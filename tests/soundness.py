@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from simulator import Net, Slope, Unread, exponents, own
+from simulator import Net, Slope, Unread, balanced, exponents, own
 from sympy import Expr, S
 
 from scaling.models.batch import Batch
@@ -44,6 +44,8 @@ class Question:
     labels: tuple[int, ...] = DISTINCT
     classes: int = 10
     features: int = 16
+    balanced: tuple[str, ...] = ()
+    """Names whose values make the terms alike that they weigh, at the smallest width."""
 
     @property
     def setting(self) -> Setting:
@@ -108,6 +110,8 @@ def network(question: Question, found: Exponents, base: bool = True) -> Net:
         tuple(tuple((s, number(x)) for s, x in found.d[k].items()) for k in names),
         tuple(values),
     )  # fmt: skip
+    if question.balanced:
+        net = balanced(question.rule, net, question.balanced)
     if not base or question.step == 1:
         return net
     first = own(question.rule, net, 64, 0)  # steps that move a layer by a part of its size
@@ -126,9 +130,12 @@ def practice(
 
 
 def disagreements(
-    answer: Answer, measured: dict[str, Slope], tolerance: float = TOLERANCE
+    answer: Answer, measured: dict[str, Slope], tolerance: float = TOLERANCE, errors: float = 2.0
 ) -> dict[str, str]:
-    """Layer -> predicted and measured, where they contradict each other."""
+    """Layer -> predicted and measured, where they contradict each other.
+
+    They may differ by the tolerance and so many standard errors.
+    """
     wrong = {}
     for name, x in answer.own.items():
         slope = measured[name]
@@ -137,7 +144,7 @@ def disagreements(
         if x is S.NegativeInfinity:
             if slope.size > 1e-10:
                 wrong[name] = f"predicted exactly zero, measured {slope.size:.1e}"
-        elif not abs(slope.exponent - float(x)) <= tolerance + 2 * slope.error:
+        elif not abs(slope.exponent - float(x)) <= tolerance + errors * slope.error:
             wrong[name] = f"predicted {x}, measured {slope}"
     return wrong
 
