@@ -15,7 +15,6 @@ import argparse
 import json
 import random
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -41,9 +40,10 @@ LABELS = (
 )
 LEFT, RIGHT = ("B", "L", "diag(B)", "block(B, 4)"), ("A", "R", "diag(A)", "block(A, 4)")
 ENTRIES = (
-    "sign({0})", "{0}/(abs({0}) + {eps})", "{0}/(sqrt({0}*{0}) + {eps})", "atan({k}*{0})", "{0}*abs({0})",
-    "{0}/sqrt(row_mean({0}*{0}) + {eps})", "{0}/sqrt(col_mean({0}*{0}) + {eps})", "clip({k}*{0}, 1)",
-    "sign({0})*abs({0})**(1/2)", "{0} - row_mean({0})", "orth({0})", "orth({0})",
+    "sign({0})", "{0}/(abs({0}) + {eps})", "{0}/(sqrt({0}*{0}) + {eps})", "atan({k}*{0})",
+    "{0}*abs({0})", "{0}/sqrt(row_mean({0}*{0}) + {eps})", "{0}/sqrt(col_mean({0}*{0}) + {eps})",
+    "clip({k}*{0}, 1)", "sign({0})*abs({0})**(1/2)", "{0} - row_mean({0})", "orth({0})",
+    "orth({0})",
 )  # fmt: skip
 SCALARS = (
     "norm(G)", "rms(G)", "norm(W)", "trace(A)", "rms(B)", "fan_in", "specnorm(R)", "norm({0})",

@@ -207,7 +207,9 @@ class Square:
         if self.pieces is not None:
             _symmetric(self.pieces)
             x, q = np.linalg.eigh(self.pieces)
-            return replace(self, pieces=(q * _where_live(function, x)[:, None]) @ q.transpose(0, 2, 1))
+            return replace(
+                self, pieces=(q * _where_live(function, x)[:, None]) @ q.transpose(0, 2, 1)
+            )
         if self.f is None and self.dense is None:
             return Square(_where_live(function, self.s))
         x, q, rest = self.spectrum
@@ -368,7 +370,7 @@ def _balance(left: ast.expr, right: ast.expr, layer: Layer) -> None:
     else:
         x, y = (_size(z, layer) for z in both)
     if 0 < x < math.inf and 0 < y < math.inf:
-        layer.scalars[name] *= x / y
+        layer.scalars[name] *= layer.scalars[name] * x / y  # a value that is set comes on top
     mark = f"id='{name}'"
     layer.memo = {key: known for key, known in layer.memo.items() if mark not in key}
 
@@ -772,8 +774,7 @@ def balanced(rule: str, net: Net, names: Iterable[str]) -> Net:
         layer.open = set(names)
     for layer in layers:
         value(tree, layer)
-    more = dict(net.values)  # on top of what balances
-    found = tuple(tuple((k, float(x.scalars[k]) * more.get(k, 1.0)) for k in names) for x in layers)
+    found = tuple(tuple((k, float(x.scalars[k])) for k in names) for x in layers)
     return replace(net, balanced=found)
 
 

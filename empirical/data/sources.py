@@ -29,6 +29,7 @@ from torch import Tensor
 
 from empirical.data import array_file
 from empirical.data.image_files import FOLDERS
+from scaling.models.batch import Batch
 from scaling.sizes.errors import InvalidInput, unknown
 
 Images: TypeAlias = NDArray[Any]
@@ -80,7 +81,32 @@ class Data:
         """Columns of the targets."""
         return self.targets.shape[1]
 
+    @property
+    def numbers(self) -> Batch:
+        """All that theory is told of the samples: how many, and how many directions they have.
 
+        Classes are drawn as often as the targets have directions.
+        """
+        drawn, rank = _rank(self.targets), _rank(self.inputs.flatten(1))
+        usual = min(self.samples, self.features)
+        return Batch(
+            self.samples,
+            self.classes,
+            self.features,
+            max(1, drawn),
+            rank=0 if rank == usual else rank,
+        )
+
+
+def _rank(x: Tensor) -> int:
+    """The rank of (n, m), by the smaller one of its two Gram matrices."""
+    gram = x @ x.T if x.shape[0] <= x.shape[1] else x.T @ x
+    sizes = torch.linalg.eigvalsh(gram)
+    return int((sizes > FLAT * sizes.max()).sum())
+
+
+FLAT = 1e-10
+"""Directions of squares smaller than this, relative to the largest one, are none."""
 NAMES = ("digits", *FOLDERS)
 """What ``load`` knows."""
 LARGEST, SMALLEST = 1e12, 1e-12

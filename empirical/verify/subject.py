@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from derivations.declaration import Optimizer
+from empirical.data.sources import Data
 from scaling.sizes.scale import Bounds
 from scaling.states.problem import Exponents, Problem
 
@@ -21,6 +22,12 @@ class Subject:
     exponents: Exponents
     bounds: Bounds
     declared: Optimizer
+
+    def on(self, data: Data) -> Subject:
+        """The same on these data, whose numbers decide which directions there are."""
+        setting = self.problem.setting
+        batch = replace(data.numbers, growth=setting.batch.growth)
+        return replace(self, problem=replace(self.problem, setting=replace(setting, batch=batch)))
 
     @property
     def name(self) -> str:

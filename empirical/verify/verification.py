@@ -178,6 +178,7 @@ def verify(
         InvalidInput: for anything that cannot be measured, before the first measurement.
     """
     start = time.perf_counter()
+    subjects = [subject.on(experiment.data) for subject in subjects]
     trials = [trial_of(subject, experiment) for subject in subjects]
     predictions = [predict(x.problem, x.exponents, x.bounds) for x in subjects]
     names = _distinct([_name(t) for t in trials])

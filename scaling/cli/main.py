@@ -22,6 +22,7 @@ from scaling.cli.measuring import (
     explain_measured,
     measure,
     measured_alignments,
+    numbers_asked,
     verify,
 )
 from scaling.cli.options import (
@@ -29,7 +30,9 @@ from scaling.cli.options import (
     InitOption,
     ModelOptions,
     NetworkOptions,
+    NumberOptions,
     RuleArgument,
+    SampleOptions,
     SetOption,
     StepOption,
     StepsOption,
@@ -42,6 +45,7 @@ from scaling.cli.requests import (
     catalogue_names,
     literal_of,
     missing_package,
+    numbers_given,
     problem_of,
     solution_of,
     subject_of,
@@ -97,6 +101,7 @@ def list_command(
 @verb
 def table(
     network: NetworkOptions,
+    numbers: SampleOptions,
     style: StyleOption = Style.text,
     init: InitOption = None,
     alignment: AlignmentOption = None,
@@ -106,9 +111,12 @@ def table(
     from scaling.report.tables import catalogue_table
 
     solutions, refused = [], dict[str, str]()
+    given = numbers_given(numbers, numbers.samples)
     for name in catalogue_names():
         try:
-            asked = problem_of(name, None, network, init=init, alignment=alignment, step=step)
+            asked = problem_of(
+                name, None, network, init=init, alignment=alignment, step=step, numbers=given
+            )
             solutions.append(solution_of(asked))
         except NotCovered as error:
             refused[name] = error.found
@@ -129,6 +137,7 @@ def derive(
     rule: RuleArgument,
     network: NetworkOptions,
     model: ModelOptions,
+    numbers: NumberOptions,
     run: SweepRun,
     settings: SetOption = None,
     style: StyleOption = Style.text,
@@ -149,11 +158,13 @@ def derive(
 
         derive_model(rule, model, settings, style)
         return
-    start = partial(problem_of, rule, settings, network, init=init, practice=True)
+    given = numbers_asked(numbers, run, "measured" in str(alignment))
+    start = partial(problem_of, rule, settings, network, init=init, practice=True, numbers=given)
     measured = measured_alignments(rule, start, steps, run)
     problem = problem_of(
-        rule, settings, network, init=init, alignment=alignment, step=step, measured=measured
-    )
+        rule, settings, network, init=init, alignment=alignment, step=step, measured=measured,
+        numbers=given,
+    )  # fmt: skip
     solution = solution_of(problem)
     if style is Style.json:
         from scaling.report.as_json import derived_json, to_json
@@ -169,6 +180,7 @@ def predict(
     rule: RuleArgument,
     network: NetworkOptions,
     model: ModelOptions,
+    numbers: SampleOptions,
     settings: SetOption = None,
     style: StyleOption = Style.text,
     init: InitOption = None,
@@ -187,7 +199,10 @@ def predict(
 
         predict_model(rule, model, settings, style)
         return
-    problem = problem_of(rule, settings, network, init=init, alignment=alignment, step=step)
+    problem = problem_of(
+        rule, settings, network, init=init, alignment=alignment, step=step,
+        numbers=numbers_given(numbers, numbers.samples),
+    )  # fmt: skip
     table, bounds = literal_of(problem)
     result = evaluate(problem, table, bounds)
     if style is Style.json:
@@ -204,6 +219,7 @@ def explain(
     rule: RuleArgument,
     network: NetworkOptions,
     model: ModelOptions,
+    numbers: NumberOptions,
     run: SweepRun,
     layer: Annotated[str, typer.Option(help="Layer to explain.")] = "hidden",
     measured: Annotated[
@@ -228,8 +244,9 @@ def explain(
         explain_model(rule, model, tensor, settings, style)
         return
     problem = problem_of(
-        rule, settings, network, init=init, alignment=alignment, step=step, practice=measured
-    )
+        rule, settings, network, init=init, alignment=alignment, step=step, practice=measured,
+        numbers=numbers_asked(numbers, run, measured),
+    )  # fmt: skip
     solution = solution_of(problem)
     if layer not in solution.steps:
         raise unknown("layer", layer, solution.steps)
@@ -252,6 +269,7 @@ def compare(
     left: Annotated[str, typer.Argument(metavar="X", help="RULE or 'RULE; k=v; k=v'.")],
     right: Annotated[str, typer.Argument(metavar="Y", help="RULE or 'RULE; k=v; k=v'.")],
     network: NetworkOptions,
+    numbers: SampleOptions,
     style: StyleOption = Style.text,
 ) -> None:
     """Compare two tables of exponents modulo the abc symmetry.
@@ -263,7 +281,8 @@ def compare(
     from scaling.report.tables import compared_table
     from scaling.solve.symmetry import compare as compare_tables
 
-    result = compare_tables(*table_of(left, network), *table_of(right, network))
+    given = numbers_given(numbers, numbers.samples)
+    result = compare_tables(*table_of(left, network, given), *table_of(right, network, given))
     if style is Style.json:
         from scaling.report.as_json import compared_json, to_json
 

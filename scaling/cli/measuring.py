@@ -14,6 +14,7 @@ from scaling.cli.options import (
     ModelOptions,
     ModeOptions,
     NetworkOptions,
+    NumberOptions,
     OutOption,
     QuantityName,
     RuleArgument,
@@ -30,6 +31,7 @@ from scaling.cli.requests import (
     catalogue_names,
     lazily,
     literal_of,
+    numbers_given,
     problem_of,
     resolve,
     solution_of,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from empirical.verify.campaign import RunRequest
     from empirical.verify.subject import Subject
     from scaling.models.alignment import Alignment
+    from scaling.models.batch import Batch
     from scaling.report.step_lines import Derivation
     from scaling.solve.presets import MeasuredAlignment
     from scaling.states.problem import Problem
@@ -103,12 +106,14 @@ def verify(
     if everything and rules:
         raise InvalidInput("rules beside --all", "one of the two", "leave one out")
     names = catalogue_names() if everything else rules or list(verifying.TOUR)
+    request = _request(run, margin)
     given = {"init": init, "alignment": alignment, "step": step, "practice": True}
+    given["numbers"] = request.data.numbers
     subjects = [
         subject_of(name, problem_of(name, settings, network, **given))  # type: ignore[arg-type]
         for name in names
     ]
-    request, campaign = _request(run, margin), lazily("verify.campaign")
+    campaign = lazily("verify.campaign")
     if deep:
         own = how.quantity is QuantityName.own
         for option, asked in (("--expect", expect), ("--quantity", own)):
@@ -146,12 +151,16 @@ def measure(
 ) -> None:
     """Measure steps of training at one width: sizes, seconds, peak memory."""
     once, report = lazily("verify.single"), lazily("report.measured_tables")
-    problem = problem_of(rule, settings, network, init=init, alignment=alignment, practice=True)
+    data = _data(run)
+    problem = problem_of(
+        rule, settings, network, init=init, alignment=alignment, practice=True,
+        numbers=data.numbers,
+    )  # fmt: skip
     table, _ = literal_of(problem)
     options = {
         "width": lazily("measure.widths").parse_width(width),
         "seed": run.seed,
-        "data": _data(run),
+        "data": data,
         "device": lazily("measure.machine").pick_device(run.device),
         "threads": run.threads,
         "mode": how.mode,
@@ -183,8 +192,11 @@ def align(
     8 seeds, where not said otherwise.
     """
     aligned, report = lazily("verify.measured_alignments"), lazily("report.measured_tables")
-    problem = problem_of(rule, settings, network, init=init, practice=True)
-    subject, experiment = subject_of(rule, problem), aligned.experiment_of(_request(run, margin))
+    request = _request(run, margin)
+    problem = problem_of(
+        rule, settings, network, init=init, practice=True, numbers=request.data.numbers
+    )
+    subject, experiment = subject_of(rule, problem), aligned.experiment_of(request)
     with report.progress(sys.stderr.isatty()) as tick:
         found = aligned.measure_alignments(subject, experiment, steps, tick)
     typer.echo(report.render_alignments(found, style))
@@ -239,6 +251,24 @@ def _request(run: SweepRun, margin: float | None = None) -> RunRequest:
         _data(run), across, run.seeds, margin, device, run.threads, run.seed
     )
     return request
+
+
+def numbers_asked(numbers: NumberOptions, run: Run, measured: bool) -> Batch:
+    """The numbers of the data: as they are given, or those of data that are named or measured on.
+
+    Raises:
+        InvalidInput: for numbers beside data that have their own.
+    """
+    if not measured and run.data == Run.data:
+        return numbers_given(numbers, run.samples)
+    if numbers != NumberOptions():
+        raise InvalidInput(
+            f"--classes, --drawn or --features beside the data '{run.data}'",
+            "numbers that the data have",
+            "leave them out: they are counted",
+        )
+    found: Batch = _data(run).numbers
+    return found
 
 
 def _data(run: Run) -> Data:

@@ -188,6 +188,31 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True)
+class NumberOptions:
+    """The numbers of the data beside that of samples, where nothing is measured."""
+
+    classes: Annotated[
+        int | None, typer.Option("--classes", min=1, help="Number of classes; default 10.")
+    ] = None
+    drawn: Annotated[
+        int | None,
+        typer.Option("--drawn", min=1, help="How many of them the samples have; default: all."),
+    ] = None
+    features: Annotated[
+        int | None, typer.Option("--features", min=1, help="Number of features; default 64.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class SampleOptions(NumberOptions):
+    """All numbers of the data."""
+
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="Number of samples; default 16.")
+    ] = None
+
+
+@dataclass(frozen=True)
 class Run:
     """On what, where and with which seed something is measured."""
 

@@ -11,7 +11,7 @@ import gc
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from scaling.cli.options import FisherName, NetworkOptions
+from scaling.cli.options import FisherName, NetworkOptions, NumberOptions
 from scaling.sizes.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from derivations.declaration import Optimizer
     from empirical.verify.subject import Subject
+    from scaling.models.batch import Batch
     from scaling.sizes.scale import Bounds
     from scaling.solve.derive import Derived
     from scaling.solve.presets import MeasuredAlignment
@@ -51,12 +52,13 @@ def problem_of(
     step: int = 1,
     practice: bool = False,
     measured: MeasuredAlignment | None = None,
+    numbers: Batch | None = None,
 ) -> Problem:
     """Everything that fixes what an exponent means.
 
     ``practice`` gives the rule's exponent symbols the values that its declaration names, where the
     user gave none: measurements need numbers, derivations keep the symbols. ``measured`` is what
-    finds the alignment of that name.
+    finds the alignment of that name, ``numbers`` those of the data.
     """
     from dataclasses import replace
 
@@ -78,10 +80,30 @@ def problem_of(
         usual = {k: Rational(*x.as_integer_ratio()) for k, x in declared.exponents.items()}
         chosen = replace(chosen, exponents={**usual, **chosen.exponents}).closed()
     assumed = alignments(alignment or (), layers, measured)
-    batch = Batch(growth=BatchGrowth(network.batch))
+    batch = replace(numbers or Batch(), growth=BatchGrowth(network.batch))
     setting = Setting(layers, phi, Loss(network.loss), assumed, batch)
     sampled = network.fisher == FisherName.true
     return Problem(declared.rule, setting, chosen, sampled, preset, step)
+
+
+def numbers_given(numbers: NumberOptions, samples: int | None) -> Batch:
+    """The numbers of samples, classes and features, and of classes drawn, as they are given."""
+    from scaling.models.batch import Batch
+
+    usual = Batch()
+    found = Batch(
+        samples or usual.samples,
+        numbers.classes or usual.classes,
+        numbers.features or usual.features,
+        numbers.drawn or 0,
+    )
+    if found.drawn > min(found.samples, found.classes):
+        raise InvalidInput(
+            f"--drawn {found.drawn}, of {found.samples} samples among {found.classes} classes",
+            "no more classes than there are, nor than samples",
+            "give a smaller number, or leave --drawn out",
+        )
+    return found
 
 
 def problem_with(rule: str, *settings: str, **options: Any) -> Problem:
@@ -97,7 +119,9 @@ def problem_with(rule: str, *settings: str, **options: Any) -> Problem:
     return problem_of(rule, settings, network, **{"practice": True, **options})
 
 
-def table_of(text: str, network: NetworkOptions = NETWORK) -> tuple[Problem, Exponents]:
+def table_of(
+    text: str, network: NetworkOptions = NETWORK, numbers: Batch | None = None
+) -> tuple[Problem, Exponents]:
     """The derived table of ``RULE; key=value; ...``, with literal changes to its exponents.
 
     The keys ``init`` and ``alignment`` (also ``alignment_hidden`` and the like) say for what it is
@@ -118,7 +142,7 @@ def table_of(text: str, network: NetworkOptions = NETWORK) -> tuple[Problem, Exp
             alignment.append(f"{place}={value}" if place else value)
         else:
             settings.append(change)
-    problem = problem_of(rule, settings, network, init=init, alignment=alignment)
+    problem = problem_of(rule, settings, network, init=init, alignment=alignment, numbers=numbers)
     return problem, literal_of(problem)[0]
 
 

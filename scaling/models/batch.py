@@ -43,8 +43,9 @@ class BatchGrowth(StrEnum):
 class Batch:
     """The numbers of samples, classes and features; how many classes are ``drawn`` (0: all).
 
-    ``growth``: whether the number of samples stays, or is that at a base width and grows with the
-    width; see scaling/calculus/rank.py.
+    ``rank``: of the inputs, where features that follow from others leave less than the numbers
+    allow (0: they do not). ``growth``: whether the number of samples stays, or is that at a base
+    width and grows with the width; see scaling/calculus/rank.py.
     """
 
     samples: int = 16
@@ -52,6 +53,7 @@ class Batch:
     features: int = 64
     drawn: int = 0
     growth: BatchGrowth = BatchGrowth.FIXED
+    rank: int = 0
 
     @property
     def grows(self) -> bool:
@@ -66,7 +68,7 @@ class Batch:
         return replace(self, samples=max(self.samples, self.classes, self.features) + 1)
 
     def __post_init__(self) -> None:
-        if min(self.samples, self.classes, self.features) < 1 or self.drawn < 0:
+        if min(self.samples, self.classes, self.features) < 1 or min(self.drawn, self.rank) < 0:
             raise InvalidInput(
                 f"a batch of {self.samples} samples, {self.classes} classes, {self.features} "
                 f"features and {self.drawn} classes drawn",
@@ -75,15 +77,31 @@ class Batch:
             )
 
     @property
+    def independent(self) -> int:
+        """How many features do not follow from others."""
+        return min(self.features, self.rank or self.features)
+
+    @property
+    def others(self) -> tuple[Batch, ...]:
+        """Batches of the same network that leave other directions: fewer, more, repeated."""
+        most = max(self.classes, self.features)
+        few, many = max(1, min(self.classes, self.features) // 2), 2 * most
+        twice = max(2, min(self.different, self.classes) // 2)
+        return (
+            replace(self, samples=few, drawn=0, rank=0),
+            replace(self, samples=many, drawn=0, rank=0),
+            replace(self, samples=max(self.samples, 2 * twice), drawn=twice),
+        )
+
+    @property
     def different(self) -> int:
         """How many classes the samples have: as many as there can be, unless it is said."""
         return min(self.samples, self.classes, self.drawn or self.samples)
 
     def __str__(self) -> str:
-        return (
-            f"{self.samples} samples of {self.different} among {self.classes} classes, with "
-            f"{self.features} features"
-        )
+        drawn = min(self.different, self.classes)
+        classes = f"all {self.classes}" if drawn == self.classes else f"{drawn} of {self.classes}"
+        return f"{self.samples} samples of {classes} classes, with {self.features} features"
 
 
 @dataclass(frozen=True)
@@ -127,7 +145,7 @@ def data_spans(
     alike = output.is_zero or not output.width.is_number or output.width < 0
     main = drawn if alike else r_d
     r_d = main if output.is_zero else r_d
-    r_h = 1 if is_bias else min(n, batch.features) if below == 0 or linear else n
+    r_h = 1 if is_bias else min(n, batch.independent) if below == 0 or linear else n
     own, both = min(main, r_h), min(r_d, r_h)
     twin = output.as_size_of(Size.SCALAR) if both > own else None
     fan_in = None if grows_in else 1 if is_bias else batch.features

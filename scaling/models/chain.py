@@ -138,10 +138,12 @@ class Setting:
         """The layer of that name."""
         return next(layer for layer in self.layers if layer.name == name)
 
-    def spans(self, layer: Layer, output: Scale) -> tuple[DataSpan, DataSpan]:
+    def spans(
+        self, layer: Layer, output: Scale, batch: Batch | None = None
+    ) -> tuple[DataSpan, DataSpan]:
         """The directions of a layer's fan_out and fan_in side, for an output f of that size."""
         return data_spans(
-            self.batch.beside_fixed_sides,
+            (self.batch if batch is None else batch).beside_fixed_sides,
             below=layer.position - 1,
             above=self.depth - layer.position,
             grows=(layer.fan_in != 0, layer.fan_out != 0),

@@ -1,6 +1,7 @@
 """The network in its states: at the start, after one step, at moved weights.
 
 problem       a rule in a setting, and a table of exponents
+data_numbers  numbers of samples, classes and features, where they decide an update
 network_state the network at one moment: sizes, what a rule sees, how changes are carried upwards
 start         sizes of h, delta and W at initialisation
 second_step   sizes once every layer's weights are W + dW_1

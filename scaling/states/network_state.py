@@ -25,6 +25,7 @@ from scaling.models.layer_sizes import LayerSizes
 from scaling.rules.tree import Node
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import Bounds, Order, Scale
+from scaling.states.data_numbers import with_numbers
 from scaling.states.problem import Problem
 
 Dampings = Mapping[str, Mapping[str, Expr]]
@@ -92,7 +93,11 @@ class NetworkState:
     def updates(self, scaled: Dampings, node: Node | None = None) -> dict[str, OutputChange]:
         """The change of each layer in a step by the rule, or by another tree, per learning rate."""
         tree = self.problem.rule.expression if node is None else node
-        return {name: read_update(x, tree) for name, x in self.contexts(scaled).items()}
+        setting, output = self.problem.setting, self.features[-1]
+        return {
+            name: with_numbers(setting, output, x, tree, read_update(x, tree))
+            for name, x in self.contexts(scaled).items()
+        }
 
     def followed(self, layer: Layer, update: OutputChange) -> OutputChange:
         """An update of a layer, told apart by what of it follows W^T delta: at first all of it."""
