@@ -107,12 +107,16 @@ def verify(
         raise InvalidInput("rules beside --all", "one of the two", "leave one out")
     names = catalogue_names() if everything else rules or list(verifying.TOUR)
     request = _request(run, margin)
-    given = {"init": init, "alignment": alignment, "step": step, "practice": True}
-    given["numbers"] = request.data.numbers
     subjects = [
-        subject_of(name, problem_of(name, settings, network, **given))  # type: ignore[arg-type]
+        subject_of(
+            name,
+            problem_of(
+                name, settings, network, init=init, alignment=alignment, step=step, practice=True,
+                numbers=request.data.numbers,
+            ),
+        )
         for name in names
-    ]
+    ]  # fmt: skip
     campaign = lazily("verify.campaign")
     if deep:
         own = how.quantity is QuantityName.own

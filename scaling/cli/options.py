@@ -149,6 +149,14 @@ OutOption = Annotated[
         help="Folder for records, report and figures; a run is taken up there.",
     ),
 ]
+SamplesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--samples",
+        min=1,
+        help="Training batch size n; default 16, or all rows of a FILE that has fewer.",
+    ),
+]
 DeviceOption = Annotated[DeviceName, typer.Option("--device", help="Where tensors live.")]
 ThreadsOption = Annotated[
     int,
@@ -207,9 +215,7 @@ class NumberOptions:
 class SampleOptions(NumberOptions):
     """All numbers of the data."""
 
-    samples: Annotated[
-        int | None, typer.Option("--samples", min=1, help="Number of samples; default 16.")
-    ] = None
+    samples: SamplesOption = None
 
 
 @dataclass(frozen=True)
@@ -223,14 +229,7 @@ class Run:
         Path | None,
         typer.Option("--data-root", parser=folder, help="Folder that holds the data set."),
     ] = None
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            "--samples",
-            min=1,
-            help="Training batch size n; default 16, or all rows of a FILE that has fewer.",
-        ),
-    ] = None
+    samples: SamplesOption = None
     device: DeviceOption = DeviceName.auto
     threads: ThreadsOption = 0
     seed: SeedOption = 0

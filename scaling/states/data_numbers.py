@@ -1,13 +1,15 @@
-r"""The numbers of samples, classes and features as an assumption, where they decide an update.
+"""The numbers of samples, classes and features as an assumption, where they decide an update.
 
 They decide which directions there are beside the gradient's own (models/batch.py). An update is
 read again as other numbers would have it, layer by layer; where its size is another one, or the
 calculus is silent, the line of the update says so.
 
 >>> from scaling.solve.derive import derive
->>> print(derive("B**(-1) @ G @ A**(-1)").assumptions[-1].replace(" (", "\\n("))
-dW h of the output layer is that of 16 samples of all 10 classes, with 64 features
-(with 16 samples of 5 of 10 classes, with 64 features it is M^(1/2), not 1)
+>>> said, otherwise = derive("B**(-1) @ G @ A**(-1)").assumptions[-1].split(" (")
+>>> said
+'dW h of the output layer is that of 16 samples of all 10 classes, with 64 features'
+>>> otherwise
+'with 16 samples of 5 of 10 classes, with 64 features it is M^(1/2), not 1)'
 >>> derive("(B + rho_B*I)**(-1) @ G @ (A + rho_A*I)**(-1)").assumptions
 ('the batch is not fitted yet',)
 """
@@ -16,8 +18,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sympy import Expr
-
 from scaling.calculus.context import Context
 from scaling.calculus.output_change import OutputChange
 from scaling.calculus.read import read_update
@@ -25,7 +25,7 @@ from scaling.models.batch import DataSpan
 from scaling.models.chain import Setting
 from scaling.rules.tree import Node
 from scaling.sizes.errors import NotCovered
-from scaling.sizes.scale import Scale
+from scaling.sizes.scale import Order, Scale
 
 
 def with_numbers(
@@ -48,9 +48,11 @@ def with_numbers(
         except NotCovered:
             text = "it is not covered"
         else:
-            if _widths(changed) == _widths(found):
+            if _alike(changed, found, context):
                 continue
-            text = f"it is {_whole(changed, context)}, not {_whole(found, context)}"
+            one, two = _whole(changed, context), _whole(found, context)
+            known = one.width.is_number and two.width.is_number
+            text = f"it is {one}, not {two}" if known else "it is another one"
         assumed = f"dW h of the {layer.name} layer is that of {setting.batch} (with {other} {text})"
         return replace(found, step=found.step.because(assumed))
     return found
@@ -67,8 +69,9 @@ def _with(context: Context, spans: tuple[DataSpan, DataSpan]) -> Context:
     return replace(context, data=spans, before=before)
 
 
-def _widths(update: OutputChange) -> tuple[Expr, ...]:
-    return tuple(x.width for x in (update.coherent, update.random))
+def _alike(one: OutputChange, other: OutputChange, context: Context) -> bool:
+    pairs = ((one.coherent, other.coherent), (one.random, other.random))
+    return all(context.bounds.order(x.width, y.width) is Order.EQUAL for x, y in pairs)
 
 
 def _whole(update: OutputChange, context: Context) -> Scale:
