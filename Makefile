@@ -49,7 +49,7 @@ test: venv  ## run all tests: 12 minutes at most on two cores
 	.venv/bin/python -m pytest $(ARGS)
 
 # Laws of the algebra, published tables, theory against numbers, and what is printed.
-FAST := scale piecewise language calculus golden solve names imports surface readme bridge
+FAST := scale piecewise language operators traits calculus golden solve names imports surface readme bridge
 LITE := not gpt and (not grows_as_the_calculus or kfac or muon or shampoo or soap or sgd)
 check-fast: export BUDGET = 120
 check-fast: venv  ## run the fast tests: 2 minutes at most on two cores

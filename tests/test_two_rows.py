@@ -1,7 +1,7 @@
 """A new function is two rows: a copy of the source with nothing else changed knows all of it.
 
-Three functions that do not exist, of three kinds: one whose row says its size (softsign), one that
-is a formula of others (relu), and one of which the calculus knows nothing (median).
+Functions that do not exist, of several kinds: those whose row says their size (softsign, top), one
+that is a formula of others (relu), and one of which the calculus knows nothing (median).
 """
 
 import json
@@ -30,6 +30,9 @@ ROWS = {
     _function("median(X)", "the median of the absolute values of all entries",
               shapes.GRADIENT_LIKE, "median(G)", Trait.POSITIVE, Trait.HOMOGENEOUS,
               result=shapes.to_scalar),
+    _function("top(x, y)", "the larger of two scalars, again", shapes.NUMBER, "top(1, norm(G))",
+              _ENTRY, result=shapes.to_scalar, reading=Extreme(larger=True),
+              second=SecondOperand.SCALAR),
 """,
     ),
     "empirical/numbers/operators.py": (
@@ -37,6 +40,7 @@ ROWS = {
         """
         "softsign": _of_entries(torch.nn.functional.softsign),
         "relu": _of_entries(torch.relu),
+        "top": _of_entries(torch.maximum),
         "median": _of_values(lambda x: Entries(x.dense().abs().median())),
 """,
     ),
@@ -44,6 +48,8 @@ ROWS = {
 ASKED = """
 import json, torch
 from test_wide_sample import own_of
+from empirical.networks import MLP
+from empirical.networks.stacked import covers
 from empirical.numbers.interpreter import evaluate
 from empirical.numbers.layer_matrices import LayerTensors
 from empirical.wide.method import path_of
@@ -78,6 +84,8 @@ print(json.dumps({
     "regimes": list(regime_lines(derive(parse("G*softsign(norm(W))")))),
     "decisive": [x.otherwise for x in decisive(derive(parse("G*softsign(norm(W))")))],
     "refused": [refusal("G/median(G)"), refusal("softsign(G @ G)"), refusal("softsgn(G)")],
+    "literal": [rates("G/top(norm(G), 1e-12)"), rates("G/max(norm(G), 1e-12)")],
+    "beside": covers(MLP(2, 4, 2), parse("G/top(norm(G), 1)")),
     "numbers": [of("softsign(G)", [1.0, -3.0, 0.0]), of("relu(G)", [1.0, -3.0, 0.0]),
                 of("G/median(G)", [1.0, -4.0, 2.0])],
     "paths": [str(path_of(parse(x))) for x in ("softsign(G)", "G*relu(G)", "G/median(G)")],
@@ -88,7 +96,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All of the source, with three rows more in each of two files."""
+    """All of the source, with some rows more in each of two files."""
     folder = tmp_path_factory.mktemp("two_rows")
     for name in COPIED:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -113,7 +121,7 @@ def test_the_language_the_theory_and_the_numbers_know_what_two_rows_say(copy: Pa
     found = json.loads(run(copy, "-c", ASKED))
     assert found["text"] == "softsign(G) + relu(abs(G))"
     assert found["built"] == "relu(G)"
-    for same in ("rates", "formula", "cancels", "inner"):
+    for same in ("rates", "formula", "cancels", "inner", "literal"):
         assert found[same][0] == found[same][1], same
     assert any(line.endswith("softsign is saturated there") for line in found["regimes"])
     assert any(text.startswith("below the bound") for text in found["decisive"])
@@ -122,6 +130,7 @@ def test_the_language_the_theory_and_the_numbers_know_what_two_rows_say(copy: Pa
     assert "write for example" in unknown
     assert "G @ G" in shape
     assert "softsign" in misspelt
+    assert found["beside"]
     assert found["numbers"] == [[[0.5, -0.75, 0.0]], [[1.0, 0.0, 0.0]], [[0.5, -2.0, 1.0]]]
     assert found["paths"] == ["rows", "rows", "None"]
     for wide, whole in found["wide"]:
@@ -134,7 +143,7 @@ def test_the_tests_of_rows_hold_the_new_ones_and_the_table_of_functions_has_them
     run(copy, "docs/fill.py", "docs/language.md")
     page = (copy / "docs" / "language.md").read_text(encoding="utf-8")
     assert "| `softsign(X)` | x/(1 + \\|x\\|) of each entry x of X | `softsign(G)` |" in page
-    chosen = "softsign or relu or median or lists or documentation or halves"
+    chosen = "softsign or relu or median or top or lists or documentation or halves"
     tests = ("tests/test_operators.py", "tests/test_traits.py")
     told = run(
         copy, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "-k", chosen, *tests
@@ -142,7 +151,7 @@ def test_the_tests_of_rows_hold_the_new_ones_and_the_table_of_functions_has_them
     assert "passed" in told or "100%" in told
 
 
-@pytest.mark.parametrize("text", ["softsign(G)", "relu(G)", "G/median(G)"])
+@pytest.mark.parametrize("text", ["softsign(G)", "relu(G)", "G/median(G)", "G/top(norm(G), 1)"])
 def test_they_do_not_exist(text: str) -> None:
     with pytest.raises(RuleError, match="found: function"):
         parse(text)

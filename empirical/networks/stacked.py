@@ -29,7 +29,15 @@ from torch import Tensor, nn
 from empirical.networks import MLP
 from empirical.numbers.basis import EIGENVALUE_ZERO
 from scaling.rules.dependence import spans
-from scaling.rules.operators import FUNCTIONS, Extreme, Reading, SpectralSum, SumOfEntries
+from scaling.rules.operators import (
+    FUNCTIONS,
+    Extreme,
+    OfEntries,
+    Reading,
+    SpectralSum,
+    SumOfEntries,
+    Symmetry,
+)
 from scaling.rules.rule import Rule, evaluate_power
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import (
@@ -98,10 +106,10 @@ def _covered(node: Node) -> bool:
             return name != "W"
         case Call("orth", argument):
             return _covered(argument)
-        case Call("sqrt", argument):
-            return argument.shape.is_scalar and _covered(argument)
         case Call(function, argument):
             reading = FUNCTIONS[function].reading
+            if isinstance(reading, OfEntries):
+                return _is_power(reading) and argument.shape.is_scalar and _covered(argument)
             if isinstance(reading, Extreme):
                 return all(map(_covered, node.children))
             damped = any(isinstance(x, (Add, Subtract)) for x in argument.walk())
@@ -238,12 +246,13 @@ def _read(
             return _power(x, power)
         case Transpose(), [x]:
             return x if isinstance(x, StackedSquare) else x.mT
-        case Call("sqrt"), [Tensor() as x]:
-            return x.sqrt()
         case Call("orth"), [Tensor() as x]:
             return _orth(x)
         case Call(function), [x, *others]:
             reading = FUNCTIONS[function].reading
+            if isinstance(reading, OfEntries) and reading.power is not None:
+                assert isinstance(x, Tensor), "a scalar"
+                return x ** float(reading.power)
             if isinstance(reading, Extreme):
                 assert isinstance(x, Tensor) and isinstance(others[0], Tensor), "two scalars"
                 return (torch.maximum if reading.larger else torch.minimum)(x, others[0])
@@ -304,6 +313,11 @@ def _orth(core: Tensor) -> Tensor:
     kept = s > EIGENVALUE_ZERO**0.5 * s[..., :1]
     polar: Tensor = u @ (kept.to(s.dtype)[..., None] * v)
     return polar
+
+
+def _is_power(reading: OfEntries) -> bool:
+    """Whether a function is x^p of numbers that are not negative, as a root is."""
+    return reading.power is not None and reading.symmetry is Symmetry.NONE
 
 
 def _is_size(reading: Reading | None) -> bool:

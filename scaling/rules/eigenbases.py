@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from fractions import Fraction
 
-from scaling.rules.operators import FUNCTIONS
+from scaling.rules.operators import FUNCTIONS, Follows
 from scaling.rules.tree import (
     Add,
     Call,
@@ -57,7 +57,7 @@ def check_frames(node: Node) -> None:
         match part:
             case Call(function, argument) if FUNCTIONS[function].basis:
                 _check_basis(argument)
-            case Call("sample_square", argument):
+            case Call(function, argument) if Follows.SAMPLES in FUNCTIONS[function].follows:
                 linear_path(argument)
 
 

@@ -32,6 +32,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from scaling.rules.operators import FUNCTIONS, Extreme
 from scaling.rules.rewrites import rebuilt
 from scaling.rules.tree import Add, Call, Matrix, Multiply, Node, Number, Subtract, Symbol
 
@@ -63,7 +64,7 @@ def with_named_literals(expression: Node) -> Node:
     def go(node: Node) -> Node:
         if isinstance(node, Add | Subtract):
             return summed(node)
-        if isinstance(node, Call) and node.function == "max":
+        if _is_larger(node):
             return summed(node)
         return rebuilt(node, go)
 
@@ -78,8 +79,8 @@ def with_named_literals(expression: Node) -> Node:
                     return Add(term(x, beside or _is_size(y)), term(y, beside or _is_size(x)))
                 case Subtract(x, y) if type(top) is not Call:
                     return Subtract(term(x, beside), go(y))
-                case Call("max", x, Node() as y) if node is top:
-                    return Call("max", term(x, _is_size(y)), term(y, _is_size(x)))
+                case Call(function, x, Node() as y) if node is top:
+                    return Call(function, term(x, _is_size(y)), term(y, _is_size(x)))
                 case Number(value) if beside and 0 < value <= TINIEST_OF_ORDER_ONE:
                     place += 1
                     if (top, place) not in named:
@@ -94,6 +95,11 @@ def with_named_literals(expression: Node) -> Node:
         return term(top, beside=False)
 
     return go(expression)
+
+
+def _is_larger(node: Node) -> bool:
+    """Whether a node is the larger of two numbers, so that either bounds the other from below."""
+    return isinstance(node, Call) and FUNCTIONS[node.function].reading == Extreme(larger=True)
 
 
 def _names() -> Iterator[str]:

@@ -60,9 +60,14 @@ def at_first(node: Node) -> Node:
 
 def without_row_means(node: Node) -> Node:
     """The tree with every row mean replaced by what it averages: a bias has one input."""
-    if isinstance(node, Call) and node.function == "row_mean":
+    if isinstance(node, Call) and _is_row_mean(node):
         return without_row_means(node.argument)
     return with_parts(node, without_row_means)
+
+
+def _is_row_mean(node: Call) -> bool:
+    row, sides = FUNCTIONS[node.function], (node.shape.rows, node.argument.shape.rows)
+    return row.mean and row.linear and not node.shape.is_scalar and sides[0] == sides[1]
 
 
 def with_parts(node: Node, change: Callable[[Node], Node]) -> Node:
