@@ -1,9 +1,12 @@
-"""The statements of arXiv 2312.12226, each as an object that derives, measures and can fail.
+"""The statements of two papers, each as an object that derives, measures and can fail.
+
+arXiv 2312.12226 throughout; group 13 is of arXiv 2402.17440.
 
 what a claim is    claim (and its evidence) environment (sizes by tier, finished cells) registry
 what most share    exponents (tables of exponents, measured) families (what is trained) figures
 groups 1 to 8      parametrization scaled_damping push_through heuristics standard zero_output (with
 regression, escape) invariance eigenvalues
 groups 9 to 12     rate_transfer damping_transfer wider ablation (with convolution)
+group 13           architecture_aware: what another paper says of depth, kernels and graphs
 on paper           claim_report
 """
