@@ -1,6 +1,7 @@
 """Published tables, as answers for graphs: the engine knows none of them."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from sympy import Expr, Rational, S, Symbol, expand
@@ -10,11 +11,13 @@ from scaling.models.architectures import (
     lora,
     mixture,
     perceptron,
+    plain,
     recurrent,
     residual,
     transformer,
 )
-from scaling.models.graph import Graph, GraphNode
+from scaling.models.building import Builder
+from scaling.models.graph import Graph, GraphNode, Start, fixed
 from scaling.models.settings import Settings
 from scaling.report.graph_tables import graph_table, tensor_steps
 from scaling.sizes.errors import NotCovered
@@ -331,3 +334,61 @@ def test_no_condition_on_nodes_is_left_out_in_silence(name: str) -> None:
     free = [x for x in STANDARD if not x.name.startswith("balanced")]
     x = derive_graph("G/(norm(G) + eps)", perceptron(), conditions=free).tensors["hidden"]
     assert x.d["eps"] == Symbol("d_eps_hidden")
+
+
+@pytest.mark.parametrize("rule", ["G", ADAM, MUON])
+@pytest.mark.parametrize("activation", ["relu", "linear"])
+def test_the_depth_of_a_plain_chain(rule: str, activation: str) -> None:
+    """arXiv 2305.07810: the largest rate is L^-3/2; arXiv 2402.17440: (sum of depth^3)^-1/2."""
+    answer = derive_graph(rule, plain(activation, biases=True))
+    c = rates(answer)
+    three_halves = Rational(3, 2)
+    assert c == {
+        "input": HALF, "blocks.0": three_halves, "blocks.0_bias": three_halves, "output": 0,
+    }  # fmt: skip
+    assert max(c.values()) == three_halves  # one rate for all tensors: one path of depth L
+    assert [x for x in answer.assumptions if "critical start" in x and "beyond the depth" in x]
+    assert not [x for x in answer.assumptions if "what they add to" in x]
+    residuals = derive_graph(rule, residual("depth", 2, -S.One)).assumptions
+    assert not [x for x in residuals if "critical start" in x]
+
+
+def test_a_plain_chain_whose_sizes_are_no_power_of_the_depth_is_refused() -> None:
+    for activation in ("tanh", "gelu"):
+        with pytest.raises(NotCovered, match="none of which adds") as refused:
+            derive_graph("G", plain(activation))
+        assert "use relu there" in str(refused.value)
+        derive_graph("G", plain("relu"))
+
+
+def test_a_bias_that_adds_up_over_a_plain_chain_is_refused_unless_it_starts_at_zero() -> None:
+    graph = plain(biases=True)
+    nodes = []
+    for node in graph.nodes:
+        repeat = node.get("repeat")
+        if repeat is not None:
+            drawn = [replace(p, start=Start.DRAWN) for p in repeat.body.parameters]
+            inner = replace(repeat, body=replace(repeat.body, parameters=tuple(drawn)))
+            node = replace(node, attributes={"repeat": inner})
+        nodes.append(node)
+    drawn_biases = replace(graph, nodes=tuple(nodes))
+    with pytest.raises(NotCovered, match=re.escape("--set b_blocks.0_bias=oo")):
+        derive_graph("G", drawn_biases)
+    zero = Settings(b={"blocks.0_bias": S.Infinity})
+    assert rates(derive_graph("G", drawn_biases, zero)) == rates(derive_graph("G", graph))
+
+
+def test_a_plain_chain_with_a_norm_or_with_shared_weights_is_refused() -> None:
+    for shared in (False, True):
+        m, body = Builder("depth"), Builder("depth", "blocks.")
+        x = m.linear("input", m.data("x", fixed(2)), S.Zero, S.Zero)
+        h = body.argument("x", 0, fixed(2))
+        if shared:
+            w = m.parameter("shared", fixed(2))
+            h = body.contract("bi,oi->bo", h, body.argument("w", 1, fixed(2)))
+            y = m.repeat(body, (body.apply("relu", h),), S.One, x, w)
+        else:
+            h = body.norm(body.linear("0", h, S.Zero, S.Zero))
+            y = m.repeat(body, (body.apply("relu", h),), S.One, x)
+        with pytest.raises(NotCovered, match="blocks share" if shared else "normalise"):
+            derive_graph("G", m.graph(m.linear("output", y, S.Zero, S.Zero)))

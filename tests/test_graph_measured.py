@@ -6,6 +6,7 @@ exponent of a size: of logits, of the output, of a gradient. Seeds are fixed; th
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from sympy import Rational, S
 from torch import Tensor
 
-from scaling.models.architectures import perceptron, residual, transformer
+from scaling.models.architectures import perceptron, plain, residual, transformer
 from scaling.models.settings import Settings
 from scaling.solve.graph_solution import derive_graph
 from scaling.states.moved_state import two_states
@@ -286,3 +287,53 @@ def test_blocks_of_one_relu_layer_grow_under_the_root_of_the_depth() -> None:
         sizes.append(rms(x))
     ratios = [math.log(b / a) for a, b in pairwise(sizes)]
     assert ratios[1] > ratios[0] > 0.5  # faster than any power of the depth
+
+
+ROWS = (4, 8, 16, 32)
+
+
+def plain_step(
+    depth: int, seed: int, tensor: str, rate: float, signs: bool = False
+) -> tuple[float, float]:
+    """(change of the last features, of the output) of relu layers in a row, sqrt(2/n) each.
+
+    Per |h|^2, or per |h| for signs: its logarithm spreads by depth/width from draw to draw.
+    """
+    torch.manual_seed(seed)
+    width = 384
+    hidden = torch.randn(depth, width, width, dtype=torch.float64) * (2 / width) ** 0.5
+    w = [torch.randn(width, 8, dtype=torch.float64), *hidden]
+    x = torch.randn(1, 8, dtype=torch.float64)
+    readout = torch.randn(width, 3, dtype=torch.float64) / width
+
+    def features(w: Sequence[Tensor]) -> Tensor:
+        h = x
+        for one in w:
+            h = torch.relu(h @ one.T)
+        return h
+
+    for one in w:
+        one.requires_grad_()
+    h = features(w)
+    g = torch.autograd.grad(((h @ readout - 1) ** 2).mean(), w)
+    moved = range(1) if tensor == "input" else range(1, depth + 1)
+    with torch.no_grad():
+        step = [rate * (y.sign() / width if signs else y) for y in g]
+        change = features([v - step[k] if k in moved else v for k, v in enumerate(w)]) - h
+        size = rms(h) if signs else rms(h) ** 2
+        return rms(change) / size, rms(change @ readout) / size
+
+
+@pytest.mark.parametrize(
+    ("name", "signs"), [("blocks.0", False), ("blocks.0", True), ("input", True)]
+)
+def test_features_bind_the_rate_of_layers_in_a_row(name: str, signs: bool) -> None:
+    """J J^T delta grows as k^(1/2): f alone would allow the rates L^-1 and 1."""
+    c = float(derive_graph(SIGN if signs else "G", plain()).tensors[name].c)
+
+    @cache
+    def moved(depth: int, seed: int) -> tuple[float, float]:
+        return plain_step(depth, seed, name, 1e-6 * depth**-c, signs)
+
+    assert abs(slope(ROWS, lambda depth, seed: moved(depth, seed)[0])) < MARGIN
+    assert abs(slope(ROWS, lambda depth, seed: moved(depth, seed)[1]) + 0.5) < MARGIN

@@ -39,6 +39,16 @@ def perceptron(
     return m.graph(x, loss)
 
 
+def plain(activation: str = "relu", biases: bool = False, loss: str = "cross_entropy") -> Graph:
+    """Dense layers in a row without residual sums; their number grows, biases start at zero."""
+    m, body = Builder("depth"), Builder("depth", "blocks.")
+    x = m.apply(activation, m.linear("input", m.data("x", fixed(2)), ZERO, ZERO))
+    h = body.linear("0", body.argument("x", 0, m.axes(x)), ZERO, ZERO)
+    h = body.add(h, body.parameter("0_bias", fixed(1), Start.ZERO)) if biases else h
+    x = m.repeat(body, (body.apply(activation, h),), ONE, x)
+    return m.graph(m.linear("output", x, ZERO, ZERO), loss)
+
+
 def _hidden(depth: int) -> list[str]:
     middle = depth - 2
     return ["hidden"] if middle == 1 else [f"hidden_{k + 1}" for k in range(middle)]

@@ -22,12 +22,14 @@ class EntryFunction:
     """A row: exponents at zero and at infinity, parity, and the exponent of the slope at zero.
 
     ``parity``: 1 odd, 0 even, None neither. ``infinity``: None for faster than any power.
+    ``homogeneous``: f(c x) = c f(x) for every c > 0, so that no scale is singled out.
     """
 
     zero: Expr
     infinity: Expr | None
     parity: int | None = None
     slope: Expr = S.Zero
+    homogeneous: bool = False
 
     @property
     def saturates(self) -> bool:
@@ -36,11 +38,13 @@ class EntryFunction:
 
 
 _RECTIFIED = EntryFunction(S.One, S.One)
+_KINKED = EntryFunction(S.One, S.One, homogeneous=True)
 _ODD = EntryFunction(S.One, S.Zero, 1)
 _GATE = EntryFunction(S.Zero, S.Zero)
 FUNCTIONS: Mapping[str, EntryFunction] = MappingProxyType(
     {
-        **dict.fromkeys(("relu", "gelu", "silu", "elu", "selu", "celu", "leaky_relu"), _RECTIFIED),
+        **dict.fromkeys(("relu", "leaky_relu"), _KINKED),
+        **dict.fromkeys(("gelu", "silu", "elu", "selu", "celu"), _RECTIFIED),
         **dict.fromkeys(("mish", "hardswish", "relu6", "prelu"), _RECTIFIED),
         **dict.fromkeys(("tanh", "erf", "hardtanh", "softsign", "atan", "clamp"), _ODD),
         **dict.fromkeys(("sigmoid", "hardsigmoid"), _GATE),
@@ -53,9 +57,9 @@ FUNCTIONS: Mapping[str, EntryFunction] = MappingProxyType(
         "log": EntryFunction(S.Zero, S.Zero, None, -S.One),
         "log1p": EntryFunction(S.One, S.Zero),
         "expm1": EntryFunction(S.One, None),
-        "abs": EntryFunction(S.One, S.One, 0),
+        "abs": EntryFunction(S.One, S.One, 0, homogeneous=True),
         "sign": EntryFunction(S.Zero, S.Zero, 1, S.Infinity),
-        "linear": EntryFunction(S.One, S.One, 1),
+        "linear": EntryFunction(S.One, S.One, 1, homogeneous=True),
     }
 )
 """By name. ``log`` of a size M^x is of order log M, here 1."""

@@ -29,6 +29,7 @@ from scaling.solve.conditions import (
     STABLE_STEP,
     Condition,
 )
+from scaling.states.critical_chain import is_chain
 from scaling.states.graph_passes import Passes
 from scaling.states.tensor_uses import main_use, tensor_sizes, uses
 
@@ -39,6 +40,10 @@ FIXED_DATA = "inputs and targets are of order one, and not fitted yet"
 FIXED_BATCH = "the batch is fixed"
 COHERENT_PLACES = "places that grow in number (a batch, a sequence) add up in the gradient"
 BLOCKS = "blocks pass a change on as they pass what they add to"
+CRITICAL = (
+    "blocks in a row pass on exactly the size that they are given (a critical start, such as std = "
+    "sqrt(2/fan_in) under relu), and the width is far beyond the depth"
+)
 TRAINED_STATISTICS = "statistics kept by the model are of order one"
 RARE = "of a table that grows, the rows that occur are spoken of: the others have no gradient"
 SHARED = "a tensor used twice is read at the use of its largest gradient; uses do not cancel"
@@ -51,7 +56,9 @@ def assumptions(graph: Graph, state: Passes) -> tuple[str, ...]:
     tables = any(n.op == "gather" and state.nodes[n.inputs[0]].axes[0] != 0 for n in nodes)
     found = [INDEPENDENCE, ALONG, NO_CANCELLATION, FIXED_DATA]
     found.append(COHERENT_PLACES if grows else FIXED_BATCH)
-    found += [BLOCKS] if any(n.op == "repeat" for n in nodes) else []
+    repeats = [n.get("repeat") for n in nodes if n.op == "repeat"]
+    found += [BLOCKS] if any(not is_chain(x) for x in repeats) else []
+    found += [CRITICAL] if any(is_chain(x) for x in repeats) else []
     found += [TRAINED_STATISTICS] if any(n.op == "buffer" for n in nodes) else []
     found += [RARE] if tables else []
     shared = [p for p in state.parameters if len(uses(state, p)) > 1]

@@ -176,15 +176,16 @@ def derive_graph(
 
 
 def _stable_starts(graph: Graph, settings: Settings) -> Mapping[str, Expr]:
-    """B of every drawn tensor where none is given, for the multipliers that are.
+    """B of every drawn tensor where zero alone is given, for the multipliers that are.
 
     Raises:
         NotCovered: for a or b that name a symbol.
     """
     if not settings.a and not settings.b:
         return {}
-    refuse_open_starts(settings, Passes(graph).b)
-    return Passes(with_multipliers(graph, settings.a)).b
+    zero = {name: b for name, b in settings.b.items() if b is S.Infinity}
+    refuse_open_starts(settings, Passes(graph, zero).b)
+    return Passes(with_multipliers(graph, settings.a), zero).b
 
 
 def _groups(

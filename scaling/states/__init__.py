@@ -7,6 +7,7 @@ start         sizes of h, delta and W at initialisation
 second_step   sizes once every layer's weights are W + dW_1
 graph_passes  sizes of any graph in three passes, one built on the other: graph_structure
               graph_forward graph_cotangents, and how much of a change is borne
+critical_chain   blocks in a row without a residual sum, and how changes grow along them
 moved_state   the two states of a graph: at the start, and every tensor at W + dW
 tensor_uses   the use, fans, h and delta of a tensor in a graph, as a rule sees them
 tensor_kinds  hidden matrices, embeddings, readouts, gains, biases: what recipes select by

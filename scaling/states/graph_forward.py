@@ -10,7 +10,8 @@ embedding. Factors of the code between the product and what has a scale of its o
 
 Repeats. A residual block adds its terms to what it carries; M^L of them add up as M^(L/2) where
 each has its own random signs, as M^L where they share a direction. A body is read as a typical
-block: called with what came first, and with what the blocks have added.
+block: called with what came first, and with what the blocks have added. Blocks that add nothing to
+what they are called with are critical_chain.py's.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from scaling.models.operations.table import operation
 from scaling.models.terms import GraphValue, add, constant, drawn, larger, smaller, spread, zero
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF
+from scaling.states.critical_chain import refuse_unless_critical
 from scaling.states.graph_structure import GraphStructure, arguments_of, increments
 
 LEAVES = ("data", "buffer", "constant", "noise", "parameter", "argument")
@@ -288,7 +290,8 @@ class ForwardPass(GraphStructure):
         body = repeat.body
         terms = increments(body, k)
         if terms is None:
-            self._need_fixed(node, repeat)
+            if repeat.count != 0:
+                refuse_unless_critical(self, node, repeat, self._starts_at_zero)
             return add(first.axes, [first, replace(self.values[body.outputs[k]], axes=first.axes)])
         own = {p.name for p in body.parameters}
         added = [
@@ -296,15 +299,10 @@ class ForwardPass(GraphStructure):
         ]
         return add(first.axes, [first, *added])
 
-    def _need_fixed(self, node: GraphNode, repeat: Repeat) -> None:
-        if repeat.count != 0:
-            place = f" at {node.where}" if node.where else ""
-            raise NotCovered(
-                f"a number of blocks that grows, none of which adds to what it is called with, in "
-                f"{node.name}{place}",
-                "residual blocks: x + F(x)",
-                "add the input of the block to its output, or let another axis grow",
-            )
+    def _starts_at_zero(self, weight: str) -> bool:
+        """Whether all tensors of a weight do, in whichever state this is."""
+        tensors = [self.parameters[name] for name in self.tensors(weight)]
+        return all(p.start is Start.ZERO or self.b.get(p.name) is S.Infinity for p in tensors)
 
 
 def sum_of_blocks(value: GraphValue, count: Expr, own: set[str]) -> GraphValue:

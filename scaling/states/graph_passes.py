@@ -27,6 +27,7 @@ from sympy import Expr, S
 from scaling.models.graph import Graph, GraphNode, Repeat, Start
 from scaling.models.operations.table import operation
 from scaling.models.terms import GraphValue, drawn, smaller
+from scaling.states.critical_chain import FROM_BELOW, is_chain, powers_of
 from scaling.states.graph_cotangents import CotangentPass
 from scaling.states.graph_forward import sum_of_blocks
 from scaling.states.graph_structure import arguments_of, increments, names_of
@@ -206,7 +207,9 @@ class Passes(CotangentPass):
             for k, one in enumerate(typical):
                 terms = increments(body, k)
                 if terms is None:
-                    seeds[body.outputs[k]] = one
+                    grows = last and is_chain(repeat)
+                    share = one.over(node.name, *powers_of(repeat.count)) if grows else one
+                    seeds[body.outputs[k]] = share
                 elif last:
                     for x in terms:
                         value, own = self.values[x], {p.name for p in body.parameters}
@@ -224,8 +227,13 @@ class Passes(CotangentPass):
         for k, x in enumerate(node.inputs):
             if x in self.trained:
                 one = inner.get(arguments[k], Tolerance())
-                if k < len(above):
-                    one = typical[k] if increments(body, k) is not None else one.least(typical[k])
+                if k < len(above) and increments(body, k) is not None:
+                    one = typical[k]
+                elif k < len(above) and is_chain(repeat):
+                    spread = FROM_BELOW * repeat.count
+                    one = typical[k].over(node.name, S.Zero, spread, S.Zero)
+                elif k < len(above):
+                    one = one.least(typical[k])
                 else:
                     one = one.over(node.name, repeat.count, repeat.count, repeat.count)
                 passed[x] = one
