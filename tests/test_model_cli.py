@@ -124,6 +124,15 @@ def test_logits_over_the_root_of_the_head_size_are_found_and_named(
     assert (change["found"], change["needed"]) == ("M^(-1/2)", "M^(-1)")
 
 
+def test_what_grows_stands_in_every_line_by_its_name(typed: Typed) -> None:
+    """Residual blocks without a multiplier, by depth: no power of a width M."""
+    model = str(Path(__file__).resolve().parent.parent / "docs" / "gpt.py")
+    done = typed("derive", "sgd", "--model", model, "--axis", "depth=2,4,6")
+    assert done.code == 0, done.err
+    assert "learning rate ~ depth^-c" in done.out and "larger depth" in done.out
+    assert "depth^(-1) is needed" in done.out and "M^" not in done.out
+
+
 def test_every_format_and_verb_speaks_of_the_tensors(typed: Typed, gpt: Path) -> None:
     for style in ("text", "markdown", "latex", "html"):
         done = typed("derive", "sgd", "--model", str(gpt), "--format", style)

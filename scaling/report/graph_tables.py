@@ -35,7 +35,7 @@ def graph_table(answer: GraphDerived, notes: Sequence[str] = ()) -> Table:
     shown = tuple(
         (key[0] if len(same) > 1 else same[0].name, *key[1:]) for key, same in rows.items()
     )
-    below = [*rule_lines(answer.recipe), CONVENTION.replace("M", answer_letter(answer))]
+    below = [*rule_lines(answer.recipe), _convention(answer)]
     below += [f"free: {', '.join(answer.free)}"] if answer.free else []
     below += graph_notes(answer, notes)
     return Table(recipe_title(answer.recipe), columns, shown, tuple(below))
@@ -43,7 +43,7 @@ def graph_table(answer: GraphDerived, notes: Sequence[str] = ()) -> Table:
 
 def graph_notes(answer: GraphDerived, notes: Sequence[str] = ()) -> list[str]:
     """The lines below a table: states, lines to change, assumptions, regimes, what was read."""
-    lines = [*_states(answer), *(f"change {_change(c)}" for c in answer.changes)]
+    lines = [*_states(answer), *(f"change {_change(answer, c)}" for c in answer.changes)]
     lines += [f"assumed: {text}" for text in answer.assumptions]
     return [*lines, *regimes_in_graph(answer), *(f"read: {text}" for text in notes)]
 
@@ -145,7 +145,7 @@ def graph_json(answer: GraphDerived) -> dict[str, Any]:
         "free": list(answer.free),
         "regimes": regimes_in_graph(answer),
         "assumptions": list(answer.assumptions),
-        "convention": CONVENTION.replace("M", answer_letter(answer)),
+        "convention": _convention(answer),
     }  # fmt: skip
 
 
@@ -164,7 +164,14 @@ def tensor_steps(answer: GraphDerived, name: str) -> Step:
 
 def answer_letter(answer: GraphDerived) -> str:
     """The letter for what grows: the width has its own, other axes their names."""
-    return "M" if answer.graph.axis == "width" else f"({answer.graph.axis})"
+    return "M" if answer.graph.axis == "width" else answer.graph.axis
+
+
+def _convention(answer: GraphDerived) -> str:
+    """What the exponents are powers of."""
+    letter = answer_letter(answer)
+    width = "width M" if letter == "M" else letter
+    return CONVENTION.replace("M^", f"{letter}^").replace("width M", width)
 
 
 def _states(answer: GraphDerived) -> list[str]:
@@ -191,12 +198,13 @@ def _once(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(text for text in texts if text))
 
 
-def _change(c: CodeChange) -> str:
+def _change(answer: GraphDerived, c: CodeChange) -> str:
     place = _file(c)
     at = f"{place['file']}:{place['line']}" if place["line"] else c.where or c.node
     names, joint, rest = c.why.partition(" would have")
     why = f"{_few(names.split(', '))}{joint}{rest}"
-    return f"{at}: a factor M^({c.found}), where M^({c.needed}) is needed: {why}"
+    found, needed = _factor(answer, c.found), _factor(answer, c.needed)
+    return f"{at}: a factor {found}, where {needed} is needed: {why}"
 
 
 def _factor(answer: GraphDerived, x: Expr) -> str:
