@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from sympy import Rational
 from torch import nn
 from torch.nn import functional
 
@@ -64,5 +65,6 @@ def test_a_chain_as_a_graph_and_the_paths_of_a_full_graph() -> None:
     assert all(aware.path_lengths(aware.random_graph(seed)) for seed in range(aware.GRAPHS))
 
 
-def test_the_side_of_a_kernel_is_derived_from_its_graph() -> None:
+def test_depth_and_side_are_derived_from_their_graphs() -> None:
+    assert aware.derived_depth() == Rational(3, 2)
     assert aware.derived_side() == 2

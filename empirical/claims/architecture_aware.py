@@ -14,8 +14,8 @@ which is a derivative along the gradient (`torch.func.jvp`), so that no rate has
 largest rate that keeps dz of order one is 1/response. Several samples would add a growth that is
 none of the depth's, as their hidden states become alike.
 
-    13a   a chain of L hidden layers: response ~ L^(3/2). Not derived: L coherent terms give L^1,
-          and products of random matrices another sqrt(L)
+    13a   a chain of L hidden layers: response ~ L^(3/2), derived from the graph: L terms, and
+          products of random matrices another sqrt(L) (states/critical_chain.py)
     13b   kernels: response ~ side^2, derived from the graph: a sum over side x side x channels
     13c   the same numbers against the paper's side^1
     13d   a graph of layers: response ~ (sum of L_p^3)^(1/2), on random graphs of five nodes
@@ -49,6 +49,7 @@ from empirical.fit.verdict import Verdict
 from empirical.measure.machine import blas_threads
 from empirical.trace.model_file import ModelFile
 from empirical.trace.read_model import graph_of
+from scaling.models.architectures import plain
 from scaling.solve.graph_solution import derive_graph
 
 SOURCE = "arXiv 2402.17440"
@@ -92,6 +93,12 @@ def _drawing(seed: int) -> Callable[..., Tensor]:
 
 
 # --- a chain -----------------------------------------------------------------------------------
+
+
+@cache
+def derived_depth() -> Expr:
+    """The exponent of the response in the depth of a chain: SGD's c, derived from the graph."""
+    return derive_graph("G", plain()).tensors["blocks.0"].c
 
 
 def chain_response(width: int, depth: int, seed: int) -> float:
@@ -244,12 +251,8 @@ def _drawn(name: str, title: str, label: str, sizes: tuple[int, ...],
 
 def _check_depth(context: Environment, planted: Expr = S.Zero) -> Evidence:
     depths, table = _depths(context)
-    found = judged(
-        "response of a chain",
-        estimate(depths, table, decay=DECAY),
-        Rational(3, 2) + planted,
-        MARGIN,
-    )
+    fit = estimate(depths, table, decay=DECAY)
+    found = judged("response of a chain, derived", fit, derived_depth() + planted, MARGIN)
     title = "a chain of ReLU layers: response against depth"
     return Evidence((found,), figures=(_drawn("13a_depth", title, "depth L", depths, table),))
 
@@ -312,7 +315,7 @@ GROUP = Group(
             "13a",
             "the rate of a plain chain of ReLU layers falls as depth^(-3/2) under SGD",
             "At one rate, one step moves the last pre-activations of L equal layers of ReLU in "
-            "proportion to L^(3/2).",
+            "proportion to L^(3/2), as the graph derives.",
             f"{SOURCE} (code seen), and arXiv 2305.07810 (secondary source)",
             _check_depth,
             partial(_check_depth, planted=-HALF),
