@@ -1,11 +1,14 @@
 """Models as people write them, traced and derived: every tensor has the exponents of its use."""
 
+import re
 from functools import cache
 
 import pytest
+from model_files import zoo
 from sympy import Rational
-from test_trace import traced
+from test_trace import file_of, traced
 
+from empirical.trace.read_model import graph_of
 from scaling.solve.graph_solution import GraphDerived, derive_graph
 
 ADAM = "ema(G, beta_1) / (sqrt(ema(G*G, beta_2)) + eps)"
@@ -63,7 +66,16 @@ def test_the_scale_of_attention_is_found_at_its_line(name: str) -> None:
     packed = "encoder.layers.0.self_attn.in_proj_weight"
     for tensor in ["blocks.0.q.weight", "blocks.0.k.weight"] if name == "llama" else [packed]:
         x = found.tensors[tensor]
-        assert (x.b, x.c, x.start.own) == (Rational(1, 2), Rational(3, 2), 1)
+        assert (x.b, x.c, x.moved.own) == (Rational(1, 2), Rational(3, 2), 1)
+
+
+def test_a_line_that_equal_blocks_share_is_one_change_however_many_there_are() -> None:
+    """Eight blocks: what binds in the last hides what binds in those before."""
+    deep = file_of("llama", lambda width=32: zoo.llama(width, depth=8))
+    found = derive_graph(ADAM, graph_of(deep, "width=32,64,128").graph)
+    (change,) = found.changes
+    assert "zoo.py:" in change.where and (change.found, change.needed) == (Rational(-1, 2), -1)
+    assert {f"blocks.{k}.q.weight" for k in range(8)} <= set(re.split(r"[ ,]+", change.why))
 
 
 def test_parts_of_a_packed_matrix_have_signs_of_their_own() -> None:

@@ -144,6 +144,66 @@ def test_every_format_and_verb_speaks_of_the_tensors(typed: Typed, gpt: Path) ->
     assert "unstable" in row
 
 
+BLOCKS = """
+import torch
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self, width, depth):
+        super().__init__()
+        self.up, self.down, self.depth = nn.Linear(width, width), nn.Linear(width, width), depth
+
+    def forward(self, x):
+        return x + self.down(torch.relu(self.up(x))) / self.depth
+
+def build(width=16, depth=2):
+    blocks = (Block(width, depth) for _ in range(depth))
+    return nn.Sequential(nn.Linear(6, width), *blocks, nn.Linear(width, 3, bias=False))
+
+def batch():
+    generator = torch.manual_seed(0)
+    return torch.randn(8, 6, generator=generator), torch.randn(8, 3, generator=generator)
+"""
+
+
+def test_several_axes_stand_side_by_side_each_with_the_answer_that_it_has_alone(
+    typed: Typed, tmp_path: Path
+) -> None:
+    path = tmp_path / "blocks.py"
+    path.write_text(BLOCKS)
+    axes = ("--axis", "width=16,32,64"), ("--axis", "depth=2,4,6")
+    done = typed("derive", "sign(G)", "--model", str(path), *axes[0], *axes[1])
+    assert done.code == 0, done.err
+    head = re.split(r"  +", done.out.splitlines()[2].strip())
+    assert head == ["tensor", "b width", "c width", "b depth", "c depth"]
+    rows = {x[0]: x[1:] for x in (re.split(r"  +", row) for row in done.out.splitlines()[4:10])}
+    assert rows["*.up.weight"] == ["1/2", "1", "0", "0"]  # 1/depth: Depth-muP's rate
+    both = json.loads(
+        typed("derive", "sign(G)", "--model", str(path), *axes[0], *axes[1], "--format", "json").out
+    )["axes"]
+    for one, axis in zip(both, axes, strict=True):
+        alone = typed("derive", "sign(G)", "--model", str(path), *axis, "--format", "json")
+        assert json.loads(alone.out)["tensors"] == one["tensors"]
+    for words in (("derive", *axes[0], *axes[0]), ("predict", *axes[0], *axes[1])):
+        done = typed(words[0], "sign(G)", "--model", str(path), *words[1:])
+        assert done.code == 2 and "found: " in done.err and "do this: pass --axis width" in done.err
+
+
+@pytest.mark.slow
+def test_several_axes_are_measured_one_after_the_other(typed: Typed, tmp_path: Path) -> None:
+    path = tmp_path / "blocks.py"
+    path.write_text(BLOCKS)
+    words = ["verify", "sign(G)", "--model", str(path), "--seeds", "3", "--format", "json"]
+    done = typed(*words, "--axis", "width=16:128", "--axis", "depth=2:16")
+    found = json.loads(done.out)["axes"]
+    assert [list(one["axis"]) for one in found] == [["width"], ["depth"]]
+    for one in found:
+        assert len(one["checks"]) > 20
+        assert not [c for c in one["checks"] if c["verdict"] == "contradict"]
+    planted = ["--axis", "width=16:128", "--axis", "depth=2:16", "--expect", "own_1.up.weight=1"]
+    assert typed(*words, *planted).code == 1
+
+
 @pytest.mark.slow
 def test_a_model_agrees_and_a_planted_error_is_contradicted(typed: Typed, gpt: Path) -> None:
     words = ["verify", "adam", "--model", str(gpt), "--axis", "width=32,64,128,256", "--seeds", "3"]

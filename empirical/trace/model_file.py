@@ -17,8 +17,8 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,45 @@ class ModelFile:
         finally:
             torch.random.set_rng_state(state)
         return {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}
+
+    def along(self, asked: Sequence[str]) -> list[tuple[ModelFile, GrowingAxis]]:
+        """The model along each of several axes, the others at their smallest sizes.
+
+        Raises:
+            InvalidInput: for an axis that is asked for twice, or that the file does not have.
+        """
+        grown = [self.axis(one) for one in asked] or [self.axis(None)]
+        names = [axis.name for axis in grown]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InvalidInput(
+                f"the axis '{twice}' twice",
+                "one list of sizes an axis",
+                f"pass --axis {twice}=64,128,192 once",
+            )
+        found = []
+        for axis in grown:
+            others = {x.name: x.sizes[0] for x in grown if x is not axis}
+            found.append((self._at(others) if others else self, axis))
+        return found
+
+    def _at(self, fixed: Mapping[str, int]) -> ModelFile:
+        """The model with some axes at other sizes than their defaults."""
+        owns = [
+            {k: v for k, v in fixed.items() if k in inspect.signature(function).parameters}
+            for function in (self.builder, self.batcher)
+        ]
+
+        def built(**sizes: int) -> nn.Module:
+            return self.builder(**{**owns[0], **sizes})
+
+        def batched(**sizes: int) -> Batch:
+            own = inspect.signature(self.batcher).parameters
+            return self.batcher(**{**owns[1], **{k: v for k, v in sizes.items() if k in own}})
+
+        built.__name__, batched.__name__ = self.builder.__name__, self.batcher.__name__
+        axes = {**self.axes, **{k: fixed.get(k, v) for k, v in self.axes.items()}}
+        return replace(self, builder=built, batcher=batched, axes=axes)
 
     def axis(self, asked: str | GrowingAxis | None) -> GrowingAxis:
         """The growing axis: as it is asked for, or width (else the first) at 1, 2, 3 x its default.

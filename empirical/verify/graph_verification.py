@@ -72,7 +72,7 @@ class GraphVerification:
 def verify_graph(
     recipe: Recipe | Rule | Node | str,
     model: TrainedModel | ModelFile | str,
-    axis: str | None = None,
+    axis: str | GrowingAxis | None = None,
     settings: Settings | None = None,
     expected: Mapping[tuple[str, str], Expr] | None = None,
     seeds: Sequence[int] = tuple(range(SEEDS)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import typer
+from sympy import Expr
 
 from scaling.cli.options import ModelOptions, Style
 from scaling.cli.requests import lazily
@@ -19,20 +20,39 @@ from scaling.models.settings import Settings, read_settings
 from scaling.sizes.errors import InvalidInput, unknown
 from scaling.solve.graph_solution import GraphDerived, derive_graph
 
+Read = tuple[GraphDerived, tuple[str, ...]]
+"""The answer for a model along an axis, and what was read into its code."""
 
-def answer_of(
-    recipe: str, model: ModelOptions, settings: Sequence[str] | None
-) -> tuple[GraphDerived, tuple[str, ...]]:
-    """The answer for a model, and what was read into its code."""
+
+def answers_of(recipe: str, model: ModelOptions, settings: Sequence[str] | None) -> list[Read]:
+    """The answers for a model, axis by axis."""
     from derivations.recipes import recipe_of
 
     assert model.model is not None, "asked for where --model is given"
-    chosen = recipe_of(recipe)
-    found = lazily("trace.trained").trained(chosen, model.model, model.axis)
-    graph = found.lowered.graph
-    given = settings_of(chosen, graph, settings, found.groups)
-    answer = derive_graph(chosen, graph, given, kinds=found.kinds)
-    return answer, (*found.lowered.notes, *found.notes)
+    chosen, tracing = recipe_of(recipe), lazily("trace.trained")
+    answers = []
+    for file, axis in lazily("trace.model_file").read_model(model.model).along(model.axis or []):
+        found = tracing.trained(chosen, file, axis)
+        graph = found.lowered.graph
+        given = settings_of(chosen, graph, settings, found.groups)
+        answer = derive_graph(chosen, graph, given, kinds=found.kinds)
+        answers.append((answer, (*found.lowered.notes, *found.notes)))
+    return answers
+
+
+def answer_of(recipe: str, model: ModelOptions, settings: Sequence[str] | None) -> Read:
+    """The answer along one axis.
+
+    Raises:
+        InvalidInput: for several.
+    """
+    if len(model.axis or ()) > 1:
+        raise InvalidInput(
+            f"{len(model.axis or ())} axes at once",
+            "one axis, for all verbs but derive and verify",
+            f"pass --axis {(model.axis or [''])[0]} alone",
+        )
+    return answers_of(recipe, model, settings)[0]
 
 
 def settings_of(
@@ -76,14 +96,17 @@ def derive_model(
 ) -> None:
     """Print the exponents of every tensor."""
     from scaling.report.as_json import to_json
-    from scaling.report.graph_tables import graph_json, graph_table
+    from scaling.report.graph_tables import graph_json, graph_table, side_by_side
     from scaling.report.tables import Format, render
 
-    answer, notes = answer_of(recipe, model, settings)
+    answers = answers_of(recipe, model, settings)
     if style is Style.json:
-        typer.echo(to_json({**graph_json(answer), "read": list(notes)}))
+        found = [{**graph_json(answer), "read": list(notes)} for answer, notes in answers]
+        typer.echo(to_json(found[0] if len(found) == 1 else {"axes": found}))
+    elif len(answers) == 1:
+        typer.echo(render(graph_table(*answers[0]), Format(style)))
     else:
-        typer.echo(render(graph_table(answer, notes), Format(style)))
+        typer.echo(render(side_by_side(answers), Format(style)))
 
 
 def predict_model(
@@ -151,16 +174,34 @@ def verify_model(
 ) -> None:
     """Measure every node and tensor, print the verdicts, and exit by them."""
     from derivations.recipes import in_practice, recipe_of
-    from scaling.models.settings import exact
     from scaling.report.as_json import to_json
     from scaling.report.tables import Format, render
 
-    chosen = in_practice(recipe_of(recipe))
-    trained = lazily("trace.trained").trained(chosen, model.model, model.axis)
-    given = settings_of(chosen, trained.lowered.graph, settings, trained.groups)
-    verification = lazily("verify.graph_verification")
+    chosen, found = in_practice(recipe_of(recipe)), []
+    verification, report = lazily("verify.graph_verification"), lazily("report.graph_checks")
+    expected = _expected(expect or ())
+    for file, axis in lazily("trace.model_file").read_model(model.model).along(model.axis or []):
+        trained = lazily("trace.trained").trained(chosen, file, axis)
+        given = settings_of(chosen, trained.lowered.graph, settings, trained.groups)
+        width = verification.MARGIN if margin is None else margin
+        verify = verification.verify_graph
+        found.append(verify(chosen, trained, axis, given, expected, seeds, width))
+    if style is Style.json:
+        several = [report.checks_json(one) for one in found]
+        typer.echo(to_json(several[0] if len(several) == 1 else {"axes": several}))
+    else:
+        shown = [render(report.checks_table(one), Format(style)) for one in found]
+        typer.echo("\n\n".join(shown))
+    verdict = lazily("fit.verdict").overall(one.verdict for one in found)
+    raise typer.Exit(lazily("verify.verification").EXIT_CODE[verdict])
+
+
+def _expected(pairs: Sequence[str]) -> dict[tuple[str, str], Expr]:
+    """Predictions that replace derived ones, by name and quantity."""
+    from scaling.models.settings import exact
+
     expected = {}
-    for pair in expect or ():
+    for pair in pairs:
         place, equals, value = pair.rpartition("=")
         quantity, _, name = place.partition("_")
         if not equals or not name:
@@ -170,13 +211,4 @@ def verify_model(
                 "pass for example --expect own_head.weight=1/4",
             )
         expected[name, quantity] = exact(value)
-    found = verification.verify_graph(
-        chosen, trained, model.axis, given, expected, seeds,
-        verification.MARGIN if margin is None else margin,
-    )  # fmt: skip
-    report = lazily("report.graph_checks")
-    if style is Style.json:
-        typer.echo(to_json(report.checks_json(found)))
-    else:
-        typer.echo(render(report.checks_table(found), Format(style)))
-    raise typer.Exit(lazily("verify.verification").EXIT_CODE[found.verdict])
+    return expected

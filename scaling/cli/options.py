@@ -315,11 +315,12 @@ class ModelOptions:
         ),
     ] = None
     axis: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--axis",
             metavar="NAME=SIZES",
             help="What grows in it, and at which sizes it is read: width=64,128,192, depth=2:16. "
+            "Several are taken one after the other, the others at their smallest. "
             "Default: width at 1, 2 and 3 times its default.",
         ),
     ] = None
@@ -331,9 +332,9 @@ class ModelOptions:
             InvalidInput: for options of the chain beside it, or an axis without a model.
         """
         if self.model is None:
-            if self.axis is not None:
+            if self.axis:
                 raise InvalidInput(
-                    f"--axis {self.axis} without a model",
+                    f"--axis {self.axis[0]} without a model",
                     "a file in which the axis is a keyword of build",
                     "add --model FILE.py",
                 )

@@ -41,6 +41,35 @@ def graph_table(answer: GraphDerived, notes: Sequence[str] = ()) -> Table:
     return Table(recipe_title(answer.recipe), columns, shown, tuple(below))
 
 
+def side_by_side(answers: Sequence[tuple[GraphDerived, tuple[str, ...]]]) -> Table:
+    """b, c, d of every tensor along several axes: one group of columns an axis.
+
+    A tensor of a block that stands for others along an axis has their exponents in its row.
+    """
+    scaled = answers[0][0].recipe.scaled
+    rows: dict[tuple[Any, ...], list[str]] = {}
+    for name in max((list(answer.tensors) for answer, _ in answers), key=len):
+        key: list[Any] = [_star(name)]
+        for answer, _ in answers:
+            stands = [x for n, x in answer.tensors.items() if n == name or _star(n) == key[0]]
+            x = answer.tensors.get(name) or (stands[0] if stands else None)
+            key += [""] * (2 + len(scaled)) if x is None else [x.b, x.c]
+            key += [] if x is None else [x.d.get(k, "") for k in scaled]
+        rows.setdefault(tuple(key), []).append(name)
+    axes = [answer.graph.axis for answer, _ in answers]
+    heads = ("b", "c", *(f"d_{k}" for k in scaled))
+    columns = ("tensor", *(f"{head} {axis}" for axis in axes for head in heads))
+    shown = tuple((key[0] if len(same) > 1 else same[0], *key[1:]) for key, same in rows.items())
+    below = [*rule_lines(answers[0][0].recipe), CONVENTION.replace("M", "(the axis)")]
+    for answer, notes in answers:
+        lines = [f"free: {', '.join(answer.free)}"] if answer.free else []
+        lines += [x for x in graph_notes(answer, notes) if not x.startswith("assumed: ")]
+        below += [f"{answer.graph.axis}: {line}" for line in lines]
+    everywhere = _once(text for answer, _ in answers for text in answer.assumptions)
+    below += [f"assumed: {text}" for text in everywhere]
+    return Table(recipe_title(answers[0][0].recipe), columns, shown, tuple(below))
+
+
 def graph_notes(answer: GraphDerived, notes: Sequence[str] = ()) -> list[str]:
     """The lines below a table: states, lines to change, assumptions, regimes, what was read."""
     lines = [*_states(answer), *(f"change {_change(answer, c)}" for c in answer.changes)]

@@ -5,7 +5,7 @@ could: under logits over the root of the head size, queries and keys have c = 3/
 their own product by as much as is stable. What would cure it is a factor below the node that
 binds: one that stands in the code (the scale of attention, a residual multiplier), or one in front
 of a product or a branch. The factor is changed by the gap and the graph read again, until no gap
-is left; a factor that cures nothing is no advice.
+is left; a factor that cures nothing is no advice. A line that equal blocks share is one factor.
 
 A tensor that is used twice has one start for two uses: the use that needs a smaller one would have
 it from a factor of its own.
@@ -13,7 +13,7 @@ it from a factor of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sympy import Expr, S
@@ -64,7 +64,7 @@ def _of_lazy_tensors(graph: Graph, start: Passes, moved: Passes) -> list[CodeCha
     lazy: dict[str, list[str]] = {}
     states = (start, moved)
     for _ in range(MOST_ROUNDS):
-        gaps = _gaps(graph, states, lazy)
+        gaps = _of_lines(start, _gaps(graph, states, lazy))
         if not gaps:
             break
         for site, gap in gaps.items():
@@ -73,12 +73,39 @@ def _of_lazy_tensors(graph: Graph, start: Passes, moved: Passes) -> list[CodeCha
     else:  # a factor that cures nothing is no advice
         shifts = {site: shift for site, shift in shifts.items() if site not in gaps}
     found = []
-    for site, shift in shifts.items():
-        node = start.nodes[site]
-        power = _power(start, node)
-        why = f"{', '.join(lazy[site])} would have a maximal update then"
-        found.append(CodeChange(site, _place(start, node), power, power + shift, why))
+    for sites in _by_line(start, shifts).values():
+        first = sites[0]
+        names = dict.fromkeys(name for site in sites for name in lazy.get(site, ()))
+        power = _power(start, start.nodes[first])
+        why = f"{', '.join(names)} would have a maximal update then"
+        where = _place(start, start.nodes[first])
+        found.append(CodeChange(first, where, power, power + shifts[first], why))
     return found
+
+
+def _of_lines(state: Passes, gaps: Mapping[str, Expr]) -> dict[str, Expr]:
+    """The same gaps for all nodes that a line of the code makes: equal blocks change as one."""
+    found = dict(gaps)
+    lines = _by_line(state, state.nodes)
+    for site, gap in gaps.items():
+        for twin in lines[_line(state, site)]:
+            found[twin] = larger(gap, found.get(twin, gap))
+    return found
+
+
+def _by_line(state: Passes, sites: Iterable[str]) -> dict[tuple[object, ...], list[str]]:
+    found: dict[tuple[object, ...], list[str]] = {}
+    for site in sites:
+        found.setdefault(_line(state, site), []).append(site)
+    return found
+
+
+def _line(state: Passes, site: str) -> tuple[object, ...]:
+    """The line of the code and its factor; a node whose line is not known stands for itself."""
+    node = state.nodes[site]
+    line = _place(state, node).rpartition(": ")[2]
+    known = ":" in line and node.op in ("multiply", "divide", "contract")
+    return (line, node.op, _power(state, node)) if known else (site,)
 
 
 def _gaps(
