@@ -122,11 +122,23 @@ def python_of(page: str) -> dict[str, object]:
     return names
 
 
-def test_the_five_lines_of_the_readme_run() -> None:
+def test_the_model_of_the_readme_runs_and_is_the_file_that_its_commands_name() -> None:
+    assert (ROOT / "docs" / "small_gpt.py").read_text("utf-8").strip() in README
     scales = python_of("README.md")["scales"]
     rates = {name: scale.lr for name, scale in scales.items()}  # type: ignore[attr-defined]
-    assert rates["0.weight"] == pytest.approx(0.1 * 32)  # SGD: c = -1 at the input
-    assert rates["2.weight"] == pytest.approx(0.1 / 32)
+    assert rates["head.weight"] == pytest.approx(1e-3 / 64)  # Adam: c = 1
+    assert rates["qkv.weight"] == pytest.approx(1e-3 / 64**1.5)  # bound by 1/sqrt(head size)
+
+
+def test_the_planted_faults_of_the_readme_are_found_and_named() -> None:
+    command = "scaling derive adam --model docs/small_gpt.py"
+    text = " ".join(FILL["output"](command).split())
+    line = (ROOT / "docs" / "small_gpt.py").read_text("utf-8").splitlines()[15]
+    assert "** 0.5" in line and "change docs/small_gpt.py:16: a factor M^(-1/2)" in text
+    planted = FILL["output"]("scaling predict adam --model docs/small_gpt.py --set c_places=1")
+    assert re.search(r"^places .* sub-maximal$", planted, flags=re.MULTILINE)
+    assert "c = 1 is given where the largest stable rate has 1/2: places" in planted
+    assert '"c = 1 is given where the largest stable rate has 1/2: places"' in README
 
 
 def test_the_python_of_your_own_model_runs() -> None:
