@@ -60,7 +60,7 @@ def side_by_side(answers: Sequence[tuple[GraphDerived, tuple[str, ...]]]) -> Tab
     heads = ("b", "c", *(f"d_{k}" for k in scaled))
     columns = ("tensor", *(f"{head} {axis}" for axis in axes for head in heads))
     shown = tuple((key[0] if len(same) > 1 else same[0], *key[1:]) for key, same in rows.items())
-    below = [*rule_lines(answers[0][0].recipe), CONVENTION.replace("M", "(the axis)")]
+    below = [*rule_lines(answers[0][0].recipe), CONVENTION.replace("width M", "M, each axis")]
     for answer, notes in answers:
         lines = [f"free: {', '.join(answer.free)}"] if answer.free else []
         lines += [x for x in graph_notes(answer, notes) if not x.startswith("assumed: ")]
@@ -197,7 +197,7 @@ def answer_letter(answer: GraphDerived) -> str:
 
 
 def _convention(answer: GraphDerived) -> str:
-    """What the exponents are powers of."""
+    """The base of the powers: M, or the name of the axis."""
     letter = answer_letter(answer)
     width = "width M" if letter == "M" else letter
     return CONVENTION.replace("M^", f"{letter}^").replace("width M", width)
