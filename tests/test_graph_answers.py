@@ -23,6 +23,8 @@ from scaling.report.graph_tables import graph_table, tensor_steps
 from scaling.sizes.errors import NotCovered
 from scaling.solve.conditions import STANDARD
 from scaling.solve.graph_solution import GraphDerived, derive_graph
+from scaling.states.graph_passes import Passes
+from scaling.states.tensor_uses import tensor_sizes
 
 HALF = Rational(1, 2)
 ADAM = "ema(G, beta_1) / (sqrt(ema(G*G, beta_2)) + eps)"
@@ -392,3 +394,28 @@ def test_a_plain_chain_with_a_norm_or_with_shared_weights_is_refused() -> None:
             y = m.repeat(body, (body.apply("relu", h),), S.One, x)
         with pytest.raises(NotCovered, match="blocks share" if shared else "normalise"):
             derive_graph("G", m.graph(m.linear("output", y, S.Zero, S.Zero)))
+
+
+def test_a_tensor_that_its_rule_never_moves_hides_what_is_below() -> None:
+    """B = 0 under a norm of the weights: neither B nor A ever learns; a trust ratio moves both."""
+    never = derive_graph("norm(W)/norm(G)*G", lora())
+    assert never.free == ("c_A", "c_B")
+    (said,) = [x for x in never.assumptions if "never moves" in x]
+    assert said.startswith("B: zero at the start") and "trust(norm(W), y)" in said
+    trusted = derive_graph("trust(norm(W), norm(G))*G", lora())
+    assert not trusted.free and rates(trusted) == {"A": HALF, "B": 0}
+    assert not [x for x in trusted.assumptions if "never moves" in x]
+
+
+def test_a_bias_or_a_reshape_behind_the_readout_keeps_the_sum_over_classes_zero() -> None:
+    """Column means vanish under cross-entropy: the same answer with and without a bias."""
+    plainly, biased = (perceptron(3, biases, loss="cross_entropy") for biases in (False, True))
+    m = Builder("width")
+    h = m.apply("relu", m.linear("input", m.data("x", fixed(3)), S.Zero, S.One))
+    y = m.linear("output", h, S.One, S.Zero)
+    flat = m.reshape(y, fixed(2), (((0, 1), (0,)), ((2,), (1,))))
+    for graph in (plainly, biased, m.graph(flat)):
+        means = tensor_sizes(Passes(graph))["output"]
+        assert means.mean_delta.is_zero and not means.delta.is_zero
+    squared = tensor_sizes(Passes(perceptron(3, True)))["output"]
+    assert not squared.mean_delta.is_zero

@@ -2,6 +2,7 @@
 
 import pytest
 import sympy
+from sympy import Expr, Rational, S
 
 from derivations.catalogue import catalogue
 from scaling.models.architectures import perceptron
@@ -12,11 +13,14 @@ from scaling.sizes.errors import NotCovered
 from scaling.solve.conditions import STANDARD
 from scaling.solve.derive import derive
 from scaling.solve.graph_solution import derive_graph
+from scaling.solve.initialisation import initialisation
 from scaling.solve.presets import PARAMETRIZATIONS, parametrization
 from scaling.solve.tensor_rates import tensor_rates, with_decays_after
 from scaling.states.graph_passes import Passes
 from scaling.states.problem import Problem
+from scaling.states.tensor_uses import tensor_sizes
 
+HALF = Rational(1, 2)
 RULES = {name: entry.rule for name, entry in catalogue().items()}
 ON_CHAINS_ALONE = {name for name, rule in RULES.items() if rule.ascents}
 LOSSES = {Loss.MSE: "mean_squared_error", Loss.CROSS_ENTROPY: "cross_entropy"}
@@ -67,6 +71,39 @@ def check_first_step(name: str, given: Settings) -> None:
 @pytest.mark.parametrize("b", ["1/2", "3/4", "3/2", "2"])
 def test_a_given_start_of_the_readout_changes_both_alike(name: str, b: str) -> None:
     check_first_step(name, Settings(b={"output": sympy.Rational(b)}))
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+@pytest.mark.parametrize("activation", [Activation.RELU, Activation.TANH, Activation.LINEAR])
+@pytest.mark.parametrize("loss", Loss)
+@pytest.mark.parametrize("b", [None, HALF, Rational(3, 2)])
+def test_sizes_at_the_start_are_those_of_the_chain(
+    depth: int, activation: Activation, loss: Loss, b: Expr | None
+) -> None:
+    """One forward and one backward pass: start.py is the closed form of both on dense layers."""
+    given = Settings(b={} if b is None else {"output": b})
+    problem = Problem(RULES["sgd"], Setting(mlp(depth, True), activation, loss), given)
+    chain, _, _ = initialisation(problem, STANDARD)
+    network = perceptron(depth, True, activation.label, LOSSES[loss])
+    graph = tensor_sizes(Passes(network, given.b))
+    assert graph.keys() == chain.sizes.keys()
+    for layer, x in chain.sizes.items():
+        y = graph[layer]
+        assert (y.h, y.delta, y.w) == (x.h, x.delta, x.w), layer
+        assert (y.mean_h, y.mean_delta) == (x.mean_h, x.mean_delta), layer
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "kfac", "shampoo", "muon", "adafactor_relative"])
+@pytest.mark.parametrize("b", [S.One, S.Infinity])
+def test_the_moved_state_has_the_second_step_of_the_chain(name: str, b: Expr) -> None:
+    """With a readout that starts at zero the first step leaves all rates below it open."""
+    given = Settings(b={"output": b})
+    chain = derive(RULES[name], given, step=2).exponents
+    for layer, x in derive_graph(RULES[name], perceptron(), given).tensors.items():
+        assert sympy.expand(x.c - chain.c[layer]) == 0, (layer, x.c, chain.c[layer])
+        if not chain.c[layer].has(sympy.Symbol(f"c_{layer}")):
+            for symbol, value in x.d.items():
+                assert sympy.expand(value - chain.d[layer][symbol]) == 0, (layer, symbol)
 
 
 @pytest.mark.parametrize("name", sorted(ON_CHAINS_ALONE))

@@ -14,7 +14,15 @@ import torch
 from sympy import Rational, S
 from torch import Tensor
 
-from scaling.models.architectures import perceptron, plain, residual, transformer
+from scaling.models.architectures import (
+    convolutional,
+    perceptron,
+    plain,
+    residual,
+    transformer,
+)
+from scaling.models.building import Builder
+from scaling.models.graph import Graph, fixed
 from scaling.models.settings import Settings
 from scaling.solve.graph_solution import derive_graph
 from scaling.states.moved_state import two_states
@@ -337,3 +345,62 @@ def test_features_bind_the_rate_of_layers_in_a_row(name: str, signs: bool) -> No
 
     assert abs(slope(ROWS, lambda depth, seed: moved(depth, seed)[0])) < MARGIN
     assert abs(slope(ROWS, lambda depth, seed: moved(depth, seed)[1]) + 0.5) < MARGIN
+
+
+def edges() -> Graph:
+    """relu of the sum of M layers that are called with one value, as edges into one node."""
+    m = Builder("in-degree")
+    x = m.apply("relu", m.linear("input", m.data("x", fixed(2)), S.Zero, S.Zero))
+    w = m.parameter("edges", (S.One, S.Zero, S.Zero))
+    y = m.apply("relu", m.contract("bi,eoi->bo", x, w))
+    return m.graph(m.linear("output", y, S.Zero, S.Zero), "mean_squared_error")
+
+
+def test_the_in_degree_of_a_node_gives_its_start_and_not_its_rate_as_a_sum_over_paths() -> None:
+    """arXiv 2402.17440: std = gain/sqrt(fan_in x in-degree), rate (sum over paths of depth^3)^-1/2.
+
+    M paths of one depth would have M^(-1/2). Their updates are alike and add up: M^(-1) is derived,
+    and measured.
+    """
+    x = derive_graph("G", edges()).tensors["edges"]
+    assert (x.b, x.c) == (Rational(1, 2), 1)
+    width = 64
+
+    def moved(degree: int, seed: int) -> float:
+        torch.manual_seed(seed)
+        h = torch.relu(torch.randn(1, width, dtype=torch.float64))
+        w = torch.randn(degree, width, width, dtype=torch.float64) / (degree * width) ** 0.5
+        readout = torch.randn(width, 3, dtype=torch.float64) / width**0.5
+        w.requires_grad_()
+        y = torch.einsum("bi,eoi->bo", h, w)
+        (g,) = torch.autograd.grad(((torch.relu(y) @ readout - 1) ** 2).mean(), w)
+        return rms(torch.einsum("bi,eoi->bo", h, 1e-4 * g))
+
+    assert abs(slope((4, 16, 64), moved) - 1) < MARGIN
+
+
+def test_the_side_of_a_kernel_has_the_rate_of_its_area() -> None:
+    """arXiv 2402.17440 has 3/side. Features after relu have a mean, and all of a kernel adds up."""
+    c = derive_graph("G", convolutional(3, S.One, "kernel")).tensors["conv_2"].c
+    assert c == 2
+
+    def moved(side: int, seed: int) -> float:
+        torch.manual_seed(seed)
+        channels, x = 8, torch.randn(1, 4, 24, 24, dtype=torch.float64)
+
+        def conv(x: Tensor, w: Tensor) -> Tensor:
+            around = torch.nn.functional.pad(x, (side // 2,) * 4, mode="circular")
+            return torch.nn.functional.conv2d(around, w)
+
+        first, second = (
+            torch.randn(channels, n, side, side, dtype=torch.float64) / (n * side**2) ** 0.5
+            for n in (4, channels)
+        )
+        readout = torch.randn(channels, 3, dtype=torch.float64)
+        second.requires_grad_()
+        h = torch.relu(conv(x, first))
+        y = torch.relu(conv(h, second)).mean((2, 3)) @ readout
+        (g,) = torch.autograd.grad(((y - 1) ** 2).mean(), second)
+        return rms(conv(h, 1e-4 * g))
+
+    assert abs(slope((3, 7, 15), moved) - float(c)) < MARGIN

@@ -13,7 +13,7 @@ it from a factor of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from sympy import Expr, S
@@ -41,9 +41,14 @@ class CodeChange:
     why: str
 
 
-def code_changes(graph: Graph, start: Passes, moved: Passes) -> tuple[CodeChange, ...]:
-    """The factors that would have to be others, for a graph in its two states."""
-    return (*_of_second_uses(start), *_of_lazy_tensors(graph, start, moved))
+def code_changes(
+    graph: Graph, start: Passes, moved: Passes, still: Collection[str] = ()
+) -> tuple[CodeChange, ...]:
+    """The factors that would have to be others, for a graph in its two states.
+
+    ``still``: tensors that their rule never moves.
+    """
+    return (*_of_second_uses(start), *_of_lazy_tensors(graph, start, moved, still))
 
 
 def _of_second_uses(start: Passes) -> list[CodeChange]:
@@ -59,7 +64,9 @@ def _of_second_uses(start: Passes) -> list[CodeChange]:
     return found
 
 
-def _of_lazy_tensors(graph: Graph, start: Passes, moved: Passes) -> list[CodeChange]:
+def _of_lazy_tensors(
+    graph: Graph, start: Passes, moved: Passes, still: Collection[str]
+) -> list[CodeChange]:
     shifts: dict[str, Expr] = {}
     lazy: dict[str, list[str]] = {}
     states = (start, moved)
@@ -69,7 +76,7 @@ def _of_lazy_tensors(graph: Graph, start: Passes, moved: Passes) -> list[CodeCha
             break
         for site, gap in gaps.items():
             shifts[site] = shifts.get(site, S.Zero) - gap
-        states = two_states(graph, start.b, shifts)
+        states = two_states(graph, start.b, shifts, still)
     else:  # a factor that cures nothing is no advice
         shifts = {site: shift for site, shift in shifts.items() if site not in gaps}
     found = []

@@ -47,7 +47,14 @@ from scaling.solve.graph_assumptions import (
     refuse_open_starts,
     refuse_what_chains_alone_have,
 )
-from scaling.solve.tensor_rates import TensorRate, in_both_states, with_decays_after
+from scaling.solve.learning_rate import never_moves
+from scaling.solve.tensor_rates import (
+    TensorRate,
+    in_both_states,
+    never_moving,
+    tensor_rates,
+    with_decays_after,
+)
 from scaling.states.graph_passes import Passes
 from scaling.states.moved_state import two_states
 from scaling.states.problem import Problem
@@ -153,6 +160,9 @@ def derive_graph(
     for rule in recipe.rules:
         refuse_growing_data(rule, start, [k for k in sizes if problems[k].rule == rule])
     bounds = Bounds({name: (S.Zero, S.Infinity) for name in recipe.exponents})
+    still = never_moving(problems, tensor_rates(problems, imposed, start, bounds), start)
+    if still:
+        start, moved = two_states(graph, settings.b, still=still)
     first, second = in_both_states(problems, imposed, start, moved, bounds)
     tensors = {
         name: _answer(problems[name], imposed, start, first[name], second[name], bounds,
@@ -160,6 +170,7 @@ def derive_graph(
         for name in sizes
     }  # fmt: skip
     assumed = [*assumptions(graph, start), *of_recipe(recipe, kinds, frozen)]
+    assumed += [f"{name}: zero at the start, it {never_moves(x)}" for name, x in still.items()]
     assumed += [x for one in tensors.values() for x in (*one.start.assumed, *one.moved.assumed)]
     assumed += of_settings(settings.b, stable, "b", "a stable start")
     largest = {k: x.largest for k, x in tensors.items() if x.largest is not None}
@@ -169,7 +180,7 @@ def derive_graph(
         recipe,
         graph,
         tensors,
-        code_changes(graph, start, moved),
+        code_changes(graph, start, moved, still),
         tuple(dict.fromkeys(assumed)),
         tuple(free),
     )

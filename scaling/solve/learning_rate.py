@@ -96,6 +96,14 @@ def learning_rate(
     return given, line.because(f"{text}, where the largest stable step has {c}")
 
 
+def never_moves(size: str) -> str:
+    """Why a weight stays zero under a rule that multiplies its update by the weight's size."""
+    return (
+        f"never moves while {size} multiplies its update: trust({size}, y) in the place of "
+        f"{size}/y is 1 there, max({size}, eps) has a floor"
+    )
+
+
 def _smallest(
     state: NetworkState, layer: Layer, update: OutputChange, conditions: tuple[Condition, ...]
 ) -> tuple[Expr, Step]:
@@ -111,11 +119,7 @@ def _smallest(
         text = f"the {which} step does not move the {layer.name} layer: its {what} is exactly zero"
         sizes = state.problem.rule.weight_sizes
         if what == "update" and sizes:
-            text += (
-                f". A weight that is zero never moves while {sizes[0]} multiplies its update: "
-                f"trust({sizes[0]}, y) in the place of {sizes[0]}/y is 1 there, "
-                f"max({sizes[0]}, eps) has a floor"
-            )
+            text += f". A weight that is zero {never_moves(str(sizes[0]))}"
         return symbol, blank.because(text)
     if MAXIMAL_UPDATE not in conditions:
         return symbol, Step(

@@ -85,6 +85,20 @@ def in_both_states(
     return first, later
 
 
+def never_moving(
+    problems: Mapping[str, Problem], first: Mapping[str, TensorRate], start: Passes
+) -> dict[str, str]:
+    """Tensors that start at zero under a rule that multiplies by their size: that size, by name."""
+    return {
+        name: str(problems[name].rule.weight_sizes[0])
+        for name, x in first.items()
+        if x.update is not None
+        and x.c is None
+        and start.values[name].is_zero
+        and problems[name].rule.weight_sizes
+    }
+
+
 def tensor_rates(
     problems: Mapping[str, Problem],
     conditions: tuple[Condition, ...],

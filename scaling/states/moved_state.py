@@ -15,7 +15,7 @@ again with what was found until no tensor has to move less and no gradient appea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sympy import Expr
 
@@ -27,7 +27,10 @@ MOST_ROUNDS = 6
 
 
 def two_states(
-    graph: Graph, b: Mapping[str, Expr] | None = None, extra: Mapping[str, Expr] | None = None
+    graph: Graph,
+    b: Mapping[str, Expr] | None = None,
+    extra: Mapping[str, Expr] | None = None,
+    still: Collection[str] = (),
 ) -> tuple[Passes, Passes]:
     """The graph at the start, and with every tensor moved as far as is stable.
 
@@ -35,12 +38,14 @@ def two_states(
         graph: the network.
         b: exponents of drawn tensors that are given.
         extra: by node, an exponent of a factor that the result is multiplied by.
+        still: tensors that their rule never moves.
     """
     extra = extra or {}
     start = Passes(graph, dict(b or {}), extra=extra)
     state, caps = start, dict[str, Tolerance]()
     for _ in range(MOST_ROUNDS):
         along = {k: state.cotangents[k] for k in state.parameters if k in state.cotangents}
+        along = {k: g for k, g in along.items() if k not in still}
         if state is start:
             caps = {k: start.tolerances[k] for k in along}
         new = Passes(graph, dict(start.b), moved=along, caps=caps, extra=extra)
@@ -50,7 +55,7 @@ def two_states(
             if k in new.updates
             and smaller(new.tolerances[k].coherent, new.updates[k]) != new.updates[k]
         }
-        later = {k for k in new.parameters if k in new.cotangents}
+        later = {k for k in new.parameters if k in new.cotangents and k not in still}
         if not stricter and later == set(along):
             return start, new
         caps |= stricter

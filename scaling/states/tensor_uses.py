@@ -146,6 +146,34 @@ def _mean_cotangent(state: Passes, node: GraphNode, fan_out: Expr, delta: Expr) 
     if fan_out != 0:
         axis = max(range(len(dy.axes)), key=lambda k: (dy.axes[k] != 0, k))
         return delta + dy.mean(axis) - dy.size
-    if any(n.op == "cross_entropy" and n.inputs[0] == node.name for n in state.graph.nodes):
+    if _are_logits(state, node.name):
         return S.NegativeInfinity  # softmax - target sums to zero over the classes
     return delta
+
+
+def _are_logits(state: Passes, name: str) -> bool:
+    """Whether a node has the cotangent of a cross-entropy: biases, factors, reshapes may follow."""
+    while len(state.readers.get(name, [])) == 1:
+        (node,) = state.readers[name]
+        others = [x for x in node.inputs if x != name]
+        match node.op:
+            case "cross_entropy":
+                return node.inputs[0] == name
+            case "add" if all(map(state.is_weight, others)):
+                pass
+            case "multiply" if all(state.nodes[x].op == "constant" for x in others):
+                pass
+            case "reshape" if _keeps_last(node, len(state.nodes[name].axes)):
+                pass
+            case "identity" if not node.get("detached", False):
+                pass
+            case _:
+                return False
+        name = node.name
+    return False
+
+
+def _keeps_last(node: GraphNode, rank: int) -> bool:
+    """Whether a reshape leaves the last axis alone."""
+    ins, outs = node.get("groups")[-1]
+    return tuple(ins) == (rank - 1,) and len(outs) == 1
