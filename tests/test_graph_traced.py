@@ -9,6 +9,10 @@ from sympy import Rational
 from test_trace import file_of, traced
 
 from empirical.trace.read_model import graph_of
+from scaling.calculus.read import read_update
+from scaling.models.graph import Graph
+from scaling.report.graph_tables import tensor_steps
+from scaling.solve import tensor_rates
 from scaling.solve.graph_solution import GraphDerived, derive_graph
 
 ADAM = "ema(G, beta_1) / (sqrt(ema(G*G, beta_2)) + eps)"
@@ -93,3 +97,39 @@ def test_depth_of_a_traced_model() -> None:
     found = answer("llama", "depth=2,4,6")
     assert found.tensors["blocks.0.gate.weight"].c == Rational(1, 2)
     assert {(x.found, x.needed) for x in found.changes} == {(0, -1)}
+
+
+def deep(blocks: int) -> Graph:
+    file = file_of("llama", lambda width=32: zoo.llama(width, depth=blocks))
+    return graph_of(file, "width=32,64,128").graph
+
+
+def test_equal_blocks_are_read_once_and_answer_as_if_each_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rule, graph = f"{ADAM} + decay*W", deep(3)
+    together = derive_graph(rule, graph)
+    monkeypatch.setattr(tensor_rates, "_kind", lambda problem, sizes, d: sizes.layer.name)
+    alone = derive_graph(rule, graph)
+    for name, x in alone.tensors.items():
+        y = together.tensors[name]
+        assert (x.b, x.c, x.d, x.binds) == (y.b, y.c, y.d, y.binds), name
+        for one, other in ((x.start, y.start), (x.moved, y.moved)):
+            assert (one.c, one.own, one.gradient) == (other.c, other.own, other.gradient), name
+        lines = [tensor_steps(answer, name).walk() for answer in (alone, together)]
+        assert [str(line) for line in lines[0]] == [str(line) for line in lines[1]], name
+
+
+def readings(monkeypatch: pytest.MonkeyPatch, blocks: int) -> int:
+    """How often the calculus reads the rule, dampings apart."""
+    graph, seen = deep(blocks), []
+    with monkeypatch.context() as patch:
+        patch.setattr(tensor_rates, "read_update", lambda *x: seen.append(x) or read_update(*x))
+        derive_graph(ADAM, graph)
+    return len(seen)
+
+
+def test_the_number_of_readings_does_not_grow_with_the_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert readings(monkeypatch, 3) == readings(monkeypatch, 6) > 0

@@ -182,7 +182,8 @@ def tensor_steps(answer: GraphDerived, name: str) -> Step:
     """The derivation of one tensor's rate: in the state that decides it, from h and delta on."""
     x = answer.tensors[name]
     states = [s for s in (x.moved, x.start) if s.update is not None and s.c == x.c]
-    inputs = tuple(s.update.step for s in states[:1] if s.update is not None)
+    updates = [s.derived for s in states[:1]]
+    inputs = tuple(update.step for update in updates if update is not None)
     inputs += tuple(s.bound for s in states[:1] if s.bound is not None)
     text = f"maximal update: the largest rate that every node above bears; {x.binds} binds"
     line = Step(CONDITION, f"c of {name}", Scale.of_width(-x.c, Size.SCALAR), text, inputs)

@@ -19,8 +19,9 @@ smaller there is damped by more. The larger c of both keeps both stable, and dec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import sympy
 from sympy import Expr, S, Symbol
@@ -33,7 +34,7 @@ from scaling.models.layer_sizes import LayerSizes
 from scaling.models.recipe import sums_over_everything
 from scaling.rules.rule import Rule
 from scaling.sizes.derivation import Step
-from scaling.sizes.scale import HALF, Bounds
+from scaling.sizes.scale import HALF, Bounds, Scale
 from scaling.solve.conditions import Condition
 from scaling.solve.damping import in_layer, unsolved
 from scaling.solve.decay import derived_decays, descent, following
@@ -61,6 +62,13 @@ class TensorRate:
     bound: Step | None = None
     weaker: str = ""
     """What was assumed of its dampings, where they cannot all be balanced."""
+    reader: Callable[[], OutputChange] | None = field(default=None, compare=False, repr=False)
+    """Reads the rule in this very tensor, where ``update`` was read in one of the same sizes."""
+
+    @property
+    def derived(self) -> OutputChange | None:
+        """The update with the lines of this tensor, for a derivation that is shown."""
+        return self.update if self.reader is None else self.reader()
 
     @property
     def assumed(self) -> tuple[str, ...]:
@@ -121,6 +129,7 @@ def tensor_rates(
     d |= fixed or {}
     contexts = _contexts(problems, alive, d, bounds)
     found = {}
+    read: dict[Hashable, tuple[str, OutputChange]] = {}
     for name, one in sizes.items():
         if name not in alive:
             blank = "its gradient is zero"
@@ -128,12 +137,18 @@ def tensor_rates(
             continue
         problem = problems[name]
         decays = derived_decays(problem, one.layer, conditions)
-        update = read_update(contexts[name], problem.rule.expression)
+        key, reader = _kind(problem, one, d[name]), None
+        if key in read:
+            update = _renamed(read[key][1], problem.rule, read[key][0], name)
+            reader = partial(read_update, contexts[name], problem.rule.expression)
+        else:
+            update = read_update(contexts[name], problem.rule.expression)
+            read[key] = name, update
         c, own, binds = _largest(state, one, descent(update) if decays else update, bounds)
         gradient = (one.h * one.delta).width
         bound = tolerance_line(state, name) if c != own else None
         found[name] = TensorRate(
-            one.layer, gradient, c, own, d[name], binds, update, bound, weaker.get(name, "")
+            one.layer, gradient, c, own, d[name], binds, update, bound, weaker.get(name, ""), reader
         )
     return found
 
@@ -160,7 +175,15 @@ def _dampings(
     d: dict[str, Mapping[str, Expr]] = {k: unsolved(problems[k], x.layer) for k, x in sizes.items()}
     weaker: dict[str, str] = {}
     contexts = _contexts(problems, alive, d, bounds)
+    solved: dict[Hashable, str] = {}
     for name, one in alive.items():
+        key = _kind(problems[name], one, d[name])
+        if key in solved:
+            names = _names(problems[name].rule, solved[key], name)
+            d[name] = {k: x.subs(names) for k, x in d[solved[key]].items()}
+            weaker[name] = weaker[solved[key]]
+            continue
+        solved[key] = name
 
         def read(unknown: list[Symbol], d: Mapping[str, Expr], name: str = name) -> Context:
             context = _context(problems[name], alive[name], d, bounds, unknown)
@@ -168,6 +191,45 @@ def _dampings(
 
         d[name], weaker[name] = in_layer(problems[name], one.layer, d[name], read, conditions)
     return d, weaker
+
+
+def _kind(problem: Problem, sizes: LayerSizes, d: Mapping[str, Expr]) -> Hashable:
+    """The same for tensors in which a rule reads alike, whatever their names: equal blocks."""
+    rule, layer, settings = problem.rule, sizes.layer, problem.settings
+    if rule.sums_over_layers:
+        return layer.name
+    names = {Symbol(f"d_{k}_{layer.name}"): Symbol(f"d_{k}_") for k in rule.scaled}
+    scales = (sizes.h, sizes.delta, sizes.w, sizes.mean_h, sizes.mean_delta)
+    return (
+        rule, tuple(settings.exponents.items()), problem.sampled_fisher, scales,
+        tuple(scale.gap for scale in scales), layer.fan_in, layer.fan_out, layer.is_bias,
+        tuple((k, x.subs(names)) for k, x in d.items()),
+        tuple((k, x) for (k, name), x in settings.d.items() if name == layer.name),
+    )  # fmt: skip
+
+
+def _names(rule: Rule, one: str, other: str) -> dict[Expr, Expr]:
+    """The unknowns of a tensor, by those of another one."""
+    return {Symbol(f"d_{k}_{one}"): Symbol(f"d_{k}_{other}") for k in rule.scaled}
+
+
+def _renamed(update: OutputChange, rule: Rule, one: str, other: str) -> OutputChange:
+    """The sizes of an update, in the unknowns of another tensor."""
+    names = _names(rule, one, other)
+
+    def put(scale: Scale) -> Scale:
+        if not any(x.free_symbols for _, x in scale.exponents):
+            return scale
+        return replace(scale, exponents=tuple((k, x.subs(names)) for k, x in scale.exponents))
+
+    return replace(
+        update,
+        coherent=put(update.coherent),
+        random=put(update.random),
+        entry=put(update.entry),
+        multiple=put(update.multiple),
+        common=None if update.common is None else put(update.common),
+    )
 
 
 def _contexts(
