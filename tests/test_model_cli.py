@@ -222,6 +222,11 @@ def test_a_model_agrees_and_a_planted_error_is_contradicted(typed: Typed, gpt: P
     [
         (("derive", "adam", "--axis", "width=1,2,3"), "--axis width=1,2,3 without a model"),
         (("derive", "adam", "--model", "gone.py"), "no file gone.py"),
+        (("verify", "adam", "--model", "GPT", "--widths", "64:128"), "--widths beside --model"),
+        (("verify", "adam", "--model", "GPT", "--out", "x"), "--out beside --model"),
+        (("verify", "adam", "--model", "GPT", "--memory-limit", "1GiB"), "--memory-limit beside"),
+        (("derive", "adam", "--model", "GPT", "--samples", "4"), "--samples beside --model"),
+        (("explain", "adam", "--model", "GPT", "--layer", "output"), "--layer beside --model"),
         (("derive", "adam", "--model", "GPT", "--depth", "4"), "--depth beside --model"),
         (("derive", "adam", "--model", "GPT", "--step", "2"), "--step beside --model"),
         (("explain", "adam", "--model", "GPT"), "no tensor to explain"),

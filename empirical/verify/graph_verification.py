@@ -14,14 +14,15 @@ PyTorch computes inside of one operation, tensors whose matrices are not at hand
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from sympy import Expr, S
 
 from empirical.fit.exponent import Estimate, estimate
-from empirical.fit.verdict import Verdict, at_most, judge, overall
+from empirical.fit.verdict import Verdict, at_most, judge, overall, remedy
 from empirical.trace.model_file import GrowingAxis, ModelFile
 from empirical.trace.trained import TrainedModel, trained
 from empirical.verify.model_steps import ModelSteps, StepSizes
@@ -31,10 +32,12 @@ from scaling.rules.language import Node
 from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput
 from scaling.solve.graph_solution import GraphDerived, derive_graph
+from scaling.states.graph_passes import Passes
 from scaling.states.moved_state import two_states
 
 MARGIN = 0.2
-SEEDS = 4
+SEEDS, MOST_SEEDS = 4, 16
+"""Where none are given; doubled up to the second number: two looks beyond the first."""
 EVERYWHERE = ("init", "cotangent")
 
 
@@ -75,8 +78,9 @@ def verify_graph(
     axis: str | GrowingAxis | None = None,
     settings: Settings | None = None,
     expected: Mapping[tuple[str, str], Expr] | None = None,
-    seeds: Sequence[int] = tuple(range(SEEDS)),
+    seeds: Sequence[int] | None = None,
     margin: float = MARGIN,
+    first_seed: int = 0,
 ) -> GraphVerification:
     """Derive the exponents of a model, step it at every size of the axis, and compare.
 
@@ -86,8 +90,10 @@ def verify_graph(
         axis: what grows, and its sizes: at least three.
         settings: exponents held fixed, and numbers of the rules' symbols.
         expected: predictions to put in place of the derived ones, by (node or tensor, quantity).
-        seeds: of the networks.
+        seeds: of the networks. Unless they are given: ``SEEDS`` from ``first_seed`` on, doubled to
+            ``MOST_SEEDS`` at most while noise leaves a check open that more would settle.
         margin: of exponents, within which they agree.
+        first_seed: where seeds begin that are not given.
 
     Raises:
         InvalidInput: for a model, an axis or an expectation that cannot be used.
@@ -101,32 +107,23 @@ def verify_graph(
     start, _ = two_states(lowered.graph, answer_starts(answer))
     values = {name: _values(given.groups[name], settings) for name in answer.tensors}
     steps = ModelSteps(file, grown, lowered, answer, start, values)
-    table = [[steps.sizes(k, seed) for k in range(len(grown.sizes))] for seed in seeds]
     nodes = {operation: node for operation, node in lowered.made.items() if node in start.values}
+    asked = tuple(_asked(answer, start, nodes))
     wanted = dict(expected or {})
-    checks = []
-
-    def check(name: str, quantity: str, key: str, predicted: Expr, bound: bool = False) -> None:
-        rows = np.array([[getattr(x, quantity).get(key, math.nan) for x in row] for row in table])
-        if np.isnan(rows).any():
-            return
-        predicted = wanted.pop((name, quantity), predicted)
-        fit = estimate(grown.sizes, rows)
-        target = -math.inf if predicted is S.NegativeInfinity else float(predicted)
-        verdict = at_most(fit, target, margin) if bound else judge(fit, target, margin)
-        where = next((n.where for n in lowered.graph.walk() if n.name == nodes.get(name, name)), "")
-        checks.append(GraphCheck(name, quantity, predicted, bound, fit, verdict, where))
-
-    for operation, node in nodes.items():
-        check(operation, "init", operation, start.values[node].size)
-        if node in start.cotangents:
-            check(operation, "cotangent", operation, start.cotangents[node].size)
-    for name, x in answer.tensors.items():
-        if x.start.own is not None and x.c.is_number:
-            check(name, "own", name, x.start.own - x.c)
-    for operation, node in nodes.items():
-        if node in start.tolerances and start.tolerances[node].coherent.is_finite:
-            check(operation, "change", operation, start.tolerances[node].coherent, bound=True)
+    drawn = list(range(first_seed, first_seed + SEEDS) if seeds is None else seeds)
+    most, table = MOST_SEEDS if seeds is None else len(drawn), list[list[StepSizes]]()
+    while True:
+        for seed in drawn[len(table) :]:
+            table.append([steps.sizes(k, seed) for k in range(len(grown.sizes))])
+        checks = _judged(asked, wanted, table, grown.sizes, margin)
+        if len(drawn) >= most or not any(map(partial(_noisy, margin), checks)):
+            break
+        drawn += range(drawn[-1] + 1, drawn[-1] + 1 + len(drawn))
+    wheres = {node.name: node.where for node in lowered.graph.walk()}
+    checks = [replace(c, where=wheres.get(nodes.get(c.name, c.name), "")) for c in checks]
+    wanted = {
+        key: x for key, x in wanted.items() if key not in {(c.name, c.quantity) for c in checks}
+    }
     if wanted:
         name, quantity = next(iter(wanted))
         raise InvalidInput(
@@ -138,9 +135,56 @@ def verify_graph(
     unseen = [n.name for n in lowered.graph.walk() if n.name not in {*nodes.values(), *seen}]
     unseen += [f"{name} (own)" for name in steps.unseen]
     return GraphVerification(
-        answer, grown, tuple(checks), tuple(unseen), (*lowered.notes, *given.notes), len(seeds),
+        answer, grown, tuple(checks), tuple(unseen), (*lowered.notes, *given.notes), len(drawn),
         margin,
     )  # fmt: skip
+
+
+Question = tuple[str, str, Expr, bool]
+"""A name, a quantity, its predicted exponent, and whether that is a bound."""
+
+
+def _asked(answer: GraphDerived, start: Passes, nodes: Mapping[str, str]) -> Iterator[Question]:
+    """All that theory says of the nodes that PyTorch computes, and of every tensor."""
+    for operation, node in nodes.items():
+        yield operation, "init", start.values[node].size, False
+        if node in start.cotangents:
+            yield operation, "cotangent", start.cotangents[node].size, False
+    for name, x in answer.tensors.items():
+        if x.start.own is not None and x.c.is_number:
+            yield name, "own", x.start.own - x.c, False
+    for operation, node in nodes.items():
+        if node in start.tolerances and start.tolerances[node].coherent.is_finite:
+            yield operation, "change", start.tolerances[node].coherent, True
+
+
+def _judged(
+    asked: Sequence[Question], expected: Mapping[tuple[str, str], Expr],
+    table: Sequence[Sequence[StepSizes]], sizes: Sequence[int], margin: float,
+) -> list[GraphCheck]:  # fmt: skip
+    """A check for each question of which all sizes and seeds were seen."""
+    checks = []
+    for name, quantity, predicted, bound in asked:
+        rows = np.array([[getattr(x, quantity).get(name, math.nan) for x in row] for row in table])
+        if np.isnan(rows).any():
+            continue
+        predicted = expected.get((name, quantity), predicted)
+        fit = estimate(sizes, rows)
+        target = -math.inf if predicted is S.NegativeInfinity else float(predicted)
+        verdict = at_most(fit, target, margin) if bound else judge(fit, target, margin)
+        checks.append(GraphCheck(name, quantity, predicted, bound, fit, verdict))
+    return checks
+
+
+def _noisy(margin: float, check: GraphCheck) -> bool:
+    """Whether more seeds could settle what a check leaves open."""
+    if check.verdict not in (Verdict.crossover, Verdict.inconclusive):
+        return False
+    if check.at_most:
+        allowed = float(check.predicted) + margin
+        return (check.fit.slope <= allowed) == (check.fit.limit <= allowed)
+    cure = remedy(check.fit, float(check.predicted), margin)
+    return cure is not None and cure.width == check.fit.widths[-1]
 
 
 def _values(group: TensorGroup, settings: Settings) -> dict[str, float]:

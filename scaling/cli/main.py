@@ -153,7 +153,7 @@ def derive(
     """
     from scaling.report.tables import derived_table
 
-    if model.given(network, init=init, alignment=alignment, step=step):
+    if model.given(network, numbers, run, init=init, alignment=alignment, step=step, steps=steps):
         from scaling.cli.modelling import derive_model
 
         derive_model(rule, model, settings, style)
@@ -194,7 +194,7 @@ def predict(
     from scaling.report.tables import predicted_table
     from scaling.solve.predict import predict as evaluate
 
-    if model.given(network, init=init, alignment=alignment, step=step):
+    if model.given(network, numbers, init=init, alignment=alignment, step=step):
         from scaling.cli.modelling import predict_model
 
         predict_model(rule, model, settings, style)
@@ -238,7 +238,10 @@ def explain(
     from scaling.report.step_lines import Derivation, render_steps
     from scaling.report.tables import Format
 
-    if model.given(network, init=init, alignment=alignment, step=step, measured=measured):
+    if model.given(
+        network, numbers, run, layer=layer, measured=measured, init=init, alignment=alignment,
+        step=step,
+    ):  # fmt: skip
         from scaling.cli.modelling import explain_model
 
         explain_model(rule, model, tensor, settings, style)

@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from scaling.states.problem import Problem
 
 
-MODEL_SEEDS = 4
-"""Of `scaling verify --model`, where --seeds is not given."""
 ALIGNED_STEPS = 8
 """Of the verbs that measure alignments, where --steps is not given."""
 
@@ -89,7 +87,8 @@ def verify(
     style: StyleOption = Style.text,
 ) -> None:
     """Train networks of growing width for a step and compare measured with derived exponents."""
-    if model.given(network, init=init, alignment=alignment, step=step):
+    chain = {"init": init, "alignment": alignment, "step": step, "out": out}
+    if model.given(network, run, how, taken=("seed", "seeds", "threads"), **chain):
         names = rules or []
         if len(names) != 1 or everything or deep:
             raise InvalidInput(
@@ -97,8 +96,8 @@ def verify(
             )
         from scaling.cli.modelling import verify_model
 
-        seeds = range(run.seed, run.seed + (run.seeds or MODEL_SEEDS))
-        verify_model(names[0], model, settings, expect, seeds, margin, style)
+        with lazily("measure.machine").blas_threads(run.threads):
+            verify_model(names[0], model, run, settings, expect, margin, style)
     verifying, report = lazily("verify.verification"), lazily("report.measured_tables")
     if out is not None:
         lazily("report.plots").require()

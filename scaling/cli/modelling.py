@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import typer
 from sympy import Expr
 
-from scaling.cli.options import ModelOptions, Style
+from scaling.cli.options import ModelOptions, Style, SweepRun
 from scaling.cli.requests import lazily
 from scaling.models.chain import Layer
 from scaling.models.graph import Graph
@@ -166,9 +166,9 @@ def explain_model(
 def verify_model(
     recipe: str,
     model: ModelOptions,
+    run: SweepRun,
     settings: Sequence[str] | None,
     expect: Sequence[str] | None,
-    seeds: Sequence[int],
     margin: float | None,
     style: Style,
 ) -> None:
@@ -180,12 +180,13 @@ def verify_model(
     chosen, found = in_practice(recipe_of(recipe)), []
     verification, report = lazily("verify.graph_verification"), lazily("report.graph_checks")
     expected = _expected(expect or ())
+    seeds = None if run.seeds is None else range(run.seed, run.seed + run.seeds)
     for file, axis in lazily("trace.model_file").read_model(model.model).along(model.axis or []):
         trained = lazily("trace.trained").trained(chosen, file, axis)
         given = settings_of(chosen, trained.lowered.graph, settings, trained.groups)
         width = verification.MARGIN if margin is None else margin
         verify = verification.verify_graph
-        found.append(verify(chosen, trained, axis, given, expected, seeds, width))
+        found.append(verify(chosen, trained, axis, given, expected, seeds, width, run.seed))
     if style is Style.json:
         several = [report.checks_json(one) for one in found]
         typer.echo(to_json(several[0] if len(several) == 1 else {"axes": several}))

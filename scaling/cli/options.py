@@ -6,7 +6,7 @@ such a parameter into its fields for typer. What a few verbs share alone is a ty
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from inspect import Parameter, Signature, signature
@@ -255,7 +255,7 @@ class SweepRun(Run):
             min=1,
             help="Seeds; they vary the weights. Default: 6 wide (entrywise: 20, or "
             "8 with --quantity own), 16 dense; `verify` adds up to three times as many while noise "
-            "leaves a verdict open.",
+            "leaves a verdict open. With --model: as many as given, or 4 to 16 by need.",
         ),
     ] = None
 
@@ -301,6 +301,10 @@ class ModeOptions:
     ] = None
 
 
+USUAL: dict[str, Any] = {"step": 1, "steps": 8, "layer": "hidden"}
+"""Values of options that nobody asked for, where these are not None or False."""
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """A model of the user's own, in place of the chain of dense layers."""
@@ -325,8 +329,13 @@ class ModelOptions:
         ),
     ] = None
 
-    def given(self, network: NetworkOptions, **options: Any) -> bool:
+    def given(self, *groups: Any, taken: Collection[str] = (), **options: Any) -> bool:
         """Whether a model is given, which says itself what the options of the chain say.
+
+        Args:
+            groups: classes of options that only the chain takes.
+            taken: names of options in them that a model takes too.
+            options: others that only the chain takes; None, False or the usual value is not asked.
 
         Raises:
             InvalidInput: for options of the chain beside it, or an axis without a model.
@@ -339,16 +348,23 @@ class ModelOptions:
                     "add --model FILE.py",
                 )
             return False
-        plain: dict[str, Any] = {"step": 1, "alignment": None, "init": None, "measured": False}
-        usual = NetworkOptions()
-        odd = [f.name for f in fields(usual) if getattr(network, f.name) != getattr(usual, f.name)]
-        odd += [name for name, value in options.items() if value != plain.get(name, value)]
+        odd = [
+            f.name
+            for group in groups
+            for f in fields(group)
+            if f.name not in taken and getattr(group, f.name) != getattr(type(group)(), f.name)
+        ]
+        odd += [
+            name for name, value in options.items() if value not in (None, False, USUAL.get(name))
+        ]
         if odd:
+            option = f"--{odd[0].replace('_', '-')}"
             raise InvalidInput(
-                f"--{odd[0]} beside --model",
-                "one of the two: the model's file says what its network and its loss are; the "
-                "second step and given alignments are derived for the chain alone",
-                f"leave --{odd[0]} out, or leave --model out",
+                f"{option} beside --model",
+                "one of the two: the model's file says what its network, its data and its loss "
+                "are, and --axis its sizes; the second step and given alignments are derived for "
+                "the chain alone",
+                f"leave {option} out, or leave --model out",
             )
         return True
 
