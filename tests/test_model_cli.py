@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from typed import exit_code
 
 GPT = """
@@ -241,3 +242,76 @@ def test_what_cannot_be_asked_is_refused(
 ) -> None:
     done = typed(*(str(gpt) if w == "GPT" else w for w in words))
     assert done.code == 2 and found in done.err and "do this" in done.err
+
+
+PLAIN = """
+import math
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, SIZE), nn.Linear(SIZE, 3)
+        EXTRA
+
+    def forward(self, x):
+        h = torch.relu(self.first(x))
+        BODY
+        return self.last(h)
+
+def build(width=16, other=2):
+    return Model(width)MOVED
+
+def batch():
+    return torch.ones(4, 6), torch.ones(4, 3)
+"""
+UNUSABLE: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
+    "no batch": ({"def batch": "def batched"}, (), r"no function batch .*(.|\n)*def batch\(\)"),
+    "an axis that grows nothing": (
+        {}, ("--axis", "other=2,4,8"), r"the axis 'other', with which nothing of the model grows"
+    ),
+    "sizes that fit no rational": (
+        {"SIZE": "int(width * math.log(width))"}, (), r"a number that is 44, 110, 185 at the sizes"
+    ),
+    "an operation without a row": (
+        {"BODY": "h = torch.fft.rfft(h).abs()[..., :1] + h"}, (), r"fft"
+    ),
+    "a tensor that the loss does not see": (
+        {"EXTRA": "self.idle = nn.Linear(3, width)"}, (), r"the trained tensor 'idle.weight', from"
+    ),
+    "state in forward": (
+        {"EXTRA": "self.register_buffer('seen', torch.zeros(1))", "BODY": "self.seen += 1"}, (),
+        r"the buffer 'seen', which forward changes in place",
+    ),
+    "a module on CUDA without one": ({"MOVED": ".to('cuda')"}, (), r"(?i)cuda"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_a_model_that_cannot_be_used_is_refused_in_three_parts(
+    typed: Typed, tmp_path: Path, case: str
+) -> None:
+    if "CUDA" in case and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    changes, words, found = UNUSABLE[case]
+    text = PLAIN
+    for old, new in {**changes, "SIZE": "width", "EXTRA": "", "BODY": "", "MOVED": ""}.items():
+        text = text.replace(old, changes.get(old, new))
+    path = tmp_path / "model.py"
+    path.write_text(text)
+    done = typed("derive", "sign(G)", "--model", str(path), *words)
+    assert done.code == 2, done.out + done.err
+    assert re.search(found, done.err), done.err
+    assert [part for part in ("found: ", "needed: ", "do this: ") if part not in done.err] == []
+    assert "Traceback" not in done.err
+
+
+def test_the_model_that_the_refusals_start_from_is_derived(typed: Typed, tmp_path: Path) -> None:
+    path = tmp_path / "model.py"
+    blank = {"SIZE": "width", "EXTRA": "", "BODY": "", "MOVED": ""}
+    text = PLAIN
+    for old, new in blank.items():
+        text = text.replace(old, new)
+    path.write_text(text)
+    assert typed("derive", "sign(G)", "--model", str(path)).code == 0

@@ -234,7 +234,7 @@ def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Progr
         others = names.get(path, ())[1:] if kind is LeafKind.PARAMETER else ()
         leaves[first] = ModelLeaf(
             first, kind, tuple(value.shape), trained.get(first, False),
-            not value.is_floating_point(), tuple(others),
+            _is_whole(value), tuple(others),
         )  # fmt: skip
     operations: list[Operation] = []
     written = set(exported.graph_signature.buffers_to_mutate.values())
@@ -285,8 +285,13 @@ def _operation(node: fx.Node, leaves: Mapping[str, str]) -> Operation | None:
         {k: refer(v) for k, v in node.kwargs.items()},
         () if result is None else tuple(result.shape),
         where,
-        result is not None and not result.is_floating_point(),
+        result is not None and _is_whole(result),
     )
+
+
+def _is_whole(x: Tensor) -> bool:
+    """Whether a tensor holds whole numbers or truth values; complex numbers are differentiated."""
+    return not (x.is_floating_point() or x.is_complex())
 
 
 def _counts_batches(node: fx.Node) -> bool:
