@@ -12,6 +12,7 @@ In the order of reading, each folder with a map of its own:
     fit          from sizes at growing widths to an exponent, an interval and a verdict
     verify       theory against measurement
     your_model   a user's own model
+    plans        tune small, train large: the numbers of a large model from those of a small one
     transfer     longer runs: do tuned rates and dampings transfer?
     report       what was measured, on paper
     claims       the paper's statements, each an object that can fail
@@ -29,6 +30,8 @@ _HOME = {
     "check_model": "your_model.coordinate_check",
     "for_model": "your_model.model_scales",
     "initialise_": "your_model.initialise",
+    "plan": "plans.making",
+    "ModelPlan": "plans.plan",
 }
 __all__ = sorted(_HOME)
 

@@ -23,7 +23,7 @@ ORDER = {
     "scaling": ("sizes", "rules", "models", "calculus", "states", "solve", "report", "cli"),
     "empirical": (
         "numbers", "data", "networks", "measure", "trace", "wide", "fit", "limits", "verify",
-        "your_model", "transfer", "report", "claims",
+        "your_model", "plans", "transfer", "report", "claims",
     ),
 }  # fmt: skip
 

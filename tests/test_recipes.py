@@ -73,7 +73,7 @@ def test_practice_fills_what_a_group_leaves_open() -> None:
     [
         ("hidden: muon; hidden: adamw", "'hidden' twice", "leave one"),
         ("rest: muon; hidden: adamw", "behind 'rest'", "put 'hidden: adamw' first"),
-        ("hidden: muon with beta=1", "symbol of 'muon' 'beta'", "leave it out"),
+        ("hidden: muon with beta=1", "symbol of 'muon' 'beta'", "choose one"),
         ("hidden: adamw with beta=0.9; rest: sgd", "'beta'", "did you mean 'beta"),
         ("hidden: frozen with e=1; rest: sgd", "'e=1' of tensors that are frozen", "leave it out"),
         ("hidden: muon; adamw", "the part 'adamw'", "hidden: muon; rest: adamw"),

@@ -42,9 +42,18 @@ class TrainedModel:
 
 
 def trained(
-    recipe: Recipe, model: ModelFile | str, axis: str | GrowingAxis | None = None
+    recipe: Recipe,
+    model: ModelFile | str,
+    axis: str | GrowingAxis | None = None,
+    kinds: Mapping[str, TensorKind] | None = None,
 ) -> TrainedModel:
     """Trace a model along an axis, and see what of it a recipe trains.
+
+    Args:
+        recipe: what trains what.
+        model: the file, or what was read of it.
+        axis: what grows, and at which sizes it is traced.
+        kinds: of the tensors along the width, where they are known.
 
     Raises:
         InvalidInput: for a recipe that does not fit the tensors of the model.
@@ -52,15 +61,16 @@ def trained(
     """
     file = read_model(model) if isinstance(model, str) else model
     lowered, notes = graph_of(file, axis), []
-    kinds = tensor_kinds(Passes(lowered.graph))
-    if recipe.asks_for_growth and lowered.graph.axis != WIDTH:
+    own = tensor_kinds(Passes(lowered.graph))
+    if kinds is None and recipe.asks_for_growth and lowered.graph.axis != WIDTH:
         along = lowered.graph.axis
         if WIDTH in file.axes:
             wide = tensor_kinds(Passes(graph_of(file, WIDTH).graph))
-            along, kinds = WIDTH, {name: wide.get(name, kind) for name, kind in kinds.items()}
+            along, kinds = WIDTH, {name: wide.get(name, kind) for name, kind in own.items()}
         notes.append(f"kinds of tensors along the {along}")
-    own = (p for p in _all_parameters(lowered) if not p.trained)
-    groups = recipe.assigned(kinds, [p.name for p in own])
+    kinds = {name: (kinds or {}).get(name, kind) for name, kind in own.items()}
+    still = [p.name for p in _all_parameters(lowered) if not p.trained]
+    groups = recipe.assigned(kinds, still)
     _refuse_unlike_blocks(recipe, groups, kinds, lowered.standing)
     still = [name for name, group in groups.items() if group.rule is None]
     if still:
@@ -79,7 +89,7 @@ def _all_parameters(lowered: Lowered) -> list[Any]:
 def _patterns(lowered: Lowered, names: Sequence[str]) -> list[str]:
     """The names of all tensors that these stand for, as patterns."""
     alone = {p.name for p in lowered.graph.parameters}
-    return [n if n in alone else _starred(n) for n in names]
+    return [n if n in alone else starred(n) for n in names]
 
 
 def _with_frozen(file: ModelFile, patterns: Sequence[str]) -> ModelFile:
@@ -110,9 +120,14 @@ def _refuse_unlike_blocks(
                     f"'{own}', which '{other or 'no group'}' trains, unlike '{name}', where the "
                     "number of blocks grows",
                     "one group for a tensor of all blocks",
-                    f"select for example '{_starred(name)}'",
+                    f"select for example '{starred(name)}'",
                 )
 
 
-def _starred(name: str) -> str:
-    return re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "*", name)
+def starred(name: str) -> str:
+    """The name of a tensor or a module with the numbers of blocks blanked.
+
+    >>> starred("blocks.3.up.weight"), starred("0.weight"), starred("norm1.weight")
+    ('blocks.*.up.weight', '*.weight', 'norm1.weight')
+    """
+    return re.sub(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.|$)", "*", name)

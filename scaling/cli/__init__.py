@@ -3,6 +3,7 @@
 main       the command and the verbs that derive
 measuring  the verbs that measure; claiming: the paper's claims
 listing    the verb that shows the catalogue
+planning   the numbers of a large model, from those of a small one
 modelling  what the verbs do on a model of the user's own
 options    every option, named and explained once
 failures   what ends the command beside an answer, and its exit codes

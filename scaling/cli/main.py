@@ -41,6 +41,7 @@ from scaling.cli.options import (
     SweepRun,
     verb,
 )
+from scaling.cli.planning import plan
 from scaling.cli.requests import (
     catalogue_names,
     literal_of,
@@ -295,7 +296,7 @@ def compare(
     raise typer.Exit(0 if result.equivalent else 1)
 
 
-for measuring in (claims, verify, measure, align):
+for measuring in (claims, verify, measure, align, plan):
     app.command()(measuring)
 
 

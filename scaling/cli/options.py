@@ -102,6 +102,10 @@ class DeviceName(StrEnum):
 RuleArgument = Annotated[
     str, typer.Argument(metavar="RULE", help="A catalogue name or a rule such as 'orth(G)'.")
 ]
+MODEL_HELP = (
+    "Your own model: a file with build(**axes) -> module, batch() -> (inputs, targets), and "
+    "perhaps loss(outputs, targets)."
+)
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -314,8 +318,7 @@ class ModelOptions:
         typer.Option(
             "--model",
             metavar="FILE.py[:BUILD]",
-            help="Your own model: a file with build(**axes) -> module, batch() -> (inputs, "
-            "targets), and perhaps loss(outputs, targets).",
+            help=MODEL_HELP,
         ),
     ] = None
     axis: Annotated[

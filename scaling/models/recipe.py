@@ -34,6 +34,8 @@ from scaling.sizes.errors import InvalidInput
 
 REST = "rest"
 FROZEN = "frozen"
+RATE = "lr"
+"""Among the values of a group: the learning rate that was tuned for it."""
 
 
 class TensorKind(StrEnum):
@@ -86,7 +88,7 @@ class TensorGroup:
         return FROZEN if self.rule is None else self.rule.name or str(self.rule)
 
     def __str__(self) -> str:
-        given = {**self.exponents, **{k: f"{v:g}" for k, v in self.values.items()}}
+        given = {**self.exponents, **{k: _shortest(v) for k, v in self.values.items()}}
         constants = ", ".join(f"{k}={v}" for k, v in given.items())
         return f"{self.label}: {self.rule_name}" + (f" with {constants}" if constants else "")
 
@@ -281,6 +283,10 @@ def _selects(selector: str, name: str, kind: TensorKind) -> bool:
     if selector in SELECTORS:
         return selector in (REST, kind)
     return fnmatchcase(name, selector)
+
+
+def _shortest(x: float) -> str:
+    return f"{x:g}" if float(f"{x:g}") == x else repr(x)
 
 
 def _everything(seen: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
     RECIPE = GROUP; GROUP; ...
     GROUP  = SELECTOR, SELECTOR, ...: RULE [with SYMBOL=NUMBER, ...]
 
+A symbol is one of the rule, or ``lr``, the learning rate that was tuned for the group.
 ``frozen`` in the place of a rule leaves tensors as they are. A rule is text of the rule language,
 or a name that ``read`` knows. A file has the same in tables:
 
@@ -26,8 +27,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from scaling.models.recipe import FROZEN, REST, Recipe, TensorGroup, as_recipe
-from scaling.models.settings import read_settings
+from scaling.models.recipe import FROZEN, RATE, REST, Recipe, TensorGroup, as_recipe
+from scaling.models.settings import positive, read_settings
 from scaling.rules.parser import parse
 from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput, RuleError, unknown
@@ -119,7 +120,7 @@ def _table_group(path: Path, table: Any, read: ReadRule) -> TensorGroup:
         raise InvalidInput(
             f"the group {table} in {path}", "select and rule as texts, values as a table", _table()
         )
-    pairs = [f"{k}={format(v, 'f') if isinstance(v, float) else v}" for k, v in values.items()]
+    pairs = [f"{k}={v}" for k, v in values.items()]
     return _made(select, rule, pairs, read)
 
 
@@ -137,12 +138,13 @@ def _made(selectors: Iterable[str], text: str, pairs: Iterable[str], read: ReadR
         found = f"in the group '{', '.join(selectors)}': {error.found}"
         raise RuleError(found, error.needed, error.do_this) from None
     symbols = (*rule.exponents, *rule.scaled, *rule.constants)
-    pairs = [pair.strip() for pair in pairs]
-    for pair in pairs:
-        if pair.partition("=")[0].strip() not in symbols:
-            raise unknown(f"symbol of '{rule.name or rule}'", pair.partition("=")[0], symbols)
-    given = read_settings(pairs, rule, ())
-    return TensorGroup(selectors, rule, given.values, given.exponents)
+    known = {key.strip(): x.strip() for key, _, x in (pair.partition("=") for pair in pairs)}
+    for key in known:
+        if key not in (*symbols, RATE):
+            raise unknown(f"symbol of '{rule.name or rule}'", key, (*symbols, RATE))
+    rate = {RATE: positive(RATE, known.pop(RATE))} if RATE in known else {}
+    given = read_settings([f"{key}={x}" for key, x in known.items()], rule, ())
+    return TensorGroup(selectors, rule, {**rate, **given.values}, given.exponents)
 
 
 def _are_texts(values: Any) -> bool:

@@ -154,7 +154,7 @@ def read_settings(pairs: Iterable[str], rule: HasSymbols, layers: Iterable[Layer
                     f"{key}={text}", "a finite exponent", f"write for example {key}=1/2"
                 )
         elif key in rule.scaled or key in rule.constants:
-            values[key] = _positive(key, text)
+            values[key] = positive(key, text)
             if key in rule.averages and values[key] >= 1:
                 raise InvalidInput(
                     f"{key}={text}, the decay of a moving average",
@@ -200,7 +200,12 @@ def places(layers: Iterable[Layer]) -> dict[str, list[str]]:
     return found
 
 
-def _positive(key: str, text: str) -> float:
+def positive(key: str, text: str) -> float:
+    """A number that is not negative, from text.
+
+    Raises:
+        InvalidInput: for anything else.
+    """
     value = exact(text)
     if not value.is_Rational or value < 0:
         raise InvalidInput(

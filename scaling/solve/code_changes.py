@@ -39,6 +39,8 @@ class CodeChange:
     found: Expr
     needed: Expr
     why: str
+    twins: tuple[str, ...] = ()
+    """All nodes of the line, in equal blocks; the first of them is ``node``."""
 
 
 def code_changes(
@@ -86,7 +88,7 @@ def _of_lazy_tensors(
         power = _power(start, start.nodes[first])
         why = f"{', '.join(names)} would have a maximal update then"
         where = _place(start, start.nodes[first])
-        found.append(CodeChange(first, where, power, power + shifts[first], why))
+        found.append(CodeChange(first, where, power, power + shifts[first], why, tuple(sites)))
     return found
 
 

@@ -115,6 +115,7 @@ def derive_graph(
     conditions: Iterable[Condition] = STANDARD,
     sampled_fisher: bool = False,
     kinds: Mapping[str, TensorKind] | None = None,
+    factors: Mapping[str, Expr] | None = None,
 ) -> GraphDerived:
     """Solve the conditions for every trained tensor of a graph.
 
@@ -125,6 +126,8 @@ def derive_graph(
         conditions: what is asked; see conditions.py.
         sampled_fisher: K-FAC's B from sampled instead of the loss's own cotangents.
         kinds: the kinds of tensors along the width, for a graph along another axis.
+        factors: by node, exponents of factors of the code that are changed as `changes` say; what
+            else would have to be changed is not asked then.
 
     Raises:
         InvalidInput: for a recipe that does not fit the tensors of the graph.
@@ -149,12 +152,12 @@ def derive_graph(
         refuse_what_chains_alone_have(rule, graph)
     stable = _stable_starts(graph, settings)
     graph = with_multipliers(graph, settings.a)
-    start, moved = two_states(graph, settings.b)
+    start, moved = two_states(graph, settings.b, factors)
     groups, kinds = _groups(recipe, start, kinds)
     frozen = [name for name, group in groups.items() if group.rule is None]
     if frozen:
         graph = with_frozen(graph, frozen)
-        start, moved = two_states(graph, settings.b)
+        start, moved = two_states(graph, settings.b, factors)
     sizes = tensor_sizes(start)
     problems = {k: _problem(groups[k], settings, sampled_fisher) for k in sizes}
     for rule in recipe.rules:
@@ -162,7 +165,7 @@ def derive_graph(
     bounds = Bounds({name: (S.Zero, S.Infinity) for name in recipe.exponents})
     still = never_moving(problems, tensor_rates(problems, imposed, start, bounds), start)
     if still:
-        start, moved = two_states(graph, settings.b, still=still)
+        start, moved = two_states(graph, settings.b, factors, still=still)
     first, second = in_both_states(problems, imposed, start, moved, bounds)
     tensors = {
         name: _answer(problems[name], imposed, start, first[name], second[name], bounds,
@@ -180,7 +183,7 @@ def derive_graph(
         recipe,
         graph,
         tensors,
-        code_changes(graph, start, moved, still),
+        () if factors else code_changes(graph, start, moved, still),
         tuple(dict.fromkeys(assumed)),
         tuple(free),
     )

@@ -1,0 +1,183 @@
+"""Makes a plan: each axis is derived alone, and the factors of all axes are multiplied.
+
+The exponents are those of the model's own graph, traced at the base and two larger sizes of the
+axis (scaling/solve/graph_solution.py). Two sizes are no axes of the graph: the batch and the number
+of samples, whose powers are those of the literature for the rules that it has one for
+(scaling/solve/sourced_powers.py), or given. That factors of several axes multiply is an assumption,
+printed with the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from derivations.recipes import in_practice, recipe_of
+from empirical.plans.plan import ModelPlan
+from empirical.plans.planned_axes import at_sizes, derived_axes, named_parameters_of, on_meta
+from empirical.plans.planned_changes import planned_changes
+from empirical.plans.planned_numbers import (
+    PlannedGrowth,
+    Powers,
+    Tuned,
+    TunedNumbers,
+    powers_of_sizes,
+)
+from empirical.plans.planned_tensors import PlannedTensor
+from empirical.trace.given_model import GivenBatch, model_of
+from empirical.trace.model_file import LossOf, ModelFile
+from scaling.models.recipe import Recipe
+from scaling.rules.rule import Rule
+from scaling.sizes.errors import InvalidInput, unknown
+from scaling.solve.sourced_powers import SIZES
+
+SEVERAL = (
+    "each axis is derived with the others at the base, and the factors of several axes multiply"
+)
+
+
+def plan(
+    build: Callable[..., nn.Module],
+    batch: GivenBatch | None,
+    recipe: Recipe | Rule | str,
+    base: Mapping[str, int],
+    target: Mapping[str, int],
+    tuned: Tuned,
+    loss: LossOf | None = None,
+    keep: Sequence[str] = (),
+    powers: Powers | None = None,
+    change_code: bool = False,
+) -> ModelPlan:
+    """The plan of a model.
+
+    Args:
+        build: ``build(**axes)`` returns the module.
+        batch: (inputs, targets), or a function of the axes that returns them; None for a chain.
+        recipe: what trains what: text, a TOML file, a rule or a name of one.
+        base: sizes at which numbers were tuned, by keyword of build or batch; ``batch`` and
+            ``samples`` are the numbers of samples in a step and in all.
+        target: sizes to train at; those that are missing stay.
+        tuned: numbers at the base: lr, dampings, decays, averages, by symbol of the rules.
+        loss: of outputs and targets; whole numbers mean cross-entropy, others squared error.
+        keep: patterns of tensors that keep the initialisation of the code.
+        powers: of the batch and the samples, in the place of those of the literature.
+        change_code: numbers for the model whose factors are changed as the plan lists.
+
+    Raises:
+        InvalidInput: for sizes, numbers or a recipe that cannot be used.
+        NotCovered: for what neither the theory nor the literature has a power for.
+
+    >>> def build(width=8):
+    ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
+    >>> def batch():
+    ...     return torch.ones(4, 3), torch.ones(4, 2)
+    >>> found = plan(build, batch, "sign(G)", dict(width=8), dict(width=32), dict(lr=0.1))
+    >>> {name: x.lr for name, x in found.tensors.items()}
+    {'0.weight': 0.1, '0.bias': 0.1, '2.weight': 0.025}
+    """
+    file = model_of(build, batch, loss)
+    return plan_of_file(file, recipe, base, target, tuned, keep, powers, change_code)
+
+
+def plan_of_file(
+    file: ModelFile,
+    recipe: Recipe | Rule | str,
+    base: Mapping[str, int],
+    target: Mapping[str, int],
+    tuned: Tuned,
+    keep: Sequence[str] = (),
+    powers: Powers | None = None,
+    change_code: bool = False,
+) -> ModelPlan:
+    """The same for the file of a model; see `plan`."""
+    asked = recipe_of(recipe)
+    recipe = in_practice(asked)
+    numbers = TunedNumbers(recipe, tuned)
+    target = _checked(file, base, target)
+    at_base = at_sizes(file, base)
+    planned = derived_axes(recipe, at_base, base, target, change_code)
+    first = planned.axes[0]
+    large, drawn = on_meta(first.model.file, target), _drawn(at_base)
+    names = [name for name, _ in large.named_parameters()]
+    _refuse_unknown(keep, names)
+    ratios = {size: target[size] / base[size] for size in SIZES if size in base}
+    tensors: dict[str, PlannedTensor] = {}
+    frozen: dict[str, tuple[int, ...]] = {}
+    notes: dict[str, None] = {}
+    for name, p in large.named_parameters():
+        shape = tuple(p.shape)
+        if not p.requires_grad:
+            frozen[name] = shape
+            continue
+        answers = planned.answers(name)
+        group = first.model.groups[answers[0].name]
+        sizes, lines = powers_of_sizes(group, ratios, powers or {})
+        notes |= dict.fromkeys(lines)
+        grows = PlannedGrowth(group, planned.axes, answers, sizes)
+        kept = any(fnmatchcase(name, pattern) for pattern in keep)
+        std = None if kept else grows.std(drawn, planned.alike(name))
+        tensors[name] = grows.tensor(shape, std, numbers.of(group))
+    changes = planned_changes(planned, large)
+    grown = [axis for axis in base if target[axis] != base[axis]]
+    several = [SEVERAL] if len(grown) > 1 else []
+    assumed = dict.fromkeys([*planned.notes, *several, *notes, *numbers.notes])
+    return ModelPlan(
+        str(asked), dict(base), target, tensors, frozen, changes, change_code and bool(changes),
+        tuple(assumed),
+    )  # fmt: skip
+
+
+def _checked(file: ModelFile, base: Mapping[str, int], target: Mapping[str, int]) -> dict[str, int]:
+    """The sizes of the target, all of them.
+
+    Raises:
+        InvalidInput: for an unknown axis, a size that is none, or a target below the base.
+    """
+    known = dict.fromkeys([*file.axes, *named_parameters_of(file.batcher), *SIZES])
+    for axis in (*base, *target):
+        if axis not in known:
+            raise unknown("axis", axis, known)
+        if axis not in base:
+            raise InvalidInput(
+                f"{axis}={target[axis]} at the target, and none at the base",
+                "the size at which the numbers were tuned",
+                f"add {axis}=... to the base",
+            )
+    found = {**base, **target}
+    for axis, size in found.items():
+        for value in (base[axis], size):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InvalidInput(
+                    f"{axis}={value}", "a whole number, at least 1", f"pass {axis}=64"
+                )
+        if size < base[axis]:
+            raise InvalidInput(
+                f"{axis}={base[axis]} at the base, larger than {size} at the target",
+                "a base that is no larger than what is trained",
+                "tune at the smaller size, or exchange the two",
+            )
+    return found
+
+
+def _refuse_unknown(patterns: Sequence[str], names: Sequence[str]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InvalidInput(
+                f"keep='{pattern}', which fits no tensor of the model",
+                "a pattern of names",
+                f"choose from {', '.join(names[:8])}",
+            )
+
+
+def _drawn(file: ModelFile) -> dict[str, Tensor]:
+    """The tensors as the code draws them at the base, under a seed."""
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    try:
+        model = file.build({})
+    finally:
+        torch.random.set_rng_state(state)
+    return {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}

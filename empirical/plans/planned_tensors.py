@@ -1,0 +1,120 @@
+"""The numbers of one tensor at the size that is trained, and the factors of the code beside them.
+
+Both are plain data: they are written to a file and read again without the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from scaling.sizes.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """One trained tensor.
+
+    Args:
+        shape: at the size that is trained.
+        std: standard deviation at the start; None keeps the initialisation of the code.
+        lr: learning rate.
+        dampings: by symbol of the rule.
+        decays: by symbol; a step takes lr times that away of the weights.
+        group: of the recipe that it belongs to.
+        averages: decays of moving averages, by symbol.
+    """
+
+    shape: tuple[int, ...]
+    std: float | None
+    lr: float
+    dampings: Mapping[str, float] = field(default_factory=dict)
+    decays: Mapping[str, float] = field(default_factory=dict)
+    group: str = "rest"
+    averages: Mapping[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As in the file of a plan."""
+        return {**asdict(self), "shape": list(self.shape)}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> PlannedTensor:
+        """The inverse of `as_json`."""
+        return cls(**{**found, "shape": tuple(found["shape"])})
+
+
+@dataclass(frozen=True)
+class PlannedChange:
+    """A factor of the code: it has M^found of an axis, and needs M^needed.
+
+    Args:
+        axis: the axis along which it grows.
+        file, line: where it stands.
+        modules: those whose forward has the line, at the size that is trained.
+        operation: of the graph, "multiply" or "contract": what the factor belongs to.
+        found, needed: exponents, as text.
+        factor: what the result is to be multiplied by, from the base to the size that is trained.
+        why: the tensors that would have a maximal update then.
+    """
+
+    axis: str
+    file: str
+    line: int
+    modules: tuple[str, ...]
+    operation: str
+    found: str
+    needed: str
+    factor: float
+    why: str
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> PlannedChange:
+        """The inverse of `dataclasses.asdict`, from JSON."""
+        return cls(**{**found, "modules": tuple(found["modules"])})
+
+    @property
+    def text(self) -> str:
+        """One line for a reader."""
+        place = f"{self.file}:{self.line}" if self.line else self.modules[0]
+        letter = "M" if self.axis == "width" else self.axis
+        names, joint, rest = self.why.partition(" would have")
+        several = names.split(", ")
+        if len(several) > 3:
+            names = f"{', '.join(several[:2])} and {len(several) - 2} others"
+        return (
+            f"{place}: a factor {letter}^({self.found}), where {letter}^({self.needed}) is needed, "
+            f"{self.factor:.6g} times what it is: {names}{joint}{rest}"
+        )
+
+
+def refuse_another_model(shapes: Mapping[str, tuple[int, ...]], model: nn.Module) -> None:
+    """Refuse a model whose tensors are not those of a plan.
+
+    Raises:
+        InvalidInput: naming the first tensor that is missing, left over, or of another shape.
+    """
+    own: dict[str, Tensor] = dict(model.named_parameters())
+    known = {name.removeprefix("_orig_mod."): tuple(x.shape) for name, x in own.items()}
+    missing = next((name for name in shapes if name not in known), None)
+    over = next((name for name in known if name not in shapes), None)
+    if missing or over:
+        raise InvalidInput(
+            f"a model without the tensor '{missing}'" if missing else f"the tensor '{over}'",
+            "the model that the plan was made for",
+            "make a plan for this one",
+        )
+    for name, shape in shapes.items():
+        if known[name] != shape:
+            raise InvalidInput(
+                f"'{name}' of shape {known[name]}, which has {shape} in the plan",
+                "the model at the sizes that the plan was made for",
+                "build it at these sizes, or make a plan for others",
+            )
+
+
+def tensors_of(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The tensors by name, under torch.compile as without it."""
+    return {name.removeprefix("_orig_mod."): p for name, p in model.named_parameters()}

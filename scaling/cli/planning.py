@@ -1,0 +1,156 @@
+"""`scaling plan`: the numbers of a large model from those that were tuned at a small one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scaling.cli.options import MODEL_HELP, Style, StyleOption, verb
+from scaling.cli.requests import lazily
+from scaling.sizes.errors import InvalidInput
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="Groups such as 'hidden: muon; rest: adamw', a TOML file, or one rule.",
+    ),
+]
+
+
+@verb
+def plan(
+    recipe: RecipeArgument,
+    model: Annotated[
+        str,
+        typer.Option("--model", metavar="FILE.py[:BUILD]", help=MODEL_HELP),
+    ],
+    base: Annotated[
+        str, typer.Option("--base", metavar="NAME=SIZE,...", help="Where numbers were tuned.")
+    ],
+    at: Annotated[
+        str,
+        typer.Option(
+            "--at",
+            metavar="NAME=SIZE,...",
+            help="What is trained. Axes are keywords of build and batch; batch and samples take "
+            "powers from the literature.",
+        ),
+    ],
+    lr: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lr",
+            metavar="[GROUP=]NUMBER",
+            help="The learning rate at the base, of all groups or of one. Repeatable.",
+        ),
+    ] = None,
+    eps: Annotated[float | None, typer.Option("--eps", help="The damping eps at the base.")] = None,
+    decay: Annotated[float | None, typer.Option("--decay", help="The decay at the base.")] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="PATTERN", help="Tensors that start as the code has them."),
+    ] = None,
+    power: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--power",
+            metavar="SIZE:NUMBER=POWER",
+            help="batch:lr=1/2, samples:decay=-1 (of lr, decay, damping, 1-beta), in the place of "
+            "the literature's. Repeatable.",
+        ),
+    ] = None,
+    change_code: Annotated[
+        bool,
+        typer.Option("--change-code", help="Numbers for the code with the listed changes made."),
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="Write the plan as JSON.")
+    ] = None,
+    style: StyleOption = Style.text,
+) -> None:
+    """Plan a large model: std, learning rate, dampings and decay of every tensor."""
+    from scaling.report.as_json import to_json
+    from scaling.report.tables import Format, render
+
+    sizes, larger = sizes_of("--base", base), sizes_of("--at", at)
+    tuned: dict[str, float | dict[str, float]] = {}
+    if lr:
+        tuned["lr"] = _by_group(lr)
+    for symbol, number in (("eps", eps), ("decay", decay)):
+        if number is not None:
+            tuned[symbol] = number
+    file = lazily("trace.model_file").read_model(model)
+    found = lazily("plans.making").plan_of_file(
+        file, recipe, sizes, larger, tuned, tuple(keep or ()), _powers(power or ()), change_code
+    )
+    if save is not None:
+        found.save(save)
+    if style is Style.json:
+        typer.echo(to_json(found.as_json()))
+    else:
+        typer.echo(render(found.table(), Format(style)))
+
+
+def sizes_of(option: str, text: str) -> dict[str, int]:
+    """Sizes by axis, from ``width=128,depth=4``.
+
+    Raises:
+        InvalidInput: for anything else.
+
+    >>> sizes_of("--base", "width=128,depth=4")
+    {'width': 128, 'depth': 4}
+    """
+    found: dict[str, int] = {}
+    for pair in text.split(","):
+        name, equals, size = (part.strip() for part in pair.partition("="))
+        if not equals or not name.isidentifier() or not size.isdecimal() or name in found:
+            raise InvalidInput(
+                f"{option} {text}, with '{pair}'" + (" twice" if name in found else ""),
+                "axes with a whole number each",
+                f"write for example {option} width=128,depth=4",
+            )
+        found[name] = int(size)
+    return found
+
+
+def _by_group(texts: Sequence[str]) -> float | dict[str, float]:
+    """One number, or one for each group."""
+    found: dict[str, float] = {}
+    for text in texts:
+        group, equals, number = text.rpartition("=")
+        try:
+            found[group.strip() if equals else ""] = float(number)
+        except ValueError:
+            raise InvalidInput(
+                f"--lr {text}", "a number, or GROUP=NUMBER", "write --lr 3e-3, or --lr hidden=0.02"
+            ) from None
+    if "" in found and len(texts) > 1:
+        raise InvalidInput(
+            f"{len(texts)} learning rates, one of them for all groups",
+            "one number, or one for each group",
+            "write --lr hidden=0.02 --lr rest=3e-3",
+        )
+    return found.get("", found)
+
+
+def _powers(texts: Sequence[str]) -> dict[str, dict[str, object]] | None:
+    from scaling.models.settings import exact
+    from scaling.solve.sourced_powers import SIZES
+
+    found: dict[str, dict[str, object]] = {}
+    for text in texts:
+        size, colon, pair = text.partition(":")
+        quantity, equals, power = pair.partition("=")
+        known = ("lr", "decay", "damping", "1-beta")
+        if not (colon and equals) or size not in SIZES or quantity not in known:
+            raise InvalidInput(
+                f"--power {text}",
+                f"SIZE:NUMBER=POWER, with {' or '.join(SIZES)} and one of {', '.join(known)}",
+                "write for example --power batch:lr=1/2",
+            )
+        found.setdefault(size, {})[quantity] = exact(power)
+    return found or None
