@@ -42,7 +42,7 @@ PositiveScalar = Callable[[Node], bool]
 def inner(
     context: Context, node: Call, first: Reading, second: Reading, positive: PositiveScalar
 ) -> Reading:
-    """The size of <X, Y> for X = Y, or Y = G and X = f(B) G g(A)."""
+    """The size of <X, Y> for X = Y, or Y = G and X = f(B) G g(A) or f(c G), which keeps signs."""
     (x, step_x), (y, step_y) = first, second
     if isinstance(x, Weights) and node.argument == node.option:
         size = norm(context, Call("norm", node.argument), x) ** 2
@@ -62,8 +62,8 @@ def inner(
     along = (left, right) if right == G else (right, left)
     averaged = any(is_average(n) and n.shape.is_gradient_like for n in along[0].walk())
     # an average over steps may be orthogonal to the last of them
-    sides = None if averaged and context.step > 1 else _sides(along[0], positive)
-    sure = along[1] == G and (sides is not None or _descends(along[0]))
+    late = averaged and context.step > 1
+    sure = along[1] == G and not late and _leads_down(along[0], positive)
     if left != right and not sure:
         raise context.not_covered(
             node,
@@ -77,9 +77,11 @@ def inner(
     return Scalar(size), rank.assumed(context, line, [x, y])
 
 
-def _descends(node: Node) -> bool:
-    """Whether <f(G), G> is a sum of numbers that are not negative, as of sign and orth."""
-    return isinstance(node, Call) and node.argument == G and FUNCTIONS[node.function].descends
+def _leads_down(node: Node, positive: PositiveScalar) -> bool:
+    """Whether <X, G> does not cancel: X = f(B) G g(A), or f(c G) with c > 0 as of sign and orth."""
+    if isinstance(node, Call) and FUNCTIONS[node.function].descends:
+        return _sides(node.argument, positive) == frozenset()
+    return _sides(node, positive) is not None
 
 
 def _sides(node: Node, positive: PositiveScalar) -> frozenset[Side] | None:
