@@ -235,6 +235,16 @@ def test_groups_are_plain_and_as_few_as_there_are_numbers() -> None:
         found.require(torch.optim.AdamW(found.param_groups(model)[:1]), model)
 
 
+def test_averages_that_nobody_gave_are_left_to_the_optimizer() -> None:
+    model = flat(64)
+    for tuned, betas in ((TUNED, (0.8, 0.95)), ({**TUNED, "beta1": 0.7, "beta2": 0.9}, (0.7, 0.9))):
+        found = plan(flat, rows, "adamw", {"width": 16}, {"width": 64}, tuned)
+        optimizer = torch.optim.AdamW(found.param_groups(model), betas=(0.8, 0.95))
+        assert {group["betas"] for group in optimizer.param_groups} == {betas}
+    larger = plan(flat, rows, "adamw", {"batch": 8}, {"batch": 16}, TUNED)
+    assert any("beta1 = 0.9 at the base, as usual" in text for text in larger.assumptions)
+
+
 def test_two_optimizers_take_their_own_groups() -> None:
     tuned = {"lr": {"hidden": 0.02, "rest": 3e-3}, "eps": 1e-8, "decay": 0.1}
     found = plan(gpt().build, gpt().batch, "hidden: muon_rms_decay; rest: adamw", BASE, LARGE,

@@ -104,6 +104,7 @@ def plan_of_file(
     names = [name for name, _ in large.named_parameters()]
     _refuse_unknown(keep, names)
     ratios = {size: target[size] / base[size] for size in SIZES if size in base}
+    own = {group.label: group.values for group in asked.groups}
     tensors: dict[str, PlannedTensor] = {}
     frozen: dict[str, tuple[int, ...]] = {}
     notes: dict[str, None] = {}
@@ -119,7 +120,8 @@ def plan_of_file(
         grows = PlannedGrowth(group, planned.axes, answers, sizes)
         kept = any(fnmatchcase(name, pattern) for pattern in keep)
         std = None if kept else grows.std(drawn, planned.alike(name))
-        tensors[name] = grows.tensor(shape, std, numbers.of(group))
+        forgets = any(powers.forgetting != 0 for _, powers in sizes.values())
+        tensors[name] = grows.tensor(shape, std, numbers.of(group, own[group.label], forgets))
     changes = planned_changes(planned, large)
     grown = [axis for axis in base if target[axis] != base[axis]]
     several = [SEVERAL] if len(grown) > 1 else []

@@ -54,8 +54,15 @@ class TunedNumbers:
                         f"{symbol}={x}", "a finite number of at least 0", f"pass {symbol}=0.001"
                     )
 
-    def of(self, group: TensorGroup) -> dict[str, float]:
+    def of(self, group: TensorGroup, own: Mapping[str, float], forgets: bool) -> dict[str, float]:
         """All numbers of a group's rule.
+
+        Averages that nobody gave are left to the optimizer, unless they change with the sizes.
+
+        Args:
+            group: with the constants of practice.
+            own: the constants that the recipe itself gives.
+            forgets: whether averages change with the sizes.
 
         Raises:
             InvalidInput: for a learning rate or a damping without a number.
@@ -67,6 +74,13 @@ class TunedNumbers:
                 found[symbol] = float(given)
             elif group.label in given:
                 found[symbol] = float(given[group.label])
+        for symbol in rule.averages:
+            if symbol in found and symbol not in {**self.tuned, **own}:
+                if forgets:
+                    text = f"{symbol} = {found[symbol]:g} at the base, as usual: none was given"
+                    self.notes[text] = None
+                else:
+                    del found[symbol]
         for symbol in (RATE, *rule.scaled):
             if symbol not in found and symbol in rule.decays:
                 found[symbol] = 0.0
