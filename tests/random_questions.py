@@ -138,38 +138,37 @@ def asked(pair: Question, rungs: int = len(LADDER)) -> Found:
 def climbed(pair: Question, answer: Answer, rungs: int) -> Found:
     """Up the ladder as long as the slopes contradict the answer, or are too noisy to tell."""
     assert answer.exponents is not None
-    took = 0.0
+    took, seen = 0.0, []
     for rung, (widths, seeds) in enumerate(LADDER[:rungs]):
-        last, started = (SMALLER if took > DEAR else widths), time.monotonic()
-        seen = practice(pair, answer.exponents, last, seeds)
+        started = time.monotonic()
+        slopes = practice(pair, answer.exponents, SMALLER if took > DEAR else widths, seeds)
+        seen.append(slopes)
         took = time.monotonic() - started
-        wrong = disagreements(answer, seen, *((CLOSE, 0.0) if rung == 0 else ()))
+        wrong = disagreements(answer, slopes, *((CLOSE, 0.0) if rung == 0 else ()))
         if not wrong:
             return Found(pair, "agrees", f"at {widths}" if rung else "")
-    if rungs < len(LADDER):
-        return Found(pair, "suspicious", str(wrong))
-    if took < DEAR and is_crossover(pair, answer, wrong, seen, last):
-        return Found(pair, "crossover", str(wrong))
-    return Found(pair, "flagged", str(wrong))
+        if rung == 1 and is_crossover(pair, answer, wrong, seen):
+            return Found(pair, "crossover", str(wrong))
+    return Found(pair, "suspicious" if rungs < len(LADDER) else "flagged", str(wrong))
 
 
 def is_crossover(
-    pair: Question, answer: Answer, wrong: dict[str, str], seen: dict[str, Slope],
-    widths: tuple[int, ...],
-) -> bool:  # fmt: skip
-    """Whether constants decide: the prediction holds from others, and slopes go on towards it."""
+    pair: Question, answer: Answer, wrong: dict[str, str], seen: list[dict[str, Slope]]
+) -> bool:
+    """Whether constants decide: slopes go on towards the prediction, and from others it holds."""
     assert answer.exponents is not None
-    early = practice(pair, answer.exponents, (64, 128, 256), 6)
     for name in wrong:
         x = answer.own[name]
-        if not x.is_finite or abs(early[name].exponent - float(x)) < abs(
-            seen[name].exponent - float(x)
-        ):
+        if not x.is_finite:
             return False
-    return any(
-        not set(wrong) & set(disagreements(answer, practice(other, answer.exponents, widths, 3)))
-        for other in apart(pair)
-    )
+        early, late = (abs(slopes[name].exponent - float(x)) for slopes in seen[:2])
+        if late > early + 2 * seen[1][name].error:
+            return False
+    for other in apart(pair):
+        slopes = practice(other, answer.exponents, *LADDER[0])
+        if not set(wrong) & set(disagreements(answer, slopes, CLOSE, 0.0)):
+            return True
+    return False
 
 
 def apart(pair: Question) -> Iterator[Question]:

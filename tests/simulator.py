@@ -745,7 +745,7 @@ def _start(net: Net, width: int, seed: int) -> list[Array]:
     b = net.b or (0.0, *[0.5] * (net.depth - 2), 1.0)
     scale = [0.0 if math.isinf(x) else (width / BASE) ** -x * BASE**-0.5 for x in b]
     scale[0] *= math.sqrt(BASE / net.features)
-    scale[-1] *= 0.25  # an output far below its targets already at the smallest width
+    scale[-1] *= 0.1  # an output far below its targets already at the smallest width
     weights = _weights(tuple(net.sides(width)), seed)
     return [s * x for s, x in zip(scale, weights, strict=True)]
 

@@ -170,3 +170,18 @@ def test_a_wrong_exponent_would_be_flagged() -> None:
     wrong = {name: x + S.One for name, x in answer.own.items()}
     assert not disagreements(answer, measured)
     assert set(disagreements(replace(answer, own=wrong), measured)) == set(wrong)
+
+
+POLES = [
+    "G/abs(sign(G) - G/rms(G))", "G*(sign(G) - G/rms(G))**(-2)",
+    "G/sqrt((sign(G) - G/rms(G))*(sign(G) - G/rms(G)))", "G/abs(row_mean(G) - row_mean(sign(G)))",
+    "G/(abs(sign(G) - G/rms(G)) + eps)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", POLES)
+def test_a_difference_has_zeros_of_its_own_whatever_makes_it_positive(rule: str) -> None:
+    """Where |G| is its root mean square the first one blows up: a few entries set the size."""
+    fixed = ("d_eps=3",) if "eps" in rule else ()  # negligible, so that it covers nothing
+    assert "difference, which may vanish" in theory(Question(rule, fixed)).refusal
+    assert not theory(Question("G/(abs(sign(G) - G/rms(G)) + eps)")).refusal

@@ -33,6 +33,7 @@ from scaling.calculus.values import (
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Multiply, Node, Power
 from scaling.sizes.derivation import ENTRYWISE, Step
+from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF, Scale, Size
 
 Reading = tuple[Value, Step]
@@ -123,7 +124,8 @@ def product(
                 _monomial(x, y), x.mixes or y.mixes, max(x.steps, y.steps),
             )  # fmt: skip
             full = rank.is_full(x)
-            value = replace(value, coherent=not full, levelled=full)
+            poles = x.poles or y.poles or (square and _may_vanish(x))
+            value = replace(value, coherent=not full, levelled=full, poles=poles)
             line = _step(node, value, f"{x.entry} x {y.entry}", steps)
             return value, rank.assumed(context, line, [x, y])
         case Vector(), Vector():
@@ -289,6 +291,7 @@ def changed(
         result = replace(
             result, covers=value.covers, coherent=not full, levelled=full and value.levelled
         )
+    result = replace(result, poles=value.poles or (positive and _may_vanish(value)))
     return result, rank.assumed(context, _step(node, result, numbers, steps), [value])
 
 
@@ -318,24 +321,37 @@ def need_positive(context: Context, node: Node, value: Scalar | Aligned | Vector
         )
 
 
+def _may_vanish(value: Aligned | Vector) -> bool:
+    """Whether a value is a difference, which vanishes where its terms are equal."""
+    return not value.positive and not value.monomial
+
+
 def _need_no_poles(context: Context, node: Node, value: Scalar | Aligned | Vector) -> None:
-    if not value.positive and (isinstance(value, Scalar) or not value.monomial):
-        raise context.not_covered(
-            node,
-            "a division by a difference, which may vanish",
-            "a sum of positive terms",
-            instead.positive,
-        )
-    if isinstance(value, Scalar) or not (value.mixes or (value.steps > 1 and not value.monomial)):
+    signed = not value.positive if isinstance(value, Scalar) else _may_vanish(value)
+    if signed:
+        raise _difference(context, node)
+    if isinstance(value, Scalar):
         return
     sides = (value.behaviour,) if isinstance(value, Vector) else (value.left, value.right)
-    if not all(context.exceeds(HALF, side.vanishing) for side in sides):
+    sums = value.mixes or (value.steps > 1 and not value.monomial)
+    if sums and not all(context.exceeds(HALF, side.vanishing) for side in sides):
         raise context.not_covered(
             node,
             "a division by a sum over samples, neurons or steps, which vanishes where G does not",
             "a damping or eps, or a mean of G*G",
             instead.damped,
         )
+    if value.poles:
+        raise _difference(context, node)
+
+
+def _difference(context: Context, node: Node) -> NotCovered:
+    return context.not_covered(
+        node,
+        "a division by a difference, which may vanish",
+        "a sum of positive terms",
+        instead.positive,
+    )
 
 
 def check(context: Context, node: Node, *behaviours: Behaviour) -> None:

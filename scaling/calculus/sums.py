@@ -195,6 +195,7 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 averaged=x.averaged.plus(y.averaged), positive=x.positive and y.positive,
                 monomial=False,
                 mixes=x.mixes or y.mixes,
+                poles=_poles(x, y, order),
                 steps=max(x.steps, y.steps),
                 bend=_share(context, [(x.entry, x.bend), (y.entry, y.bend)]),
             )  # fmt: skip
@@ -216,6 +217,7 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 positive=x.positive and y.positive,
                 monomial=False,
                 mixes=x.mixes or y.mixes,
+                poles=_poles(x, y, order),
                 covers=not x.has_holes and not y.has_holes,
                 steps=max(x.steps, y.steps),
                 levelled=x.levelled or y.levelled,
@@ -223,6 +225,13 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
     raise context.not_covered(
         node, f"{describe(x)} + {describe(y)}", "terms of one kind", instead.apart
     )
+
+
+def _poles(x: Aligned | Vector, y: Aligned | Vector, order: Order) -> bool:
+    """Whether a sum vanishes where a difference does: not beside a term that is as large."""
+    if order in (Order.LESS, Order.GREATER):
+        return y.poles if order is Order.LESS else x.poles
+    return x.poles and y.poles
 
 
 def _joined(context: Context, x: Aligned, y: Aligned) -> Portions:

@@ -150,7 +150,8 @@ class Aligned:
     to the means. ``portions``: how much of it lies in which directions. ``positive``: no entry is
     negative. ``monomial``: a product of powers, without sums, so that it vanishes with
     its factors only. ``mixes``: sums over samples or neurons, so that it vanishes elsewhere than G.
-    ``covers``: nevertheless it vanishes nowhere but where G does. ``turned_by``: whether matrices
+    ``covers``: nevertheless it vanishes nowhere but where G does. ``poles``: 1/X has them, X being
+    the absolute value or a power of a difference, which vanishes where its terms are equal. ``turned_by``: whether matrices
     of the data or of the gradient have acted on its left. ``steps``: of training that are
     averaged in it, so that it vanishes elsewhere than one of them. ``levelled``: singular values
     were made alike, so that entries follow from how many there are (rank.py).
@@ -171,6 +172,7 @@ class Aligned:
     steps: int = 1
     turned_by: str = ""
     levelled: bool = False
+    poles: bool = False
 
     @property
     def main(self) -> Scale:
@@ -235,6 +237,7 @@ class Vector:
     mixes: bool = False
     steps: int = 1
     bend: Scale = NOTHING
+    poles: bool = False
 
     @property
     def main(self) -> Scale:
