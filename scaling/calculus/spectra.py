@@ -406,6 +406,8 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
     bare = value.off_span.is_zero
     # a piece no larger than the rank of the data has no directions off them
     full = _size(node) == 1 or _size(node) <= context.spans[index(value.side)].rank
+    # of the classes that are not drawn a piece is as small as f^2
+    faint = _size(node) == 1 or (value.side is Dim.FAN_OUT and context.spans[0].faint)
     whole = replace(
         value,
         on_span=size,
@@ -414,7 +416,7 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
         twin=None,
         of_gradient=False,
         blocks=True,
-        vanishing=Rational(2) if bare and _size(node) == 1 else S.Zero,
+        vanishing=Rational(2) if bare and faint else S.Zero,
     )
     return whole, Step(GRAM, str(node), size, numbers, (step,), node=node)
 

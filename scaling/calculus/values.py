@@ -151,10 +151,10 @@ class Aligned:
     negative. ``monomial``: a product of powers, without sums, so that it vanishes with
     its factors only. ``mixes``: sums over samples or neurons, so that it vanishes elsewhere than G.
     ``covers``: nevertheless it vanishes nowhere but where G does. ``poles``: 1/X has them, X being
-    the absolute value or a power of a difference, which vanishes where its terms are equal. ``turned_by``: whether matrices
-    of the data or of the gradient have acted on its left. ``steps``: of training that are
-    averaged in it, so that it vanishes elsewhere than one of them. ``levelled``: singular values
-    were made alike, so that entries follow from how many there are (rank.py).
+    the absolute value or a power of a difference, which vanishes where its terms are equal.
+    ``turned_by``: whether matrices of the data or of the gradient have acted on its left.
+    ``steps``: of training that are averaged in it, so that it vanishes elsewhere than one of them.
+    ``levelled``: singular values were made alike, so that entries follow from how many there are.
     """
 
     gain: Scale

@@ -110,6 +110,7 @@ class DataSpan:
 
     ``twin``: how weak the gradient is in directions made by the output f, None if there are none.
     ``rest``, ``off``: whether there are others within the span of the data, and off it.
+    ``faint``: whether some entries are made by f alone, those of classes that are not drawn.
     ``rank``: of D or of H. ``overlap``: of a sample held out with what lies off the span.
     """
 
@@ -118,6 +119,7 @@ class DataSpan:
     rest: bool = False
     off: bool = True
     overlap: Scale = ONE
+    faint: bool = False
 
 
 def data_spans(
@@ -152,6 +154,9 @@ def data_spans(
     fan_out = None if grows_out else batch.classes
     clt = grows_in and linear
     overlap = Scale.of_width(-HALF, Size.SCALAR) if clt else ONE
-    left = DataSpan(r_d, twin, r_d > both, fan_out is None or fan_out > r_d)
+    undrawn = above == 0 and not sums_to_zero and batch.different < batch.classes
+    left = DataSpan(
+        r_d, twin, r_d > both, fan_out is None or fan_out > r_d, faint=alike and undrawn
+    )
     right = DataSpan(r_h, twin, r_h > both, fan_in is None or fan_in > r_h, overlap)
     return left, right
