@@ -658,6 +658,8 @@ class Net:
     """Values by layer and name, in the place of ``values``."""
     rates: tuple[float, ...] = ()
     probe: int = 6
+    readout: float = 0.25
+    """Factor of the last weights, so that outputs are below their targets at the smallest width."""
 
     @property
     def names(self) -> list[str]:
@@ -745,7 +747,7 @@ def _start(net: Net, width: int, seed: int) -> list[Array]:
     b = net.b or (0.0, *[0.5] * (net.depth - 2), 1.0)
     scale = [0.0 if math.isinf(x) else (width / BASE) ** -x * BASE**-0.5 for x in b]
     scale[0] *= math.sqrt(BASE / net.features)
-    scale[-1] *= 0.1  # an output far below its targets already at the smallest width
+    scale[-1] *= net.readout
     weights = _weights(tuple(net.sides(width)), seed)
     return [s * x for s, x in zip(scale, weights, strict=True)]
 

@@ -8,7 +8,7 @@ networks of growing width. Sizes are those on samples held out unless `on_batch`
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -111,7 +111,7 @@ def network(question: Question, found: Exponents, base: bool = True) -> Net:
         tuple(values),
     )  # fmt: skip
     if question.balanced:
-        net = balanced(question.rule, net, question.balanced)
+        net = balanced(question.rule, replace(net, readout=0.1), question.balanced)
     if not base or question.step == 1:
         return net
     first = own(question.rule, net, 64, 0)  # steps that move a layer by a part of its size

@@ -46,7 +46,7 @@ def test_one_step_is_what_torch_makes_of_it(rule: str, loss: str, activation: st
     net = Net(labels=(0, 1, 1, 2), classes=5, features=7, activation=activation, loss=loss)
     width = 32
     sides = tuple(net.sides(width))
-    scale = np.array([7**-0.5, width**-0.5 * 2**-0.0, 0.1 * 64**-0.5 * (width / 64) ** -1])
+    scale = np.array([7**-0.5, width**-0.5 * 2**-0.0, 0.25 * 64**-0.5 * (width / 64) ** -1])
     scale[1] = 64**-0.5 * (width / 64) ** -0.5
     ws = [
         torch.tensor(s * x, requires_grad=True)
