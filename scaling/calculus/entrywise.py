@@ -124,8 +124,10 @@ def product(
                 _monomial(x, y), x.mixes or y.mixes, max(x.steps, y.steps),
             )  # fmt: skip
             full = rank.is_full(x)
-            poles = x.poles or y.poles or (square and _may_vanish(x))
-            value = replace(value, coherent=not full, levelled=full, poles=poles)
+            crosses, poles = x.crosses or y.crosses, x.poles or y.poles
+            if square and x.crosses:
+                crosses, poles = False, True
+            value = replace(value, coherent=not full, levelled=full, poles=poles, crosses=crosses)
             line = _step(node, value, f"{x.entry} x {y.entry}", steps)
             return value, rank.assumed(context, line, [x, y])
         case Vector(), Vector():
@@ -291,7 +293,8 @@ def changed(
         result = replace(
             result, covers=value.covers, coherent=not full, levelled=full and value.levelled
         )
-    result = replace(result, poles=value.poles or (positive and _may_vanish(value)))
+    poles = value.poles or (positive and value.crosses)
+    result = replace(result, poles=poles, crosses=value.crosses and not positive)
     return result, rank.assumed(context, _step(node, result, numbers, steps), [value])
 
 
@@ -321,14 +324,8 @@ def need_positive(context: Context, node: Node, value: Scalar | Aligned | Vector
         )
 
 
-def _may_vanish(value: Aligned | Vector) -> bool:
-    """Whether a value is a difference, which vanishes where its terms are equal."""
-    return not value.positive and not value.monomial
-
-
 def _need_no_poles(context: Context, node: Node, value: Scalar | Aligned | Vector) -> None:
-    signed = not value.positive if isinstance(value, Scalar) else _may_vanish(value)
-    if signed:
+    if not value.positive and (isinstance(value, Scalar) or not value.monomial):
         raise _difference(context, node)
     if isinstance(value, Scalar):
         return

@@ -78,6 +78,8 @@ def add(
     if order is Order.EQUAL:
         x, y = balanced(context, x, y)
     value = merged(context, node, x, y, order)
+    if isinstance(value, Aligned | Vector):
+        value = replace(value, crosses=_crosses(left, right, x, y, order))
     difference = isinstance(left, Negate) or isinstance(right, Negate)
     if order is Order.EQUAL and (may_be_negative(left) or may_be_negative(right)):
         _refuse_cancelling(context, node, Add(left, right), x, y)
@@ -225,6 +227,16 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
     raise context.not_covered(
         node, f"{describe(x)} + {describe(y)}", "terms of one kind", instead.apart
     )
+
+
+def _crosses(left: Node, right: Node, x: Value, y: Value, order: Order) -> bool:
+    """Whether a sum vanishes where its terms are equal: not where both follow the sign of G."""
+    assert isinstance(x, Aligned | Vector) and isinstance(y, Aligned | Vector)
+    if order in (Order.LESS, Order.GREATER):
+        return y.crosses if order is Order.LESS else x.crosses
+    positive = x.positive and y.positive
+    alike = x.monomial and y.monomial and not (x.mixes or y.mixes)
+    return not positive and not (alike and not may_be_negative(left) and not may_be_negative(right))
 
 
 def _poles(x: Aligned | Vector, y: Aligned | Vector, order: Order) -> bool:

@@ -150,8 +150,8 @@ class Aligned:
     to the means. ``portions``: how much of it lies in which directions. ``positive``: no entry is
     negative. ``monomial``: a product of powers, without sums, so that it vanishes with
     its factors only. ``mixes``: sums over samples or neurons, so that it vanishes elsewhere than G.
-    ``covers``: nevertheless it vanishes nowhere but where G does. ``poles``: 1/X has them, X being
-    the absolute value or a power of a difference, which vanishes where its terms are equal.
+    ``covers``: nevertheless it vanishes nowhere but where G does. ``crosses``: a difference, which
+    vanishes where its terms are equal; ``poles``: the absolute value or a power of one.
     ``turned_by``: whether matrices of the data or of the gradient have acted on its left.
     ``steps``: of training that are averaged in it, so that it vanishes elsewhere than one of them.
     ``levelled``: singular values were made alike, so that entries follow from how many there are.
@@ -173,6 +173,7 @@ class Aligned:
     turned_by: str = ""
     levelled: bool = False
     poles: bool = False
+    crosses: bool = False
 
     @property
     def main(self) -> Scale:
@@ -238,6 +239,7 @@ class Vector:
     steps: int = 1
     bend: Scale = NOTHING
     poles: bool = False
+    crosses: bool = False
 
     @property
     def main(self) -> Scale:
