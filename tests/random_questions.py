@@ -117,6 +117,7 @@ def question(draw: Drawn) -> Question:
         step=draw.choice([1, 1, 2]),
         labels=draw.choice(LABELS),
         features=draw.choice([5, 16]),
+        readout=0.1,
         balanced=tuple(names),
     )  # fmt: skip
 

@@ -44,6 +44,7 @@ class Question:
     labels: tuple[int, ...] = DISTINCT
     classes: int = 10
     features: int = 16
+    readout: float = 0.25
     balanced: tuple[str, ...] = ()
     """Names whose values make the terms alike that they weigh, at the smallest width."""
 
@@ -110,8 +111,9 @@ def network(question: Question, found: Exponents, base: bool = True) -> Net:
         tuple(tuple((s, number(x)) for s, x in found.d[k].items()) for k in names),
         tuple(values),
     )  # fmt: skip
+    net = replace(net, readout=question.readout)
     if question.balanced:
-        net = balanced(question.rule, replace(net, readout=0.1), question.balanced)
+        net = balanced(question.rule, net, question.balanced)
     if not base or question.step == 1:
         return net
     first = own(question.rule, net, 64, 0)  # steps that move a layer by a part of its size

@@ -191,7 +191,7 @@ UNCOVERED = [
     "G*specnorm(diag(A)**(-1/8))", "G*norm(diag(A)**(-1/3))", "G/orth(sign(G))",
     "abs(G)", "G*orth(sign(G))", "orth(sign(G))/abs(G)", "col_mean(G) + 0*G", "W + row_mean(G)",
     "eig(L) @ (eig(B).T @ G)", "eig(B) @ (eig(A).T @ G)", "G - G/0", "G*sqrt(norm(G) - rms(G))",
-    "G @ block(A - 2*R, 4)", "G @ diag(R - A)", "inner(G, (L @ B) @ G)*G", "inner(G, W)*G",
+    "G @ block(A - 2*R, 4)", "G @ diag(R - A)", "inner(G, (L @ B) @ G)*G", "inner(G, G + W)*G",
     "inner(G, -G)*G", "G + sample_square(G)*G/G", "G @ block(-A + 2*R, 4)", "row_mean(G) + W",
     "eig(L) @ sign(eig(L).T @ ((L - B) @ G))", "over_layers(norm(G) - rms(G))*G",
     "G/over_layers(rms(G) - 1)", "eig(A + L) @ G", "G*trace(L @ B @ L)", "G*rms(L @ B)",

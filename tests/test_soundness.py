@@ -96,6 +96,10 @@ ANSWERED = {
     "a trace on the other side": row("G*trace(A@R)", "c=0", layers=ALL),
     "the sum of singular values": row("G*inner(orth(G),G)", "c=0", layers=ALL),
     "the sum of absolute values": row("G*inner(sign(G),G)*inner(W,W)", "c=0", layers=ALL),
+    "without its part along W": row(
+        "norm(G)/norm(G - inner(W, G)/inner(W, W)*W)*(G - inner(W, G)/inner(W, W)*W)", "c=0",
+        layers=ALL, own="-1 0 1",
+    ),
     "nothing cancels": row(
         "G/norm(G) - 3*orth(G)", "c=0", layers=ALL, own="-1/2 0 1/2",
     ),
@@ -202,3 +206,31 @@ def test_pieces_of_classes_that_are_not_drawn_are_small(rule: str) -> None:
     assert exponents is not None
     some, all_ = (practice(x, exponents, (256, 512, 1024), 6)["output"] for x in (inverse, drawn))
     assert some.exponent - all_.exponent > 0.3  # f * f^(-2) = M^(1/2) for G, up to M for sign(G)
+
+
+@pytest.mark.parametrize("phi", ["relu", "tanh"])
+@pytest.mark.parametrize(
+    ("rule", "own"),
+    [
+        ("G*abs(inner(W, G))", "-3/2 -1/2 1/2"),
+        ("G*abs(inner(W, sign(G)))", "-1/2 1/2 1/2"),
+        ("orth(G)*abs(inner(orth(G), W))", "-1/2 -1/2 -1/2"),
+    ],
+)
+def test_weights_and_a_gradient_are_independent_at_the_start(rule: str, own: str, phi: str) -> None:
+    question = Question(rule, ("c=0",), activation=phi, readout=0.005)  # f^2 beside f y fades
+    answer = theory(question)
+    assert " ".join(map(str, answer.own.values())) == own
+    assert answer.exponents is not None
+    measured = practice(
+        question, answer.exponents, (64, 128, 512), 50
+    )  # a random sign is a noisy one
+    assert disagreements(answer, measured) == {}
+    aligned = {name: x + 1 for name, x in answer.own.items()}
+    assert set(disagreements(replace(answer, own=aligned), measured)) == set(aligned)
+
+
+def test_weights_that_have_moved_may_be_aligned_with_what_moved_them() -> None:
+    rule = "G - inner(W, G)/inner(W, W)*W"
+    assert "the inner product of" in theory(Question(rule, step=2)).refusal
+    assert "the inner product of" in theory(Question("G*inner(W, G + W)")).refusal

@@ -5,6 +5,15 @@
 so its size is the product of both spectral sizes: n directions, no cancellation. The same holds of
 <X, X>, and of <f(G), G> for functions that keep signs: <orth(G), G> is the sum of singular values,
 <sign(G), G> that of |G|.
+
+At the start W is independent of the weights above it, which give delta its sign: with each of them
+reversed, <W, X> changes sign for X odd in delta, up to f. So it is a sum of random signs (CLT),
+
+    <W, X> = |W| |X|        |X| the Frobenius norm, |W| an entry
+
+and the same in the output layer, whose own W is independent of H. After a step it is not, for W
+has moved along X, and that is refused.
+
 A product of two functions on one side, such as A @ L on different matrices, is not
 symmetric, and two arbitrary functions of G may be orthogonal: both are refused.
 """
@@ -17,7 +26,7 @@ from scaling.calculus import instead, rank
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading, check_tails, need_entries
 from scaling.calculus.spectra import is_square_of_one, norm
-from scaling.calculus.values import Aligned, Scalar, Weights, describe
+from scaling.calculus.values import Aligned, Parity, Scalar, Weights, describe
 from scaling.rules.operators import FUNCTIONS
 from scaling.rules.shapes import Side
 from scaling.rules.tree import (
@@ -32,7 +41,7 @@ from scaling.rules.tree import (
     Transpose,
     is_average,
 )
-from scaling.sizes.derivation import INNER, Step
+from scaling.sizes.derivation import CLT, INNER, Step
 from scaling.sizes.scale import Size
 
 G = Matrix("G")
@@ -47,6 +56,11 @@ def inner(
     if isinstance(x, Weights) and node.argument == node.option:
         size = norm(context, Call("norm", node.argument), x) ** 2
         return Scalar(size), Step(INNER, str(node), size, "norm^2", (step_x,), node=node)
+    for weights, other in ((x, y), (y, x)):
+        if isinstance(weights, Weights) and isinstance(other, Aligned):
+            found = _with_weights(context, node, weights, other, (step_x, step_y))
+            if found is not None:
+                return found
     if not isinstance(x, Aligned) or not isinstance(y, Aligned):
         raise context.not_covered(
             node,
@@ -82,6 +96,21 @@ def _leads_down(node: Node, positive: PositiveScalar) -> bool:
     if isinstance(node, Call) and FUNCTIONS[node.function].descends:
         return _sides(node.argument, positive) == frozenset()
     return _sides(node, positive) is not None
+
+
+def _with_weights(
+    context: Context, node: Call, weights: Weights, x: Aligned, steps: tuple[Step, Step]
+) -> Reading | None:
+    """The size of <W, X> at the start, for a multiple of W alone; None where W has moved."""
+    moved = context.step > 1 or context.alignment is not None or context.ascended
+    if moved or weights.aligned is not None or x.left.parity is not Parity.ODD:
+        return None
+    need_entries(context, node, x, sizes_alone=True)
+    check_tails(context, node, x)
+    size = (weights.entry * x.entry).as_size_of(Size.SCALAR) * context.spread
+    numbers = f"{weights.entry} x {x.entry} x sqrt(fan_out fan_in)"
+    line = Step(CLT, str(node), size, numbers, steps, node=node)
+    return Scalar(size, positive=False), rank.assumed(context, line, [x])
 
 
 def _sides(node: Node, positive: PositiveScalar) -> frozenset[Side] | None:
