@@ -75,7 +75,7 @@ def test_notebook_fails_on_a_wrong_published_table() -> None:
 )
 def test_notebook_fails_where_a_claim_does_not_hold(sabotage: str, fails: bool) -> None:
     notebook = load()
-    keep(notebook, lambda s: preparing(s) or "3a" in s or s == 'run("3b")')
+    keep(notebook, lambda s: preparing(s) or '"3a"' in s or s == 'run("3b")')
     last = notebook.cells[-1]
     assert last.source == 'assert holds("3a") and holds("3b")'
     planted = f"import empirical.claims.push_through as module\n{sabotage}"
