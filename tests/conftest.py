@@ -1,9 +1,12 @@
-"""The time that a run of the tests took, beside the budget that the Makefile gives it."""
+"""A fixture that several files share; the time of a run beside the budget of the Makefile."""
 
+import gc
 import os
 import time
+from collections.abc import Iterator
 
 import pytest
+from typed import Done, Typed, exit_code
 
 STARTED = time.monotonic()
 
@@ -23,3 +26,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if budget := os.environ.get("BUDGET"):
         seconds = time.monotonic() - STARTED
         terminalreporter.write_sep("=", f"time: {told(seconds, float(budget))}")
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Typed]:
+    """The command, typed in this process."""
+
+    def run(*words: str) -> Done:
+        return Done(exit_code(words, monkeypatch), *capsys.readouterr())
+
+    yield run
+    gc.enable()  # `main` switches it off

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typed import exit_code
 
 from empirical.data.sources import given, load
 from empirical.fit.verdict import Verdict
@@ -22,7 +23,6 @@ from empirical.verify.campaign import Experiment, Mode, RunRequest, plan
 from empirical.verify.verification import verify, verify_all
 from scaling.cli.requests import problem_with, subject_of
 from scaling.sizes.errors import InvalidInput
-from tests.typed import exit_code
 
 DRAWN = np.random.default_rng(0)
 X, Y = DRAWN.normal(size=(100, 5)), DRAWN.normal(size=(100, 3))

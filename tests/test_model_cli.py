@@ -1,15 +1,12 @@
 """The verbs on a user's own model, with --model: what they answer, and what they refuse."""
 
-import gc
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from typed import exit_code
+from typed import Typed
 
 GPT = """
 import torch
@@ -49,31 +46,6 @@ def batch():
     ids = torch.randint(40, (4, 9), generator=torch.manual_seed(0))
     return ids[:, :-1], ids[:, 1:]
 """
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command printed and exited with."""
-
-    code: int
-    out: str
-    err: str
-
-
-Typed = Callable[..., Done]
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Typed]:
-    """The command, typed in this process."""
-
-    def run(*words: str) -> Done:
-        code = exit_code(words, monkeypatch)
-        out, err = capsys.readouterr()
-        return Done(code, out, err)
-
-    yield run
-    gc.enable()
 
 
 @pytest.fixture

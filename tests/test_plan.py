@@ -1,10 +1,8 @@
 """Plans: numbers of a large model from a small one, beside published tables and measured steps."""
 
-import gc
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 from torch import nn
-from typed import exit_code
+from typed import Typed
 
 from empirical import ModelPlan, plan
 from scaling.rules.parser import parse
@@ -465,19 +463,7 @@ def test_a_damping_has_the_degree_of_what_it_is_added_to() -> None:
 
 # --- the command line ---------------------------------------------------------------------------
 
-Typed = Callable[..., tuple[int, str, str]]
 ARGUMENTS = ("--model", str(GPT), "--base", "width=32", "--at", "width=64")
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Typed]:
-    def run(*words: str) -> tuple[int, str, str]:
-        code = exit_code(words, monkeypatch)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    yield run
-    gc.enable()
 
 
 def test_the_command_prints_and_saves_what_python_returns(typed: Typed, tmp_path: Path) -> None:

@@ -1,14 +1,13 @@
 """Recipes: groups of tensors, each with a rule; found on a model, derived and measured."""
 
-import gc
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from sympy import Rational, S
 from torch import nn
+from typed import Typed
 
 from derivations.recipes import in_practice, recipe_of
 from empirical.trace.trained import trained
@@ -20,7 +19,6 @@ from scaling.sizes.errors import InvalidInput, NotCovered, RuleError, ScalingErr
 from scaling.solve.graph_solution import derive_graph
 from scaling.states.graph_passes import Passes
 from scaling.states.tensor_kinds import tensor_kinds
-from tests.typed import exit_code
 
 GPT = str(Path(__file__).resolve().parent.parent / "docs" / "gpt.py")
 TWO = "hidden: muon; rest: adamw"
@@ -286,20 +284,6 @@ def test_where_the_number_of_layers_grows_a_global_norm_is_refused_in_any_group(
     recipe = recipe_of(f"blocks.*: muon; rest: {CLIPPED}")
     with pytest.raises(NotCovered, match="number of layers grows"):
         derive_graph(recipe, transformer("depth", multiplier=-S.One))
-
-
-Typed = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Typed]:
-    def run(*words: str) -> tuple[int, str, str]:
-        code = exit_code(words, monkeypatch)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    yield run
-    gc.enable()
 
 
 def test_every_verb_takes_a_recipe(typed: Typed, tmp_path: Path) -> None:

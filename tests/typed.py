@@ -1,11 +1,24 @@
 """The command line, typed in this process."""
 
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 
 from scaling.cli.main import main
+
+
+class Done(NamedTuple):
+    """What a command exited with and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Typed: TypeAlias = Callable[..., Done]
+"""The fixture `typed` of conftest.py: words of a command -> `Done`."""
 
 
 def exit_code(words: tuple[str, ...], patch: pytest.MonkeyPatch) -> Any:

@@ -31,7 +31,7 @@ SIDES = (3, 12, 64, 256)
 POWERS = (0.25, 0.5, 1.0, 1.5)
 DAMPINGS = (1.0, 0.1)
 ROUNDING = 1e-9
-"""What an eigendecomposition in float64 leaves at a condition number of 10^3, to the power 3/2."""
+"""The error of an eigendecomposition in float64 at a condition number of 10^3, to the power 3/2."""
 INVERSE_DAMPINGS = (10**2, 10**3, 10**4, 10**5, 10**6)
 
 

@@ -22,7 +22,7 @@ from scaling.models.settings import exact
 READOUTS = ("1", "5/4", "3/2")
 """Values of b_output at which eigenvalues are measured."""
 MORE_READOUTS = ("3/4",)
-"""The same, where the widths reach far enough."""
+"""More values of b_output, where the widths reach far enough."""
 MARGIN = 0.125
 """Half of the smallest step between exponents. Below b_output = 1 the output dies out slowly, as
 M^(1/2 - b_output), and with it the drift of lambda_max(B)."""

@@ -29,7 +29,7 @@ REAL = "biuf"
 DAMAGED = (
     OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-"""What a file raises that is none, or is cut off, encrypted or packed in an unknown way."""
+"""Errors of a file that is no array, or is cut off, encrypted or packed in an unknown way."""
 
 
 def read(path: Path) -> dict[str, NDArray[Any]]:

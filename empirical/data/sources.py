@@ -108,7 +108,7 @@ def _rank(x: Tensor) -> int:
 FLAT = 1e-10
 """Directions of squares smaller than this, relative to the largest one, are none."""
 NAMES = ("digits", *FOLDERS)
-"""What ``load`` knows."""
+"""Data sets that ``load`` knows."""
 LARGEST, SMALLEST = 1e12, 1e-12
 """From here to there sums of squares stay far from overflow and underflow in single precision."""
 SAMPLES = 16

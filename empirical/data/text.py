@@ -37,7 +37,7 @@ HELD_OUT = 0.1
 """The share of a text that is held out where the source does not say which."""
 
 NAMES = ("pydoc", "wikitext2")
-"""What ``load`` knows."""
+"""Texts that ``load`` knows."""
 
 WIKITEXT2 = {"wiki.train.tokens": 2_088_628, "wiki.valid.tokens": 217_646}
 """Published numbers of tokens, the ends of lines among them."""

@@ -72,7 +72,7 @@ class Measurement:
     probe: int | None = None
     """Samples trained on, and samples that the sizes are those of."""
     assumptions: tuple[str, ...] = ()
-    """What is assumed of the rule's numbers."""
+    """Assumptions on the rule's numbers."""
 
     def as_json(self) -> dict[str, object]:
         """The ``measure`` interface."""
