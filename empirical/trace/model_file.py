@@ -1,8 +1,10 @@
 """A user's file that says how to build a model of any size, and on which batch it is trained.
 
     build(**axes)             the module; each keyword is an axis, its default the smallest size
-    batch()                   (inputs, targets), or batch(**axes) where the data grow with an axis
+    batch()                   (inputs, targets), or batch(**axes) where the data grow with an axis;
+                              batch(seed=0) where each seed draws other samples
     loss(outputs, targets)    optional: integer targets mean cross-entropy, others squared error
+    optimizer(model)          optional: the optimizer, or several, that its user trains it with
 
 A file may define several models: ``FILE.py:name`` calls ``name`` in place of ``build``.
 
@@ -18,7 +20,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ from scaling.sizes.errors import InvalidInput, unknown
 Batch = tuple[Any, Tensor]
 LossOf = Callable[[Any, Tensor], Tensor]
 EXAMPLE = "def build(width=64, depth=4): return GPT(width, depth)"
+SEED = "seed"
+"""The keyword of batch that draws other samples; no axis."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class ModelFile:
     """The definitions of a user's file.
 
     ``axes``: the default of every keyword of ``build``, by name; None where there is none.
+    ``optimizer_of``: the file's ``optimizer``.
     """
 
     path: Path
@@ -53,6 +58,7 @@ class ModelFile:
     batcher: Callable[..., Batch]
     loss_of: LossOf | None
     axes: Mapping[str, int | None]
+    optimizer_of: Callable[[nn.Module], Any] | None = field(default=None, kw_only=True)
 
     def build(self, sizes: Mapping[str, int]) -> nn.Module:
         """The module at these sizes; other axes at their defaults.
@@ -83,6 +89,37 @@ class ModelFile:
             )
         inputs, targets = found
         return (inputs if isinstance(inputs, tuple) else (inputs,)), targets
+
+    @property
+    def draws(self) -> bool:
+        """Whether ``batch`` takes a seed, and draws other samples for each."""
+        return SEED in inspect.signature(self.batcher).parameters
+
+    def optimizers(self, model: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
+        """What the file's ``optimizer`` makes of a model: one, or several in order.
+
+        Raises:
+            InvalidInput: if the file has none, its code fails, or it returns something else.
+        """
+        example = (
+            "write for example: def optimizer(model): return torch.optim.Adam(model.parameters())"
+        )
+        if self.optimizer_of is None:
+            raise InvalidInput(f"no function optimizer in {self.path}", "one", example)
+        own = self.optimizer_of
+
+        def optimizer(**_: int) -> Any:
+            return own(model)
+
+        found = _called(self.path, optimizer, {})
+        several = tuple(found) if isinstance(found, list | tuple) else (found,)
+        if not several or not all(isinstance(x, torch.optim.Optimizer) for x in several):
+            raise InvalidInput(
+                f"optimizer in {self.path}, which returns {_kind(found)}",
+                "a torch.optim.Optimizer, or a list of them",
+                example,
+            )
+        return several
 
     def loss_for(self, targets: Tensor) -> LossOf:
         """The file's loss, or the standard one of such targets."""
@@ -161,7 +198,7 @@ class ModelFile:
         Raises:
             InvalidInput: for an axis that ``build`` and ``batch`` do not take.
         """
-        known = [*self.axes, *inspect.signature(self.batcher).parameters]
+        known = [*self.axes, *(x for x in inspect.signature(self.batcher).parameters if x != SEED)]
         if asked is not None:
             axis = read_axis(asked) if isinstance(asked, str) else asked
             if axis.name not in known:
@@ -234,7 +271,8 @@ def read_model(place: str) -> ModelFile:
         for p in inspect.signature(build).parameters.values()
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
-    return ModelFile(path, build, batch, getattr(module, "loss", None), axes)
+    loss, optimizer = (getattr(module, name, None) for name in ("loss", "optimizer"))
+    return ModelFile(path, build, batch, loss, axes, optimizer_of=optimizer)
 
 
 def _module(path: Path) -> Any:
