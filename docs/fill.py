@@ -5,9 +5,9 @@
     <!-- end -->
 
 A block "made by: python SCRIPT" takes what the script prints, "made by: FILE" the file's text.
-`python docs/fill.py [PAGE]...` rewrites the pages named, or README.md and those of docs/. With
-`--printed` only the blocks that commands print, not those that come from measurements; `--check`
-says which pages are out of date, and rewrites none.
+`python docs/fill.py [PAGE]...` rewrites the pages named, or README.md, CONTRIBUTING.md and those
+of docs/. With `--printed` only the blocks that commands print, not those that come from
+measurements; `--check` says which pages are out of date, and rewrites none.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def filled(text: str, files: bool = True) -> str:
 
 
 def pages() -> list[Path]:
-    """README.md and the pages of docs/."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    """README.md, CONTRIBUTING.md and the pages of docs/."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def main() -> None:

@@ -156,7 +156,7 @@ def test_the_python_of_your_own_model_runs() -> None:
 
 
 def test_the_readme_is_short_and_every_page_is_linked() -> None:
-    assert len(README.splitlines()) <= 210
+    assert len(README.splitlines()) <= 230
     missing = [page for page in PAGES if page != "README.md" and f"]({page})" not in README]
     assert not missing
 

@@ -50,7 +50,10 @@ def claims(
     device: DeviceOption = DeviceName.cpu,
     threads: ThreadsOption = 0,
 ) -> None:
-    """Check the statements of arXiv 2312.12226: derive, measure, and try to refute."""
+    """Check the claims of the papers: derive, measure, try to refute.
+
+    Example: scaling claims 4b --full.
+    """
     report, registry = lazily("claims.claim_report"), lazily("claims.registry")
     chosen = registry.find(ids or [str(group.number) for group in registry.groups()])
     if redraw:

@@ -60,13 +60,37 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="How an optimizer's hyper-parameters must change with width, derived from its update "
     "rule and checked by measurement.",
 )
+
+
+def _versions(asked: bool) -> None:
+    """Our version and those of the libraries that answers rest on."""
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        for name in ("scaling", "sympy", "numpy", "torch"):
+            try:
+                typer.echo(f"{name} {version(name)}")
+            except PackageNotFoundError:
+                typer.echo(f"{name} is not installed")
+        raise typer.Exit()
+
+
+@app.callback()
+def beside_verbs(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_versions, help="Show the versions and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options without a verb; the help of the command is that of `app`."""
 
 
 # --- verbs that derive --------------------------------------------------------------------------
@@ -80,7 +104,10 @@ def list_command(
     ] = None,
     style: StyleOption = Style.text,
 ) -> None:
-    """List the catalogue, or show the rule of one optimizer and what its symbols mean."""
+    """List the catalogue, or show the rule of one optimizer.
+
+    Example: scaling list shampoo.
+    """
     from derivations.catalogue import catalogue, find
     from scaling.cli.listing import catalogue_page, catalogue_text, declared_table
     from scaling.solve.derive import derive
@@ -108,7 +135,10 @@ def table(
     alignment: AlignmentOption = None,
     step: StepOption = 1,
 ) -> None:
-    """Print the exponents of every optimizer of the catalogue, layer by layer."""
+    """Print the exponents of every optimizer of the catalogue.
+
+    Example: scaling table --loss cross_entropy.
+    """
     from scaling.report.tables import catalogue_table
 
     solutions, refused = [], dict[str, str]()
@@ -147,10 +177,12 @@ def derive(
     step: StepOption = 1,
     steps: StepsOption = ALIGNED_STEPS,
 ) -> None:
-    """Derive the exponents of initialisation, learning rate and damping from an update rule.
+    """Derive exponents of initialisation, learning rate and damping.
 
     For a chain of dense layers, or with --model for every tensor of your own model.
     Nothing is measured, unless --alignment measured asks for it; see `scaling align`.
+
+    Example: scaling derive "orth(G)", or scaling derive adamw --model gpt.py.
     """
     from scaling.report.tables import derived_table
 
@@ -188,9 +220,11 @@ def predict(
     alignment: AlignmentOption = None,
     step: StepOption = 1,
 ) -> None:
-    """Predict what a step does under given exponents, and name the regime of each layer.
+    """Predict what a step does under given exponents: regime by regime.
 
     Exponents that are not set are the derived ones; those that are set are taken literally.
+
+    Example: scaling predict kfac --set d_rho_B=0.
     """
     from scaling.report.tables import predicted_table
     from scaling.solve.predict import predict as evaluate
@@ -235,7 +269,10 @@ def explain(
     alignment: AlignmentOption = None,
     step: StepOption = 1,
 ) -> None:
-    """Print the derivation of one layer's exponents, step by step."""
+    """Print the derivation of one layer or tensor, line by line.
+
+    Example: scaling explain shampoo --layer output.
+    """
     from scaling.report.step_lines import Derivation, render_steps
     from scaling.report.tables import Format
 
@@ -281,6 +318,8 @@ def compare(
     A table is the derived one of a rule, with literal changes after semicolons:
     'sgd; a_output=1; b_output=0; c_output=-1'. It is derived for 'adam; init=ntk' and
     'adam; init=ntk; alignment=full; alignment_output=none'.
+
+    Example: scaling compare 'adam; init=ntk' adam.
     """
     from scaling.report.tables import compared_table
     from scaling.solve.symmetry import compare as compare_tables

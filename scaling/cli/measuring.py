@@ -86,7 +86,10 @@ def verify(
     out: OutOption = None,
     style: StyleOption = Style.text,
 ) -> None:
-    """Train networks of growing width for a step and compare measured with derived exponents."""
+    """Train networks of growing width, and judge what was derived.
+
+    Example: scaling verify kfac --set d_rho_B=0.
+    """
     chain = {"init": init, "alignment": alignment, "step": step, "out": out}
     if model.given(network, run, how, taken=("seed", "seeds", "threads"), **chain):
         names = rules or []
@@ -152,7 +155,10 @@ def measure(
     alignment: AlignmentOption = None,
     style: StyleOption = Style.text,
 ) -> None:
-    """Measure steps of training at one width: sizes, seconds, peak memory."""
+    """Measure steps of training at one width: sizes and seconds.
+
+    Example: scaling measure adam --width 1e7.
+    """
     once, report = lazily("verify.single"), lazily("report.measured_tables")
     data = _data(run)
     problem = problem_of(
@@ -189,10 +195,12 @@ def align(
     margin: MarginOption = None,
     style: StyleOption = Style.text,
 ) -> None:
-    """Measure how updates align with what they act on, over steps of training dense networks.
+    """Measure how updates align with what they act on, over training.
 
     Exits by the verdicts on what one step has, at step 1 and at later ones. Widths 64 to 1024 and
     8 seeds, where not said otherwise.
+
+    Example: scaling align muon --steps 8.
     """
     aligned, report = lazily("verify.measured_alignments"), lazily("report.measured_tables")
     request = _request(run, margin)

@@ -99,8 +99,20 @@ class DeviceName(StrEnum):
     cuda = "cuda"
 
 
+def names_of_rules(begun: str) -> list[str]:
+    """Names of the catalogue that begin so, for the completion of a shell."""
+    from derivations.catalogue import catalogue
+
+    return [name for name in catalogue() if name.startswith(begun)]
+
+
 RuleArgument = Annotated[
-    str, typer.Argument(metavar="RULE", help="A catalogue name or a rule such as 'orth(G)'.")
+    str,
+    typer.Argument(
+        metavar="RULE",
+        help="A catalogue name or a rule such as 'orth(G)'.",
+        autocompletion=names_of_rules,
+    ),
 ]
 MODEL_HELP = (
     "Your own model: a file with build(**axes) -> module, batch() -> (inputs, targets), and "

@@ -72,7 +72,10 @@ def plan(
     ] = None,
     style: StyleOption = Style.text,
 ) -> None:
-    """Plan a large model: std, learning rate, dampings and decay of every tensor."""
+    """Plan a large model: the numbers of every tensor.
+
+    Example: scaling plan adamw --model gpt.py --base width=128 --at width=1024 --lr 3e-3.
+    """
     from scaling.report.as_json import to_json
     from scaling.report.tables import Format, render
 
