@@ -21,6 +21,7 @@ from functools import cache
 
 import derivations
 from derivations.declaration import Optimizer
+from derivations.ready_made import ready_made
 from scaling.models.recipe_text import is_recipe
 from scaling.rules.language import Add, Node, Subtract, Symbol
 from scaling.rules.parser import as_rule, parse
@@ -44,11 +45,19 @@ def catalogue() -> dict[str, Optimizer]:
 
 
 def find(name: str) -> Optimizer:
-    """The optimizer of that name, or an `InvalidInput` with the nearest one."""
-    known = catalogue()
-    if name not in known:
-        raise unknown("optimizer", name, known)
-    return known[name]
+    """The optimizer of that name, or an `InvalidInput` with the nearest one.
+
+    >>> find("torch_adamw").values["decay"]
+    0.01
+    """
+    if name in catalogue():
+        return catalogue()[name]
+    if name not in ready_made():
+        raise unknown("optimizer", name, catalogue())
+    found = ready_made()[name].optimizer
+    if found is None:
+        raise _several(name)
+    return found
 
 
 def resolve(text: str) -> Optimizer:
@@ -59,15 +68,19 @@ def resolve(text: str) -> Optimizer:
     """
     name = text.strip()
     if is_recipe(name):
-        raise InvalidInput(
-            f"the recipe '{name}', where one rule trains everything",
-            "a model whose tensors it groups, or the rule of one group",
-            "add --model FILE.py, or write for example muon",
-        )
+        raise _several(name)
     if _NAME.fullmatch(name):
         return find(name)
     _refuse_names_as_updates(parse(name))
     return Optimizer(name="", update=name, about="", reference="")
+
+
+def _several(recipe: str) -> InvalidInput:
+    return InvalidInput(
+        f"the recipe '{recipe}', where one rule trains everything",
+        "a model whose tensors it groups, or the rule of one group",
+        "add --model FILE.py, or write for example muon",
+    )
 
 
 def _refuse_names_as_updates(rule: Rule) -> None:

@@ -10,6 +10,7 @@ In the order of reading, each folder with a map of its own:
     wide         the same at any width, exact in law
     limits       the limit of infinite width itself
     fit          from sizes at growing widths to an exponent, an interval and a verdict
+    black_box    optimizers of any library, beside rules
     verify       theory against measurement
     your_model   a user's own model
     plans        tune small, train large: the numbers of a large model from those of a small one

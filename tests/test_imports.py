@@ -22,8 +22,8 @@ COMPOSITION_ROOT = ROOT / "scaling" / "cli"
 ORDER = {
     "scaling": ("sizes", "rules", "models", "calculus", "states", "solve", "report", "cli"),
     "empirical": (
-        "numbers", "data", "networks", "measure", "trace", "wide", "fit", "limits", "verify",
-        "your_model", "plans", "transfer", "report", "claims",
+        "numbers", "data", "networks", "measure", "trace", "wide", "fit", "limits", "black_box",
+        "verify", "your_model", "plans", "transfer", "report", "claims",
     ),
 }  # fmt: skip
 

@@ -261,7 +261,7 @@ def read_model(place: str) -> ModelFile:
         raise InvalidInput(
             f"no file {path}", "a Python file with build and batch", "pass --model FILE.py"
         )
-    module = _module(path)
+    module = module_of_file(path)
     build = _function(path, module, builder or "build", f"write for example: {EXAMPLE}")
     batch = _function(
         path, module, "batch", "write for example: def batch(): return inputs, targets"
@@ -275,7 +275,12 @@ def read_model(place: str) -> ModelFile:
     return ModelFile(path, build, batch, loss, axes, optimizer_of=optimizer)
 
 
-def _module(path: Path) -> Any:
+def module_of_file(path: Path) -> Any:
+    """The module of a Python file, run anew.
+
+    Raises:
+        InvalidInput: if its code fails, naming the error and the line.
+    """
     name = f"_model_{path.stem}_{abs(hash(path.resolve()))}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None, "a path to a Python file has a loader"

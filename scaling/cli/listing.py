@@ -12,6 +12,7 @@ from scaling.states.problem import CONVENTION
 
 if TYPE_CHECKING:
     from derivations.declaration import Optimizer
+    from derivations.ready_made import ReadyMade
 
 WIDTH = 120
 """No line of the catalogue as text is wider."""
@@ -21,7 +22,8 @@ def catalogue_text(optimizers: Iterable[Optimizer]) -> str:
     """Name, summary and first reference of each, as text."""
     rows = tuple((o.name, o.about, o.reference.partition(";")[0]) for o in optimizers)
     note = "one of them, with its rule: scaling list NAME; its exponents: scaling derive NAME"
-    return text("catalogue", ("name", "", "reference"), rows, (note,), WIDTH)
+    more = "as libraries run them, for groups of tensors: scaling list --recipes"
+    return text("catalogue", ("name", "", "reference"), rows, (note, more), WIDTH)
 
 
 def catalogue_page(optimizers: Iterable[Optimizer]) -> Table:
@@ -41,3 +43,47 @@ def declared_table(optimizer: Optimizer) -> Table:
     notes = (optimizer.about, f"reference: {optimizer.reference}")
     title = f"{optimizer.name}: dW = {optimizer.rule.written}"
     return Table(title, ("symbol", "unit", "in practice"), (*rows, *left), notes)
+
+
+def recipes_table(recipes: Iterable[ReadyMade]) -> Table:
+    """Ready-made recipes: name, summary and the library that each is held against."""
+    rows = tuple((x.name, x.about, x.library) for x in recipes)
+    note = "one of them, with its rules: scaling list NAME; scaling plan NAME --model FILE.py ..."
+    return Table("ready-made recipes", ("name", "", "as run by"), rows, (note,))
+
+
+def recipes_text(recipes: Iterable[ReadyMade]) -> str:
+    """The same as text, at the width of the catalogue."""
+    table = recipes_table(recipes)
+    return text(table.title, table.columns, table.rows, table.notes, WIDTH)
+
+
+def recipe_table(one: ReadyMade) -> Table:
+    """The groups of a ready-made recipe, with rules and constants."""
+    rows = tuple(
+        (
+            group.label,
+            "" if group.rule is None else group.rule.written,
+            ", ".join(f"{k}={x:.6g}" for k, x in group.values.items()),
+        )
+        for group in one.recipe.groups
+    )
+    notes: tuple[str, ...] = (one.about, f"as run by {one.library}, from {one.package}")
+    notes += (f"left out: {one.differs}",) if one.differs else ()
+    return Table(one.name, ("group", "update", "constants"), rows, notes)
+
+
+def recipe_json(one: ReadyMade) -> dict[str, object]:
+    """The same as data."""
+    groups = [
+        {
+            "select": list(group.selectors),
+            "rule": None if group.rule is None else str(group.rule),
+            "values": dict(group.values),
+        }
+        for group in one.recipe.groups
+    ]
+    return {
+        "about": one.about, "library": one.library, "package": one.package, "groups": groups,
+        "differs": one.differs,
+    }  # fmt: skip

@@ -102,6 +102,9 @@ def list_command(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Show the rule of this one.")
     ] = None,
+    recipes: Annotated[
+        bool, typer.Option("--recipes", help="List the ready-made recipes in its place.")
+    ] = False,
     style: StyleOption = Style.text,
 ) -> None:
     """List the catalogue, or show the rule of one optimizer.
@@ -109,10 +112,13 @@ def list_command(
     Example: scaling list shampoo.
     """
     from derivations.catalogue import catalogue, find
+    from derivations.ready_made import ready_made
     from scaling.cli.listing import catalogue_page, catalogue_text, declared_table
     from scaling.solve.derive import derive
 
-    if style is Style.json:
+    if recipes or name in ready_made():
+        _print_recipes(name, style)
+    elif style is Style.json:
         from scaling.report.as_json import derived_json, to_json
 
         chosen = catalogue() if name is None else {name: find(name)}
@@ -123,6 +129,24 @@ def list_command(
         _print(catalogue_page(catalogue().values()), style)
     else:
         _print(declared_table(find(name)), style)
+
+
+def _print_recipes(name: str | None, style: Style) -> None:
+    from derivations.ready_made import ready_made
+    from scaling.cli.listing import recipe_json, recipe_table, recipes_table, recipes_text
+
+    known = ready_made()
+    if name is not None and name not in known:
+        raise unknown("ready-made recipe", name, known)
+    if style is Style.json:
+        from scaling.report.as_json import to_json
+
+        chosen = known if name is None else {name: known[name]}
+        typer.echo(to_json({key: recipe_json(one) for key, one in chosen.items()}))
+    elif name is None and style is Style.text:
+        typer.echo(recipes_text(known.values()))
+    else:
+        _print(recipes_table(known.values()) if name is None else recipe_table(known[name]), style)
 
 
 @app.command()
