@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
+from torch.overrides import TorchFunctionMode
 
 from empirical.trace.model_file import LossOf, ModelFile
 from scaling.sizes.errors import InvalidInput, NotCovered, ScalingError
@@ -112,7 +113,7 @@ def export(file: ModelFile, sizes: Mapping[str, int]) -> Program:
         InvalidInput: if the file's code fails, traced or not.
         NotCovered: with torch's reason and the user's line, if the model cannot be traced.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         model = file.build(sizes)
     model = _on_meta(model).train()
     inputs, targets = file.batch(sizes)
@@ -147,6 +148,19 @@ def exported(
     except Exception as error:
         raise _untraceable(error, path) from error
     return program
+
+
+class _Undrawn(TorchFunctionMode):
+    """Random numbers are not drawn: on the meta device they would be drawn by slow Python code."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        tensor = args[0] if args else (kwargs or {}).get("tensor")
+        drawn = getattr(func, "__name__", "") in ("uniform_", "normal_")
+        if drawn and isinstance(tensor, Tensor) and tensor.device.type == "meta":
+            return tensor
+        return func(*args, **(kwargs or {}))
 
 
 def _on_meta(model: nn.Module) -> nn.Module:

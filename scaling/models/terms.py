@@ -34,9 +34,9 @@ Upper bounds throughout: where two terms cannot be kept apart they are merged in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cmp_to_key, lru_cache, reduce
+from functools import cache, cached_property, cmp_to_key, lru_cache, reduce
 from itertools import product
 from typing import TypeAlias
 
@@ -63,7 +63,8 @@ def larger(*xs: Expr) -> Expr:
     """The largest exponent; -oo of none."""
     most: Expr = S.NegativeInfinity
     for x in xs:
-        most = x if _at_least(x, most) else most
+        if x is not most and _at_least(x, most):
+            most = x
     return most
 
 
@@ -71,8 +72,30 @@ def smaller(*xs: Expr) -> Expr:
     """The smallest exponent; oo of none."""
     least: Expr = S.Infinity
     for x in xs:
-        least = x if _at_least(least, x) else least
+        if x is not least and _at_least(least, x):
+            least = x
     return least
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A source that entries depend on, by M^(-share) of them each.
+
+    There is one object for each (`seen`), so that sets of many are compared by identity.
+    """
+
+    source: Source
+    share: Expr
+
+    def least(self, other: Seen) -> Seen:
+        """The stronger one of two dependences on the same source."""
+        return self if _at_least(other.share, self.share) else other
+
+
+@cache
+def seen(source: Source, share: Expr = S.Zero) -> Seen:
+    """The dependence of that kind."""
+    return Seen(source, share)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,27 +106,40 @@ class AxisState:
     """
 
     odd: frozenset[Source]
-    seen: frozenset[tuple[Source, Expr]]
+    seen: frozenset[Seen]
     weak: Expr
     few: Expr | None = None
 
+    @cached_property
+    def sources(self) -> Mapping[Source, Seen]:
+        """``seen`` by source."""
+        return {x.source: x for x in self.seen}
+
+    @cached_property
+    def kind(self) -> tuple[bool, Expr | None]:
+        """What terms that are merged have in common."""
+        return bool(self.odd), self.few
+
     def weaker(self, by: Expr) -> AxisState:
         """The same, each entry a sum of so many entries of its sources."""
-        if by == 0 or not self.seen:
-            return self
-        seen = frozenset((s, x + by) for s, x in self.seen)
-        return axis_state(self.odd, seen, self.weak, self.few)
+        return self if by is S.Zero or not self.seen else _weaker(self, by)
 
 
 @cache
 def axis_state(
     odd: frozenset[Source] = frozenset(),
-    seen: frozenset[tuple[Source, Expr]] = frozenset(),
+    seen: frozenset[Seen] = frozenset(),
     weak: Expr = S.Zero,
     few: Expr | None = None,
 ) -> AxisState:
     """The state of that kind."""
     return AxisState(odd, seen, weak, few)
+
+
+@lru_cache(maxsize=65536)
+def _weaker(state: AxisState, by: Expr) -> AxisState:
+    weaker = frozenset(seen(x.source, x.share + by) for x in state.seen)
+    return axis_state(state.odd, weaker, state.weak, state.few)
 
 
 PLAIN = axis_state()
@@ -125,7 +161,7 @@ class GraphValue:
     axes: tuple[Expr, ...]
     terms: tuple[Term, ...]
 
-    @property
+    @cached_property
     def size(self) -> Expr:
         """The exponent of a typical entry; -oo for an exact zero."""
         return larger(*(term.size for term in self.terms))
@@ -139,7 +175,9 @@ class GraphValue:
         """M^x times it."""
         if x is S.NegativeInfinity:
             return replace(self, terms=())
-        return replace(self, terms=tuple(replace(t, size=t.size + x) for t in self.terms))
+        if x is S.Zero:
+            return self
+        return GraphValue(self.axes, tuple(Term(t.size + x, t.along) for t in self.terms))
 
     def mean(self, axis: int) -> Expr:
         """The exponent of its mean over an axis."""
@@ -174,8 +212,7 @@ def constant(axes: tuple[Expr, ...], size: Expr = S.Zero) -> GraphValue:
 def drawn(name: str, axes: tuple[Expr, ...], size: Expr) -> GraphValue:
     """Independent entries of zero mean, the source of their own signs."""
     along = tuple(
-        axis_state(frozenset({(name, k)}), frozenset({((name, k), S.Zero)}))
-        for k in range(len(axes))
+        axis_state(frozenset({(name, k)}), frozenset({seen((name, k))})) for k in range(len(axes))
     )
     return GraphValue(axes, (Term(size, along),))
 
@@ -194,39 +231,27 @@ def contract(operands: Sequence[tuple[GraphValue, str]], out: str) -> GraphValue
     lengths = {
         c: n for value, letters in operands for c, n in zip(letters, value.axes, strict=True)
     }
+    places = {c: [(k, x.index(c)) for k, (_, x) in enumerate(operands) if c in x] for c in lengths}
+    summed = [(c, places[c]) for c, n in lengths.items() if c not in out and n is not S.Zero]
     found = []
     for terms in product(*(value.terms for value, _ in operands)):
-        states = {
-            c: [
-                t.along[letters.index(c)]
-                for t, (_, letters) in zip(terms, operands, strict=True)
-                if c in letters
-            ]
-            for c in lengths
-        }
-        size = sum((t.size for t in terms), S.Zero)
-        random = {}
-        for c in lengths:
-            if c not in out:
-                n = lengths[c]
-                grows = _sum(n, reduce(meet, states[c]))
-                size += grows
-                random[c] = n - grows
-        shares = [
-            sum((x for c, x in random.items() if c in letters), S.Zero) for _, letters in operands
-        ]
-        along = []
-        for c in out:
-            if c not in states:
-                along.append(PLAIN)
-                continue
-            known = [
-                t.along[letters.index(c)].weaker(share)
-                for t, (_, letters), share in zip(terms, operands, shares, strict=True)
-                if c in letters
-            ]
-            along.append(reduce(meet, known))
-        found.append(Term(size, tuple(along)))
+        size = terms[0].size
+        for term in terms[1:]:
+            size += term.size
+        shares: list[Expr] = [S.Zero] * len(terms)
+        for c, at in summed:
+            n = lengths[c]
+            grows = _sum(n, reduce(meet, [terms[k].along[i] for k, i in at]))
+            size += grows
+            for k, _ in at:
+                shares[k] += n - grows
+        along = tuple(
+            reduce(meet, [terms[k].along[i].weaker(shares[k]) for k, i in places[c]])
+            if c in places
+            else PLAIN
+            for c in out
+        )
+        found.append(Term(size, along))
     return GraphValue(tuple(lengths.get(c, S.Zero) for c in out), merged(found))
 
 
@@ -239,7 +264,9 @@ def spread(value: GraphValue, axes: tuple[Expr, ...]) -> GraphValue:
         states = (PLAIN,) * missing + term.along
         return tuple(s if n == m else PLAIN for s, n, m in zip(states, old, axes, strict=True))
 
-    return GraphValue(axes, tuple(replace(term, along=along(term)) for term in value.terms))
+    if axes == value.axes:
+        return value
+    return GraphValue(axes, tuple(Term(term.size, along(term)) for term in value.terms))
 
 
 @lru_cache(maxsize=65536)
@@ -247,39 +274,38 @@ def meet(x: AxisState, y: AxisState) -> AxisState:
     """The state of a product, entry by entry."""
     if x is y is PLAIN:
         return PLAIN
-    few = smaller(*(s.few for s in (x, y) if s.few is not None))
-    few = None if few is S.Infinity else few
-    before, after = dict(x.seen), dict(y.seen)
-    seen = frozenset(
-        (source, smaller(before.get(source, S.Infinity), after.get(source, S.Infinity)))
-        for source in {*before, *after}
-    )
+    few = y.few if x.few is None else x.few if y.few is None else smaller(x.few, y.few)
+    before, after = x.sources, y.sources
+    nearest = {**before, **after}
+    for source in before.keys() & after.keys():
+        nearest[source] = before[source].least(after[source])
+    both = frozenset(nearest.values())
     for odd, other in ((x.odd, after), (y.odd, before)):
         if odd and not odd & other.keys():
-            return axis_state(odd, seen, few=few)
+            return axis_state(odd, both, few=few)
     if x.odd == y.odd and len(x.odd) == 1:  # a product of both does not change its sign
-        seen = frozenset((source, w) for source, w in seen if source not in x.odd)
+        both = frozenset(one for one in both if one.source not in x.odd)
     shared = (x.odd & after.keys()) | (y.odd & before.keys())
     if shared:
-        weak = smaller(*(abs(before[s] - after[s]) for s in shared))
+        weak = smaller(*(abs(before[s].share - after[s].share) for s in shared))
     else:
         weak = S.Zero if before.keys() & after.keys() else x.weak + y.weak
-    return axis_state(frozenset(), seen, weak, few)
+    return axis_state(frozenset(), both, weak, few)
 
 
 @lru_cache(maxsize=65536)
 def joined(states: tuple[AxisState, ...]) -> AxisState:
     """The state of a sum of terms of one size, or of a function of it: odd where all flip alike."""
-    seen: dict[Source, Expr] = {}
+    nearest: dict[Source, Seen] = {}
     for state in states:
-        for source, x in state.seen:
-            seen[source] = smaller(x, seen.get(source, S.Infinity))
+        for source, x in state.sources.items():
+            nearest[source] = x.least(nearest[source]) if source in nearest else x
     odd = frozenset[Source]().union(*(state.odd for state in states))
-    flips = all(s.odd and not (odd - s.odd) & dict(s.seen).keys() for s in states)
+    flips = all(s.odd and not (odd - s.odd) & s.sources.keys() for s in states)
     weak = smaller(*(s.weak for s in states if not s.odd))
     return axis_state(
         odd if flips else frozenset(),
-        frozenset(seen.items()),
+        frozenset(nearest.values()),
         S.Zero if flips or weak is S.Infinity else weak,
         None if any(s.few is None for s in states) else larger(*(s.few for s in states)),
     )
@@ -289,7 +315,7 @@ def even(state: AxisState) -> AxisState:
     """The state of an even function: what flips its argument leaves it as it is."""
     kept = state.seen
     if len(state.odd) == 1:
-        kept = frozenset((source, x) for source, x in kept if source not in state.odd)
+        kept = frozenset(x for x in kept if x.source not in state.odd)
     return axis_state(frozenset(), kept, few=state.few)
 
 
@@ -302,12 +328,12 @@ def part_of(value: GraphValue, axis: int, part: str) -> GraphValue:
     """A part of an axis: its entries come from slices of their own of each source."""
 
     def renamed(term: Term) -> Term:
-        own = {source for source, _ in term.along[axis].seen}
+        own = term.along[axis].sources.keys()
         names = {source: (f"{source[0]}[{part}]", source[1]) for source in own}
         along = tuple(
             axis_state(
                 frozenset(names.get(source, source) for source in state.odd),
-                frozenset((names.get(source, source), x) for source, x in state.seen),
+                frozenset(seen(names.get(x.source, x.source), x.share) for x in state.seen),
                 state.weak,
                 state.few,
             )
@@ -323,24 +349,24 @@ def merged(terms: Sequence[Term]) -> tuple[Term, ...]:
     by_state: dict[tuple[AxisState, ...], Expr] = {}
     for term in terms:
         if term.size is not S.NegativeInfinity:
-            size = by_state.get(term.along, S.NegativeInfinity)
-            by_state[term.along] = larger(size, term.size)
+            old = by_state.get(term.along)
+            by_state[term.along] = term.size if old is None else larger(old, term.size)
     groups: dict[tuple[Expr, tuple[object, ...]], list[Term]] = {}
     for along, size in by_state.items():
-        kind: tuple[object, ...] = tuple((bool(state.odd), state.few) for state in along)
+        kind = tuple(state.kind for state in along)
         groups.setdefault((size, kind), []).append(Term(size, along))
     found = []
     for (size, kind), group in groups.items():
-        states = (
-            tuple(map(joined, zip(*(t.along for t in group), strict=True)))
-            if group[0].along
-            else ()
-        )
-        if tuple((bool(state.odd), state.few) for state in states) == kind:
+        if len(group) == 1:
+            found += group
+            continue
+        states = tuple(map(joined, zip(*(t.along for t in group), strict=True)))
+        if tuple(state.kind for state in states) == kind:
             found.append(Term(size, states))
         else:
             found += group
-    found.sort(key=cmp_to_key(_by_size))
+    if len(found) > 1:
+        found.sort(key=cmp_to_key(_by_size))
     if len(found) > MOST_TERMS:  # the rest as one term with a mean: an upper bound
         kept, rest = found[: MOST_TERMS - 1], found[MOST_TERMS - 1 :]
         along = tuple(
@@ -351,9 +377,11 @@ def merged(terms: Sequence[Term]) -> tuple[Term, ...]:
 
 
 def _by_size(x: Term, y: Term) -> int:
-    return 0 if x.size == y.size else -1 if _at_least(x.size, y.size) else 1
+    at_least = _at_least(x.size, y.size)
+    return (0 if _at_least(y.size, x.size) else -1) if at_least else 1
 
 
+@lru_cache(maxsize=65536)
 def _sum(n: Expr, state: AxisState) -> Expr:
     """The exponent by which a sum over an axis of length M^n is larger than its terms."""
     n = _length(n, state)

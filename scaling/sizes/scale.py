@@ -65,6 +65,19 @@ class Order(StrEnum):
     OPEN = "?"
 
 
+def renamed(x: Expr, names: Mapping[Expr, Expr]) -> Expr:
+    """An exponent with symbols for symbols, one to one: what was in its canonical form stays so.
+
+    >>> x, y, z = map(sympy.Symbol, "xyz")
+    >>> renamed(2 * Max(x, y), {x: z}) == 2 * Max(z, y)
+    True
+    """
+    if not x.args:
+        return names.get(x, x)
+    parts = [renamed(part, names) for part in x.args]
+    return Max(*parts, evaluate=False) if isinstance(x, Max) else x.func(*parts)
+
+
 def exponent(value: ExponentLike) -> Expr:
     """Return ``value`` as an exact sympy expression; a float is refused.
 

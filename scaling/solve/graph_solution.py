@@ -163,10 +163,12 @@ def derive_graph(
     for rule in recipe.rules:
         refuse_growing_data(rule, start, [k for k in sizes if problems[k].rule == rule])
     bounds = Bounds({name: (S.Zero, S.Infinity) for name in recipe.exponents})
-    still = never_moving(problems, tensor_rates(problems, imposed, start, bounds), start)
+    first: Mapping[str, TensorRate] = tensor_rates(problems, imposed, start, bounds)
+    still = never_moving(problems, first, start)
     if still:
         start, moved = two_states(graph, settings.b, factors, still=still)
-    first, second = in_both_states(problems, imposed, start, moved, bounds)
+        first = tensor_rates(problems, imposed, start, bounds)
+    first, second = in_both_states(problems, imposed, start, moved, bounds, first)
     tensors = {
         name: _answer(problems[name], imposed, start, first[name], second[name], bounds,
                       kinds[name], groups[name])

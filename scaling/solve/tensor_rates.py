@@ -34,7 +34,7 @@ from scaling.models.layer_sizes import LayerSizes
 from scaling.models.recipe import sums_over_everything
 from scaling.rules.rule import Rule
 from scaling.sizes.derivation import Step
-from scaling.sizes.scale import HALF, Bounds, Scale
+from scaling.sizes.scale import HALF, Bounds, Scale, renamed
 from scaling.solve.conditions import Condition
 from scaling.solve.damping import in_layer, unsolved
 from scaling.solve.decay import derived_decays, descent, following
@@ -83,10 +83,13 @@ def in_both_states(
     start: Passes,
     moved: Passes,
     bounds: Bounds,
-) -> tuple[dict[str, TensorRate], dict[str, TensorRate]]:
-    """Every trained tensor at the start and moved, under the dampings that it has for good."""
+    first: Mapping[str, TensorRate],
+) -> tuple[Mapping[str, TensorRate], Mapping[str, TensorRate]]:
+    """Every trained tensor at the start and moved, under the dampings that it has for good.
+
+    ``first``: all of them at the start, under dampings that are balanced there.
+    """
     later = tensor_rates(problems, conditions, moved, bounds)
-    first = tensor_rates(problems, conditions, start, bounds)
     fixed = {k: x.d for k, x in later.items() if x.update is not None}
     if any(first[k].d != d for k, d in fixed.items() if k in first):
         first = tensor_rates(problems, conditions, start, bounds, fixed)
@@ -180,7 +183,7 @@ def _dampings(
         key = _kind(problems[name], one, d[name])
         if key in solved:
             names = _names(problems[name].rule, solved[key], name)
-            d[name] = {k: x.subs(names) for k, x in d[solved[key]].items()}
+            d[name] = {k: renamed(x, names) for k, x in d[solved[key]].items()}
             weaker[name] = weaker[solved[key]]
             continue
         solved[key] = name
@@ -203,7 +206,7 @@ def _kind(problem: Problem, sizes: LayerSizes, d: Mapping[str, Expr]) -> Hashabl
     return (
         rule, tuple(settings.exponents.items()), problem.sampled_fisher, scales,
         tuple(scale.gap for scale in scales), layer.fan_in, layer.fan_out, layer.is_bias,
-        tuple((k, x.subs(names)) for k, x in d.items()),
+        tuple((k, renamed(x, names)) for k, x in d.items()),
         tuple((k, x) for (k, name), x in settings.d.items() if name == layer.name),
     )  # fmt: skip
 
@@ -220,7 +223,7 @@ def _renamed(update: OutputChange, rule: Rule, one: str, other: str) -> OutputCh
     def put(scale: Scale) -> Scale:
         if not any(x.free_symbols for _, x in scale.exponents):
             return scale
-        return replace(scale, exponents=tuple((k, x.subs(names)) for k, x in scale.exponents))
+        return replace(scale, exponents=tuple((k, renamed(x, names)) for k, x in scale.exponents))
 
     return replace(
         update,

@@ -7,6 +7,8 @@ result has the size 1 whatever comes in.
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 from sympy import Expr
 
 from scaling.models.graph import GraphNode, Repeat
@@ -24,11 +26,28 @@ BORNE = Inference(
     "arXiv 2011.14522, Sec. 3",
 )
 SILENT = {"reshape", "permute", "expand", "identity", "concatenate", "rearrange", "pool", "slice"}
+_KEPT: WeakKeyDictionary[Passes, dict[tuple[str, str], Step]] = WeakKeyDictionary()
+"""The lines of a state that were asked for: those of deep nodes rest on all below or above."""
 SUMS = {"add", "subtract", "select", "item", "repeat", "scatter"}
 
 
 def value_line(state: Passes, name: str) -> Step:
     """The derivation of the size of a node."""
+    kept = _KEPT.setdefault(state, {})
+    if ("value", name) not in kept:
+        kept["value", name] = _value_line(state, name)
+    return kept["value", name]
+
+
+def cotangent_line(state: Passes, name: str) -> Step:
+    """The derivation of the size of d loss / d node."""
+    kept = _KEPT.setdefault(state, {})
+    if ("cotangent", name) not in kept:
+        kept["cotangent", name] = _cotangent_line(state, name)
+    return kept["cotangent", name]
+
+
+def _value_line(state: Passes, name: str) -> Step:
     node = state.nodes[name]
     size = _entry(state.values[name].size if name in state.values else None)
     if not node.inputs or node.op in ("discrete", "one_hot"):
@@ -43,8 +62,7 @@ def value_line(state: Passes, name: str) -> Step:
     return Step(_inference(state, node), f"|{name}|", size, numbers, inputs)
 
 
-def cotangent_line(state: Passes, name: str) -> Step:
-    """The derivation of the size of d loss / d node."""
+def _cotangent_line(state: Passes, name: str) -> Step:
     found = state.cotangents.get(name)
     size = _entry(None if found is None else found.size)
     subject = f"|d loss / d {name}|"

@@ -17,6 +17,9 @@ that is used twice is seen at the use that gives it the larger gradient.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
 from sympy import Expr, S
 
 from scaling.models.chain import Layer
@@ -31,13 +34,16 @@ from scaling.states.graph_passes import Passes
 from scaling.states.graph_structure import arguments_of
 
 
-def tensor_sizes(state: Passes) -> dict[str, LayerSizes]:
+def tensor_sizes(state: Passes) -> Mapping[str, LayerSizes]:
     """The sizes that a rule sees in each trained tensor that something reads."""
-    return {
-        p.name: _sizes(state, p.name)
-        for p in state.parameters.values()
-        if p.trained and state.readers.get(p.name)
-    }
+    if state not in _KEPT:
+        names = [p.name for p in state.parameters.values() if p.trained]
+        _KEPT[state] = {name: _sizes(state, name) for name in names if state.readers.get(name)}
+    return _KEPT[state]
+
+
+_KEPT: WeakKeyDictionary[Passes, Mapping[str, LayerSizes]] = WeakKeyDictionary()
+"""The sizes in a state, which are asked for under each set of dampings."""
 
 
 def main_use(state: Passes, name: str) -> tuple[GraphNode, int]:
@@ -100,7 +106,7 @@ def _length(state: Passes, name: str, weight: str, axes: frozenset[int]) -> Expr
         k
         for term in _unit(state, name, weight).terms
         for m in axes
-        for (tensor, k), _ in term.along[m].seen
+        for tensor, k in term.along[m].sources
         if tensor == name
     }
     return sum((p.axes[k] for k in own), S.Zero)
