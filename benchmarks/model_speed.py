@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 MODEL = Path(__file__).resolve().parent.parent / "docs" / "gpt.py"
@@ -44,7 +45,7 @@ def seconds(blocks: int) -> dict[str, float]:
     derive_graph(find("adamw").rule, graph)
     marks["derive"] = now()
     times = list(marks.values())
-    return dict(zip(list(marks)[1:], (b - a for a, b in zip(times, times[1:])), strict=True))
+    return dict(zip(list(marks)[1:], (b - a for a, b in pairwise(times)), strict=True))
 
 
 def main() -> None:

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from sympy import Rational
 from test_trace import READ, file_of
 from torch import nn
 
+from empirical.fit.verdict import Verdict
 from empirical.trace.execute import Execution, start_sizes
 from empirical.trace.model_file import standard_loss
 from empirical.trace.read_model import graph_of
+from empirical.verify.graph_verification import verify_graph
 
 
 @pytest.mark.parametrize("name", [n for n in READ if n not in ("vit", "lstm")])
@@ -73,3 +76,23 @@ def test_values_of_folded_blocks_are_kept_under_the_name_of_the_first() -> None:
     assert len(grouped["linear_6"]) == 4 and len(grouped["embedding"]) == 1
     assert {name for name in grouped if name != "loss"} <= set(found.made)
     assert isinstance(file.build({"depth": 4}), nn.Module)
+
+
+def test_what_logits_add_to_a_cross_entropy_is_known_sample_by_sample() -> None:
+    run = Execution(file_of("tied"), {"width": 32}, 0, {})
+    values = run.values()
+    logits, target = values["view"], file_of("tied").batch({})[1].flatten()
+    by_hand = logits.logsumexp(1) - logits[range(len(target)), target] - np.log(logits.shape[1])
+    assert by_hand.abs().mean() > 1  # an embedding of entries N(0, 1) is no small readout
+    torch.testing.assert_close(run.excess["cross_entropy_loss"], by_hand)
+
+
+def test_a_loss_that_falls_to_the_log_of_the_classes_is_no_contradiction() -> None:
+    """The embedding is the readout: logits of size 8 at the smallest width vanish as M^-1."""
+    file, at = file_of("tied"), ("cross_entropy_loss", "excess")
+    for planted, verdict in (({}, Verdict.agree), ({at: Rational(-6)}, Verdict.contradict)):
+        found = verify_graph("sign(G)", file, "width=64,128,256", expected=planted, seeds=(0,))
+        checks = {(c.name, c.quantity): c for c in found.checks}
+        assert checks[at].at_most and checks[at].verdict is verdict
+        assert ("cross_entropy_loss", "init") not in checks
+        assert (found.verdict is Verdict.contradict) is bool(planted)

@@ -2,6 +2,7 @@
 
     Execution     the model at one size and seed: its tensors, its operations, its loss
     .values(W)    every operation's result at weights W, by name, and the loss last
+    .excess       of that run: cross-entropies of each sample less those of logits that are all zero
     .cotangents   d loss / d of every operation's result
     .gradients    d loss / d of every trained tensor
 
@@ -91,6 +92,7 @@ class Execution:
             warnings.simplefilter("ignore")
             outputs = runner.run(*arguments)
         runner.found["loss"] = outputs[-1]
+        self.excess = runner.excess
         self._given = {
             n.name: x
             for n, x in zip(self._module.graph.find_nodes(op="placeholder"), arguments, strict=True)
@@ -169,12 +171,22 @@ class _Recorder(fx.Interpreter):
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module, garbage_collect_values=False)
         self.found: dict[str, Tensor] = {}
+        self.excess: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         """The result of one operation."""
         result = super().run_node(n)
         if n.op == "call_function" and isinstance(result, Tensor) and result.is_floating_point():
             self.found[n.name] = result
+        if str(n.target) == "aten.cross_entropy_loss.default":
+            (logits, target, *options), _ = self.fetch_args_kwargs_from_env(n)
+            options[1:2] = [0]  # no reduction over the samples
+            options = options if len(options) > 1 else [None, 0]
+            here, there = (
+                torch.ops.aten.cross_entropy_loss(x.detach(), target, *options)
+                for x in (logits, torch.zeros_like(logits))
+            )
+            self.excess[n.name] = here - there
         return result
 
 

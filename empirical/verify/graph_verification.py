@@ -1,6 +1,8 @@
 """Theory against measurement on a user's own model: every node and tensor of its graph.
 
     init        of every node                        as the start of the graph has it
+    excess      of a cross-entropy whose logits      no more than the logits: what they add, sample
+                vanish, in place of init             by sample, to the log of the number of classes
     cotangent   of every node                        likewise
     own         of every trained tensor              own - c: maximal is 0
     bound       of the node that binds a tensor      what it bears: the rate is the largest stable
@@ -147,7 +149,11 @@ Question = tuple[str, str, Expr, bool]
 def _asked(answer: GraphDerived, start: Passes, nodes: Mapping[str, str]) -> Iterator[Question]:
     """All that theory says of the nodes that PyTorch computes, and of every tensor."""
     for operation, node in nodes.items():
-        yield operation, "init", start.values[node].size, False
+        logits = _vanishing_logits(start, node)
+        if logits is None:
+            yield operation, "init", start.values[node].size, False
+        else:
+            yield operation, "excess", logits, True
         if node in start.cotangents:
             yield operation, "cotangent", start.cotangents[node].size, False
     for name, x in answer.tensors.items():
@@ -156,6 +162,15 @@ def _asked(answer: GraphDerived, start: Passes, nodes: Mapping[str, str]) -> Ite
     for operation, node in nodes.items():
         if node in start.tolerances and start.tolerances[node].coherent.is_finite:
             yield operation, "change", start.tolerances[node].coherent, True
+
+
+def _vanishing_logits(start: Passes, node: str) -> Expr | None:
+    """The size of the logits of a cross-entropy, if they vanish at large sizes."""
+    loss = start.nodes[node]
+    if loss.op != "cross_entropy":
+        return None
+    size = start.values[loss.inputs[0]].size
+    return size if size.is_negative else None
 
 
 def _judged(

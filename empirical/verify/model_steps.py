@@ -3,6 +3,7 @@
     drawn        tensors as the code draws them, rescaled to the size M^-b that is derived
     dW           by the rule, from the G, H and D of each tensor's use, as one matrix per use
     init         RMS of every node at the start           cotangent   of d loss / d node
+    excess       RMS over samples of a cross-entropy less that of logits that are all zero
     own          RMS of the change of a tensor's own product when that tensor alone is moved
     bound        the same at the node that binds the tensor's rate
     change       RMS of the change of every node when all tensors are moved
@@ -59,6 +60,7 @@ class StepSizes:
     own: Mapping[str, float]
     bound: Mapping[str, float]
     change: Mapping[str, float]
+    excess: Mapping[str, float]
 
 
 @dataclass
@@ -102,6 +104,7 @@ class ModelSteps:
         run = self._drawn(k, seed)
         passed = run.with_gradients()
         values, cotangents, gradients = passed
+        excess = run.grouped(run.excess)
         sums = self._sums(run, k, passed)
         moves = {
             own: -self._rate(run.name(own), k) * self._update(run, own, k, passed, sums)
@@ -127,6 +130,7 @@ class ModelSteps:
             own,
             bound,
             _changes(run, values, everything),
+            {n: root_mean_square(x) for n, x in excess.items()},
         )
 
     # --- parts ------------------------------------------------------------------------------------

@@ -351,7 +351,7 @@ def merged(terms: Sequence[Term]) -> tuple[Term, ...]:
         if term.size is not S.NegativeInfinity:
             old = by_state.get(term.along)
             by_state[term.along] = term.size if old is None else larger(old, term.size)
-    groups: dict[tuple[Expr, tuple[object, ...]], list[Term]] = {}
+    groups: dict[tuple[Expr, tuple[tuple[bool, Expr | None], ...]], list[Term]] = {}
     for along, size in by_state.items():
         kind = tuple(state.kind for state in along)
         groups.setdefault((size, kind), []).append(Term(size, along))
