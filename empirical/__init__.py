@@ -31,6 +31,7 @@ _HOME = {
     "check_model": "your_model.coordinate_check",
     "for_model": "your_model.model_scales",
     "initialise_": "your_model.initialise",
+    "measure_transfer": "transfer.measuring_transfer",
     "plan": "plans.making",
     "ModelPlan": "plans.plan",
 }

@@ -52,6 +52,7 @@ from scaling.cli.requests import (
     subject_of,
     table_of,
 )
+from scaling.cli.transferring import transfer
 from scaling.sizes.errors import InvalidInput, NotCovered, ScalingError, unknown
 
 if TYPE_CHECKING:
@@ -359,7 +360,7 @@ def compare(
     raise typer.Exit(0 if result.equivalent else 1)
 
 
-for measuring in (claims, verify, measure, align, plan):
+for measuring in (claims, verify, measure, align, plan, transfer):
     app.command()(measuring)
 
 

@@ -1,0 +1,279 @@
+"""One run of a transfer: a model of one size, one rate, one seed, trained for some steps.
+
+    seed      names the weights, and the samples of every step
+    standard  weights as the code draws them; one rate; other numbers as at the base
+    plan      weights drawn by the plan; every number of a tensor times the factor of its size
+
+Who trains: ``optimizer(model)`` of the model's file where it has one (user_optimizer.py), else the
+rule itself (`RuleOptimizer`).
+
+What is drawn: with ``batch(seed=0)``, step t of seed s trains on samples that no other step sees,
+the same at every size, rate and way, and the loss is the mean over `HELD_OUT` batches that no step
+trains on. With ``batch()`` every step trains on the one batch there is, and the loss is its own.
+Both are taken in training mode, before the first and after the last step.
+
+A run *diverges* when a loss is not finite or above a multiple of the one before training, when a
+gradient is not finite, or the rule cannot be evaluated. It ends there, and is kept with the step
+and the reason.
+
+The same cell gives the same numbers in whatever process it runs: one thread, and a stream of random
+numbers of its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from empirical.measure.machine import blas_threads
+from empirical.numbers.optimizers import RuleOptimizer
+from empirical.plans.plan import ModelPlan
+from empirical.plans.planned_tensors import tensors_of
+from empirical.trace.model_file import SEED
+from empirical.transfer.model_source import ModelSource
+from empirical.transfer.transfer_grid import TransferCell, TransferWay
+from empirical.transfer.user_optimizer import at_one_rate, at_planned_numbers
+from scaling.models.recipe import RATE, Recipe
+from scaling.rules.rule import Rule
+from scaling.sizes.errors import InvalidInput
+
+HELD_OUT = 8
+"""Batches of seeds 0 to 7: what the loss is taken on."""
+WRITE = (
+    "write your own into the file: def optimizer(model): return "
+    "torch.optim.Adam(model.parameters(), lr=0.01), or a list of several"
+)
+STRIDE = 2**20
+"""Seeds of batches that one seed may draw: steps of different seeds share none."""
+
+
+@dataclass(frozen=True)
+class TransferTraining:
+    """All that decides a run but its cell.
+
+    Args:
+        source: of the model, with the sizes of the base for defaults.
+        recipe: what trains what, with the constants of practice.
+        axis: what grows.
+        factors: by size, the plan whose numbers at the base are all one.
+        numbers: by group of the recipe, every number of its rule at the base; a rate is a share of
+            the largest.
+        steps: of training.
+        diverged: a loss above so many times the one before training ends a run.
+        wrapped: whether the plan's factors of the code are changed, by hooks.
+    """
+
+    source: ModelSource
+    recipe: Recipe
+    axis: str
+    factors: Mapping[int, ModelPlan]
+    numbers: Mapping[str, Mapping[str, float]]
+    steps: int
+    diverged: float
+    wrapped: bool = False
+
+
+@dataclass(frozen=True)
+class TrainedCell:
+    """What a run gave.
+
+    ``loss``: after training, NaN of a run that diverged. ``diverged``: the reason, or empty.
+    ``at_step``: the step at which it ended. ``curve``: the loss that each step trained on.
+    """
+
+    start: float
+    loss: float
+    diverged: str
+    at_step: int
+    seconds: float
+    curve: tuple[float, ...] = field(default=(), compare=False)
+
+
+class _Diverged(Exception):
+    """A run that cannot go on; the text says why."""
+
+
+def trained_cell(training: TransferTraining, cell: TransferCell) -> TrainedCell:
+    """Train one cell.
+
+    Raises:
+        InvalidInput: for a model whose loss before training is not a positive number, or that the
+            optimizer cannot train.
+    """
+    began = time.perf_counter()
+    with blas_threads(1), torch.random.fork_rng(devices=[]):
+        run = _CellRun(training, cell)
+        start = run.loss()
+        if not (math.isfinite(start) and start > 0):
+            raise InvalidInput(
+                f"a loss of {start:g} before training, at {training.axis}={cell.size}",
+                "a positive number: best rates are those of the logarithm of the loss",
+                "return a loss that is positive, such as cross_entropy or mse_loss",
+            )
+        curve: list[float] = []
+        try:
+            for step in range(training.steps):
+                curve.append(run.step(step, training.diverged * start))
+            loss = run.loss()
+            if not loss <= training.diverged * start:
+                raise _Diverged(_told(loss, training.diverged * start))
+        except _Diverged as why:
+            return TrainedCell(
+                start, math.nan, str(why), len(curve), time.perf_counter() - began, tuple(curve)
+            )
+        if loss < 0:
+            raise InvalidInput(
+                f"a loss of {loss:g} after training, at {cell}",
+                "a loss that is never negative",
+                "return a loss such as cross_entropy or mse_loss",
+            )
+    seconds = time.perf_counter() - began
+    return TrainedCell(start, loss, "", training.steps, seconds, tuple(curve))
+
+
+class _CellRun:
+    """A model, its optimizers, and what each step draws."""
+
+    def __init__(self, training: TransferTraining, cell: TransferCell) -> None:
+        self.file, self.sizes = training.source.file(), {training.axis: cell.size}
+        self.first = HELD_OUT + cell.seed * STRIDE
+        plan, rate = training.factors[cell.size], 2.0**cell.log2_rate
+        torch.manual_seed(cell.seed)
+        self.model = self.file.build(
+            {k: x for k, x in self.sizes.items() if k in self.file.axes}
+        ).train()
+        for name, tensor in tensors_of(self.model).items():
+            if name in plan.frozen:
+                tensor.requires_grad_(False)
+        planned = cell.way is TransferWay.plan
+        if planned:
+            plan.apply_(self.model, cell.seed)
+            if training.wrapped:
+                plan.wrap(self.model)
+        self.optimizers: tuple[torch.optim.Optimizer, ...]
+        if self.file.optimizer_of is None:
+            self.optimizers = (_by_rule(training, self.model, plan, rate, planned),)
+        else:
+            self.optimizers = self.file.optimizers(self.model)
+            if planned:
+                at_planned_numbers(self.optimizers, self.model, plan.tensors, rate)
+            else:
+                at_one_rate(self.optimizers, rate)
+        self.again = any(_looks_again(optimizer) for optimizer in self.optimizers)
+        held_out = range(HELD_OUT) if self.file.draws else (None,)
+        self.held_out = [self._batch(seed) for seed in held_out]
+
+    def _batch(self, seed: int | None) -> tuple[tuple[Any, ...], Tensor]:
+        drawn = {} if seed is None else {SEED: seed}
+        state = torch.random.get_rng_state()  # batch may seed the global stream
+        try:
+            return self.file.batch({**self.sizes, **drawn})
+        finally:
+            torch.random.set_rng_state(state)
+
+    def _loss(self, batch: tuple[tuple[Any, ...], Tensor]) -> Tensor:
+        inputs, targets = batch
+        return self.file.loss_for(targets)(self.model(*inputs), targets)
+
+    @torch.no_grad()
+    def loss(self) -> float:
+        """The mean over what is held out, or the loss of the one batch."""
+        return sum(float(self._loss(batch)) for batch in self.held_out) / len(self.held_out)
+
+    def step(self, step: int, most: float) -> float:
+        """One step; the loss that it trains on."""
+        batch = self._batch(self.first + step) if self.file.draws else self.held_out[0]
+        found: list[float] = []
+
+        def closure() -> float:
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
+            loss = self._loss(batch)
+            value = float(loss.detach())
+            if not (math.isfinite(value) and (found or value <= most)):
+                raise _Diverged(_told(value, most))
+            loss.backward()  # type: ignore[no-untyped-call]
+            for name, p in self.model.named_parameters():
+                if p.grad is not None and not bool(p.grad.isfinite().all()):
+                    raise _Diverged(f"the gradient of {name} is not finite")
+            found.append(value)
+            return value
+
+        try:
+            if self.again:
+                for optimizer in self.optimizers:
+                    optimizer.step(closure)
+            else:
+                closure()
+                for optimizer in self.optimizers:
+                    optimizer.step()
+        except InvalidInput as refused:  # the rule meets a number that it has no value at
+            raise _Diverged(refused.found) from None
+        return found[0]
+
+
+def _told(loss: float, most: float) -> str:
+    return f"a loss of {loss:.3g}" + (f", above {most:.3g}" if math.isfinite(loss) else "")
+
+
+def _looks_again(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step needs to compute the loss itself: of SAM, and of LBFGS."""
+    if isinstance(optimizer, RuleOptimizer):
+        return bool(optimizer.rule.ascents)
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def _by_rule(
+    training: TransferTraining, model: nn.Module, plan: ModelPlan, rate: float, planned: bool
+) -> RuleOptimizer:
+    """The rule of the recipe as an optimizer, at the base's numbers times the factors of a plan."""
+    rule = only_rule(training.recipe)
+    rates: dict[str, float] = {}
+    values: dict[str, dict[str, float]] = {}
+    for name, x in plan.tensors.items():
+        base = training.numbers[x.group]
+        rates[name] = rate * base[RATE] * (x.lr if planned else 1.0)
+        factors = {**x.dampings, **x.decays} if planned else {}
+        for symbol, number in base.items():
+            if symbol != RATE:
+                values.setdefault(symbol, {})[name] = number * factors.get(symbol, 1.0)
+    try:
+        return RuleOptimizer(model, rule, rates, values)
+    except InvalidInput as refused:
+        raise InvalidInput(
+            refused.found, refused.needed, f"{refused.do_this}; or {WRITE}"
+        ) from None
+
+
+def refuse_what_no_rule_trains(training: TransferTraining, size: int) -> None:
+    """Refuse a model with tensors that the rule itself cannot train, before a run is made.
+
+    Raises:
+        InvalidInput: naming them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        _CellRun(training, TransferCell(TransferWay.standard, size, 0.0, 0))
+
+
+def only_rule(recipe: Recipe) -> Rule:
+    """The rule of a recipe that has one.
+
+    Raises:
+        InvalidInput: for several.
+    """
+    rules = {group.rule for group in recipe.groups if group.rule is not None}
+    if len(rules) != 1:
+        raise InvalidInput(
+            f"the recipe '{recipe}' of {len(rules)} rules, and a file without optimizer(model)",
+            "one rule, or the optimizers that train the model",
+            WRITE,
+        )
+    return next(iter(rules))
