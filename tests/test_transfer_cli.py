@@ -131,7 +131,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_the_best_rate_stays_under_the_plan_and_drifts_under_one_rate_for_all(folder: Path) -> None:
-    found = json.loads((folder / "transfer.json").read_text())
+    found = json.loads((folder / "report.json").read_text())
     assert (folder / "code").read_text() == "0"
     assert (found["verdict"], found["standard"]["verdict"]) == ("agree", "contradict")
     drift = {way: found[way]["drift"] for way in ("plan", "standard")}
@@ -147,7 +147,7 @@ def test_the_page_shows_the_file_that_its_command_names() -> None:
 
 def test_the_page_says_what_the_command_found(folder: Path) -> None:
     text = (DOCS / "models.md").read_text("utf-8")
-    found = json.loads((folder / "transfer.json").read_text())
+    found = json.loads((folder / "report.json").read_text())
     for way in ("plan", "standard"):
         shown = re.search(rf"^{way}: drift (\S+) \[.*of 0: (\w+)", text, flags=re.MULTILINE)
         assert shown and shown[2] == found[way]["verdict"]
@@ -161,14 +161,14 @@ def test_diverged_runs_are_kept_with_their_step_and_reason(folder: Path) -> None
     assert set(ended.log2_rate[ended.parametrization == "plan"]) == {-1.0}
     assert ended.loss.isna().all() and ended.diverged.str.contains("above|not finite").all()
     assert (ended.at_step < 12).any() and runs.loss[runs.diverged == ""].notna().all()
-    table = (folder / "transfer.md").read_text()
+    table = (folder / "report.md").read_text()
     count = int((ended.parametrization == "standard").sum())
     assert sum(map(int, re.findall(r"standard .*?(\d+) of 27", table))) == count > 9
 
 
 def test_runs_are_read_back_in_one_line_from_each_file(folder: Path) -> None:
     csv = pd.read_csv(folder / "all.csv")
-    store = pd.read_sql("SELECT * FROM runs", sqlite3.connect(folder / "transfer.sqlite"))
+    store = pd.read_sql("SELECT * FROM runs", sqlite3.connect(folder / "runs.sqlite"))
     keys = ["parametrization", "size", "log2_rate", "seed"]
     both = csv.merge(store, on=keys, suffixes=("", "_stored"), validate="one_to_one")
     assert len(both) == len(csv) == len(store)
@@ -193,7 +193,7 @@ def test_the_figure_shows_both_ways(folder: Path) -> None:
 
 
 def stored(folder: Path) -> dict[TransferCell, TrainedCell]:
-    rows = sqlite3.connect(folder / "transfer.sqlite").execute("SELECT * FROM runs").fetchall()
+    rows = sqlite3.connect(folder / "runs.sqlite").execute("SELECT * FROM runs").fetchall()
     return {
         TransferCell(TransferWay(way), size, rate, seed): TrainedCell(
             start, math.nan if loss is None else loss, *rest
@@ -221,7 +221,7 @@ def whole(model: Path) -> MeasuredTransfer:
 
 
 def rows(folder: Path) -> int:
-    path = folder / "transfer.sqlite"
+    path = folder / "runs.sqlite"
     if not path.exists():
         return 0
     with closing(sqlite3.connect(path, timeout=30)) as store:
@@ -295,7 +295,7 @@ def test_a_kill_in_the_middle_of_a_transaction_leaves_all_of_it_or_nothing(
             store._connection.execute("COMMIT")
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert (tmp_path / "transfer.sqlite-journal").exists() is not committed
+    assert (tmp_path / "runs.sqlite-journal").exists() is not committed
     with TransferStore(tmp_path, {"steps": 3}) as store:
         assert store.get(first) == TrainedCell(1.0, 0.5, "", 3, 0.1)
         store.put(second, TrainedCell(1.0, math.nan, "a loss of nan", 1, 0.1))
@@ -480,6 +480,7 @@ def test_tensorboard_reads_what_is_written(tmp_path: Path) -> None:
         ({"--lr": "2^-1:2^0"}, "the rates '2^-1:2^0', which are 2"),
         ({"--axis": "width=64"}, "--axis width=64"),
         ({"--axis": "width"}, "--axis width without sizes"),
+        ({"--seeds": "1"}, "seeds=1"),
         ({"--axis": "breadth=8,16,32"}, "axis 'breadth'"),
         ({"--base": "width=64"}, "width=64 at the base, larger than 8"),
         ({"--eps": "1e-8"}, "eps beside optimizer(model) in"),
@@ -546,7 +547,7 @@ def other_tables(path: Path) -> None:
 def test_a_file_that_is_no_store_is_refused_untouched(
     tmp_path: Path, make: Any, found: str
 ) -> None:
-    path = tmp_path / "transfer.sqlite"
+    path = tmp_path / "runs.sqlite"
     make(path)
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(InvalidInput, match=found):
@@ -560,7 +561,7 @@ def test_settings_that_differ_are_refused_by_name_and_more_cells_are_not(
 ) -> None:
     place = TransferPlace(tmp_path, jobs=1)
     transfer_of_file(str(model), "adam", ASKED, place)
-    before = (tmp_path / "transfer.sqlite").read_bytes()
+    before = (tmp_path / "runs.sqlite").read_bytes()
     other = tmp_path / "other.py"
     other.write_text(model.read_text().replace("x[:, :4] *", "2 * x[:, :4] *"))
     longer = TransferRequest(ASKED.axis, ASKED.rates, steps=4, seeds=2)
@@ -571,7 +572,7 @@ def test_settings_that_differ_are_refused_by_name_and_more_cells_are_not(
     ):
         with pytest.raises(InvalidInput, match=found):
             transfer_of_file(str(file), recipe, asked, place)
-    assert (tmp_path / "transfer.sqlite").read_bytes() == before
+    assert (tmp_path / "runs.sqlite").read_bytes() == before
     more = TransferRequest(ASKED.axis, read_rates("2^-6:2^-3"), steps=3, seeds=2)
     assert len(transfer_of_file(str(model), "adam", more, place).frame()) == 48
 

@@ -2,9 +2,9 @@
 
 transfer.png     two panels, the plan and the standard; a curve a size, a star at its best rate,
                  crosses on the upper edge where runs diverged
-transfer.json    what `scaling transfer --format json` prints
-transfer.md      its table
-runs.csv         every run; the store itself is transfer.sqlite
+report.json    what `scaling transfer --format json` prints
+report.md      its table
+runs.csv         every run; the store itself is runs.sqlite
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from scaling.report.tables import Format, render
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-REPORT = "transfer.json"
-OTHERS = ("transfer.png", "transfer.md", "runs.csv")
+REPORT = "report.json"
+OTHERS = ("transfer.png", "report.md", "runs.csv")
 KEYS = {"recipe", "axis", "log2_rates", "verdict"}
 HEADROOM = 1.5
 """The loss before training lies at the upper edge, times this."""
@@ -54,7 +54,7 @@ def write_transfer(result: MeasuredTransfer, folder: Path) -> None:
     require_own_reports(folder)
     write_atomically(folder / REPORT, (to_json(result.as_json()) + "\n").encode())
     text = render(result.table(), Format.MARKDOWN) + "\n"
-    write_atomically(folder / "transfer.md", text.encode())
+    write_atomically(folder / "report.md", text.encode())
     export(result.runs, folder / "runs.csv")
     write_atomically(folder / "transfer.png", transfer_figure(result))
 

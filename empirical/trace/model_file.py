@@ -96,7 +96,7 @@ class ModelFile:
         return SEED in inspect.signature(self.batcher).parameters
 
     def optimizers(self, model: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
-        """What the file's ``optimizer`` makes of a model: one, or several in order.
+        """The optimizers that the file has for a model: one, or several in order.
 
         Raises:
             InvalidInput: if the file has none, its code fails, or it returns something else.

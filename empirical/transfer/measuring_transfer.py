@@ -177,6 +177,21 @@ def sizes_along(text: str) -> GrowingAxis:
     return axis
 
 
+def one_axis(name: str, asked: Sequence[str]) -> GrowingAxis:
+    """The axis that is asked for, or the usual one of the file at 1, 2 and 3 times its size.
+
+    Raises:
+        InvalidInput: for several.
+    """
+    if len(asked) > 1:
+        raise InvalidInput(
+            f"{len(asked)} axes: {', '.join(asked)}",
+            "one at a time: a drift is one of a size",
+            f"pass --axis {asked[0]} first, and --base for sizes of the others",
+        )
+    return sizes_along(asked[0]) if asked else read_model(name).axis(None)
+
+
 def transfer_of_file(
     name: str,
     recipe: Recipe | Rule | str,
@@ -228,7 +243,7 @@ def _measured(
 def planned_training(
     file: ModelFile, name: str | None, recipe: Recipe | Rule | str, asked: TransferRequest
 ) -> tuple[TransferTraining, tuple[str, ...]]:
-    """What all runs share, and what it rests on.
+    """The part that all runs share, and what it rests on.
 
     Raises:
         InvalidInput: for sizes, numbers, a recipe or an optimizer that cannot be used.
@@ -296,7 +311,7 @@ def _numbers_at_base(
 def _about_optimizer(
     file: ModelFile, axis: GrowingAxis, factors: Mapping[int, ModelPlan]
 ) -> Iterator[str]:
-    """What is to be said of the user's optimizer; refused here if the plan does not fit it."""
+    """Lines on the user's optimizer, which is refused here if the plan does not fit it."""
     for size in (axis.sizes[0], axis.sizes[-1]):
         plan = factors[size]
         model = file.build({axis.name: size} if axis.name in file.axes else {})

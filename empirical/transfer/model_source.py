@@ -22,7 +22,7 @@ class ModelSource(Protocol):
 
     @property
     def mark(self) -> str:
-        """What tells it from another model."""
+        """A fingerprint that another model does not have."""
 
     def file(self) -> ModelFile:
         """The model; the sizes of the base are the defaults of its axes."""

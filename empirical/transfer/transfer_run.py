@@ -82,7 +82,7 @@ class TransferTraining:
 
 @dataclass(frozen=True)
 class TrainedCell:
-    """What a run gave.
+    """The outcome of a run.
 
     ``loss``: after training, NaN of a run that diverged. ``diverged``: the reason, or empty.
     ``at_step``: the step at which it ended. ``curve``: the loss that each step trained on.

@@ -3,7 +3,7 @@
     settings(name, value)     all that decides a loss beside the cell, as JSON
     runs(parametrization, size, log2_rate, seed, start, loss, diverged, at_step, seconds)
 
-    pandas.read_sql("SELECT * FROM runs", sqlite3.connect("transfer.sqlite"))
+    pandas.read_sql("SELECT * FROM runs", sqlite3.connect("runs.sqlite"))
 
 A run is on disk when `put` returns, so a process that is killed at any moment loses the runs that
 were under way and no other. The journal is a rollback journal, not a write-ahead log: a log needs
@@ -34,8 +34,8 @@ from empirical.transfer.transfer_grid import TransferCell, TransferWay
 from empirical.transfer.transfer_run import TrainedCell
 from scaling.sizes.errors import InvalidInput
 
-NAME = "transfer.sqlite"
-LOCK = "transfer.lock"
+NAME = "runs.sqlite"
+LOCK = "runs.lock"
 MAGIC = b"SQLite format 3\0"
 APPLICATION = 0x5343414C
 """Marks our files: bytes 68 to 71 of a database are its application's own."""

@@ -75,7 +75,7 @@ def untold(
     model: nn.Module,
     factors: Mapping[str, PlannedTensor],
 ) -> Iterator[str]:
-    """What the optimizer has and the rule does not, and stays as it is."""
+    """Numbers that the optimizer has and the rule does not: they stay as they are."""
     names = {id(p): name for name, p in tensors_of(model).items()}
     for optimizer in optimizers:
         for group in optimizer.param_groups:

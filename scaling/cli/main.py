@@ -245,7 +245,7 @@ def predict(
     alignment: AlignmentOption = None,
     step: StepOption = 1,
 ) -> None:
-    """Predict what a step does under given exponents: regime by regime.
+    """Predict what a step does under given exponents: its regimes.
 
     Exponents that are not set are the derived ones; those that are set are taken literally.
 

@@ -114,6 +114,18 @@ RuleArgument = Annotated[
         autocompletion=names_of_rules,
     ),
 ]
+AXIS_HELP = (
+    "What grows in it, and at which sizes it is read: width=64,128,192, depth=2:16. "
+    "Several are taken one after the other, the others at their smallest. "
+    "Default: width at 1, 2 and 3 times its default."
+)
+SEEDS_HELP = (
+    "Seeds; they vary the weights. Default: 6 wide (entrywise: 20, or "
+    "8 with --quantity own), 16 dense; `verify` adds up to three times as many while noise "
+    "leaves a verdict open. With --model: as many as given, or 4 to 16 by need; `transfer`: 4."
+)
+BACKEND_HELP = "This machine, or a Dask cluster (`verify`, `measure`: in wide mode)."
+SCHEDULER_HELP = "Of the Dask cluster: tcp://HOST:8786."
 MODEL_HELP = (
     "Your own model: a file with build(**axes) -> module, batch() -> (inputs, targets), and "
     "perhaps loss(outputs, targets)."
@@ -154,7 +166,8 @@ MarginOption = Annotated[
     float | None,
     typer.Option(
         "--margin",
-        help="Around a prediction; default 0.02 wide, 0.05 dense, 0.1 for alignments.",
+        help="Around a prediction; default 0.02 wide, 0.05 dense, 0.1 for alignments, "
+        "0.25 for drifts.",
     ),
 ]
 OutOption = Annotated[
@@ -269,9 +282,7 @@ class SweepRun(Run):
         typer.Option(
             "--seeds",
             min=1,
-            help="Seeds; they vary the weights. Default: 6 wide (entrywise: 20, or "
-            "8 with --quantity own), 16 dense; `verify` adds up to three times as many while noise "
-            "leaves a verdict open. With --model: as many as given, or 4 to 16 by need.",
+            help=SEEDS_HELP,
         ),
     ] = None
 
@@ -306,14 +317,12 @@ class ModeOptions:
             help="What neurons may fill in wide mode, beside the libraries; default 1GiB.",
         ),
     ] = None
-    backend: Annotated[
-        BackendName, typer.Option("--backend", help="Wide mode: this machine, or a Dask cluster.")
-    ] = BackendName.local
+    backend: Annotated[BackendName, typer.Option("--backend", help=BACKEND_HELP)] = (
+        BackendName.local
+    )
     scheduler: Annotated[
         str | None,
-        typer.Option(
-            "--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://HOST:8786."
-        ),
+        typer.Option("--scheduler", metavar="ADDRESS", help=SCHEDULER_HELP),
     ] = None
 
 
@@ -338,9 +347,7 @@ class ModelOptions:
         typer.Option(
             "--axis",
             metavar="NAME=SIZES",
-            help="What grows in it, and at which sizes it is read: width=64,128,192, depth=2:16. "
-            "Several are taken one after the other, the others at their smallest. "
-            "Default: width at 1, 2 and 3 times its default.",
+            help=AXIS_HELP,
         ),
     ] = None
 

@@ -19,6 +19,11 @@ RecipeArgument = Annotated[
         help="Groups such as 'hidden: muon; rest: adamw', a TOML file, or one rule.",
     ),
 ]
+BASE_HELP = "Where numbers were tuned."
+ChangeCodeOption = Annotated[
+    bool,
+    typer.Option("--change-code", help="Numbers for the code with the listed changes made."),
+]
 
 
 @verb
@@ -28,9 +33,7 @@ def plan(
         str,
         typer.Option("--model", metavar="FILE.py[:BUILD]", help=MODEL_HELP),
     ],
-    base: Annotated[
-        str, typer.Option("--base", metavar="NAME=SIZE,...", help="Where numbers were tuned.")
-    ],
+    base: Annotated[str, typer.Option("--base", metavar="NAME=SIZE,...", help=BASE_HELP)],
     at: Annotated[
         str,
         typer.Option(
@@ -63,10 +66,7 @@ def plan(
             "the literature's. Repeatable.",
         ),
     ] = None,
-    change_code: Annotated[
-        bool,
-        typer.Option("--change-code", help="Numbers for the code with the listed changes made."),
-    ] = False,
+    change_code: ChangeCodeOption = False,
     save: Annotated[
         Path | None, typer.Option("--save", metavar="FILE", help="Write the plan as JSON.")
     ] = None,

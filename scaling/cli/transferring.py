@@ -9,8 +9,20 @@ from typing import Annotated
 
 import typer
 
-from scaling.cli.options import MODEL_HELP, OutOption, Style, StyleOption, verb
-from scaling.cli.planning import RecipeArgument, sizes_of
+from scaling.cli.options import (
+    AXIS_HELP,
+    BACKEND_HELP,
+    MODEL_HELP,
+    SCHEDULER_HELP,
+    SEEDS_HELP,
+    MarginOption,
+    OutOption,
+    StepsOption,
+    Style,
+    StyleOption,
+    verb,
+)
+from scaling.cli.planning import BASE_HELP, ChangeCodeOption, RecipeArgument, sizes_of
 from scaling.cli.requests import lazily
 
 
@@ -33,11 +45,8 @@ def transfer(
     recipe: RecipeArgument,
     model: Annotated[str, typer.Option("--model", metavar="FILE.py[:BUILD]", help=MODEL_HELP)],
     axis: Annotated[
-        str,
-        typer.Option(
-            "--axis", metavar="NAME=SIZES", help="What grows: width=64:1024 or width=64,128,256."
-        ),
-    ],
+        list[str] | None, typer.Option("--axis", metavar="NAME=SIZES", help=AXIS_HELP)
+    ] = None,
     lr: Annotated[
         str,
         typer.Option(
@@ -46,27 +55,15 @@ def transfer(
             help="Learning rates at the base, in doublings or steps of them.",
         ),
     ] = "2^-10:2^0",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 100,
-    seeds: Annotated[int, typer.Option("--seeds", min=2, help="Seeds; two at least.")] = 4,
+    steps: StepsOption = 100,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help=SEEDS_HELP)] = None,
     base: Annotated[
-        str | None,
-        typer.Option(
-            "--base",
-            metavar="NAME=SIZE,...",
-            help="Where the rate is given, and sizes of other axes; default: the smallest size.",
-        ),
+        str | None, typer.Option("--base", metavar="NAME=SIZE,...", help=BASE_HELP)
     ] = None,
     eps: Annotated[float | None, typer.Option("--eps", help="The damping eps at the base.")] = None,
     decay: Annotated[float | None, typer.Option("--decay", help="The decay at the base.")] = None,
-    change_code: Annotated[
-        bool,
-        typer.Option(
-            "--change-code", help="Make the code's changes that the plan lists, by hooks."
-        ),
-    ] = False,
-    margin: Annotated[
-        float, typer.Option("--margin", help="A drift within it is none, in doublings.")
-    ] = 0.25,
+    change_code: ChangeCodeOption = False,
+    margin: MarginOption = None,
     diverged: Annotated[
         float,
         typer.Option(
@@ -74,15 +71,11 @@ def transfer(
         ),
     ] = 100.0,
     backend: Annotated[
-        RunnerName, typer.Option("--backend", help="This machine's processes, or Dask.")
+        RunnerName, typer.Option("--backend", help=BACKEND_HELP)
     ] = RunnerName.joblib,
     scheduler: Annotated[
         str | None,
-        typer.Option(
-            "--scheduler",
-            metavar="ADDRESS",
-            help="Of the Dask cluster: tcp://HOST:8786; without it, Dask has workers here.",
-        ),
+        typer.Option("--scheduler", metavar="ADDRESS", help=SCHEDULER_HELP),
     ] = None,
     jobs: Annotated[
         int, typer.Option("--jobs", min=0, help="Processes, of a thread each; 0: all cores.")
@@ -98,9 +91,9 @@ def transfer(
     out: OutOption = None,
     style: StyleOption = Style.text,
 ) -> None:
-    """Train a model of growing size at many rates: does the best one stay, under the plan?
+    """Train at growing sizes and many rates: does the best one stay?
 
-    Beside it the same under your standard: the code's own start and one rate for all tensors, or
+    Under the plan, and beside it under your standard: the code's own start and one rate for all tensors, or
     `optimizer(model)` of the file as it is. With --out, a run that is interrupted is taken up where
     it was. Exits by the verdict on the plan: the best rate does not drift.
 
@@ -108,16 +101,16 @@ def transfer(
     """
     measuring, report = lazily("transfer.measuring_transfer"), lazily("report.transfer_report")
     numbers = {"eps": eps, "decay": decay}
+    given = {"seeds": seeds, "margin": margin}
     request = measuring.TransferRequest(
-        measuring.sizes_along(axis),
+        measuring.one_axis(model, axis or []),
         lazily("transfer.transfer_grid").read_rates(lr),
         steps,
-        seeds,
-        {} if base is None else sizes_of("--base", base),
-        {symbol: x for symbol, x in numbers.items() if x is not None},
-        margin,
-        diverged,
-        change_code,
+        base={} if base is None else sizes_of("--base", base),
+        tuned={symbol: x for symbol, x in numbers.items() if x is not None},
+        diverged=diverged,
+        change_code=change_code,
+        **{name: x for name, x in given.items() if x is not None},
     )
     place = measuring.TransferPlace(
         out,
