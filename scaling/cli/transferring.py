@@ -93,9 +93,9 @@ def transfer(
 ) -> None:
     """Train at growing sizes and many rates: does the best one stay?
 
-    Under the plan, and beside it under your standard: the code's own start and one rate for all tensors, or
-    `optimizer(model)` of the file as it is. With --out, a run that is interrupted is taken up where
-    it was. Exits by the verdict on the plan: the best rate does not drift.
+    Under the plan, and beside it under your standard: the code's own start and one rate for all
+    tensors, or `optimizer(model)` of the file as it is. With --out, a run that is interrupted is
+    taken up where it was. Exits by the verdict on the plan: the best rate does not drift.
 
     Example: scaling transfer adam --model mlp.py --axis width=64:1024 --lr 2^-10:2^0 --out tuned.
     """
