@@ -17,10 +17,10 @@ from contextlib import chdir, closing
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pandas as pd
 import pytest
 import torch
-from joblib.externals import cloudpickle
 from torch import nn
 from typed import Typed, exit_code
 
@@ -244,7 +244,7 @@ def test_sigkill_loses_the_running_cells_alone_and_the_rest_is_not_run_again(
         str(model),
         *GRID,
         "--jobs",
-        "2",
+        "1",
         "--out",
         str(tmp_path),
     )
