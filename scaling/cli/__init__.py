@@ -3,6 +3,7 @@
 main       the command and the verbs that derive
 measuring  the verbs that measure; claiming: the paper's claims
 listing    the verb that shows the catalogue
+phasing    regimes over two exponents
 planning   the numbers of a large model, from those of a small one
 transferring  whether the best rate of a small model is that of a large one
 modelling  what the verbs do on a model of the user's own

@@ -41,6 +41,7 @@ from scaling.cli.options import (
     SweepRun,
     verb,
 )
+from scaling.cli.phasing import phase
 from scaling.cli.planning import plan
 from scaling.cli.requests import (
     catalogue_names,
@@ -360,7 +361,7 @@ def compare(
     raise typer.Exit(0 if result.equivalent else 1)
 
 
-for measuring in (claims, verify, measure, align, plan, transfer):
+for measuring in (claims, verify, measure, align, phase, plan, transfer):
     app.command()(measuring)
 
 

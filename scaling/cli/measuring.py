@@ -108,7 +108,7 @@ def verify(
     if everything and rules:
         raise InvalidInput("rules beside --all", "one of the two", "leave one out")
     names = catalogue_names() if everything else rules or list(verifying.TOUR)
-    request = _request(run, margin)
+    request = request_of(run, margin)
     subjects = [
         subject_of(
             name,
@@ -203,7 +203,7 @@ def align(
     Example: scaling align muon --steps 8.
     """
     aligned, report = lazily("verify.measured_alignments"), lazily("report.measured_tables")
-    request = _request(run, margin)
+    request = request_of(run, margin)
     problem = problem_of(
         rule, settings, network, init=init, practice=True, numbers=request.data.numbers
     )
@@ -225,7 +225,7 @@ def measured_alignments(
     def measured(layers: Sequence[str]) -> Mapping[str, Alignment]:
         aligned, report = lazily("verify.measured_alignments"), lazily("report.measured_tables")
         subject = subject_of(rule, start(), literal=False)
-        experiment = aligned.experiment_of(_request(run))
+        experiment = aligned.experiment_of(request_of(run))
         with report.progress(sys.stderr.isatty()) as tick:
             found = aligned.measure_alignments(subject, experiment, steps, tick)
         given: Mapping[str, Alignment] = aligned.as_given(found, layers)
@@ -240,7 +240,7 @@ def explain_measured(
     """Print one layer's derivation with a measurement beside every line, and exit by verdict."""
     report = lazily("report.measured_tables")
     campaign = lazily("verify.campaign")
-    experiment = campaign.deep_experiment(_request(run))
+    experiment = campaign.deep_experiment(request_of(run))
     trial = campaign.trial_of(subject, experiment)
     steps = {layer: derivation.step}
     with lazily("measure.machine").blas_threads(run.threads):
@@ -254,7 +254,7 @@ def explain_measured(
     raise typer.Exit(lazily("verify.verification").exit_code(verdicts))
 
 
-def _request(run: SweepRun, margin: float | None = None) -> RunRequest:
+def request_of(run: SweepRun, margin: float | None = None) -> RunRequest:
     """The options of a run, as `campaign` takes them."""
     across = None if run.widths is None else lazily("measure.widths").parse_widths(run.widths)
     device = lazily("measure.machine").pick_device(run.device)

@@ -79,7 +79,7 @@ def derived_table(result: Derived) -> Table:
     notes += [f"free: {', '.join(result.free)}"] if result.free else []
     notes += [f"assumed: {x}" for x in result.assumptions]
     notes += regime_lines(result)
-    return Table(_title(result.problem), columns, rows, _in_parts(result.problem, notes))
+    return Table(heading(result.problem), columns, rows, _in_parts(result.problem, notes))
 
 
 def catalogue_table(results: Sequence[Derived], refused: Mapping[str, str] | None = None) -> Table:
@@ -133,7 +133,7 @@ def predicted_table(result: Prediction) -> Table:
         "feature",
         "regime",
     )
-    return Table(_title(result.problem), columns, rows, _in_parts(result.problem, notes))
+    return Table(heading(result.problem), columns, rows, _in_parts(result.problem, notes))
 
 
 def compared_table(left: str, right: str, result: Comparison) -> Table:
@@ -162,7 +162,8 @@ def compared_table(left: str, right: str, result: Comparison) -> Table:
     return Table(title, ("layer", "exponent", left, right, ""), tuple(rows), notes)
 
 
-def _title(problem: Problem) -> str:
+def heading(problem: Problem) -> str:
+    """The name of a rule, the step, and the rule as it was written."""
     name, rule = problem.rule.name, problem.rule.written
     step = f"step {problem.step}" if problem.step > 1 else ""
     shown = name if name != rule else ""

@@ -2,6 +2,7 @@
 
 scale        Theta(M^x): products, powers and sums of sizes, decided by what is known of symbols
 piecewise    exponents in one symbol, in a canonical form
+plane        exponents in two symbols: the lines at which they bend or change sign
 derivation   the named rules of inference, and a derivation as a tree of steps
 errors       every refusal: found, needed, do this
 """
