@@ -195,7 +195,7 @@ def test_the_command_prints_draws_and_gives_data(typed: Typed, tmp_path: Path) -
         (("--window", "2:0,0:1"), "ends before it starts"),
         (("--x", "b_foo"), "setting 'b_foo'"),
         (("--x", "c"), "--x c and --y c"),
-        (("--layer", "inner"), "layer 'inner'"),
+        (("--of", "inner"), "layer 'inner'"),
         (("--picture", "phases.gif"), "--picture phases.gif"),
     ],
 )
@@ -206,8 +206,8 @@ def test_bad_input_is_refused(words: tuple[str, ...], told: str, typed: Typed) -
 
 def test_places_are_measured(typed: Typed, tmp_path: Path) -> None:
     few = ("--widths", "256,1024,4096", "--seeds", "8", "--margin", "0.1", "--threads", "1")
-    words = ("--x", "c_input", "--y", "c_hidden", "--window=-3/2:-1/2,0:1", "--layer", "input")
-    done = typed("phase", "sgd", *words, "--measured", "--picture", str(tmp_path / "p.png"), *few)
+    words = ("--x", "c_input", "--y", "c_hidden", "--window=-3/2:-1/2,0:1", "--of", "input")
+    done = typed("phase", "sgd", *words, "--points", "--picture", str(tmp_path / "p.png"), *few)
     assert done.code == 0, done.out + done.err
     assert len(re.findall(r"agree *$", done.out, re.MULTILINE)) == 3
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

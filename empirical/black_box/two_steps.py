@@ -1,4 +1,4 @@
-"""What an optimizer did in its first steps, and what a rule would have done in its place.
+"""The first steps of an optimizer, and those that a rule would have taken in its place.
 
     recorded    H, D and W of every layer before each step, and W after minus W before
     deviation   max over layers and steps of |dW + lr U|_max / |dW|_rms,  U the rule's update

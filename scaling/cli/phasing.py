@@ -50,15 +50,15 @@ def phase(
             "--window", metavar="X0:X1,Y0:Y1", help="From and to of both; rational numbers."
         ),
     ] = "0:2,-1:2",
-    layer: Annotated[
-        str, typer.Option("--layer", help="Whose regime: network, or the name of a layer.")
+    of: Annotated[
+        str, typer.Option("--of", metavar="LAYER", help="The layer of the regimes, or network.")
     ] = "network",
     settings: SetOption = None,
     init: InitOption = None,
     measured: Annotated[
         bool,
         typer.Option(
-            "--measured", help="Measure at a place of every region and boundary, and judge it."
+            "--points", help="Measure at a place of every region and boundary, and judge it."
         ),
     ] = False,
     margin: MarginOption = None,
@@ -92,7 +92,7 @@ def phase(
     problem = problem_of(rule, given, network, init=init, practice=True)
     exponents, bounds = literal_of(problem)
     found = predict(problem, exponents, bounds)
-    diagram = phases(found, x, y, _window(window), layer, bounds)
+    diagram = phases(found, x, y, _window(window), of, bounds)
     verdicts = code = None
     if measured:
         request = request_of(run, margin)
