@@ -25,8 +25,10 @@ from torch import nn
 from typed import Typed, exit_code
 
 from empirical import measure_transfer, plan
+from empirical.plans.making import plan_of_file
+from empirical.plans.planned_axes import derived_axes
 from empirical.trace.model_file import read_model
-from empirical.transfer import curve_loggers, transfer_workers
+from empirical.transfer import curve_loggers, measuring_transfer, transfer_workers
 from empirical.transfer.curve_loggers import loggers_of
 from empirical.transfer.exported_runs import export, frame_of
 from empirical.transfer.measured_transfer import MeasuredTransfer
@@ -603,3 +605,41 @@ def test_a_loss_that_is_not_positive_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, MLP + ADAM + "\ndef loss(f, y):\n    return (f * y).mean() - 9\n")
     with pytest.raises(InvalidInput, match=r"a loss of -\S+ before training, at width=8"):
         transfer_of_file(str(path), "adam", ASKED, TransferPlace(jobs=1))
+
+
+def test_plans_of_many_sizes_are_those_of_each_alone_and_the_model_is_read_once(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, read = read_model(str(model)), list[int]()
+
+    def counted(*given: Any) -> Any:
+        read.append(1)
+        return derived_axes(*given)
+
+    monkeypatch.setattr(measuring_transfer, "derived_axes", counted)
+    monkeypatch.setattr("empirical.plans.making.derived_axes", counted)
+    training, _ = planned_training(file, str(model), "adam", ASKED)
+    assert len(read) == 1
+    ones = {"lr": 1.0, "eps": 1.0}
+    for size, found in training.factors.items():
+        alone = plan_of_file(file, "adam", {"width": 8}, {"width": size}, ones)
+        assert found.tensors == alone.tensors and found.at == alone.at
+
+
+def test_factors_of_the_code_are_named_and_changed_by_hooks_if_asked(tmp_path: Path) -> None:
+    """The root of the head size in docs/small_gpt.py, which is trained on its one batch."""
+    path = written(tmp_path, (DOCS / "small_gpt.py").read_text("utf-8") + ADAM)
+    runs = {}
+    for changed in (False, True):
+        asked = TransferRequest(
+            sizes_along("width=16,32,64"), read_rates("2^-7:2^-5"), 2, 2, change_code=changed
+        )
+        found = transfer_of_file(str(path), "adam", asked, TransferPlace(jobs=1))
+        (line,) = found.changes
+        assert line.startswith("made: " if changed else "change ") and "M^(-1) is needed" in line
+        assert any("the one batch of batch()" in text for text in found.assumptions)
+        runs[changed] = found.runs
+    plan, standard = (TransferCell(way, 64, -6.0, 0) for way in TransferWay)
+    assert runs[True][standard].loss == runs[False][standard].loss
+    assert runs[True][plan].loss != runs[False][plan].loss
+    assert runs[True][plan].loss < runs[True][plan].start

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from derivations.recipes import in_practice, recipe_of
 from empirical.plans.plan import ModelPlan
-from empirical.plans.planned_axes import at_sizes, derived_axes, named_parameters_of, on_meta
+from empirical.plans.planned_axes import (
+    PlannedAxes,
+    at_sizes,
+    derived_axes,
+    named_parameters_of,
+    on_meta,
+)
 from empirical.plans.planned_changes import planned_changes
 from empirical.plans.planned_numbers import (
     PlannedGrowth,
@@ -91,14 +97,15 @@ def plan_of_file(
     keep: Sequence[str] = (),
     powers: Powers | None = None,
     change_code: bool = False,
+    derived: PlannedAxes | None = None,
 ) -> ModelPlan:
-    """The same for the file of a model; see `plan`."""
+    """The same for the file of a model; see `plan`. ``derived``: its axes, where they are known."""
     asked = recipe_of(recipe)
     recipe = in_practice(asked)
     numbers = TunedNumbers(recipe, tuned)
     target = _checked(file, base, target)
     at_base = at_sizes(file, base)
-    planned = derived_axes(recipe, at_base, base, target, change_code)
+    planned = derived or derived_axes(recipe, at_base, base, target, change_code)
     first = planned.axes[0]
     large, drawn = on_meta(first.model.file, target), _drawn(at_base)
     names = [name for name, _ in large.named_parameters()]

@@ -111,6 +111,12 @@ class ModelPlan:
             )
         return wrapped(model, self.changes)
 
+    @property
+    def told_changes(self) -> tuple[str, ...]:
+        """A line for each factor of the code: to be changed, or counted as changed."""
+        made = "made: " if self.changed else "change "
+        return tuple(f"{made}{change.text}" for change in self.changes)
+
     def table(self) -> Table:
         """One row for tensors of equal blocks that have equal numbers."""
         dampings = list(dict.fromkeys(k for x in self.tensors.values() for k in x.dampings))
@@ -128,8 +134,7 @@ class ModelPlan:
         shown = tuple(
             (row[0] if len(names) > 1 else names[0], *row[1:]) for row, names in rows.items()
         )
-        made = "made: " if self.changed else "change "
-        notes = [f"{made}{change.text}" for change in self.changes]
+        notes = list(self.told_changes)
         if self.frozen:
             notes.append(f"not trained: {', '.join(self.frozen)}")
         notes += [f"assumed: {text}" for text in self.assumptions]

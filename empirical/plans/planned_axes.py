@@ -68,6 +68,15 @@ class PlannedAxes:
         """The axis along which blocks grow in number."""
         return next((axis for axis in self.axes if axis.at_target), None)
 
+    def at(self, axis: str, ratio: float) -> PlannedAxes | None:
+        """The same answers for another size along the only axis that grows.
+
+        None where blocks grow in number: which tensor stands for which depends on the size then.
+        """
+        if self.blocks is not None or [x.name for x in self.axes] != [axis]:
+            return None
+        return PlannedAxes((replace(self.axes[0], ratio=ratio),))
+
     def alike(self, name: str) -> list[str]:
         """The tensors at the base that a tensor of the target is like."""
         blocks = self.blocks

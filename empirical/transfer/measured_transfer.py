@@ -45,6 +45,7 @@ class MeasuredTransfer:
         margin: within which a drift is none.
         runs: every cell.
         assumptions: what the plan rests on, and what the runs draw.
+        changes: factors of the code that keep tensors from a maximal update, or that were changed.
     """
 
     recipe: str
@@ -57,6 +58,7 @@ class MeasuredTransfer:
     margin: float
     runs: Mapping[TransferCell, TrainedCell]
     assumptions: tuple[str, ...]
+    changes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for way in TransferWay:
@@ -109,6 +111,7 @@ class MeasuredTransfer:
             f"base ({', '.join(f'{k}={x}' for k, x in self.base.items())})",
             f"{self.steps} steps, {self.seeds} seeds, rates 2^{self.rates[0]:g} to "
             f"2^{self.rates[-1]:g}; intervals at 95 %, over seeds",
+            *self.changes,
             *(f"assumed: {text}" for text in self.assumptions),
         ]
         title = f"transfer of the learning rate: {self.recipe}"
@@ -143,6 +146,7 @@ class MeasuredTransfer:
             "margin": self.margin,
             "verdict": str(self.verdict()),
             **ways,
+            "changes": list(self.changes),
             "assumptions": list(self.assumptions),
         }
 

@@ -20,7 +20,7 @@ from derivations.recipes import in_practice, recipe_of
 from empirical.measure.store import fingerprint
 from empirical.plans.making import plan_of_file
 from empirical.plans.plan import ModelPlan
-from empirical.plans.planned_axes import at_sizes, named_parameters_of
+from empirical.plans.planned_axes import at_sizes, derived_axes, named_parameters_of
 from empirical.plans.planned_numbers import TunedNumbers
 from empirical.plans.planned_tensors import tensors_of
 from empirical.trace.given_model import GivenBatch, model_of
@@ -237,6 +237,7 @@ def _measured(
     return MeasuredTransfer(
         str(recipe_of(recipe)), asked.axis.name, asked.sizes_at_base, asked.axis.sizes,
         asked.rates, asked.steps, asked.seeds, asked.margin, runs, notes,
+        training.factors[asked.axis.sizes[-1]].told_changes,
     )  # fmt: skip
 
 
@@ -265,12 +266,23 @@ def planned_training(
             "leave the option out, or pass the number in optimizer(model)",
         )
     ones = dict.fromkeys((RATE, *whole.scaled), 1.0)
+    along, sizes = asked.axis.name, asked.axis.sizes
+    if sizes[0] < base[along]:
+        raise InvalidInput(
+            f"{along}={base[along]} at the base, larger than {sizes[0]}",
+            "a base that is no larger than what is trained",
+            f"pass --base {along}={sizes[0]}, or larger sizes",
+        )
+    axes = derived_axes(
+        whole, at_sizes(file, base), base, {**base, along: sizes[-1]}, asked.change_code
+    )
     factors = {
         size: plan_of_file(
-            file, given, base, {asked.axis.name: size}, ones, change_code=asked.change_code
+            file, given, base, {along: size}, ones, change_code=asked.change_code,
+            derived=axes.at(along, size / base[along]),
         )
-        for size in asked.axis.sizes
-    }
+        for size in sizes
+    }  # fmt: skip
     source: ModelSource = (
         GivenModel(at_sizes(file, base)) if name is None else SourceFile.of(name, base)
     )
