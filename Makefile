@@ -73,7 +73,7 @@ fuzz: export OMP_NUM_THREADS = 1
 fuzz: N ?= 1000
 fuzz: SEED ?= 0
 fuzz: venv  ## hold N random pairs of rule and setting against the independent simulator in tests/
-	cd tests && ../.venv/bin/python random_questions.py $(N) $(SEED)
+	cd tests && ../.venv/bin/python random_questions.py $(N) $(SEED) --log ../results/fuzz/$(SEED).jsonl
 
 fuzz-measured: export OMP_NUM_THREADS = 1
 fuzz-measured: N ?= 1000

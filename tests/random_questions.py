@@ -2,11 +2,15 @@
 
 Rules have depth 2 to 4 and stand at step 1 or 2, under four activations and both losses, with
 dampings that are derived or fixed far from balance, and with fewer and more samples than classes
-and features, classes repeated or not. A pair agrees, is refused, or is suspicious and goes up a
-ladder of widths and seeds (`LADDER`). What the last rung contradicts is measured from constants
-that lie far apart (`apart`): a crossover agrees there, and its slope at the constants that were
-drawn moves towards what is predicted. What stays is flagged, and docs/soundness.md explains every
-one of a recorded run.
+and features, classes repeated or not. Constants are such that in every sum that term leads which
+grows faster (settled_terms.py), so that no width is needed at which it overtakes the other. What no
+name of the rule weighs, outputs against their targets, is measured with two factors of the readout.
+
+A pair is refused, or judged on rungs of growing widths: it `agrees` where all slopes lie within the
+tolerance and their intervals are narrower; it is `noisy` where an interval stays wide and holds the
+prediction; where it does not, the next rung judges (`crossover` if that agrees). What the last one
+contradicts is `flagged`, and docs/soundness.md explains every one of a recorded run. The log is
+appended to, so that a run that was killed goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -17,20 +21,41 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from simulator import Slope, Unread
-from soundness import Answer, Question, disagreements, practice, theory
+from settled_terms import Sights
+from simulator import Slope, Unread, own, slope
+from soundness import TOLERANCE, Answer, Question, disagreements, network, theory
 
-LADDER = (((128, 512), 2), ((256, 1024), 3), ((512, 1024, 2048), 6))
-"""Widths and seeds: the last rung is the upper half of 128 .. 2048."""
-DEAR, SMALLER = 3.0, (256, 512, 1024)
-"""Beyond so many seconds of the rung below, the last one has these widths."""
-CLOSE = 0.25
-"""On the first rung, the distance between prediction and slope, however noisy, that is accepted."""
+FADED, FELT = 0.01, 0.3
+"""Factors of the readout at the smallest width: outputs are far below their targets, or near."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Widths of one slope, seeds that are doubled while noise decides, and where terms compare."""
+
+    widths: tuple[int, ...]
+    seeds: tuple[int, ...]
+    sights: Sights
+    readout: float = FADED
+
+
+LADDER = (
+    Rung((64, 256), (2, 4, 8, 16, 32), Sights((64, 256), (3, 12))),
+    Rung((128, 512), (4, 8, 16), Sights()),
+    Rung((128, 512), (4, 8, 16), Sights(), FELT),
+    Rung((256, 1024), (4, 8, 16), Sights((64, 1024), lead=1e4)),
+    Rung((512, 2048), (4, 8), Sights((64, 1024), (16, 48), lead=1e4)),
+    Rung((1024, 4096), (3, 6), Sights((64, 1024), (16, 48), lead=1e4)),
+)
+SURE = 8
+"""Seeds from which on a standard error is believed that contradicts."""
+PATIENCE = 60.0
+"""Seconds that the seeds of one rung may take, the first number of them aside."""
 LABELS = (
     (0, 1, 2),
     (0, 1, 2, 3, 4, 5),
@@ -117,8 +142,7 @@ def question(draw: Drawn) -> Question:
         step=draw.choice([1, 1, 2]),
         labels=draw.choice(LABELS),
         features=draw.choice([5, 16]),
-        readout=0.1,
-        balanced=tuple(names),
+        settled=tuple(names),
     )  # fmt: skip
 
 
@@ -131,70 +155,77 @@ def asked(pair: Question, rungs: int = len(LADDER)) -> Found:
     if any(x.free_symbols for x in answer.own.values()):
         return Found(pair, "free")
     try:
-        return climbed(pair, answer, rungs)
+        with np.errstate(all="ignore"):
+            return climbed(pair, answer, rungs)
     except (Unread, np.linalg.LinAlgError) as error:
         return Found(pair, "not simulated", str(error))
 
 
 def climbed(pair: Question, answer: Answer, rungs: int) -> Found:
-    """Up the ladder as long as the slopes contradict the answer, or are too noisy to tell."""
+    """Up the ladder as long as the slopes contradict the answer."""
+    said, agreed = [], "agrees"
+    for number, rung in enumerate(LADDER[:rungs]):
+        verdict, slopes = judged(pair, answer, rung)
+        said.append(f"{verdict} at {rung.widths}: " + ", ".join(map(str, slopes.values())))
+        if verdict == "agrees":
+            return Found(pair, agreed, "; ".join(said))
+        if verdict == "noisy" and number:  # draws scatter as much at any width
+            return Found(pair, verdict, "; ".join(said))
+        agreed = "crossover" if verdict == "contradicted" else agreed
+    return Found(pair, "flagged" if rungs == len(LADDER) else "suspicious", "; ".join(said))
+
+
+def judged(pair: Question, answer: Answer, rung: Rung) -> tuple[str, dict[str, Slope]]:
+    """agrees, noisy (an interval is wide and holds the prediction), open or contradicted."""
     assert answer.exponents is not None
-    took, seen = 0.0, []
-    for rung, (widths, seeds) in enumerate(LADDER[:rungs]):
-        started = time.monotonic()
-        slopes = practice(pair, answer.exponents, SMALLER if took > DEAR else widths, seeds)
-        seen.append(slopes)
-        took = time.monotonic() - started
-        wrong = disagreements(answer, slopes, *((CLOSE, 0.0) if rung == 0 else ()))
-        if not wrong:
-            return Found(pair, "agrees", f"at {widths}" if rung else "")
-        if rung == 1 and is_crossover(pair, answer, wrong, seen):
-            return Found(pair, "crossover", str(wrong))
-    return Found(pair, "suspicious" if rungs < len(LADDER) else "flagged", str(wrong))
+    started, runs, slopes = time.monotonic(), [], {}
+    net = network(replace(pair, sights=rung.sights, readout=rung.readout), answer.exponents)
+    verdict = "open"
+    for count in rung.seeds:
+        for seed in range(len(runs), count):
+            runs.append([own(pair.rule, net, m, seed, pair.step).held for m in rung.widths])
+        sizes = np.array(runs)
+        slopes = {k: slope(rung.widths, sizes[:, :, i]) for i, k in enumerate(net.names)}
+        wide = any(2 * x.error > TOLERANCE for x in slopes.values())
+        if not wide and not disagreements(answer, slopes, errors=0.0):
+            return "agrees", slopes
+        far = disagreements(answer, slopes)
+        verdict = "contradicted" if far else "noisy" if wide else "open"
+        if (far and not wide and count >= SURE) or time.monotonic() - started > PATIENCE:
+            break
+    return verdict, slopes
 
 
-def is_crossover(
-    pair: Question, answer: Answer, wrong: dict[str, str], seen: list[dict[str, Slope]]
-) -> bool:
-    """Whether constants decide: slopes go on towards the prediction, and from others it holds."""
-    assert answer.exponents is not None
-    for name in wrong:
-        x = answer.own[name]
-        if not x.is_finite:
-            return False
-        early, late = (abs(slopes[name].exponent - float(x)) for slopes in seen[:2])
-        if late > early + 2 * seen[1][name].error:
-            return False
-    for other in apart(pair):
-        slopes = practice(other, answer.exponents, *LADDER[0])
-        if not set(wrong) & set(disagreements(answer, slopes, CLOSE, 0.0)):
-            return True
-    return False
+def recorded(log: Path) -> list[dict[str, Any]]:
+    """The pairs of a log; a line that a kill left unfinished is cut off."""
+    if not log.exists():
+        return []
+    text = log.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        log.write_text(whole)
+    return [json.loads(line) for line in whole.splitlines()]
 
 
-def apart(pair: Question) -> Iterator[Question]:
-    """The same pair with terms far from alike at the smallest width, each way and name by name."""
-    for value in ("1/1000", "1000"):
-        for name in pair.balanced:
-            yield replace(pair, fixed=(*pair.fixed, f"{name}={value}"))
-
-
-def fuzz(
-    count: int, seed: int, rungs: int = len(LADDER), log: Path | None = None, first: int = 0
-) -> Counter[str]:
-    """What became of so many pairs."""
+def fuzz(count: int, seed: int, rungs: int = len(LADDER), log: Path | None = None) -> Counter[str]:
+    """What became of the first pairs of a seed; those that the log holds are not asked again."""
+    rows = recorded(log) if log is not None else []
+    known = {row["pair"]: row["outcome"] for row in rows}
     seen: Counter[str] = Counter()
-    for i in range(first, first + count):
-        started = time.monotonic()
-        found = asked(question(Drawn(f"{seed}/{i}")), rungs)
+    for i in range(count):
+        name, started = f"{seed}/{i}", time.monotonic()
+        if name in known:
+            seen[known[name]] += 1
+            continue
+        found = asked(question(Drawn(name)), rungs)
         seen[found.outcome] += 1
         if log is not None:
-            row = {"pair": f"{seed}/{i}", "outcome": found.outcome, "details": found.details}
-            row |= {"seconds": round(time.monotonic() - started, 2)}
+            row = {"pair": name, "outcome": found.outcome, "details": found.details}
+            row |= {"seconds": round(time.monotonic() - started, 2), "asked": str(found.question)}
             with log.open("a") as file:
-                file.write(json.dumps(row | asdict(found.question)) + "\n")
-        if found.outcome in ("flagged", "crossover"):
-            print(f"{seed}/{i} {found.outcome}: {found.question}", found.details, sep="\n    ")
+                file.write(json.dumps(row) + "\n")
+        if found.outcome in ("flagged", "suspicious"):
+            print(f"{name} {found.outcome}: {found.question}", found.details, sep="\n    ")
     return seen
 
 
@@ -202,8 +233,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int, nargs="?", default=1000)
     parser.add_argument("seed", type=int, nargs="?", default=0)
-    parser.add_argument("--first", type=int, default=0, help="number of the first pair of the seed")
     parser.add_argument("--rungs", type=int, default=len(LADDER), help="stop below, as suspicious")
-    parser.add_argument("--log", type=Path, help="a line of JSON for every pair")
+    parser.add_argument("--log", type=Path, help="a line of JSON for every pair; taken up again")
     asked_for = parser.parse_args()
+    if asked_for.log is not None:
+        asked_for.log.parent.mkdir(parents=True, exist_ok=True)
     print(dict(fuzz(**vars(asked_for))))

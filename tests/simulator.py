@@ -22,7 +22,7 @@ from __future__ import annotations
 import ast
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 
@@ -290,8 +290,10 @@ class Layer:
     network: list[Layer] = field(default_factory=list)
     step: int = 1
     memo: dict[str, Value] = field(default_factory=dict)
-    open: set[str] = field(default_factory=set)
-    """Names that are given a value where they are met: there both terms get one size."""
+    weights: dict[str, float] | None = None
+    """Factors of the second terms of sums, by the text of both terms (settled_terms.py)."""
+    named_terms: frozenset[str] = frozenset()
+    """Names of constants: a second term that one of them leads has a weight."""
 
     @property
     def n(self) -> int:
@@ -323,10 +325,23 @@ class Layer:
 
 def value(tree: ast.expr, layer: Layer) -> Value:
     """What a rule's text is worth in a layer."""
-    key = ast.dump(tree)
+    key = _key(tree)
     if key not in layer.memo:
         layer.memo[key] = _value(tree, layer)
     return layer.memo[key]
+
+
+def _key(tree: ast.expr) -> str:
+    """The text of a tree, kept on it."""
+    if not hasattr(tree, "key"):
+        tree.key = ast.unparse(tree)  # type: ignore[attr-defined]
+    return str(tree.key)  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=8)
+def parsed(rule: str) -> ast.expr:
+    """The tree of a rule's text."""
+    return ast.parse(rule, mode="eval").body
 
 
 def _value(tree: ast.expr, layer: Layer) -> Value:
@@ -343,50 +358,59 @@ def _value(tree: ast.expr, layer: Layer) -> Value:
         case ast.UnaryOp(op=ast.UAdd(), operand=inner):
             return value(inner, layer)
         case ast.BinOp(left=left, op=op, right=right):
-            if layer.open and isinstance(op, ast.Add | ast.Sub):
-                _balance(left, right, layer)
-            return _binary(op, value(left, layer), value(right, layer))
+            x, y = value(left, layer), value(right, layer)
+            if isinstance(op, ast.Add | ast.Sub):
+                y = _times(y, _weighted(left, right, layer))
+            return _binary(op, x, y)
         case ast.Call(func=ast.Name(id=name), args=arguments):
-            if layer.open and name in ("max", "min"):
-                _balance(*arguments, layer)
-            if layer.open and name in ("clip", "atan", "tanh"):
-                _balance(ast.Constant(1.0), arguments[0], layer)
             return _call(name, arguments, layer)
     raise Unread(ast.unparse(tree))
 
 
-def _balance(left: ast.expr, right: ast.expr, layer: Layer) -> None:
-    """Give the factor in front of the right one of two terms the value at which they are alike."""
-    factors = right
-    while isinstance(factors, ast.BinOp) and isinstance(factors.op, ast.Mult):
-        factors = factors.left
-    if not isinstance(factors, ast.Name) or factors.id not in layer.open:
-        return
-    name = factors.id
-    layer.open.discard(name)
-    both = value(left, layer), value(right, layer)
-    if any(isinstance(z, float) for z in both):
-        x, y = (_rms(z.entries) if isinstance(z, Wide) else _size(z, layer) for z in both)
-    else:
-        x, y = (_size(z, layer) for z in both)
-    if 0 < x < math.inf and 0 < y < math.inf:
-        layer.scalars[name] *= layer.scalars[name] * x / y  # a value that is set comes on top
-    mark = f"id='{name}'"
-    layer.memo = {key: known for key, known in layer.memo.items() if mark not in key}
+class Unmet(Exception):
+    """A sum whose second term has no weight yet: its text, the ratios of the second to the first.
+
+    Two ratios, to the strongest and the weakest live direction, where the first is a matrix of one
+    side; else they are equal.
+    """
+
+    def __init__(self, weights: dict[str, float], site: str, ratios: tuple[float, float]) -> None:
+        self.weights, self.site, self.ratios = weights, site, ratios
 
 
-def _size(x: Value, layer: Layer) -> float:
+def _weighted(left: ast.expr, right: ast.expr, layer: Layer) -> float:
+    """What stands in front of the right one of two terms, beside the value of its first name."""
+    first = right
+    while isinstance(first, ast.BinOp) and isinstance(first.op, ast.Mult):
+        first = first.left
+    if layer.weights is None or not (isinstance(first, ast.Name) and first.id in layer.named_terms):
+        return 1.0
+    site = f"{_key(left)} | {_key(right)}"
+    if site not in layer.weights:
+        x, y = value(left, layer), value(right, layer)
+        by_entries = isinstance(x, float) or isinstance(y, float)
+        top = max(_sizes(y, layer, by_entries))
+        strong, weak = (top / size if size else math.nan for size in _sizes(x, layer, by_entries))
+        raise Unmet(layer.weights, site, (strong, weak))
+    return layer.weights[site]
+
+
+def _sizes(x: Value, layer: Layer, by_entries: bool) -> tuple[float, float]:
+    """The largest and smallest size that is not zero: they differ for directions of one side."""
     match x:
         case float():
-            return abs(x)
+            return abs(x), abs(x)
         case Wide():
-            if x.shape == layer.w.shape:
-                return _rms(x.times(layer.h)) / _rms(layer.h) / math.sqrt(len(layer.h))
-            return _rms(x.entries)
+            if x.shape == layer.w.shape and not by_entries:
+                size = _rms(x.times(layer.h)) / _rms(layer.h) / math.sqrt(len(layer.h))
+            else:
+                size = _rms(x.entries)
+            return size, size
         case Square():
             sizes = np.abs(x.eigenvalues)
-            return float(np.median(sizes[sizes > NOTHING * sizes.max(initial=0)]))
-    return 1.0
+            live = sizes[sizes > NOTHING * sizes.max(initial=0)]
+            return (float(live.max()), float(live.min())) if len(live) else (0.0, 0.0)
+    return 1.0, 1.0
 
 
 def _times(x: Value, k: float) -> Value:
@@ -497,6 +521,10 @@ def _call(name: str, arguments: list[ast.expr], layer: Layer) -> Value:
         return _sample_square(arguments[0], layer)
     x = value(arguments[0], layer)
     options = [value(a, layer) for a in arguments[1:]]
+    if name in ("clip", "atan", "tanh"):
+        x = _times(x, _weighted(ast.Constant(1.0), arguments[0], layer))
+    if name in ("max", "min"):
+        options = [_times(options[0], _weighted(*arguments, layer))]
     if isinstance(x, float) and name in SCALARS:
         return float(SCALARS[name](x, *options))
     match x, name:
@@ -594,14 +622,14 @@ def _sample_square(tree: ast.expr, layer: Layer) -> Wide:
         one = Layer(layer.h, layer.d, layer.w, layer.scalars, network=layer.network)
         one.memo = {"": 0.0}
         own = Wide(p=layer.d[:, i : i + 1], q=layer.h[:, i : i + 1])
-        replaced = {ast.dump(ast.Name("G", ast.Load())): own}
+        replaced = {"G": own}
         one.memo.update(replaced)
         total = total + value(tree, one).entries ** 2
     return Wide(total / layer.n)
 
 
 def _average(name: str, arguments: list[ast.expr], layer: Layer) -> Value:
-    key, x = ast.dump(arguments[0]), value(arguments[0], layer)
+    key, x = _key(arguments[0]), value(arguments[0], layer)
     beta = value(arguments[1], layer)
     layer.given[key] = x
     if layer.step == 1:
@@ -654,8 +682,9 @@ class Net:
     c: tuple[float, ...] = ()
     d: tuple[tuple[tuple[str, float], ...], ...] = ()
     values: tuple[tuple[str, float], ...] = ()
-    balanced: tuple[tuple[tuple[str, float], ...], ...] = ()
-    """Values by layer and name, in the place of ``values``."""
+    named_terms: frozenset[str] = frozenset()
+    weights: tuple[tuple[dict[str, float], ...], ...] = ()
+    """Factors of the terms that these names lead, by step, layer and the text of the terms."""
     rates: tuple[float, ...] = ()
     probe: int = 6
     readout: float = 0.25
@@ -714,10 +743,13 @@ def _layers(net: Net, w: list[Array], width: int, step: int) -> list[Layer]:
     deltas.reverse()
     found = []
     for position in range(net.depth):
-        scalars = _Scalars([*net.values, *(net.balanced[position] if net.balanced else ())])
+        scalars = _Scalars(net.values)
         for name, d_exponent in net.d[position] if net.d else ():
             scalars[name] = scalars[name] * (width / BASE) ** -d_exponent
-        found.append(Layer(inputs[position], deltas[position], w[position], scalars, step=step))
+        layer = Layer(inputs[position], deltas[position], w[position], scalars, step=step)
+        if len(net.weights) >= step:
+            layer.weights, layer.named_terms = net.weights[step - 1][position], net.named_terms
+        found.append(layer)
     for layer in found:
         layer.network = found
     return found
@@ -764,39 +796,32 @@ def _rms(x: Array) -> float:
     return float(np.sqrt(np.mean(x * x)))
 
 
-def balanced(rule: str, net: Net, names: Iterable[str]) -> Net:
-    """The same net, with values of these names at which the terms that they weigh are alike.
+def _rates(net: Net, width: int) -> list[float]:
+    return [
+        (net.rates[i] if net.rates else 1.0) * (width / BASE) ** -(net.c[i] if net.c else 0.0)
+        for i in range(net.depth)
+    ]
 
-    Alike at the smallest width and in every layer, so that which of them leads at large widths is
-    seen from there on, however small or large both are.
-    """
-    tree = ast.parse(rule, mode="eval").body
-    layers = _layers(net, _start(net, BASE, 0), BASE, 1)
-    for layer in layers:
-        layer.open = set(names)
-    for layer in layers:
-        value(tree, layer)
-    found = tuple(tuple((k, float(x.scalars[k])) for k in names) for x in layers)
-    return replace(net, balanced=found)
+
+def state(rule: str, net: Net, width: int, seed: int, step: int) -> list[Layer]:
+    """Every layer as the rule sees it at the first or second step."""
+    layers = _layers(net, _start(net, width, seed), width, 1)
+    if step == 1:
+        return layers
+    tree = parsed(rule)
+    updates = [value(tree, layer).entries for layer in layers]
+    moves = zip(layers, _rates(net, width), updates, strict=True)
+    after = _layers(net, [layer.w - r * u for layer, r, u in moves], width, 2)
+    for layer, old in zip(after, layers, strict=True):
+        layer.averages = old.given
+    return after
 
 
 def own(rule: str, net: Net, width: int, seed: int, step: int = 1) -> Own:
     """The own updates of a step at a learning rate M^(-c) (1 where c is not given)."""
-    tree = ast.parse(rule, mode="eval").body
-    w = _start(net, width, seed)
-    layers = _layers(net, w, width, 1)
-    updates = [value(tree, layer) for layer in layers]
-    rate = [
-        (net.rates[i] if net.rates else 1.0) * (width / BASE) ** -(net.c[i] if net.c else 0.0)
-        for i in range(net.depth)
-    ]
-    if step == 2:
-        given = [layer.given for layer in layers]
-        w = [x - r * u.entries for x, r, u in zip(w, rate, updates, strict=True)]
-        layers = _layers(net, w, width, 2)
-        for layer, old in zip(layers, given, strict=True):
-            layer.averages = old
-        updates = [value(tree, layer) for layer in layers]
+    tree = parsed(rule)
+    rate, layers = _rates(net, width), state(rule, net, width, seed, step)
+    updates, w = [value(tree, layer) for layer in layers], [layer.w for layer in layers]
     held, _ = _forward(net, w, width, _data(net.labels, net.classes, net.features, net.probe)[2])
     return Own(
         tuple(r * _rms(u.times(x.h)) for r, u, x in zip(rate, updates, layers, strict=True)),

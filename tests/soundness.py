@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
-from simulator import Net, Slope, Unread, balanced, exponents, own
+from settled_terms import Sights, settled
+from simulator import Net, Slope, Unread, exponents, own
 from sympy import Expr, S
 
 from scaling.models.batch import Batch
@@ -45,8 +46,10 @@ class Question:
     classes: int = 10
     features: int = 16
     readout: float = 0.25
-    balanced: tuple[str, ...] = ()
-    """Names whose values make the terms alike that they weigh, at the smallest width."""
+    settled: tuple[str, ...] = ()
+    """Names whose values make that term of a sum the larger one that grows faster."""
+    sights: Sights | None = None
+    """Where the terms are compared for it."""
 
     @property
     def setting(self) -> Setting:
@@ -112,13 +115,17 @@ def network(question: Question, found: Exponents, base: bool = True) -> Net:
         tuple(values),
     )  # fmt: skip
     net = replace(net, readout=question.readout)
-    if question.balanced:
-        net = balanced(question.rule, net, question.balanced)
-    if not base or question.step == 1:
-        return net
-    first = own(question.rule, net, 64, 0)  # steps that move a layer by a part of its size
-    rates = tuple(0.3 / x if x > 1e-12 else 1.0 for x in first.held)
-    return Net(**{**net.__dict__, "rates": rates})
+    names = frozenset(question.settled)
+    with np.errstate(all="ignore"):
+        if names:
+            net = settled(question.rule, net, names, sights=question.sights)
+        if not base or question.step == 1:
+            return net
+        first = own(question.rule, net, 64, 0)  # steps that move a layer by a part of its size,
+        parts = [0.3] * (net.depth - 1) + [0.1]  # and outputs by less than what they lack
+        moved = zip(parts, first.held, strict=True)
+        net = replace(net, rates=tuple(part / x if x > 1e-12 else 1.0 for part, x in moved))
+        return settled(question.rule, net, names, 2, question.sights) if names else net
 
 
 def practice(

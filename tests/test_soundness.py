@@ -9,9 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from random_questions import fuzz
-from simulator import WIDTHS
-from soundness import BALANCED, DISTINCT, REPEATED, Question, disagreements, practice, theory
+from random_questions import LADDER, fuzz, judged
+from settled_terms import settled
+from simulator import WIDTHS, own
+from soundness import (
+    BALANCED,
+    DISTINCT,
+    REPEATED,
+    Question,
+    disagreements,
+    network,
+    practice,
+    theory,
+)
 from sympy import S
 
 SEEDS = 6
@@ -161,21 +171,51 @@ def test_samples_of_one_class_leave_weak_directions() -> None:
         assert disagreements(replace(answer, own=own), measured) == {}
 
 
-OPEN_PAIRS = {"11/7", "11/10", "11/25", "11/27", "11/30"}
-"""Contradicted up to width 2048, and not explained: docs/soundness.md lists them."""
-CROSSOVERS = {"11/12", "11/38", "11/39"}
-"""Contradicted too, but the prediction holds from constants that lie far apart."""
-
-
 @pytest.mark.slow
-def test_no_random_pair_is_contradicted_beyond_those_that_are_known(tmp_path: Path) -> None:
-    """Forty pairs on all rungs of widths: a change of the theory adds none."""
+def test_no_random_pair_is_contradicted(tmp_path: Path) -> None:
+    """Twelve pairs; a killed run goes on with the pair after the last whole line."""
     log = tmp_path / "pairs.jsonl"
-    seen = fuzz(40, seed=11, log=log)
+    fuzz(3, seed=11, log=log)
+    whole = log.read_text()
+    log.write_text(whole + whole[:40])
+    seen = fuzz(12, seed=11, log=log)
     rows = [json.loads(line) for line in log.read_text().splitlines()]
-    bad = {row["pair"] for row in rows if row["outcome"] not in ("agrees", "refused")}
-    assert bad <= OPEN_PAIRS | CROSSOVERS
-    assert seen["agrees"] >= 15
+    assert log.read_text().startswith(whole)
+    assert [row["pair"] for row in rows] == [f"11/{i}" for i in range(12)]
+    assert set(seen) <= {"agrees", "crossover", "noisy", "refused"}
+    assert seen["agrees"] >= 8
+    assert seen["noisy"] <= 2
+
+
+LATE = [
+    # terms that no width below 10^4 parts where all constants are one
+    ("(G + k*sign(G)) @ A", "k"),
+    ("(diag(B) + rho*I)**(-1/4) @ G @ (A + rho*trace(A)*I)**(-1)", "rho"),
+]
+
+
+@pytest.mark.parametrize(("rule", "name"), LATE)
+def test_settled_terms_show_the_exponent_and_contradict_another(rule: str, name: str) -> None:
+    pair = Question(rule, settled=(name,))
+    answer = theory(pair)
+    assert judged(pair, answer, LADDER[0])[0] == "agrees"
+    for shift in (S.Half, -S.Half):
+        wrong = replace(answer, own={k: x + shift for k, x in answer.own.items()})
+        verdict, slopes = judged(pair, wrong, LADDER[0])
+        assert verdict == "contradicted"
+        assert set(disagreements(wrong, slopes)) == set(wrong.own)
+
+
+def test_the_faster_term_leads_whatever_stands_in_front_of_it() -> None:
+    """Gradient descent beside the sign of G: M^(-1/2) beside 1 in the input layer."""
+    names, net = frozenset({"k"}), network(Question("G"), theory(Question("G")).exponents)
+    first = settled("G + k*sign(G)", net, names).weights[0][0]
+    other = settled("sign(G) + k*G", net, names).weights[0][0]
+    alike = settled("sign(G) + k*sign(3*G)", net, names).weights[0]
+    size = own("G", net, 64, 0).held[0] / own("sign(G)", net, 64, 0).held[0]
+    assert first["G | k * sign(G)"] > 100 * size
+    assert other["sign(G) | k * G"] < 0.01 / size
+    assert all(weights == {"sign(G) | k * sign(3 * G)": 2} for weights in alike)
 
 
 def test_a_wrong_exponent_would_be_flagged() -> None:
