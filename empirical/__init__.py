@@ -27,7 +27,7 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "RuleOptimizer": "numbers.optimizers",
+    "RuleOptimizer": "your_model.rule_optimizer",
     "check_model": "your_model.coordinate_check",
     "for_model": "your_model.model_scales",
     "initialise_": "your_model.initialise",

@@ -9,12 +9,12 @@ import torch
 from sympy import Expr, Rational, S
 from torch import nn
 
+from empirical import RuleOptimizer
 from empirical.data.sources import load
 from empirical.fit.verdict import Verdict
 from empirical.measure.calibration import calibrate
 from empirical.measure.dense_steps import measure
 from empirical.measure.machine import blas_threads
-from empirical.numbers.optimizers import RuleOptimizer
 from empirical.verify.campaign import Experiment, Mode, trial_of
 from empirical.verify.derivation_lines import measured_lines
 from empirical.verify.verification import verify

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from derivations.catalogue import find
+from empirical import RuleOptimizer
 from empirical.measure.parametrize import draw_
 from empirical.networks import MLP
 from empirical.numbers.interpreter import evaluate
-from empirical.numbers.optimizers import RuleOptimizer
 from empirical.numbers.state import State
 from scaling.rules.parser import parse
 

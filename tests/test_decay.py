@@ -15,13 +15,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from derivations.catalogue import catalogue, find
+from empirical import RuleOptimizer
 from empirical.data.sources import load
 from empirical.fit.verdict import Verdict
 from empirical.measure.calibration import calibrate
 from empirical.measure.dense_steps import measure
 from empirical.measure.machine import blas_threads
 from empirical.measure.trial import Trial
-from empirical.numbers.optimizers import RuleOptimizer
 from empirical.verify.campaign import Experiment
 from empirical.verify.subject import Subject
 from empirical.verify.verification import Verification, verify

@@ -15,11 +15,12 @@ from dense_layers import RULES, VALUES, Array, Dense, assert_close, power
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from empirical import RuleOptimizer
 from empirical.networks import CBOW, CNN, ResNet
 from empirical.numbers import layer_samples
-from empirical.numbers.capture import LossFunction
+from empirical.numbers.capture import Capture, LossFunction
 from empirical.numbers.layer_samples import ScaledEmbedding
-from empirical.numbers.optimizers import Fisher, RuleOptimizer
+from empirical.numbers.optimizers import Fisher
 from scaling.rules.parser import parse
 from scaling.sizes.errors import InvalidInput
 
@@ -370,4 +371,4 @@ def test_layers_that_are_no_matrix_on_samples_are_refused_by_name(
     layer: nn.Module, message: str
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
-        RuleOptimizer(nn.Sequential(layer), parse("G"), 0.1)
+        Capture(nn.Sequential(layer))

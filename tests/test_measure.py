@@ -13,6 +13,7 @@ from dense_layers import Array, power
 from scipy.special import softmax
 
 from derivations.catalogue import catalogue
+from empirical import RuleOptimizer
 from empirical.data.sources import Data, given, load
 from empirical.measure import dense_steps
 from empirical.measure.calibration import calibrate
@@ -24,7 +25,6 @@ from empirical.measure.training import damped_sums, dampings_in
 from empirical.measure.trial import Constants, Trial
 from empirical.networks import MLP
 from empirical.numbers.basis import EIGENVALUE_ZERO, triangular_root
-from empirical.numbers.optimizers import RuleOptimizer
 from empirical.verify.single import measure_once
 from scaling.models.chain import Activation, Loss, Setting, mlp
 from scaling.models.settings import Settings, exact, read_settings

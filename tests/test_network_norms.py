@@ -13,9 +13,9 @@ from sympy import Rational, S
 from torch import Tensor, nn
 
 from derivations.catalogue import find
+from empirical import RuleOptimizer
 from empirical.numbers.interpreter import evaluate, evaluate_network
 from empirical.numbers.layer_matrices import LayerTensors
-from empirical.numbers.optimizers import RuleOptimizer
 from empirical.numbers.state import State
 from empirical.wide.method import Path, path_of
 from scaling.calculus.read import read

@@ -12,8 +12,9 @@ from dense_layers import Array, assert_close, power
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from empirical.numbers.capture import LossFunction, sampled_cotangents
-from empirical.numbers.optimizers import Fisher, RuleOptimizer, with_factor_ema
+from empirical import RuleOptimizer
+from empirical.numbers.capture import Capture, LossFunction, sampled_cotangents
+from empirical.numbers.optimizers import Fisher, LayerOptimizer, with_factor_ema
 from scaling.rules.parser import parse
 from scaling.sizes.errors import InvalidInput
 
@@ -334,15 +335,14 @@ def shared() -> nn.Module:
     ("build", "message"),
     [
         (
-            lambda: RuleOptimizer(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), parse("G"), 0.1),
+            lambda: LayerOptimizer(
+                Capture(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))), parse("G"), 0.1
+            ),
             r"found: trainable parameters of '1' \(LayerNorm\)\nneeded: "
             r"(.|\n)*Linear, Conv2d or Embedding(.|\n)*do this: freeze",
         ),
-        (
-            lambda: RuleOptimizer(nn.ReLU(), parse("G"), 0.1),
-            r"without trainable Linear, Conv2d or Embedding\(Bag\) layers",
-        ),
-        (lambda: RuleOptimizer(shared(), parse("G"), 0.1), "shared by '2' and '5'"),
+        (lambda: RuleOptimizer(nn.ReLU(), parse("G"), 0.1), r"\(ReLU\) without trained tensors"),
+        (lambda: Capture(shared()), "shared by '2' and '5'"),
         (lambda: RuleOptimizer(mlp(), parse(KFAC), 0.1), "no value for 'rho_B'"),
         (lambda: RuleOptimizer(mlp(), parse("G"), 0.1, {"rho": 1.0}), "symbol 'rho'"),
         (lambda: RuleOptimizer(mlp(), parse("G"), {"0": 0.1}), "lr = nothing for layer '0.bias'"),

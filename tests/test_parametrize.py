@@ -12,9 +12,9 @@ from sympy import S, Symbol
 from torch import Tensor, nn
 
 from derivations.catalogue import catalogue, find
+from empirical import RuleOptimizer
 from empirical.data.sources import load
 from empirical.measure.parametrize import LayerScales, at_width, draw_, power_of_width
-from empirical.numbers.optimizers import RuleOptimizer
 from empirical.your_model.model_scales import for_model
 from scaling.models.chain import Role, Setting, mlp
 from scaling.rules.parser import parse

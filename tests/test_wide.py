@@ -19,6 +19,7 @@ from wide_trials import (
     trial,
 )
 
+from empirical import RuleOptimizer
 from empirical.data.sources import Data, given, load
 from empirical.measure.calibration import calibrate
 from empirical.measure.dense_steps import measure
@@ -26,7 +27,6 @@ from empirical.measure.measured_sizes import Measurement
 from empirical.measure.training import dense_network, loss_of
 from empirical.measure.trial import Constants, Trial
 from empirical.numbers.interpreter import LayerTensors, State, evaluate
-from empirical.numbers.optimizers import RuleOptimizer
 from empirical.wide import Streaming, measure_wide
 from empirical.wide.activations import ACTIVATIONS
 from empirical.wide.method import Path, path_of, refuse_unless_wide

@@ -1,6 +1,6 @@
 """Steps of one dense network, measured: the sizes of measured_sizes.py on a real network.
 
-All are taken on held-out probe samples, in float64, on a network trained by `RuleOptimizer`. The
+All are taken on held-out probe samples, in float64, on a network trained by `LayerOptimizer`. The
 data are the same at every width; the seed varies the weights only.
 
 The output at the start is a sum over few classes and hence noisy: its RMS is taken over

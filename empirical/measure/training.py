@@ -16,10 +16,11 @@ from empirical.measure.measured_sizes import Sums
 from empirical.measure.parametrize import LayerScales, draw_
 from empirical.measure.trial import Trial, numbers_of
 from empirical.networks import MLP
+from empirical.numbers.capture import Capture
 from empirical.numbers.capture import LossFunction as SampledLoss
 from empirical.numbers.interpreter import Record
 from empirical.numbers.layer_values import LayerValue
-from empirical.numbers.optimizers import Fisher, RuleOptimizer
+from empirical.numbers.optimizers import Fisher, LayerOptimizer
 from empirical.numbers.rotated_values import Corner
 from scaling.models.chain import Loss
 from scaling.rules.like_terms import is_damping
@@ -73,12 +74,13 @@ class Training:
             recorders[name](node, value)
 
         self._generator = torch.Generator(device=trial.device).manual_seed(seed)
-        self.optimizer = RuleOptimizer(
-            model,
+        sampled = trial.problem.sampled_fisher
+        self.optimizer = LayerOptimizer(
+            Capture(model, outputs=sampled),
             rule,
             {n: scales[layer.name].lr for n, layer in names.items()},
             values,
-            Fisher.TRUE if trial.problem.sampled_fisher else Fisher.EMPIRICAL,
+            Fisher.TRUE if sampled else Fisher.EMPIRICAL,
             record=record,
         )
 

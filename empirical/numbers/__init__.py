@@ -2,6 +2,6 @@
 
 the way in        interpreter: the recursion; operators: one row each; algebra: what they do
 what a value is   layer_values square_matrices rotated_values eigenvectors sample_moments
-what a layer has  layer_matrices basis layer_samples capture
+what a layer has  layer_matrices matrix_axes basis layer_samples capture
 training by it    factored_update state moved_gradient optimizers
 """

@@ -131,6 +131,15 @@ class Capture:
         """The layer's weight as a view of shape (fan_out, fan_in), to be changed in place."""
         return as_matrix(self._module(name), self.parameters[name].detach())
 
+    def views(self, name: str) -> list[Tensor]:
+        """The one matrix of a layer; see `LayerSource`."""
+        return [self.matrix(name)]
+
+    def layers(self, name: str) -> list[LayerTensors] | None:
+        """The one layer of that name; see `LayerSource`."""
+        layer = self.tensors(name)
+        return None if layer is None else [layer]
+
     def tensors(self, name: str) -> LayerTensors | None:
         """Inputs, cotangents and weights of a layer, or None if no gradient came by."""
         module, parameter = self._module(name), self.parameters[name]

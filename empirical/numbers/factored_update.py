@@ -46,10 +46,10 @@ class FactoredUpdate:
 
     @torch.no_grad()
     def add_to_(self, weight: Tensor, alpha: float) -> Tensor:
-        """Weight += alpha * update, in place."""
-        if self.factors is None:
-            return weight.add_(self.dense(), alpha=alpha)
-        u, v = self.factors
+        """Weight += alpha * update, in place; a side of ``weight`` may be several axes."""
+        u, v = self.factors or (None, None)
+        if u is None or v is None or weight.shape != (len(u), len(v)):
+            return weight.add_(self.dense().reshape(weight.shape), alpha=alpha)
         return weight.addmm_(u, v.T, alpha=alpha)
 
     def spectral_norm(self) -> Tensor:

@@ -36,6 +36,7 @@ from empirical.numbers.layer_matrices import LayerTensors, LayerValues
 from empirical.numbers.layer_values import Entries, LayerValue, Rectangular
 from empirical.numbers.operators import MEANINGS
 from empirical.numbers.state import State
+from scaling.models.recipe import sums_over_everything
 from scaling.rules.literal_dampings import LiteralDamping
 from scaling.rules.rule import Rule, evaluate_power
 from scaling.rules.shapes import Dim
@@ -89,7 +90,7 @@ def evaluate(
 
 @torch.no_grad()
 def evaluate_network(
-    rule: Rule,
+    rule: Rule | Mapping[str, Rule],
     layers: Mapping[str, LayerTensors],
     values: Mapping[str, Mapping[str, float]],
     states: Mapping[str, State] | None = None,
@@ -105,12 +106,16 @@ def evaluate_network(
     ``values``, ``states`` and what ``record`` is told are by layer; see `evaluate`, of which
     this is the twin for several layers. No state moves before all layers are evaluated.
 
+    ``rule`` is that of all layers, or by layer. A sum over layers of G alone runs over all of them
+    then, any other over those of its rule, as in a recipe.
+
     Raises `InvalidInput` as `evaluate` does, naming the layer.
     """
     readings: dict[str, _Reading] = {}
+    rules = dict.fromkeys(layers, rule) if isinstance(rule, Rule) else rule
     for name, layer in layers.items():
         with in_layer(name):
-            _check_values(rule, values[name])
+            _check_values(rules[name], values[name])
             told = None if record is None else partial(record, name)
             state = State() if states is None else states[name]
             made: dict[Node, Maker] = {
@@ -118,9 +123,12 @@ def evaluate_network(
                 for node, seen in (ascended or {}).items()
             }
             readings[name] = LayerReader(layer, values[name], state, told, made=made).reading(dense)
-    _sum_over_layers(rule.sums_over_layers, readings)
+    for one in dict.fromkeys(rules[name] for name in readings):
+        every = sums_over_everything(one)
+        of = {name: x for name, x in readings.items() if every or rules[name] == one}
+        _sum_over_layers(one.sums_over_layers, of)
     updates = {
-        name: FactoredUpdate(_value(name, reading, rule.expression))
+        name: FactoredUpdate(_value(name, reading, rules[name].expression))
         for name, reading in readings.items()
     }
     for reading in readings.values():

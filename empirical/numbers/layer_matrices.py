@@ -41,6 +41,10 @@ class LayerTensors:
     ``sides`` (fan_out, fan_in) declares the true lengths of sides of which H, D and fisher hold
     coordinates in some orthonormal basis that spans them. Rules that look at single entries have no
     meaning then, and all others give coordinates of the update in the same bases.
+
+    ``G`` (fan_out, fan_in) is the gradient where it is not D H^T / n: that of a tensor with further
+    uses, or of a matrix whose rows see different inputs. H and D may differ in the number of their
+    columns then. `of_gradient` makes a layer that has no H and D at all.
     """
 
     H: Tensor
@@ -48,13 +52,23 @@ class LayerTensors:
     W: Tensor
     fisher: Tensor | None = None
     sides: tuple[int, int] | None = None
+    G: Tensor | None = None
+    has_samples: bool = True
+
+    @classmethod
+    def of_gradient(cls, gradient: Tensor, weight: Tensor) -> LayerTensors:
+        """A layer of which the gradient is known and no samples: rules with A or B are refused."""
+        rows, columns = (gradient.new_zeros(side, 1) for side in gradient.shape)
+        return cls(columns, rows, weight, G=gradient, has_samples=False)
 
     def __post_init__(self) -> None:
         fisher = self.D if self.fisher is None else self.fisher
         shapes = {n: tuple(x.shape) for n, x in (("H", self.H), ("D", self.D), ("W", self.W))}
         fits = (
             self.H.ndim == self.D.ndim == fisher.ndim == 2
-            and self.H.shape[1] == self.D.shape[1] > 0
+            and self.H.shape[1] > 0 < self.D.shape[1]
+            and (self.G is not None or self.H.shape[1] == self.D.shape[1])
+            and (self.G is None or self.G.shape == self.W.shape)
             and self.W.shape == (len(self.D), len(self.H))
             and len(fisher) == len(self.D)
             and fisher.shape[1] > 0
@@ -68,14 +82,15 @@ class LayerTensors:
                 "put one sample in each column",
             )
         rows = len(self.D), len(self.H)
-        for side, given in zip(self.sides or rows, rows, strict=True):
-            if side < given:
+        for side, length in zip(self.sides or rows, rows, strict=True):
+            if side < length:
                 raise InvalidInput(
-                    f"a side of length {side}, for which {given} coordinates are given",
+                    f"a side of length {side}, for which {length} coordinates are given",
                     "no more coordinates than the side is long",
                     "take coordinates in an orthonormal basis",
                 )
-        for name, x in (("H", self.H), ("D", self.D), ("fisher", self.fisher)):
+        given = (("H", self.H), ("D", self.D), ("fisher", self.fisher), ("G", self.G))
+        for name, x in given:
             if x is not None:
                 _refuse_unless_finite(name, x)
 
@@ -90,18 +105,20 @@ class LayerValues:
         fan_out, fan_in = layer.sides or (len(d), len(h))
         self.fans = dict(zip(FANS, (fan_in, fan_out), strict=True))
         self.dense, self._dtype = dense, h.dtype
+        self.g = layer.G
+        self.has_samples, self.is_paired = layer.has_samples, layer.G is None
 
     @cached_property
     def right(self) -> Basis:
         """The span of the inputs."""
         side = self.fans["fan_in"]
-        return Basis.whole(side, self._dtype) if self.dense else Basis.spanning(self.h, side)
+        return Basis.whole(side, self._dtype) if self._is_whole else Basis.spanning(self.h, side)
 
     @cached_property
     def left(self) -> Basis:
         """The span of the cotangents, those for B included."""
         side = self.fans["fan_out"]
-        if self.dense:
+        if self._is_whole:
             return Basis.whole(side, self._dtype)
         both = self.d if self.f is self.d else torch.cat([self.d, self.f], dim=1)
         return Basis.spanning(both, side)
@@ -112,6 +129,8 @@ class LayerValues:
 
         So they are where every patch of an image is a sample.
         """
+        if self.g is not None:
+            return Entries(self.g.to(torch.float64) if self.dense else self.g)
         samples = self.d.shape[1]
         if self.dense:
             return Entries(self.d / samples @ self.h.T)
@@ -119,8 +138,19 @@ class LayerValues:
             return LowRank(self.left, product(self.d, self.h) / samples, self.right)
         return Outer(self.d / samples, self.h, self.left, self.right)
 
+    @property
+    def _is_whole(self) -> bool:
+        """Whether bases are those of whole sides: a given G need not lie in the span of H and D."""
+        return self.dense or self.g is not None
+
     def matrix(self, name: str) -> LayerValue:
-        """One of G A B L R W I."""
+        """One of G A B L R W I.
+
+        Raises:
+            InvalidInput: for A and B of a layer without samples.
+        """
+        if name in ("A", "B") and not self.has_samples:
+            raise no_samples(name)
         match name:
             case "G":
                 return self.gradient
@@ -142,6 +172,15 @@ class LayerValues:
     def scalar(self, x: float) -> Entries:
         """A number as a value."""
         return Entries(torch.tensor(float(x), dtype=torch.float64, device=self.h.device))
+
+
+def no_samples(what: str) -> InvalidInput:
+    """The refusal of what needs inputs and cotangents, for a layer that has none."""
+    return InvalidInput(
+        f"{what}, of a tensor whose inputs and cotangents are not at hand",
+        "a product of the tensor with data, whose inputs and cotangents are those of its samples",
+        "train it by another group of a recipe: 'NAME: adamw; rest: kfac'",
+    )
 
 
 def _refuse_unless_finite(name: str, x: Tensor) -> None:

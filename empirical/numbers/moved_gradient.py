@@ -39,7 +39,8 @@ def ascend(
         layers: what every layer sees at W.
         values: numbers of the symbols, by layer.
         states: what is remembered, by layer; it stays as it is.
-        weights: of the same layers, (fan_out, fan_in), views that can be changed in place.
+        weights: of the same layers, views that can be changed in place: (fan_out, fan_in), each
+            perhaps as several axes.
         look: a forward and backward pass, and what every layer saw.
     """
     found: dict[Call, Mapping[str, LayerTensors]] = {}

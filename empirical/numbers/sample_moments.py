@@ -20,7 +20,7 @@ from torch import Tensor
 
 from empirical.numbers import algebra
 from empirical.numbers.basis import Basis
-from empirical.numbers.layer_matrices import LayerValues
+from empirical.numbers.layer_matrices import LayerValues, no_samples
 from empirical.numbers.layer_values import Entries, LayerValue, Outer, Rectangular
 from empirical.numbers.rotated_values import Corner
 from scaling.rules.eigenbases import Action, linear_path
@@ -34,7 +34,12 @@ def sample_square(
     """The mean over samples of the squared entries of a node that is linear in G.
 
     ``value`` reads the nodes beside G.
+
+    Raises:
+        InvalidInput: for a layer whose gradient is not the mean of its samples' own.
     """
+    if not layer.is_paired:
+        raise no_samples(f"squares of single samples' gradients in '{node}'")
     u, v = (_columns(x, basis) for x, basis in ((layer.d, layer.left), (layer.h, layer.right)))
     factor = layer.scalar(1).x
     for action, operand in linear_path(node):

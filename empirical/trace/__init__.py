@@ -7,5 +7,7 @@ a file       model_file (build, batch, loss) given_model (the same, handed over 
 a list       export (torch's operations at one size) aligned (at all sizes, side by side)
              fold (blocks that repeat) growth (a number's exponent from its values)
 in numbers   execute (the same operations on the CPU, node by node)
+a weight     weight_rows (the equation of each call) weight_tracker (calls that meet it, or a view)
+             weight_columns (its inputs and cotangents) use_capture (those of a model in training)
 a graph      lowering, with a row for every operation in aten_algebra aten_shapes aten_layers
 """

@@ -15,7 +15,7 @@ difference of the weights. Buffers are frozen: a run changes none.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,8 @@ from torch.export.graph_signature import InputKind
 
 from empirical.trace.export import exported, names_of, path_of
 from empirical.trace.model_file import GrowingAxis, ModelFile
+from empirical.trace.weight_columns import UseColumns, columns_of
+from empirical.trace.weight_tracker import Tracker
 
 Values = dict[str, list[Tensor]]
 """By the name of a node: one tensor, or one of each block that it stands for."""
@@ -70,14 +72,17 @@ class Execution:
         """The name in the graph of an operation or a tensor of this size."""
         return self._standing.get(own, own)
 
-    def values(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def values(
+        self, parameters: Mapping[str, Tensor] | None = None, tracker: Tracker | None = None
+    ) -> dict[str, Tensor]:
         """Every operation's result, by its name at this size; the loss is the last.
 
         Args:
             parameters: weights other than the model's own, by name.
+            tracker: is told every operation.
         """
         weights = {**self.parameters, **(parameters or {})}
-        runner = _Recorder(self._module)
+        runner = _Recorder(self._module, tracker)
         data = iter(self._data)
         arguments = []
         for spec in self._specs:
@@ -93,31 +98,19 @@ class Execution:
             outputs = runner.run(*arguments)
         runner.found["loss"] = outputs[-1]
         self.excess = runner.excess
-        self._given = {
-            n.name: x
-            for n, x in zip(self._module.graph.find_nodes(op="placeholder"), arguments, strict=True)
-            if isinstance(x, Tensor)
-        }
         return runner.found
 
-    def input_of(self, operation: str, values: Mapping[str, Tensor], parameter: str) -> Tensor:
-        """The other factor of a tensor in an operation, at the weights of the last run."""
-        node = next(n for n in self._module.graph.nodes if n.name == operation)
-        names = [x.name for x in node.all_input_nodes]
-        tensors = [values[n] if n in values else self._given[n] for n in names]
-        owners = {
-            n.name: self._first[path_of(s)]
-            for n, s in zip(
-                self._module.graph.find_nodes(op="placeholder"), self._specs, strict=True
-            )
-            if s.kind is InputKind.PARAMETER
-        }
-        return next(x for n, x in zip(names, tensors, strict=True) if owners.get(n) != parameter)
+    def with_gradients(
+        self, watched: Collection[str] = ()
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Values, cotangents of all of them, and gradients of the trained tensors.
 
-    def with_gradients(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """Values, cotangents of all of them, and gradients of the trained tensors."""
+        Args:
+            watched: tensors of which `columns` will be asked.
+        """
         leaves = {name: self.parameters[name].requires_grad_() for name in self.trained}
-        found = self.values(leaves)
+        self.tracker = Tracker({name: leaves[name] for name in self.trained if name in watched})
+        found = self.values(leaves, self.tracker)
         asked = {**leaves, **{k: v for k, v in found.items() if v.requires_grad}}
         grads = torch.autograd.grad(found["loss"], list(asked.values()), allow_unused=True)
         known = {k: g.detach() for k, g in zip(asked, grads, strict=True) if g is not None}
@@ -126,6 +119,15 @@ class Execution:
         values = {name: value.detach() for name, value in found.items()}
         gradients = {k: known.get(k, torch.zeros_like(leaves[k])) for k in leaves}
         return values, {k: g for k, g in known.items() if k not in leaves}, gradients
+
+    def columns(self, name: str, cotangents: Mapping[str, Tensor]) -> list[UseColumns]:
+        """What a watched tensor saw in each of its uses, in the last run with gradients."""
+        dtype = self.parameters[name].dtype
+        return [
+            columns_of(call.met, cotangents[call.label], self.tracker.places(call), dtype)
+            for call in self.tracker.found
+            if call.name == name and call.label in cotangents
+        ]
 
     def grouped(self, values: Mapping[str, Tensor]) -> Values:
         """Values by the names of the graph."""
@@ -168,14 +170,18 @@ def start_sizes(
 class _Recorder(fx.Interpreter):
     """Runs the operations one by one, and keeps every tensor of numbers that they make."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, tracker: Tracker | None = None) -> None:
         super().__init__(module, garbage_collect_values=False)
         self.found: dict[str, Tensor] = {}
-        self.excess: dict[str, Tensor] = {}
+        self.excess = runner.excess
 
     def run_node(self, n: fx.Node) -> Any:
         """The result of one operation."""
         result = super().run_node(n)
+        if self._tracker is not None and n.op == "call_function":
+            args, kwargs = self.fetch_args_kwargs_from_env(n)
+            with torch.no_grad():
+                self._tracker.call(n.target, args, kwargs, result, n.name)  # type: ignore[arg-type]
         if n.op == "call_function" and isinstance(result, Tensor) and result.is_floating_point():
             self.found[n.name] = result
         if str(n.target) == "aten.cross_entropy_loss.default":

@@ -1,6 +1,7 @@
 """Models that are handed over in Python: a function of the size, or a module at two sizes.
 
     a function      build(size) or build(**axes), and a batch: as a file has them (model_file.py)
+    a module        at one size, of which only the operations are asked for
     two modules     one model at two sizes, nothing else known of it. Its size is that of an axis
                     that grows, and a length is read as proportional to it or as fixed: two sizes
                     tell no offset from a power. Drawn are the tensors of torch's own layers, and
@@ -66,6 +67,26 @@ def model_of(
 
     built.__name__ = getattr(build, "__name__", type(build).__name__)
     return ModelFile(_path(build), built, _batcher(built, batch), loss, axes)
+
+
+def one_model(model: nn.Module, batch: GivenBatch | None, loss: LossOf | None = None) -> ModelFile:
+    """A module that was built already, at its one size.
+
+    Raises:
+        InvalidInput: for what is no module, and no batch where none can be made up.
+    """
+    if not isinstance(model, nn.Module):
+        raise InvalidInput(
+            f"a {type(model).__name__} as the model",
+            "a torch.nn.Module",
+            "pass the module that is trained",
+        )
+
+    def built() -> nn.Module:
+        return copy.deepcopy(model)
+
+    built.__name__ = type(model).__name__
+    return ModelFile(_path(type(model)), built, _batcher(built, batch), loss, {})
 
 
 def two_models(

@@ -5,14 +5,16 @@ file -> export at each size -> fold repeated blocks -> align -> lower -> Graph
 
 from __future__ import annotations
 
+from sympy import S
+
 from empirical.trace import aten_algebra, aten_layers, aten_shapes  # the rows
 from empirical.trace.aligned import align
-from empirical.trace.export import export
+from empirical.trace.export import LeafKind, export
 from empirical.trace.fold import fold
 from empirical.trace.lowering import Lowered, lower
 from empirical.trace.model_file import GrowingAxis, ModelFile, read_model
 from empirical.trace.starts import parameters
-from scaling.models.graph import Graph
+from scaling.models.graph import Graph, GraphParameter, Start
 from scaling.sizes.errors import InvalidInput
 
 ROW_FILES = (aten_algebra, aten_layers, aten_shapes)
@@ -39,6 +41,26 @@ def graph_of(model: ModelFile | str, axis: str | GrowingAxis | None = None) -> L
     _refuse_standstill(found.graph, grown)
     _refuse_unused(found.graph)
     return found
+
+
+def graph_at_rest(model: ModelFile) -> Lowered:
+    """The graph of a model at one size: its operations, and no axis that grows.
+
+    Raises:
+        InvalidInput: for a model or a batch that does not run.
+        NotCovered: for a model that cannot be traced.
+    """
+    program = export(model, {})
+    aligned = align("size", (1, 2), (program, program))
+    found = [
+        GraphParameter(
+            x.leaf.name, (S.Zero,) * len(x.leaf.shape), x.leaf.trained, Start.DRAWN, None,
+            x.leaf.others,
+        )
+        for x in aligned.leaves
+        if x.leaf.kind is LeafKind.PARAMETER
+    ]  # fmt: skip
+    return lower("size", aligned, found)
 
 
 def _refuse_standstill(graph: Graph, axis: GrowingAxis) -> None:

@@ -2,9 +2,11 @@
 
     contracted   axes that the product sums over with the data: fan_in
     left         axes of the result alone: fan_out
-    batched      axes of which every index has a matrix of its own: experts, groups
+    looked_up    axes whose rows are looked up: columns of a matrix that words, one-hot, are fed to
+    batched      axes of which every index has a matrix of its own: experts
 
-A tensor that is used twice (tied embeddings) is read at the use of its largest gradient.
+A tensor that is used twice (tied embeddings) is read at the use of its largest gradient; where the
+graph is read at one size, so that no gradient is the larger one, at the first that contracts.
 """
 
 from __future__ import annotations
@@ -13,11 +15,17 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sympy import S
+
+from empirical.numbers.matrix_axes import MatrixAxes
 from empirical.trace.lowering import Lowered
 from scaling.models.graph import GraphNode
-from scaling.models.operations.products import equation_of, fans
+from scaling.models.operations.products import Fans, equation_of, fans
+from scaling.models.terms import drawn
+from scaling.states.graph_forward import ForwardPass
 from scaling.states.graph_passes import Passes
 from scaling.states.tensor_uses import main_use
+from scaling.states.tensor_uses import uses as uses_of
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,13 @@ class Use:
     direct: bool
     is_factor: bool = True
     is_bias: bool = False
+    looked_up: tuple[int, ...] = ()
 
-    def batched(self, rank: int) -> tuple[int, ...]:
-        """Axes of which every index has a matrix of its own."""
-        return tuple(k for k in range(rank) if k not in (*self.contracted, *self.left))
+    def axes(self, rank: int, parts: int = 1) -> MatrixAxes:
+        """The axes of a tensor by what they are in its matrices."""
+        columns = (*self.contracted, *self.looked_up)
+        batched = tuple(k for k in range(rank) if k not in (*columns, *self.left))
+        return MatrixAxes(batched, self.left, columns, parts)
 
     def fan_in(self, shape: Sequence[int]) -> int:
         """The number of terms that an entry of the product adds up, for a tensor of that shape."""
@@ -50,9 +61,19 @@ def uses(state: Passes, lowered: Lowered, names: Iterable[str]) -> dict[str, Use
     return {name: use_of(state, lowered, name) for name in names}
 
 
+def at_rest(state: ForwardPass, lowered: Lowered, name: str) -> Use | None:
+    """The use of a tensor in a graph that was read at one size; None where nothing reads it."""
+    every = uses_of(state, name)
+    contracts = [(node, i) for node, i in every if fans(state.operands(node), i).contracted]
+    return _use(state, lowered, name, *(contracts or every)[0]) if every else None
+
+
 def use_of(state: Passes, lowered: Lowered, name: str) -> Use | None:
     """The product with data that gives a tensor its gradient."""
-    node, i = main_use(state, name)
+    return _use(state, lowered, name, *main_use(state, name))
+
+
+def _use(state: ForwardPass, lowered: Lowered, name: str, node: GraphNode, i: int) -> Use | None:
     operation = next(
         (o for o, n in lowered.made.items() if n == node.name or _is_part(n, node.name)), None
     )
@@ -62,11 +83,41 @@ def use_of(state: Passes, lowered: Lowered, name: str) -> Use | None:
     at = state.operands(node)
     of = fans(at, i)
     if node.inputs[i] != name:
-        left = (0,) if rank else ()
-        return Use(node, operation, tuple(range(1, rank)), left, False, False, of.is_bias)
+        summed, kept = _own_axes(state, name, node.inputs[i], of)
+        return Use(node, operation, summed, kept, False, False, of.is_bias)
     direct = node.op == "contract" and len(equation_of(at)[0]) == 2
     summed, kept = tuple(sorted(of.contracted)), tuple(sorted(of.left))
-    return Use(node, operation, summed, kept, direct, is_bias=of.is_bias)
+    looked_up = (0,) if node.op == "gather" and rank else ()
+    return Use(node, operation, summed, kept, direct, True, of.is_bias, looked_up)
+
+
+def _own_axes(
+    state: ForwardPass, name: str, weight: str, of: Fans
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of a tensor that became those of a weight, contracted and left.
+
+    Where a weight mixes them, its first axis counts as left and the others as contracted.
+    """
+    p = state.parameters[name]
+    unit = state.carried(name, drawn(name, p.axes, S.Zero), weight)
+
+    def became(axes: frozenset[int]) -> tuple[int, ...]:
+        seen = {
+            k
+            for term in unit.terms
+            for m in axes
+            for (tensor, k), _ in term.along[m].seen
+            if tensor == name
+        }
+        return tuple(sorted(seen))
+
+    summed, kept = became(of.contracted), became(of.left)
+    rank = len(p.axes)
+    if not of.contracted:
+        return (), tuple(range(rank))
+    if set(summed) & set(kept) or len(summed) + len(kept) != rank:
+        return tuple(range(1, rank)), (0,) if rank else ()
+    return summed, kept
 
 
 def _is_part(last: str, node: str) -> bool:

@@ -38,10 +38,10 @@ from empirical.measure.training import damped_sums, dampings_in, size_of
 from empirical.networks import MLP
 from empirical.networks.stacked import Stack, covers
 from empirical.numbers.layer_values import LayerValue
-from empirical.numbers.optimizers import RuleOptimizer
 from empirical.transfer.transfer_measures import Losses
 from empirical.your_model.initialise import initialise_
 from empirical.your_model.model_scales import ModelScales, for_model
+from empirical.your_model.rule_optimizer import RuleOptimizer
 from scaling.rules.tree import Node
 from scaling.sizes.errors import InvalidInput
 from scaling.solve.presets import PARAMETRIZATIONS

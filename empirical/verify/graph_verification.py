@@ -108,7 +108,8 @@ def verify_graph(
     answer = derive_graph(recipe, lowered.graph, settings, kinds=given.kinds)
     start, _ = two_states(lowered.graph, answer_starts(answer))
     values = {name: _values(given.groups[name], settings) for name in answer.tensors}
-    steps = ModelSteps(file, grown, lowered, answer, start, values)
+    parts = {name: group.parts for name, group in given.groups.items()}
+    steps = ModelSteps(file, grown, lowered, answer, start, values, parts)
     nodes = {operation: node for operation, node in lowered.made.items() if node in start.values}
     asked = tuple(_asked(answer, start, nodes))
     wanted = dict(expected or {})

@@ -11,13 +11,14 @@
 Constants that no exponent fixes are set once, at the smallest size: a damping is a tenth of what it
 is added to, a learning rate moves its own product by a tenth of its size.
 
-Not covered, and listed: rules with A, B or single samples in tensors whose use is no product with
-data (they have no H and D of their own).
+H and D are those of every use of a tensor (trace/weight_columns.py), a gain and a bias included.
+Not covered, and listed: rules with A, B or single samples in tensors that no call takes apart
+(weight norm, recurrent layers that are one call): what was seen of them is not their gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -30,15 +31,18 @@ from empirical.numbers.factored_update import FactoredUpdate
 from empirical.numbers.interpreter import LayerReader, Record, evaluate_sums
 from empirical.numbers.layer_matrices import LayerTensors
 from empirical.numbers.layer_values import LayerValue
+from empirical.numbers.matrix_axes import MatrixAxes
 from empirical.numbers.state import State
 from empirical.trace.execute import Execution, root_mean_square
 from empirical.trace.lowering import Lowered
 from empirical.trace.model_file import GrowingAxis, ModelFile
-from empirical.trace.uses import Use, uses
+from empirical.trace.uses import uses
+from empirical.trace.weight_columns import explains, layers_of
 from scaling.models.graph import Start
 from scaling.models.recipe import sums_over_everything
+from scaling.rules.dependence import sees_samples
 from scaling.rules.rule import Rule
-from scaling.rules.tree import Matrix, Node
+from scaling.rules.tree import Node
 from scaling.sizes.errors import InvalidInput
 from scaling.solve.graph_solution import GraphDerived
 from scaling.states.graph_passes import Passes
@@ -77,17 +81,13 @@ class ModelSteps:
 
     def __init__(
         self, file: ModelFile, axis: GrowingAxis, lowered: Lowered, answer: GraphDerived,
-        start: Passes, values: Mapping[str, Mapping[str, float]],
+        start: Passes, values: Mapping[str, Mapping[str, float]], parts: Mapping[str, int],
     ) -> None:  # fmt: skip
         self.file, self.axis, self.lowered, self.answer = file, axis, lowered, answer
-        self.values = values
+        self.values, self.parts = values, parts
         self.uses = uses(start, lowered, answer.tensors)
         self.starts = {p.name: p.start for p in start.parameters.values()}
-        self.unseen = [
-            name
-            for name, use in self.uses.items()
-            if use is None or (not use.direct and self._data(name))
-        ]
+        self.unseen = [name for name, use in self.uses.items() if use is None]
         self.base = self._calibrated()
 
     def _rule(self, name: str) -> Rule:
@@ -95,14 +95,16 @@ class ModelSteps:
 
     def _data(self, name: str) -> bool:
         """Whether the rule of a tensor looks at H or D beyond their product G."""
-        rule = self._rule(name)
-        names = {n.name for n in rule.expression.walk() if isinstance(n, Matrix)}
-        return bool(names & {"A", "B"}) or "sample_square" in str(rule)
+        return name in self.uses and sees_samples(self._rule(name))
+
+    def _passed(self, run: Execution) -> Passed:
+        """One pass of a model, with inputs and cotangents watched where a rule asks for them."""
+        return run.with_gradients([own for own in run.trained if self._data(run.name(own))])
 
     def sizes(self, k: int, seed: int) -> StepSizes:
         """Everything at the k-th size."""
         run = self._drawn(k, seed)
-        passed = run.with_gradients()
+        passed = self._passed(run)
         values, cotangents, gradients = passed
         excess = run.grouped(run.excess)
         sums = self._sums(run, k, passed)
@@ -212,66 +214,49 @@ class ModelSteps:
         self, run: Execution, own: str, passed: Passed, function: Callable[[LayerTensors], Tensor]
     ) -> Tensor:
         """A function of every matrix of a tensor, put back in its place."""
-        weight, order = run.parameters[own], self._order(run, own)
+        weight = run.parameters[own]
         result = torch.stack([function(layer) for layer in self._layers(run, own, passed)])
-        back = sorted(range(weight.ndim), key=lambda i: order[i])
-        return result.reshape([weight.shape[a] for a in order]).permute(back)
+        return self._axes(run, own).unstacked(result, weight.shape)
 
-    def _order(self, run: Execution, own: str) -> tuple[int, ...]:
-        """The axes of a tensor: of the number of its matrices, of their rows, of their columns."""
-        use, rank = self.uses[run.name(own)], run.parameters[own].ndim
+    def _axes(self, run: Execution, own: str) -> MatrixAxes:
+        """The axes of a tensor by what they are in its matrices; one column if nothing reads it."""
+        name, rank = run.name(own), run.parameters[own].ndim
+        use = self.uses.get(name)
         if use is None:
-            return tuple(range(rank))
-        return (*use.batched(rank), *use.left, *use.contracted)
+            return MatrixAxes((), tuple(range(rank)), ())
+        axes = use.axes(rank, self.parts.get(name, 1))
+        axes.check(name, run.parameters[own].shape)
+        return axes
 
     def _layers(
         self, run: Execution, own: str, passed: Passed, plain: bool = False
-    ) -> Iterator[LayerTensors]:
+    ) -> list[LayerTensors]:
         """The matrices of a tensor as a rule sees them; ``plain``: a rule that sees G alone."""
-        use, weight = self.uses[run.name(own)], run.parameters[own]
-        values, cotangents, gradients = passed
-        order = self._order(run, own)
-        shape = [1, 1, weight.numel()]
-        if use is not None:
-            parts = (use.batched(weight.ndim), use.left, use.contracted)
-            shape = [_length(weight, axes) for axes in parts]
-        stack = weight.permute(order).reshape(shape)
-        slopes = gradients[own].permute(order).reshape(shape)
-        data = None
-        if use is not None and not plain and self._data(run.name(own)):
-            data = self._matrices(run, own, use, values, cotangents)
-        for i in range(shape[0]):
-            if data is None:
-                h = torch.eye(shape[2], dtype=weight.dtype)
-                d = slopes[i] * shape[2]  # G = D H^T / n, exactly
-            else:
-                h, d = data[i]
-            yield LayerTensors(h, d, stack[i].contiguous())
+        weight, axes = run.parameters[own], self._axes(run, own)
+        _, cotangents, gradients = passed
+        if plain or not self._data(run.name(own)):
+            pairs = zip(axes.stacked(gradients[own]), axes.stacked(weight), strict=True)
+            return [LayerTensors.of_gradient(g, w) for g, w in pairs]
+        several = run.columns(own, cotangents)
+        return layers_of(own, axes, weight, gradients[own], several)
 
-    def _matrices(
-        self, run: Execution, own: str, use: Use, values: Mapping[str, Tensor],
-        cotangents: Mapping[str, Tensor],
-    ) -> list[tuple[Tensor, Tensor]]:  # fmt: skip
-        """H and D of a product with data, one column a row of the batch or a position."""
-        node = next(n for n in values if run.name(n) == use.operation)
-        source = run.input_of(node, values, own)
-        letters, out = use.node.get("equation").split("->")
-        mine, other = letters.split(",")
-        if use.node.inputs[0] != run.name(own):
-            mine, other = other, mine
-        x, dy = source, cotangents[node]
-        both = [c for c in mine if c in other and c in out]
-        summed = [c for c in mine if c in other and c not in out]
-        kept = [c for c in mine if c not in other]
-        rows = [c for c in other if c not in mine]
-        sizes = dict(zip((*other, *out), (*x.shape, *dy.shape), strict=False))
-        sizes.update(dict(zip(out, dy.shape, strict=True)))
-        h = torch.einsum(f"{other}->{''.join((*both, *summed, *rows))}", x)
-        d = torch.einsum(f"{out}->{''.join((*both, *kept, *rows))}", dy)
-        count = _product(sizes[c] for c in rows)
-        h = h.reshape(_product(sizes[c] for c in both), -1, count)
-        d = d.reshape(_product(sizes[c] for c in both), -1, count) * count
-        return list(zip(h, d, strict=True))
+    def _unseen(self, run: Execution, passed: Passed) -> list[str]:
+        """Tensors whose gradient is not what their uses saw."""
+        _, cotangents, gradients = passed
+        found = []
+        for own in gradients:
+            name = run.name(own)
+            if not self._data(name):
+                continue
+            axes, several = self._axes(run, own), run.columns(own, cotangents)
+            try:
+                layers_of(own, axes, run.parameters[own], gradients[own], several)
+                explained = explains(axes, gradients[own], several)
+            except InvalidInput:
+                explained = False
+            if not explained and name not in found:
+                found.append(name)
+        return found
 
     def _calibrated(self) -> BaseConstants:
         """Constants at the smallest size; see the module."""
@@ -279,14 +264,15 @@ class ModelSteps:
         run = self._drawn(0, 0, rescaled=False)
         for name, x in run.grouped(run.parameters).items():
             self.base.rms[name] = root_mean_square(x)
-        passed = run.with_gradients()
+        passed = self._passed(run)
         values, _, gradients = passed
+        self.unseen += [name for name in self._unseen(run, passed) if name not in self.unseen]
         for name in self.uses:
             rule, given = self._rule(name), self.values[name]
             self.base.scaled[name] = {s: given.get(s, 1.0) for s in rule.scaled}
         looked_at = {
             run.name(own): own
-            for own in reversed(gradients)
+            for own in reversed(list(gradients))
             if run.name(own) in self.uses and run.name(own) not in self.unseen
         }
         sums = self._sums(run, 0, passed)
@@ -324,17 +310,6 @@ def _changes(
 
 def _source(binds: str) -> str:
     return binds.split(" into ")[0].removeprefix("its own product in ")
-
-
-def _length(x: Tensor, axes: tuple[int, ...]) -> int:
-    return _product(x.shape[a] for a in axes)
-
-
-def _product(numbers: Iterable[int]) -> int:
-    total = 1
-    for n in numbers:
-        total *= int(n)
-    return total
 
 
 __all__ = ["BaseConstants", "ModelSteps", "StepSizes"]

@@ -57,7 +57,7 @@ from empirical.trace.trained import trained
 from empirical.trace.uses import Use, uses
 from scaling.models.chain import Role, role_of
 from scaling.models.graph import Graph, Start
-from scaling.models.recipe import Recipe
+from scaling.models.recipe import Recipe, TensorKind
 from scaling.models.settings import Settings
 from scaling.report.graph_tables import binding_place, graph_notes, regimes_in_graph
 from scaling.report.tables import Table
@@ -134,6 +134,11 @@ class ModelScales(Mapping[str, LayerScales]):
     def roles(self) -> Mapping[str, Role]:
         """The role of every tensor, by its use."""
         return {name: self.read.role(name) for name in self.tensors}
+
+    @property
+    def kinds(self) -> Mapping[str, TensorKind]:
+        """The kind of every trained tensor, as the width grows."""
+        return {name: x.kind for name, x in self.read.answer.tensors.items()}
 
     @property
     def assumptions(self) -> tuple[str, ...]:

@@ -34,7 +34,6 @@ from empirical.measure.training import damped_sums, dampings_in, sizes_recorder
 from empirical.measure.trial import Constants
 from empirical.numbers.layer_samples import KINDS, Layered, as_matrix, refuse_shared
 from empirical.numbers.layer_values import LayerValue
-from empirical.numbers.optimizers import RuleOptimizer
 from empirical.trace.given_model import model_of
 from empirical.trace.model_file import GrowingAxis
 from empirical.verify.verification import QUANTITIES
@@ -53,6 +52,7 @@ from empirical.your_model.probe import (
     restore_,
     watching,
 )
+from empirical.your_model.rule_optimizer import RuleOptimizer
 from scaling.models.chain import Role
 from scaling.models.recipe import as_recipe
 from scaling.rules.rule import Rule

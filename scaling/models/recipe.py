@@ -66,12 +66,14 @@ class TensorGroup:
 
     ``selectors``: kinds, ``rest``, or patterns of names. ``rule``: None for tensors that stay as
     they are. ``values``: numbers of the rule's symbols; ``exponents``: those of its exponents.
+    ``parts``: how many matrices each tensor packs along its fan_out (queries, keys, values).
     """
 
     selectors: tuple[str, ...]
     rule: Rule | None
     values: Mapping[str, float] = field(default_factory=dict, hash=False)
     exponents: Mapping[str, Expr] = field(default_factory=dict, hash=False)
+    parts: int = 1
 
     def takes(self, name: str, kind: TensorKind) -> bool:
         """Whether it selects a tensor."""
@@ -90,7 +92,10 @@ class TensorGroup:
     def __str__(self) -> str:
         given = {**self.exponents, **{k: _shortest(v) for k, v in self.values.items()}}
         constants = ", ".join(f"{k}={v}" for k, v in given.items())
-        return f"{self.label}: {self.rule_name}" + (f" with {constants}" if constants else "")
+        parts = f" in {self.parts} parts" if self.parts > 1 else ""
+        return f"{self.label}: {self.rule_name}{parts}" + (
+            f" with {constants}" if constants else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -224,7 +229,8 @@ class Recipe:
         return replace(self, groups=tuple(change(group) for group in self.groups))
 
     def __str__(self) -> str:
-        if self.is_plain and not self.groups[0].values and not self.groups[0].exponents:
+        only = self.groups[0]
+        if self.is_plain and not only.values and not only.exponents and only.parts == 1:
             return self.groups[0].rule_name
         return "; ".join(map(str, self.groups))
 

@@ -1,9 +1,11 @@
 """A recipe from text or from a TOML file.
 
     RECIPE = GROUP; GROUP; ...
-    GROUP  = SELECTOR, SELECTOR, ...: RULE [with SYMBOL=NUMBER, ...]
+    GROUP  = SELECTOR, SELECTOR, ...: RULE [in NUMBER parts] [with SYMBOL=NUMBER, ...]
 
-A symbol is one of the rule, or ``lr``, the learning rate that was tuned for the group.
+A symbol is one of the rule, or ``lr``, the learning rate that was tuned for the group. ``in 3
+parts`` reads each tensor as three matrices, one for each third of its fan_out: queries, keys and
+values that are packed into one. Without it the tensor is one matrix.
 ``frozen`` in the place of a rule leaves tensors as they are. A rule is text of the rule language,
 or a name that ``read`` knows. A file has the same in tables:
 
@@ -11,6 +13,7 @@ or a name that ``read`` knows. A file has the same in tables:
     select = "hidden"                      # or a list of kinds and patterns
     rule = "muon_rms_decay"
     values = { decay = 0.1 }
+    parts = 3                              # optional
 
     [[group]]
     select = "rest"
@@ -36,6 +39,7 @@ from scaling.sizes.errors import InvalidInput, RuleError, unknown
 ReadRule = Callable[[str], Rule]
 _SELECTOR = r"(?:[\w.*?-]|\[[^\]]*\])+"
 _GROUP = re.compile(rf"\s*{_SELECTOR}(?:\s*,\s*{_SELECTOR})*\s*:")
+_PARTS = re.compile(r"\s+in\s+(\S+)\s+parts$")
 _WITH = re.compile(r"\s+with\s+(?=[A-Za-z_]\w*\s*=)")
 EXAMPLE = "write for example 'hidden: muon; rest: adamw'"
 
@@ -104,11 +108,14 @@ def _group(text: str, read: ReadRule) -> TensorGroup:
         raise InvalidInput(f"the part '{text}' of a recipe", "SELECTORS: RULE", EXAMPLE)
     rule, *constants = _WITH.split(rest.strip(), maxsplit=1)
     pairs = [pair for pair in ",".join(constants).split(",") if pair.strip()]
-    return _made([s.strip() for s in selectors.split(",") if s.strip()], rule, pairs, read)
+    packed = _PARTS.search(rule)
+    parts = _parts(packed[1] if packed else "1")
+    rule = _PARTS.sub("", rule)
+    return _made([s.strip() for s in selectors.split(",") if s.strip()], rule, pairs, read, parts)
 
 
 def _table_group(path: Path, table: Any, read: ReadRule) -> TensorGroup:
-    known = ("select", "rule", "values")
+    known = ("select", "rule", "values", "parts")
     odd = [key for key in table if key not in known] if isinstance(table, dict) else ["group"]
     if odd:
         raise InvalidInput(
@@ -121,10 +128,22 @@ def _table_group(path: Path, table: Any, read: ReadRule) -> TensorGroup:
             f"the group {table} in {path}", "select and rule as texts, values as a table", _table()
         )
     pairs = [f"{k}={v}" for k, v in values.items()]
-    return _made(select, rule, pairs, read)
+    return _made(select, rule, pairs, read, _parts(str(table.get("parts", 1))))
 
 
-def _made(selectors: Iterable[str], text: str, pairs: Iterable[str], read: ReadRule) -> TensorGroup:
+def _parts(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise InvalidInput(
+            f"tensors in '{text}' parts",
+            "a whole number of matrices",
+            "write for example in 3 parts",
+        )
+    return int(text)
+
+
+def _made(
+    selectors: Iterable[str], text: str, pairs: Iterable[str], read: ReadRule, parts: int
+) -> TensorGroup:
     selectors = tuple(selectors)
     if text == FROZEN:
         for pair in pairs:
@@ -144,7 +163,7 @@ def _made(selectors: Iterable[str], text: str, pairs: Iterable[str], read: ReadR
             raise unknown(f"symbol of '{rule.name or rule}'", key, (*symbols, RATE))
     rate = {RATE: positive(RATE, known.pop(RATE))} if RATE in known else {}
     given = read_settings([f"{key}={x}" for key, x in known.items()], rule, ())
-    return TensorGroup(selectors, rule, {**rate, **given.values}, given.exponents)
+    return TensorGroup(selectors, rule, {**rate, **given.values}, given.exponents, parts)
 
 
 def _are_texts(values: Any) -> bool:

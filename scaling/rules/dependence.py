@@ -36,8 +36,26 @@ from scaling.rules.language import (
     row_of,
 )
 from scaling.rules.operators import FUNCTIONS, Follows
+from scaling.rules.rule import Rule
 from scaling.rules.shapes import Dim
 from scaling.rules.weight_term import is_weight_size
+
+
+def sees_samples(rule: Rule) -> bool:
+    """Whether a rule looks at inputs or cotangents beyond their product G.
+
+    >>> from scaling.rules.parser import parse
+    >>> (
+    ...     sees_samples(parse("orth(G) @ (R + rho*I)**(-1)")),
+    ...     sees_samples(parse("G @ (A + rho*I)**(-1)")),
+    ... )
+    (False, True)
+    """
+    return any(
+        (isinstance(x, Matrix) and x.name in ("A", "B"))
+        or (isinstance(x, Call) and x.function == "sample_square")
+        for x in rule.expression.walk()
+    )
 
 
 def spans(node: Node) -> bool:

@@ -70,6 +70,14 @@ def of_recipe(
 ) -> tuple[str, ...]:
     """The assumptions that a recipe adds."""
     found = [f"no tensor of the model is of the kind '{kind}'" for kind in recipe.absent(kinds)]
+    groups = recipe.assigned(kinds, frozen) if any(g.parts > 1 for g in recipe.groups) else {}
+    for group in recipe.groups:
+        names = [name for name, own in groups.items() if own == group]
+        if group.parts > 1 and names:
+            found.append(
+                f"{group.parts} matrices in each, along fan_out, which changes no exponent: "
+                + ", ".join(names)
+            )
     if frozen:
         found.append(f"{', '.join(frozen)}: frozen, at the size that stable start gives")
     sums = [(rule, sums_over_everything(rule)) for rule in recipe.rules if rule.sums_over_layers]

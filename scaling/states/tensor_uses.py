@@ -29,6 +29,7 @@ from scaling.models.operations.products import fans
 from scaling.models.terms import GraphValue, contract, drawn, larger
 from scaling.sizes.derivation import BACKPROP, PRODUCT, Step
 from scaling.sizes.scale import Scale, Size
+from scaling.states.graph_forward import ForwardPass
 from scaling.states.graph_lines import cotangent_line, value_line
 from scaling.states.graph_passes import Passes
 from scaling.states.graph_structure import arguments_of
@@ -56,7 +57,7 @@ def main_use(state: Passes, name: str) -> tuple[GraphNode, int]:
     return found[sizes.index(larger(*sizes))]
 
 
-def uses(state: Passes, name: str) -> list[tuple[GraphNode, int]]:
+def uses(state: ForwardPass, name: str) -> list[tuple[GraphNode, int]]:
     """The products with data of a tensor, or of weights that are made of it."""
     found: list[tuple[GraphNode, int]] = []
     for node in state.readers.get(name, []):
