@@ -147,6 +147,8 @@ def test_the_python_of_your_own_model_runs() -> None:
     assert set(scales) == {"0.weight", "0.bias", "2.weight", "2.bias"}  # type: ignore[call-overload]
     assert scales["0.weight"].lr == pytest.approx(0.1)  # type: ignore[index]  # K-FAC: c = 0
     assert scales["2.weight"].dampings["rho_A"] == pytest.approx(1e-2 * 32)  # type: ignore[index]
+    updates = names["optimizer"].updates()  # type: ignore[attr-defined]
+    assert updates["blocks.0.qkv[2]"].dense().shape == (32, 32)  # a third of the packed projection
     checks = result.checks  # type: ignore[attr-defined]
     assert {check.layer for check in checks} == {"0", "2"}
     assert not [c for c in checks if str(c.verdict) == "contradict"]

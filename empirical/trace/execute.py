@@ -123,11 +123,11 @@ class Execution:
     def columns(self, name: str, cotangents: Mapping[str, Tensor]) -> list[UseColumns]:
         """What a watched tensor saw in each of its uses, in the last run with gradients."""
         dtype = self.parameters[name].dtype
-        return [
-            columns_of(call.met, cotangents[call.label], self.tracker.places(call), dtype)
-            for call in self.tracker.found
-            if call.name == name and call.label in cotangents
-        ]
+        calls = [x for x in self.tracker.found if x.name == name and x.label in cotangents]
+        with torch.no_grad():
+            return [
+                columns_of(x.met, cotangents[x.label], self.tracker.places(x), dtype) for x in calls
+            ]
 
     def grouped(self, values: Mapping[str, Tensor]) -> Values:
         """Values by the names of the graph."""
@@ -173,7 +173,8 @@ class _Recorder(fx.Interpreter):
     def __init__(self, module: fx.GraphModule, tracker: Tracker | None = None) -> None:
         super().__init__(module, garbage_collect_values=False)
         self.found: dict[str, Tensor] = {}
-        self.excess = runner.excess
+        self.excess: dict[str, Tensor] = {}
+        self._tracker = tracker
 
     def run_node(self, n: fx.Node) -> Any:
         """The result of one operation."""

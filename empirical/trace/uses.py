@@ -106,7 +106,7 @@ def _own_axes(
             k
             for term in unit.terms
             for m in axes
-            for (tensor, k), _ in term.along[m].seen
+            for tensor, k in term.along[m].sources
             if tensor == name
         }
         return tuple(sorted(seen))

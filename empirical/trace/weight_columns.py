@@ -98,6 +98,9 @@ def _words(ids: Tensor, every: Tensor, index: Tensor) -> UseColumns:
 
 
 def _entrywise(x: Tensor | None, dy: Tensor, index: Tensor) -> UseColumns:
+    for axis in range(index.ndim):
+        if index.stride(axis) == 0:  # expanded: the same entry for every sample
+            index = index.narrow(axis, 0, 1)
     own = (1,) * (dy.ndim - index.ndim) + tuple(index.shape)
     shared = [a for a, n in enumerate(own) if n == 1]
     kept = [a for a, n in enumerate(own) if n != 1]
@@ -138,7 +141,7 @@ def places_of(axes: MatrixAxes, shape: Sequence[int], flat: Tensor) -> Places:
 
 
 @dataclass
-class Seen:
+class MatrixSamples:
     """All that one matrix saw: pairs of H and D, and halves that do not belong together."""
 
     pairs: list[tuple[Tensor, Tensor, Tensor | None]] = field(default_factory=list)
@@ -148,14 +151,14 @@ class Seen:
 
 def gathered(
     name: str, axes: MatrixAxes, shape: Sequence[int], several: Sequence[UseColumns]
-) -> tuple[list[Seen], bool]:
+) -> tuple[list[MatrixSamples], bool]:
     """What each matrix of a tensor saw, and whether pairs make up the whole gradient.
 
     Raises:
         InvalidInput: for a use that mixes rows and columns of the tensor's matrices.
     """
     count, rows, columns = axes.sides(shape)
-    found, whole = [Seen() for _ in range(count)], True
+    found, whole = [MatrixSamples() for _ in range(count)], True
     for x in several:
         at, over = (places_of(axes, shape, flat) for flat in (x.rows, x.columns))
         if not (_is_one(over[1]) and _is_one(at[2])):
@@ -266,7 +269,7 @@ def layers_of(
     return layers
 
 
-def _cotangents(seen: Seen) -> Tensor:
+def _cotangents(seen: MatrixSamples) -> Tensor:
     """All cotangents of a matrix, those of summed words one by one, of each sample's own loss."""
     pairs = [pair[1] if pair[2] is None else pair[2] for pair in seen.pairs]
     found = torch.cat([*pairs, *seen.d], dim=1)

@@ -317,6 +317,21 @@ def subtract(input: Any, other: Any, *, alpha: float = 1) -> Mets:
         yield Met(input, Meeting.BIAS, other)
 
 
+@row("cat", "concat", "concatenate")
+def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Mets:
+    """A token of its own beside others: a bias in its part of the result."""
+    start = 0
+    for i, w in enumerate(tensors):
+        others = [x for j, x in enumerate(tensors) if j != i]
+        if others:
+            yield Met(w, Meeting.BIAS, others[0], of_result=_narrowed(dim, start, w.shape[dim]))
+        start += w.shape[dim]
+
+
+def _narrowed(dim: int, start: int, length: int) -> Change:
+    return lambda y: y.narrow(dim, start, length)
+
+
 def _affine(x: Tensor, gain: Tensor | None, bias: Tensor | None, normed: Change, at: int) -> Mets:
     """The gain and the bias of a norm, along the axis ``at`` and those after it (1: channels)."""
 

@@ -128,6 +128,8 @@ class Tracker:
         out: Any, label: str = "",
     ) -> None:  # fmt: skip
         """One call and its result."""
+        if not self._own:
+            return
         name = name_of(function)
         leaves = [x for x in tree_flatten((args, dict(kwargs)))[0] if isinstance(x, Tensor)]
         known = [x for x in leaves if id(x) in self._known]
