@@ -163,6 +163,11 @@ class LayerOptimizer(torch.optim.Optimizer):
         ]
         super().__init__(groups, {})
 
+    @property
+    def ascends(self) -> bool:
+        """Whether a step takes gradients at moved weights, and so needs a closure."""
+        return any(rule.ascents for rule in self.rules.values())
+
     def updates(self) -> Mapping[str, FactoredUpdate]:
         """The last step's update of each matrix, before the learning rate was applied.
 

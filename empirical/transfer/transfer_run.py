@@ -33,13 +33,13 @@ import torch
 from torch import Tensor, nn
 
 from empirical.measure.machine import blas_threads
-from empirical.numbers.optimizers import RuleOptimizer
 from empirical.plans.plan import ModelPlan
 from empirical.plans.planned_tensors import tensors_of
 from empirical.trace.model_file import SEED
 from empirical.transfer.model_source import ModelSource
 from empirical.transfer.transfer_grid import TransferCell, TransferWay
 from empirical.transfer.user_optimizer import at_one_rate, at_planned_numbers
+from empirical.your_model.rule_optimizer import RuleOptimizer, is_read_by_modules
 from scaling.models.recipe import RATE, Recipe
 from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput
@@ -159,7 +159,9 @@ class _CellRun:
                 plan.wrap(self.model)
         self.optimizers: tuple[torch.optim.Optimizer, ...]
         if self.file.optimizer_of is None:
-            self.optimizers = (_by_rule(training, self.model, plan, rate, planned),)
+            first = self.first if self.file.draws else None
+            batch = None if is_read_by_modules(self.model) else self._batch(first)
+            self.optimizers = (_by_rule(training, self.model, plan, rate, planned, batch),)
         else:
             self.optimizers = self.file.optimizers(self.model)
             if planned:
@@ -226,14 +228,15 @@ def _told(loss: float, most: float) -> str:
 def _looks_again(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a step needs to compute the loss itself: of SAM, and of LBFGS."""
     if isinstance(optimizer, RuleOptimizer):
-        return bool(optimizer.rule.ascents)
+        return optimizer.ascends
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     return closure is not None and closure.default is inspect.Parameter.empty
 
 
 def _by_rule(
-    training: TransferTraining, model: nn.Module, plan: ModelPlan, rate: float, planned: bool
-) -> RuleOptimizer:
+    training: TransferTraining, model: nn.Module, plan: ModelPlan, rate: float, planned: bool,
+    batch: tuple[Any, Tensor] | None,
+) -> RuleOptimizer:  # fmt: skip
     """The rule of the recipe as an optimizer, at the base's numbers times the factors of a plan."""
     rule = only_rule(training.recipe)
     rates: dict[str, float] = {}
@@ -246,7 +249,8 @@ def _by_rule(
             if symbol != RATE:
                 values.setdefault(symbol, {})[name] = number * factors.get(symbol, 1.0)
     try:
-        return RuleOptimizer(model, rule, rates, values)
+        loss = training.source.file().loss_of
+        return RuleOptimizer(model, rule, rates, values, batch=batch, loss=loss)
     except InvalidInput as refused:
         raise InvalidInput(
             refused.found, refused.needed, f"{refused.do_this}; or {WRITE}"

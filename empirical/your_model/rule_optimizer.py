@@ -109,7 +109,7 @@ class RuleOptimizer(LayerOptimizer):
         model = getattr(model, "_orig_mod", model)
         _refuse_half(model)
         self.uses: Mapping[str, Use | None] = {}
-        if batch is None and recipe.is_plain and _is_of_torch(model):
+        if batch is None and recipe.is_plain and is_read_by_modules(model):
             source: LayerSource = Capture(model, outputs=fisher is Fisher.TRUE)
             groups = dict.fromkeys(source.parameters, recipe.groups[0])
         else:
@@ -173,7 +173,7 @@ class RuleOptimizer(LayerOptimizer):
         return source, {short[name]: groups[name] for name in axes}
 
 
-def _is_of_torch(model: nn.Module) -> bool:
+def is_read_by_modules(model: nn.Module) -> bool:
     """Whether the trained tensors all belong to layers that are read without a graph."""
     try:
         Capture(model)
@@ -184,7 +184,7 @@ def _is_of_torch(model: nn.Module) -> bool:
 
 def _offer(error: NotCovered, model: nn.Module) -> str:
     """What to do about a model that cannot be traced."""
-    if _is_of_torch(model):
+    if is_read_by_modules(model):
         return (
             f"{error.do_this}; or leave batch out: the trained tensors all belong to {KINDS} "
             "layers, which are read without a graph, and every step compares what they saw with "
