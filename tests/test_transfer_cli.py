@@ -40,7 +40,7 @@ from empirical.transfer.measuring_transfer import (
     transfer_of_file,
 )
 from empirical.transfer.transfer_grid import TransferCell, TransferWay, cells_of, read_rates
-from empirical.transfer.transfer_run import TrainedCell, trained_cell
+from empirical.transfer.transfer_run import TrainedCell, _CellRun, trained_cell
 from empirical.transfer.transfer_store import TransferStore
 from empirical.transfer.transfer_workers import TransferBackend, trained_cells
 from empirical.transfer.user_optimizer import at_one_rate, at_planned_numbers
@@ -404,6 +404,25 @@ def test_a_rule_without_an_optimizer_trains_as_torch_does(tmp_path: Path) -> Non
     assert losses[0][0] != pytest.approx(losses[0][1], rel=1e-3)
 
 
+def test_a_recipe_of_several_rules_trains_each_group_by_its_own(tmp_path: Path) -> None:
+    """Where one group has the rate zero, the tensors of the other have moved alone."""
+    path = written(tmp_path, MLP)
+    moved = {}
+    for frozen in ("0.*", "2.*"):
+        rest = "2.*" if frozen == "0.*" else "0.*"
+        recipe = f"{frozen}: sgd with lr=0; {rest}: sign(G) with lr=1"
+        training, _ = planned_training(read_model(str(path)), str(path), recipe, ASKED)
+        run = _CellRun(training, TransferCell(TransferWay.plan, 32, -4.0, 0))
+        before = {n: p.detach().clone() for n, p in run.model.named_parameters()}
+        run.step(0, 100.0)
+        moved[frozen] = {
+            n: float((p.detach() - before[n]).abs().max()) for n, p in run.model.named_parameters()
+        }
+    assert moved["0.*"]["0.weight"] == moved["2.*"]["2.weight"] == 0
+    assert moved["2.*"]["0.weight"] == pytest.approx(2**-4, rel=1e-4)
+    assert moved["0.*"]["2.weight"] == pytest.approx(2**-4 / 4, rel=1e-4), "32/8 the width"
+
+
 def test_functions_and_one_batch_are_measured_in_python() -> None:
     """Along an axis that changes nothing, every size is the base: no rate drifts."""
 
@@ -588,7 +607,7 @@ def test_settings_that_differ_are_refused_by_name_and_more_cells_are_not(
         ("torch.optim.SGD(model.parameters(), lr=1.0)", "adam", "SGD, which has no eps"),
         ("torch.optim.Adam(model[0].parameters())", "adam", "does not train '2.weight'"),
         ("torch.optim.Adam(model.parameters(), lr=0.0)", "adam", "the learning rates [0.0]"),
-        ("", "hidden: muon; rest: sgd", "2 rules, and a file without optimizer"),
+        ("", "0.weight: adam; rest: sgd", "no eps for the group '0.weight: adam"),
         ("", "adam", "no eps for the group"),
     ],
 )

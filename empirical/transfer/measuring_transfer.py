@@ -33,7 +33,6 @@ from empirical.transfer.transfer_grid import FEWEST, RATES, cells_of, read_rates
 from empirical.transfer.transfer_run import (
     HELD_OUT,
     TransferTraining,
-    only_rule,
     refuse_what_no_rule_trains,
 )
 from empirical.transfer.transfer_store import TransferStore
@@ -256,8 +255,6 @@ def planned_training(
             raise unknown("axis", axis, known)
     given = recipe_of(recipe)
     whole, own = in_practice(given), file.optimizer_of is not None
-    if not own:
-        only_rule(whole)
     numbers, noted = ({}, []) if own else _numbers_at_base(whole, given, asked)
     if own and asked.tuned:
         raise InvalidInput(

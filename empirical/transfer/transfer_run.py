@@ -5,7 +5,7 @@
     plan      weights drawn by the plan; every number of a tensor times the factor of its size
 
 Who trains: ``optimizer(model)`` of the model's file where it has one (user_optimizer.py), else the
-rule itself (`RuleOptimizer`).
+recipe itself (`RuleOptimizer`).
 
 What is drawn: with ``batch(seed=0)``, step t of seed s trains on samples that no other step sees,
 the same at every size, rate and way, and the loss is the mean over `HELD_OUT` batches that no step
@@ -26,7 +26,7 @@ import inspect
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -160,7 +160,8 @@ class _CellRun:
         self.optimizers: tuple[torch.optim.Optimizer, ...]
         if self.file.optimizer_of is None:
             first = self.first if self.file.draws else None
-            batch = None if is_read_by_modules(self.model) else self._batch(first)
+            alone = isinstance(_named(training, plan), Rule) and is_read_by_modules(self.model)
+            batch = None if alone else self._batch(first)
             self.optimizers = (_by_rule(training, self.model, plan, rate, planned, batch),)
         else:
             self.optimizers = self.file.optimizers(self.model)
@@ -237,8 +238,7 @@ def _by_rule(
     training: TransferTraining, model: nn.Module, plan: ModelPlan, rate: float, planned: bool,
     batch: tuple[Any, Tensor] | None,
 ) -> RuleOptimizer:  # fmt: skip
-    """The rule of the recipe as an optimizer, at the base's numbers times the factors of a plan."""
-    rule = only_rule(training.recipe)
+    """The recipe itself as an optimizer, at the base's numbers times the factors of a plan."""
     rates: dict[str, float] = {}
     values: dict[str, dict[str, float]] = {}
     for name, x in plan.tensors.items():
@@ -250,7 +250,7 @@ def _by_rule(
                 values.setdefault(symbol, {})[name] = number * factors.get(symbol, 1.0)
     try:
         loss = training.source.file().loss_of
-        return RuleOptimizer(model, rule, rates, values, batch=batch, loss=loss)
+        return RuleOptimizer(model, _named(training, plan), rates, values, batch=batch, loss=loss)
     except InvalidInput as refused:
         raise InvalidInput(
             refused.found, refused.needed, f"{refused.do_this}; or {WRITE}"
@@ -267,17 +267,16 @@ def refuse_what_no_rule_trains(training: TransferTraining, size: int) -> None:
         _CellRun(training, TransferCell(TransferWay.standard, size, 0.0, 0))
 
 
-def only_rule(recipe: Recipe) -> Rule:
-    """The rule of a recipe that has one.
-
-    Raises:
-        InvalidInput: for several.
-    """
-    rules = {group.rule for group in recipe.groups if group.rule is not None}
-    if len(rules) != 1:
-        raise InvalidInput(
-            f"the recipe '{recipe}' of {len(rules)} rules, and a file without optimizer(model)",
-            "one rule, or the optimizers that train the model",
-            WRITE,
-        )
-    return next(iter(rules))
+def _named(training: TransferTraining, plan: ModelPlan) -> Recipe | Rule:
+    """The rule of all tensors, or the recipe with the names of the tensors of each group."""
+    names: dict[str, list[str]] = {}
+    for name, x in plan.tensors.items():
+        names.setdefault(x.group, []).append(name)
+    groups = [
+        replace(group, selectors=tuple(names[group.label]), values={}, exponents={})
+        for group in training.recipe.groups
+        if group.label in names
+    ]
+    only = groups[0]
+    one = len(groups) == 1 and only.parts == 1 and only.rule is not None
+    return only.rule if one and only.rule is not None else Recipe(tuple(groups))
