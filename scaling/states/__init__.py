@@ -10,6 +10,7 @@ graph_passes  sizes of any graph in three passes, one built on the other: graph_
 critical_chain   blocks in a row without a residual sum, and how changes grow along them
 moved_state   the two states of a graph: at the start, and every tensor at W + dW
 tensor_uses   the use, fans, h and delta of a tensor in a graph, as a rule sees them
+picked_matrices  matrices of a table that an index picks, such as experts: weights still
 tensor_kinds  hidden matrices, embeddings, readouts, gains, biases: what recipes select by
 graph_lines   why a node of a graph has its size, line by line
 ascent        sizes at W + X, for sharpness-aware minimization, and the radius that it needs

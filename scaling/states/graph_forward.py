@@ -111,7 +111,8 @@ class ForwardPass(GraphStructure):
             value = self._value(node)
         else:
             for one in node.inputs:
-                self.weight(one)
+                if self.is_weight(one) or one not in self.values:
+                    self.weight(one)
             value = self._result(node)
         self.values[name] = value
         return value

@@ -166,7 +166,8 @@ class Passes(CotangentPass):
         across = self._random(name)
         random = row.change(at, i, across).size - across.size + factor
         found = above.over(node.name, coherent, turned, random)
-        bears = None if self.is_weight(name) else row.bears(at, i)
+        linear = self.is_weight(name) and node.op != "apply"  # a product of weights bears anything
+        bears = None if linear else row.bears(at, i)
         if bears is not None:
             label = f"{name} into {node.name}"
             found = Tolerance(bears, bears, label, label).least(found)

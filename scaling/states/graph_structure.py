@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from scaling.models.graph import Graph, GraphNode, Repeat
+from scaling.states.picked_matrices import picked_matrices
 
 
 class GraphStructure:
@@ -29,6 +30,8 @@ class GraphStructure:
         self.data: set[str] = set()
         self.trained: set[str] = set()
         self._classify(graph)
+        for node in self.nodes.values():
+            self.data -= picked_matrices(node, self.nodes, self.readers, self.data)
 
     def _classify(self, graph: Graph) -> None:
         for node in graph.nodes:
@@ -54,7 +57,7 @@ class GraphStructure:
                     self.trained.add(node.name)
 
     def is_weight(self, name: str) -> bool:
-        """Whether a node is made of parameters alone."""
+        """Whether a node is made of parameters alone, or of matrices that are picked from them."""
         node = self.nodes[name]
         if name in self.data:
             return False
@@ -69,7 +72,7 @@ class GraphStructure:
             return [name]
         if node.op == "argument":
             return self.tensors(self.stands_for[name]) if name in self.stands_for else []
-        return [x for one in node.inputs for x in self.tensors(one)]
+        return [x for one in node.inputs if self.is_weight(one) for x in self.tensors(one)]
 
 
 def increments(body: Graph, k: int) -> list[str] | None:

@@ -1,0 +1,76 @@
+"""Models that strangers bring: each tensor has the exponents of its use, none a silent guess."""
+
+import numpy as np
+import pytest
+import torch
+from model_files import strangers
+from sympy import Rational, oo
+
+from empirical.trace.given_model import model_of
+from empirical.trace.read_model import graph_of
+from scaling.solve.graph_solution import derive_graph
+
+HALF = Rational(1, 2)
+VECTOR, MATRIX, READOUT = (0, 0), (HALF, 1), (1, 1)
+KNOWN: dict[str, dict[str, tuple[object, object]]] = {
+    "nanogpt": {  # tied: one start for two uses, small enough for the readout
+        "wte.weight": READOUT, "wpe.weight": (0, HALF), "h.0.attn.c_attn.weight": (HALF, 3 * HALF),
+        "h.1.c_fc.weight": MATRIX, "h.1.c_proj.weight": MATRIX, "ln_f.weight": VECTOR,
+    },
+    "mamba": {
+        "embed.weight": VECTOR, "mixer.A_log": VECTOR, "mixer.D": VECTOR,
+        "mixer.conv.weight": VECTOR, "mixer.in_proj.weight": MATRIX,
+        "mixer.out_proj.weight": MATRIX, "mixer.x_proj.weight": READOUT,
+        "mixer.dt_proj.weight": VECTOR, "head.weight": READOUT,
+    },
+    "deepsets": {
+        "phi.0.weight": VECTOR, "phi.2.weight": MATRIX, "rho.0.weight": MATRIX,
+        "rho.2.weight": READOUT,
+    },
+    "speech": {
+        "conv.weight": VECTOR, "norm.weight": VECTOR, "gru.weight_ih_l0": MATRIX,
+        "gru.weight_hh_l1_reverse": MATRIX, "gru.bias_hh_l0": VECTOR, "head.weight": READOUT,
+    },
+    "autoencoder": {  # a fixed bottleneck is read out, and what is above it starts anew
+        "0.weight": VECTOR, "2.weight": READOUT, "3.weight": VECTOR, "5.weight": READOUT,
+    },
+    "towers": {
+        "logit_scale": VECTOR, "image.0.weight": VECTOR, "image.2.weight": MATRIX,
+        "words.2.weight": MATRIX,
+    },
+    "film": {"film.weight": VECTOR, "next.weight": MATRIX, "head.weight": READOUT},
+    "hyper": {"trunk.weight": VECTOR, "make.weight": MATRIX, "head.weight": READOUT},
+    "picked": {"up": MATRIX, "down": MATRIX, "gate.weight": READOUT, "head.weight": READOUT},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_tensor_has_the_exponents_of_its_use(name: str) -> None:
+    file = model_of(getattr(strangers, name), strangers.batch_of(name))
+    found = derive_graph("sign(G)", graph_of(file, "width=16,32,48").graph).tensors
+    assert {key: (found[key].b, found[key].c) for key in KNOWN[name]} == KNOWN[name]
+    unlike = {k for k, x in found.items() if "bias" in k and x.b not in (0, oo)}
+    assert not unlike
+
+
+def test_matrices_of_experts_that_an_index_picks_move_as_matrices() -> None:
+    """In plain torch: rates of width^-1 move an expert's product by as much at any width."""
+    slopes, widths = [], (32, 128, 512)
+    for c in (1.0, 0.5):
+        moved = []
+        for width in widths:
+            torch.manual_seed(0)
+            model = strangers.Picked(width).double()
+            with torch.no_grad():
+                model.up.mul_(width**-0.5), model.down.mul_(width**-0.5)
+                model.head.weight.mul_(width**-0.5)
+            (x, y), h = (z.double() for z in strangers.batch_of("picked")), None
+            (model(x) - y).square().mean().backward()
+            assert model.up.grad is not None
+            h = model.read(x).detach()
+            best = model.gate(h).argmax(-1)
+            change = torch.bmm(model.up.grad.sign()[best], h.unsqueeze(-1)) * width**-c
+            moved.append(float(change.square().mean().sqrt()))
+        slopes.append(np.polyfit(np.log(widths), np.log(moved), 1)[0])
+    assert abs(slopes[0]) < 0.15
+    assert abs(slopes[1] - 0.5) < 0.15
