@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from model_files import strangers
+from model_files import strangers, zoo
 from sympy import Rational, oo
+from torch import Tensor, nn
 
 from empirical.trace.given_model import model_of
 from empirical.trace.read_model import graph_of
+from empirical.trace.uses import uses
 from scaling.solve.graph_solution import derive_graph
+from scaling.states.graph_passes import Passes
 
 HALF = Rational(1, 2)
 VECTOR, MATRIX, READOUT = (0, 0), (HALF, 1), (1, 1)
@@ -51,6 +54,37 @@ def test_every_tensor_has_the_exponents_of_its_use(name: str) -> None:
     assert {key: (found[key].b, found[key].c) for key in KNOWN[name]} == KNOWN[name]
     unlike = {k for k, x in found.items() if "bias" in k and x.b not in (0, oo)}
     assert not unlike
+
+
+def test_a_tensor_of_a_recurrent_cell_is_measured_at_an_operation() -> None:
+    """The module bears the name of the operation: a tensor of it is none of its parts."""
+    file = model_of(strangers.speech, strangers.batch_of("speech"))
+    lowered = graph_of(file, "width=16,32,48")
+    state = Passes(lowered.graph)
+    found = uses(state, lowered, state.parameters)
+    assert found["gru.weight_ih_l0"] is not None
+    unmeasured = [k for k, x in found.items() if x and x.operation in state.parameters]
+    assert not unmeasured
+
+
+def test_the_least_of_whole_numbers_has_no_size() -> None:
+    """Buckets of relative positions, as T5 has them."""
+
+    class Relative(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.bias, self.read = nn.Embedding(4, width), nn.Linear(6, width)
+            self.head = nn.Linear(width, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            places = torch.arange(len(x))
+            buckets = torch.min(places + 1, torch.full_like(places, 3))
+            return self.head(torch.relu(self.read(x) + self.bias(buckets)))
+
+    found = derive_graph(
+        "sign(G)", graph_of(model_of(Relative, zoo.vectors()), "width=8,16,24").graph
+    )
+    assert (found.tensors["bias.weight"].b, found.tensors["bias.weight"].c) == VECTOR
 
 
 def test_matrices_of_experts_that_an_index_picks_move_as_matrices() -> None:

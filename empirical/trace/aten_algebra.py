@@ -385,6 +385,8 @@ def extreme(low: Lowering, x: Traced, other: Any = None, keep: bool = False) -> 
     assert low.current is not None, "an operation is being lowered"
     kind = low.current.base.removeprefix("aten.")
     if isinstance(other, Traced):
+        if low.current.whole:
+            return low.emit("discrete", (x, other), low.broadcast(x, other), whole=True)
         return low.emit(f"aten.{kind}imum", (x, other), low.broadcast(x, other))
     if other is None:
         return reduced(low, kind, x)

@@ -74,9 +74,8 @@ def use_of(state: Passes, lowered: Lowered, name: str) -> Use | None:
 
 
 def _use(state: ForwardPass, lowered: Lowered, name: str, node: GraphNode, i: int) -> Use | None:
-    operation = next(
-        (o for o, n in lowered.made.items() if n == node.name or _is_part(n, node.name)), None
-    )
+    made = {o: n for o, n in lowered.made.items() if state.nodes[n].inputs}  # no leaves
+    operation = next((o for o, n in made.items() if n == node.name or _is_part(n, node.name)), None)
     if operation is None:
         return None
     rank = len(state.parameters[name].axes)
