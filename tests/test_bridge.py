@@ -166,24 +166,32 @@ def sizes(value: LayerValue, node: Node, layer: LayerTensors, probe: Tensor) -> 
     if shape.is_gradient_like:
         assert isinstance(value, Rectangular)
         x, source = value.dense(), torch.cat([layer.H, probe], dim=1)
-        entry = {"entry": float(x.square().mean().sqrt())}
+        entry = {"entry": float(torch.linalg.matrix_norm(x)) / math.sqrt(x.numel())}
         transposed = shape.cols is Dim.FAN_OUT  # its gain is that of what was transposed
         return entry if transposed else {**entry, "gain": _stretch(x @ source, source)}
-    data = every = layer.H
-    if shape.cols is Dim.FAN_OUT:
-        data = layer.D if layer.fisher is None else layer.fisher
-        every = torch.cat([layer.D, data], dim=1)
+    data, off = directions(layer, shape.cols is Dim.FAN_OUT)
     assert isinstance(value, Square | Blocks)
     found = {"on_span": _stretch(value.apply(data), data)}
     if isinstance(value, Square):  # the largest of many blocks is an extreme, not a size
         found["norm"] = float(value.spectral_norm())
-    if every.shape[1] < every.shape[0]:
-        q = torch.linalg.qr(every).Q
-        off = _draw(4, len(data), 8)
-        off = off - q @ (q.T @ off)
-        off = off - q @ (q.T @ off)
+    if off is not None:
         found["off_span"] = _stretch(value.apply(off), off)
     return found
+
+
+@lru_cache(maxsize=144)
+def directions(layer: LayerTensors, outputs: bool) -> tuple[Tensor, Tensor | None]:
+    """Of a side: what spans it, and directions off all that is known, if there are any."""
+    data = every = layer.H
+    if outputs:
+        data = layer.D if layer.fisher is None else layer.fisher
+        every = torch.cat([layer.D, data], dim=1)
+    if every.shape[1] >= every.shape[0]:
+        return data, None
+    q = torch.linalg.qr(every).Q
+    off = _draw(4, len(data), 8)
+    off = off - q @ (q.T @ off)
+    return data, off - q @ (q.T @ off)
 
 
 def _stretch(x: Tensor, source: Tensor) -> float:
@@ -405,6 +413,7 @@ def one_thread() -> Iterator[None]:
     with blas_threads(1):
         yield
     tensors.cache_clear()
+    directions.cache_clear()
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -114,7 +114,7 @@ def canonical(expr: Expr, low: Expr = S.NegativeInfinity, high: Expr = S.Infinit
 
     Between ``low`` and ``high``; elsewhere the result may differ.
     """
-    if not expr.has(Max) or not low < high:
+    if expr.is_Rational or not expr.has(Max) or not low < high:
         return expr
     found = read(expr)
     if found is None:

@@ -84,6 +84,8 @@ def exponent(value: ExponentLike) -> Expr:
     >>> exponent("1/2") + exponent(Fraction(1, 2))
     1
     """
+    if isinstance(value, Expr):
+        return value
     if isinstance(value, float):
         raise TypeError(f"exponents are exact: write {Fraction(str(value))} instead of {value}")
     if isinstance(value, Fraction):
@@ -225,8 +227,8 @@ class Scale:
     @classmethod
     def over(cls, exponents: Mapping[str, ExponentLike], of: Size) -> Scale:
         """A Scale from axis -> exponent."""
-        exact = {axis: piecewise.canonical(exponent(x)) for axis, x in exponents.items()}
-        return cls(tuple(sorted((a, x) for a, x in exact.items() if x != 0)), of)
+        exact = ((axis, piecewise.canonical(exponent(x))) for axis, x in exponents.items())
+        return cls(tuple(sorted((a, x) for a, x in exact if x is not S.Zero)), of)
 
     @classmethod
     def of_width(cls, x: ExponentLike, of: Size) -> Scale:
@@ -251,7 +253,7 @@ class Scale:
     @property
     def is_zero(self) -> bool:
         """Whether this is the size of an exact zero."""
-        return any(x is S.NegativeInfinity for _, x in self.exponents)
+        return any([x is S.NegativeInfinity for _, x in self.exponents])
 
     def as_size_of(self, of: Size) -> Scale:
         """The same exponent as another kind of size. The caller states the inference."""
@@ -261,7 +263,7 @@ class Scale:
         """The same size, which holds no sooner than ``gap`` says."""
         if gap is S.Infinity or gap == self.gap or not gap.is_number:
             return self
-        least = gap if self.gap is S.Infinity else sympy.Min(self.gap, gap)
+        least = gap if self.gap is S.Infinity or gap < self.gap else self.gap
         return Scale(self.exponents, self.of, least)
 
     def __mul__(self, other: Scale) -> Scale:
