@@ -33,6 +33,7 @@ _HOME = {
     "initialise_": "your_model.initialise",
     "measure_transfer": "transfer.measuring_transfer",
     "plan": "plans.making",
+    "probe": "black_box.probed_optimizer",
     "ModelPlan": "plans.plan",
 }
 __all__ = sorted(_HOME)

@@ -1,21 +1,23 @@
 """Optimizers of libraries on one small model, beside the ready-made recipes that stand for them.
 
-Weights of four shapes and two vectors, float64, one seed. A library that computes in a coarser
-dtype whatever it is given (`Tensor.bfloat16`, `Tensor.float`) is held in float64 meanwhile: the
-comparison is of formulas, not of roundings.
+Weights of four shapes and two vectors, float64, one seed.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from derivations.ready_made import ready_made
-from empirical.black_box.two_steps import Closure, RecordedStep, deviation, recorded
+from empirical.black_box.two_steps import (
+    Closure,
+    RecordedStep,
+    deviation,
+    in_full_precision,
+    recorded,
+)
 from scaling.models.recipe import Recipe, TensorGroup, TensorKind
 
 Tensors = Mapping[str, list[nn.Parameter]]
@@ -41,15 +43,6 @@ def small_batch() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(16, 5, generator=generator, dtype=torch.float64)
     return x, torch.randint(3, (16,), generator=generator)
-
-
-@contextmanager
-def in_float64() -> Iterator[None]:
-    """Tensors stay float64 where a library asks for less."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tensor, "bfloat16", lambda self: self.clone())
-        patch.setattr(Tensor, "float", lambda self: self.clone())
-        yield
 
 
 def with_values(recipe: Recipe, values: Mapping[str, float]) -> Recipe:
@@ -89,7 +82,7 @@ def run(
     def loss() -> Tensor:
         return nn.functional.cross_entropy(model(inputs), targets)
 
-    with in_float64():
+    with in_full_precision():
         return recorded(model, loss, step, held=held), recipe, lr
 
 

@@ -1,4 +1,9 @@
 """Optimizers that are classes of someone's library: what they do, beside what a rule does.
 
-two_steps    the first steps of an optimizer, and those of a rule in its place
+optimizer_class   found by name, built on tensors, asked for a step
+two_steps         the first steps of an optimizer, and those of a rule in its place
+own_updates       what a step does to the output of each layer, on growing chains
+equal_rules       the rules that an optimizer equals
+probed_optimizer  all of that, and the rates that follow
+handed_over       a recipe made of it
 """

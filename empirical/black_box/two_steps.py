@@ -12,7 +12,8 @@ Not covered: rules with ascended(X), whose second gradient an optimizer takes in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,6 +77,22 @@ def recorded(
                 after[name].copy_(one.W)
         found.append(RecordedStep(layers, moved))
     return found
+
+
+@contextmanager
+def in_full_precision() -> Iterator[None]:
+    """Tensors keep their dtype where code asks for bfloat16 or float32.
+
+    So that formulas are compared, not roundings. Code that asks in other ways is not reached.
+    """
+    usual = {name: getattr(Tensor, name) for name in ("bfloat16", "float")}
+    for name in usual:
+        setattr(Tensor, name, Tensor.clone)
+    try:
+        yield
+    finally:
+        for name, method in usual.items():
+            setattr(Tensor, name, method)
 
 
 def replayed(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from derivations.recipes import in_practice, recipe_of
+from empirical.black_box.handed_over import without_probes
 from empirical.plans.plan import ModelPlan
 from empirical.plans.planned_axes import (
     PlannedAxes,
@@ -62,7 +63,7 @@ def plan(
     Args:
         build: ``build(**axes)`` returns the module.
         batch: (inputs, targets), or a function of the axes that returns them; None for a chain.
-        recipe: what trains what: text, a TOML file, a rule or a name of one.
+        recipe: what trains what: text, a TOML file, a rule, a name of one, or probe:MODULE:CLASS.
         base: sizes at which numbers were tuned, by keyword of build or batch; ``batch`` and
             ``samples`` are the numbers of samples in a step and in all.
         target: sizes to train at; those that are missing stay.
@@ -100,6 +101,7 @@ def plan_of_file(
     derived: PlannedAxes | None = None,
 ) -> ModelPlan:
     """The same for the file of a model; see `plan`. ``derived``: its axes, where they are known."""
+    recipe, probed = without_probes(recipe) if isinstance(recipe, str) else (recipe, ())
     asked = recipe_of(recipe)
     recipe = in_practice(asked)
     numbers = TunedNumbers(recipe, tuned)
@@ -132,7 +134,7 @@ def plan_of_file(
     changes = planned_changes(planned, large)
     grown = [axis for axis in base if target[axis] != base[axis]]
     several = [SEVERAL] if len(grown) > 1 else []
-    assumed = dict.fromkeys([*planned.notes, *several, *notes, *numbers.notes])
+    assumed = dict.fromkeys([*probed, *planned.notes, *several, *notes, *numbers.notes])
     return ModelPlan(
         str(asked), dict(base), target, tensors, frozen, changes, change_code and bool(changes),
         tuple(assumed),

@@ -6,6 +6,7 @@ listing    the verb that shows the catalogue
 phasing    regimes over two exponents
 planning   the numbers of a large model, from those of a small one
 transferring  whether the best rate of a small model is that of a large one
+probing    an optimizer of someone's library, as a black box
 modelling  what the verbs do on a model of the user's own
 options    every option, named and explained once
 failures   what ends the command beside an answer, and its exit codes

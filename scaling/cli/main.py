@@ -43,6 +43,7 @@ from scaling.cli.options import (
 )
 from scaling.cli.phasing import phase
 from scaling.cli.planning import plan
+from scaling.cli.probing import probe
 from scaling.cli.requests import (
     catalogue_names,
     literal_of,
@@ -361,7 +362,7 @@ def compare(
     raise typer.Exit(0 if result.equivalent else 1)
 
 
-for measuring in (claims, verify, measure, align, phase, plan, transfer):
+for measuring in (claims, verify, measure, align, phase, plan, probe, transfer):
     app.command()(measuring)
 
 
