@@ -6,7 +6,7 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test check-fast verify readme bench fuzz fuzz-measured check format clean
+.PHONY: help venv test check-fast models verify readme bench fuzz fuzz-measured check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,10 @@ LITE := not gpt and (not grows_as_the_calculus or kfac or muon or shampoo or soa
 check-fast: export BUDGET = 120
 check-fast: venv  ## run the fast tests: 2 minutes at most on two cores
 	.venv/bin/python -m pytest -m "not slow" -k "$(LITE)" $(FAST:%=tests/test_%.py) $(ARGS)
+
+models: venv  ## install models of transformers and timm, and test the answers on them
+	@$(PIP) install -c constraints.txt -e '.[models]'
+	.venv/bin/python -m pytest tests/test_published_models.py $(ARGS)
 
 verify: venv  ## derive and measure the paper's claims, into results/verify
 	.venv/bin/scaling verify --out results/verify $(ARGS)

@@ -1,10 +1,14 @@
-"""GPT-2, Llama, BERT and ViT of `transformers`, with random weights: derived and measured."""
+"""Models of `transformers` and `timm`, with random weights: derived, some of them measured.
 
+`make models` installs both libraries; without them these tests are skipped.
+"""
+
+import importlib.util
 from functools import cache
 
 import pytest
 from model_files import published
-from sympy import Rational
+from sympy import Rational, oo
 
 from empirical.fit.verdict import Verdict
 from empirical.trace.given_model import model_of
@@ -13,7 +17,10 @@ from empirical.trace.read_model import graph_of
 from empirical.verify.graph_verification import verify_graph
 from scaling.solve.graph_solution import GraphDerived, derive_graph
 
-pytest.importorskip("transformers", reason="needs models of a library: pip install transformers")
+for library in ("torchvision", "transformers", "timm"):
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"needs {library}: make models", allow_module_level=True)
+published.import_torchvision()
 
 QUERIES = {
     # queries of the first block, a matrix of the last, and the readout
@@ -49,6 +56,43 @@ def test_matrices_have_the_exponents_of_their_use_and_the_root_of_the_head_size_
     # an embedding that is the readout starts as small as that, and its line says what cures it
     tied = [x for x in found.changes if "is used twice" in x.why]
     assert bool(tied) is (name in ("gpt2", "bert"))
+
+
+HALF = Rational(1, 2)
+VECTOR, MATRIX, READOUT = (0, 0), (HALF, 1), (1, 1)
+OTHERS: dict[str, dict[str, tuple[object, object]]] = {
+    "mixtral": {  # experts that an index picks are matrices; their router is a readout
+        "model.model.layers.1.mlp.experts.gate_up_proj": MATRIX,
+        "model.model.layers.1.mlp.experts.down_proj": MATRIX,
+        "model.model.layers.1.mlp.gate.weight": READOUT,
+        "model.model.layers.0.self_attn.k_proj.weight": (HALF, 3 * HALF),
+        "model.lm_head.weight": READOUT,
+    },
+    "resnet": {  # a last gain of a block that starts at zero, with batch norm
+        "conv1.0.weight": VECTOR, "layer1.0.bn2.weight": (oo, 0), "layer2.0.conv1.weight": MATRIX,
+        "layer2.0.downsample.0.weight": MATRIX, "fc.weight": READOUT,
+    },
+    "convnext": {
+        "stem.0.weight": VECTOR, "stages.0.blocks.0.gamma": VECTOR,
+        "stages.0.blocks.0.conv_dw.weight": VECTOR, "stages.0.blocks.0.mlp.fc1.weight": MATRIX,
+        "stages.1.downsample.1.weight": MATRIX, "head.fc.weight": READOUT,
+    },
+    "mixer": {  # tokens are as many as patches; a head that starts at zero
+        "stem.proj.weight": VECTOR, "blocks.0.mlp_tokens.fc1.weight": VECTOR,
+        "blocks.0.mlp_tokens.fc2.weight": READOUT, "blocks.0.mlp_channels.fc1.weight": MATRIX,
+        "head.weight": (oo, 1),
+    },
+    "timm_vit": {
+        "cls_token": (0, HALF), "blocks.0.attn.qkv.weight": (HALF, 3 * HALF),
+        "blocks.0.mlp.fc2.weight": MATRIX, "head.weight": READOUT,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_tensor_has_the_exponents_of_its_use(name: str) -> None:
+    found = derive_graph("sign(G)", graph_of(file_of(name), "width=16,32,48").graph).tensors
+    assert {key: (found[key].b, found[key].c) for key in OTHERS[name]} == OTHERS[name]
 
 
 @pytest.mark.slow

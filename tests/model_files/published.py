@@ -1,11 +1,36 @@
-"""Models of `transformers` with random weights, from a configuration of a few lines."""
+"""Models of `transformers` and `timm`, random weights, from a configuration of a few lines."""
 
+import re
+import sys
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 SMALL: dict[str, Any] = {"vocab_size": 40, "use_cache": False}
+
+
+@cache
+def import_torchvision() -> object:
+    """Import what both libraries import, whatever torch it was built for.
+
+    A torchvision that was built for CUDA lacks its operators beside a torch for the CPU. No model
+    here calls one, so that their names are enough.
+    """
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    while True:
+        try:
+            import torchvision  # noqa: F401
+        except RuntimeError as error:
+            missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
+            if missing is None:
+                raise
+            library.define(f"{missing[1]}(Tensor x) -> Tensor")
+            for name in [x for x in sys.modules if x.startswith("torchvision")]:
+                del sys.modules[name]
+        else:
+            return library
 
 
 class Logits(nn.Module):
@@ -40,6 +65,47 @@ def llama(width: int = 32, depth: int = 2) -> nn.Module:
     return Logits(LlamaForCausalLM(config))
 
 
+def mixtral(width: int = 32, depth: int = 2) -> nn.Module:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=depth,
+        num_attention_heads=4, num_key_value_heads=2, num_local_experts=4,
+        max_position_embeddings=16, experts_implementation="batched_mm", **SMALL,
+    )  # fmt: skip
+    return Logits(MixtralForCausalLM(config))
+
+
+def resnet(width: int = 16) -> nn.Module:
+    from timm.models.resnet import BasicBlock, ResNet
+
+    channels = (width, 2 * width, 4 * width, 8 * width)
+    return ResNet(
+        BasicBlock, (1, 1, 1, 1), 10, channels=channels, stem_width=width, stem_type="deep"
+    )
+
+
+def convnext(width: int = 16) -> nn.Module:
+    from timm.models.convnext import ConvNeXt
+
+    dims = (width, 2 * width, 4 * width, 8 * width)
+    return ConvNeXt(depths=(1, 1, 1, 1), dims=dims, num_classes=10)
+
+
+def mixer(width: int = 16) -> nn.Module:
+    from timm.models.mlp_mixer import MlpMixer
+
+    return MlpMixer(num_classes=10, img_size=32, patch_size=8, num_blocks=1, embed_dim=width)
+
+
+def timm_vit(width: int = 16) -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=32, patch_size=8, num_classes=10, embed_dim=width, depth=1, num_heads=4
+    )
+
+
 def sizes(width: int, depth: int) -> dict[str, Any]:
     return {
         "hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": 4,
@@ -64,6 +130,8 @@ def vit(width: int = 32, depth: int = 2) -> nn.Module:
 
 def batch_of(name: str) -> tuple[Tensor, Tensor]:
     generator = torch.manual_seed(0)
+    if name in ("resnet", "convnext", "mixer", "timm_vit"):
+        return torch.randn(4, 3, 32, 32, generator=generator), torch.arange(4)
     if name == "vit":
         return torch.randn(2, 3, 16, 16, generator=generator), torch.tensor([1, 2])
     ids = torch.randint(40, (4, 9), generator=generator)
