@@ -286,3 +286,31 @@ def test_weights_that_have_moved_may_be_aligned_with_what_moved_them() -> None:
     rule = "G - inner(W, G)/inner(W, W)*W"
     assert "the inner product of" in theory(Question(rule, step=2)).refusal
     assert "the inner product of" in theory(Question("G*inner(W, G + W)")).refusal
+
+
+U = "(ema(G, beta1)/(sqrt(ema(G*G, beta2)) + eps) + decay*W)"
+AS_PUBLISHED = {
+    "lamb": f"norm(W)/norm({U})*{U}",
+    "lars": "norm(W)/(norm(G) + decay*norm(W))*(G + decay*W)",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "d", "step", "hidden"),
+    [("lamb", 0, 1, "1/2"), ("lamb", -1, 2, "0"), ("lars", 0, 2, "0"), ("lars", 1, 1, "1/2")],
+)
+def test_a_decay_that_is_given_is_read_inside_a_trust_ratio(
+    name: str, d: int, step: int, hidden: str
+) -> None:
+    """A large one takes over the norm, and the rate of hidden layers is that of a decay alone."""
+    rule = AS_PUBLISHED[name]
+    pair = Question(rule, (f"d_decay={d}",), settled=("decay", "eps"), step=step, labels=DISTINCT)
+    answer = theory(pair)
+    assert answer.exponents is not None
+    assert str(answer.exponents.c["hidden"]) == hidden
+    assert judged(pair, answer, LADDER[0])[0] == "agrees"
+    far = replace(answer, own={**answer.own, "hidden": S.Half})
+    verdict, slopes = judged(pair, far, LADDER[0])
+    assert (verdict, set(disagreements(far, slopes))) == ("contradicted", {"hidden"})
+    refusal = theory(replace(pair, fixed=())).refusal
+    assert "no factor of W alone" in refusal

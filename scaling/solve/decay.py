@@ -81,7 +81,7 @@ def decays_alone(update: OutputChange, unknowns: Iterable[Symbol], layer: str, r
             raise NotCovered(
                 f"the decay '{name}' that is no factor of W alone, in '{rule}' of {layer}",
                 "a multiple of W added to the update, such as decay*W",
-                f"write '+ {name}*W', name it rho for a damping, or fix it with --set d_{name}=...",
+                f"write '+ {name}*W', name it rho for a damping, or fix it: --set d_{name}=0",
             )
 
 
