@@ -6,16 +6,21 @@ The oracles are dense float64 updates with Kronecker factors written out by hand
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
 import torch
+from model_files import guessed
 from rule_oracles import Expert, Matrix, Packed, Pixels, Raw, Seen, Tapped, Tied
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import mse_loss
 
-from empirical import RuleOptimizer
+from empirical import RuleOptimizer, for_model, initialise_
+from empirical.your_model.model_scales import scales_at
 from scaling.sizes.errors import InvalidInput, NotCovered
 
 LR = 0.1
@@ -346,3 +351,68 @@ def test_recipes_give_each_group_its_rule_rate_and_numbers() -> None:
         RuleOptimizer(model, "hidden: muon; rest: sgd", 0.1, batch=(x, y))
     with pytest.raises(InvalidInput, match=r"'mha\.out_proj' of shape(.|\n)*divides"):
         RuleOptimizer(model, "*.weight: muon in 3 parts; rest: sgd", 0.1, batch=(x, y))
+
+
+# --- derived exponents --------------------------------------------------------------------------
+
+WIDTHS, SEEDS, MARGIN = (64, 128, 256), 2, 0.2
+DERIVED: list[tuple[str, dict[str, Fraction]]] = [
+    ("kfac", {"e_A": Fraction(1), "e_B": Fraction(1)}),
+    ("shampoo", {"e": Fraction(1, 2)}),
+    ("muon", {}),
+    ("soap", {}),
+]
+
+
+def slopes(
+    rule: str, exponents: dict[str, Fraction], like: dict[str, str] | None = None
+) -> dict[str, float]:
+    """The exponent of the change of the output when one tensor alone is stepped.
+
+    ``like``: tensors that get the rate and the dampings of others.
+    """
+    x, y = (z.double() for z in guessed.NUMBERS)
+    build, base = guessed.Stored, WIDTHS[0]
+    first = for_model(rule, build, base=base, width=base, batch=(x, y), exponents=exponents)
+    changes: dict[str, list[float]] = {name: [] for name in first}
+    for width in WIDTHS:
+        derived = scales_at(first.read, base, width, lr=1e-3)
+        scales = {name: derived[(like or {}).get(name, name)] for name in derived}
+        values: dict[str, Any] = {k: float(v) for k, v in exponents.items()}
+        for k in first.recipe.scaled:
+            values[k] = {name: scale.scaled[k] for name, scale in scales.items()}
+        values |= dict.fromkeys(first.recipe.constants, 0.9)
+        found: dict[str, list[float]] = {name: [] for name in first}
+        for seed in range(SEEDS):
+            model = build(width)
+            initialise_(model, build(base), derived, seed=seed, width=width)
+            optimizer = RuleOptimizer(model, rule, 1.0, values, batch=(x, y))
+            before = model(x)
+            mse_loss(before, y).backward()
+            start = {name: p.detach().clone() for name, p in model.named_parameters()}
+            optimizer.step()
+            end = {name: p.detach().clone() for name, p in model.named_parameters()}
+            for name in found:
+                moved = start[name] + scales[name].lr * (end[name] - start[name])
+                after = functional_call(model, {**start, name: moved}, (x,))
+                found[name].append(float((after - before).detach().square().mean().log()) / 2)
+        for name, logs in found.items():
+            changes[name].append(sum(logs) / SEEDS)
+    reach = math.log(WIDTHS[-1] / WIDTHS[0])
+    return {name: (logs[-1] - logs[0]) / reach for name, logs in changes.items()}
+
+
+@pytest.mark.filterwarnings("ignore::empirical.your_model.model_scales.RegimeWarning")
+@pytest.mark.parametrize(("rule", "exponents"), DERIVED)
+def test_under_derived_rates_each_tensor_moves_the_output_alike_at_every_width(
+    rule: str, exponents: dict[str, Fraction]
+) -> None:
+    found = slopes(rule, exponents)
+    assert set(found) == {"first", "inner", "last"}
+    assert {name: x for name, x in found.items() if abs(x) > MARGIN} == {}
+
+
+@pytest.mark.filterwarnings("ignore::empirical.your_model.model_scales.RegimeWarning")
+def test_under_the_rates_of_transposed_tensors_they_do_not() -> None:
+    found = slopes("muon", {}, like={"first": "last", "last": "first"})
+    assert abs(found["first"]) > MARGIN < abs(found["last"]) and abs(found["inner"]) < MARGIN
