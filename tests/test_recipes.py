@@ -340,3 +340,20 @@ def test_a_refusal_of_a_recipe_is_one_of_ours() -> None:
     for text in ("hidden:", ": muon", "hidden: muon with", ";;", "a: b: c"):
         with pytest.raises((ScalingError, RuleError)):
             recipe_of(text)
+
+
+def test_packed_parts_are_said_and_kept_and_nonsense_is_refused(tmp_path: Path) -> None:
+    text = "hidden: muon in 3 parts with lr=0.1; rest: sign(G)"
+    recipe = recipe_of(text)
+    assert [group.parts for group in recipe.groups] == [3, 1] and str(recipe) == text
+    answer = derive_graph(recipe, perceptron(3))
+    said = [x for x in answer.assumptions if x.startswith("3 matrices in each, along fan_out")]
+    hidden = [name for name, x in answer.tensors.items() if x.kind is TensorKind.HIDDEN]
+    assert len(said) == 1 and hidden and all(name in said[0] for name in hidden)
+    one = derive_graph(recipe_of("hidden: muon with lr=0.1; rest: sign(G)"), perceptron(3))
+    assert {n: x.c for n, x in one.tensors.items()} == {n: x.c for n, x in answer.tensors.items()}
+    file = tmp_path / "packed.toml"
+    file.write_text('[[group]]\nselect = "rest"\nrule = "muon"\nparts = 3\n')
+    assert recipe_of(str(file)).groups[0].parts == 3
+    with pytest.raises(InvalidInput, match=r"tensors in 'two' parts(.|\n)*in 3 parts"):
+        recipe_of("rest: muon in two parts")
