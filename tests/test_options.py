@@ -324,7 +324,11 @@ def test_the_bare_command_shows_its_help(
 OWN_DEFAULT = {"--steps", "--device", "--backend"}
 """Where a verb has a default of its own: steps of one measurement, claims on the processor, and
 joblib, beside Dask, for the runs of a transfer."""
-OWN_MEANING = {"--lr": {"plan": "one number", "transfer": "a range"}}
+OWN_MEANING = {
+    "--lr": {"plan": "one number", "transfer": "a range"},
+    "--widths": {"probe": "of chains that are dense, 64 to 1024 by default"},
+    "--seeds": {"probe": "a fixed number, 5 by default"},
+}
 
 
 def test_an_option_is_the_same_wherever_it_appears() -> None:
