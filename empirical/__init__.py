@@ -14,6 +14,7 @@ In the order of reading, each folder with a map of its own:
     verify       theory against measurement
     your_model   a user's own model
     plans        tune small, train large: the numbers of a large model from those of a small one
+    checks       the coordinate check of a plan, or of what a user does today
     transfer     longer runs: do tuned rates and dampings transfer?
     report       what was measured, on paper
     claims       the paper's statements, each an object that can fail
@@ -32,6 +33,8 @@ _HOME = {
     "for_model": "your_model.model_scales",
     "initialise_": "your_model.initialise",
     "measure_transfer": "transfer.measuring_transfer",
+    "check": "checks.checking",
+    "ModelCheck": "checks.checking",
     "plan": "plans.making",
     "probe": "black_box.probed_optimizer",
     "ModelPlan": "plans.plan",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
+from sympy import sympify
 from torch import Tensor, nn
 
 from derivations.recipes import in_practice, recipe_of
@@ -33,7 +34,7 @@ from empirical.plans.planned_numbers import (
     TunedNumbers,
     powers_of_sizes,
 )
-from empirical.plans.planned_tensors import PlannedTensor
+from empirical.plans.planned_tensors import PlannedTensor, PlanRequest
 from empirical.trace.given_model import GivenBatch, model_of
 from empirical.trace.model_file import LossOf, ModelFile
 from scaling.models.recipe import Recipe
@@ -135,10 +136,22 @@ def plan_of_file(
     grown = [axis for axis in base if target[axis] != base[axis]]
     several = [SEVERAL] if len(grown) > 1 else []
     assumed = dict.fromkeys([*probed, *planned.notes, *several, *notes, *numbers.notes])
+    given = {size: {k: str(x) for k, x in one.items()} for size, one in (powers or {}).items()}
     return ModelPlan(
         str(asked), dict(base), target, tensors, frozen, changes, change_code and bool(changes),
-        tuple(assumed),
+        tuple(assumed), PlanRequest(dict(tuned), tuple(keep), given, change_code),
     )  # fmt: skip
+
+
+def plan_at(
+    made: ModelPlan, file: ModelFile, recipe: Recipe | Rule | str, target: Mapping[str, int]
+) -> ModelPlan:
+    """The same plan at other sizes."""
+    asked = made.made_from
+    powers = {size: {k: sympify(x) for k, x in one.items()} for size, one in asked.powers.items()}
+    return plan_of_file(
+        file, recipe, made.base, target, asked.tuned, asked.keep, powers, asked.change_code
+    )
 
 
 def _checked(file: ModelFile, base: Mapping[str, int], target: Mapping[str, int]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from empirical.plans.planned_start import started
 from empirical.plans.planned_tensors import (
     PlannedChange,
     PlannedTensor,
+    PlanRequest,
     refuse_another_model,
 )
 from empirical.plans.torch_groups import param_groups, refuse_other_numbers
@@ -46,6 +48,7 @@ class ModelPlan:
         changes: factors of the code that keep tensors from a maximal update.
         changed: whether the numbers are those of the model with these changes made.
         assumptions: what the numbers rest on.
+        made_from: what was tuned and asked, so that the same plan can be made at other sizes.
     """
 
     recipe: str
@@ -56,6 +59,7 @@ class ModelPlan:
     changes: tuple[PlannedChange, ...]
     changed: bool
     assumptions: tuple[str, ...]
+    made_from: PlanRequest
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -154,6 +158,7 @@ class ModelPlan:
             "changes": [asdict(change) for change in self.changes],
             "changed": self.changed,
             "assumptions": list(self.assumptions),
+            "made_from": self.made_from.as_json(),
         }
 
     def save(self, path: str | Path) -> None:
@@ -173,6 +178,9 @@ class ModelPlan:
                 "a file in a folder that exists",
                 "choose another, such as plan.json",
             ) from None
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> ModelPlan:
@@ -194,6 +202,7 @@ class ModelPlan:
                 tuple(PlannedChange.from_json(x) for x in found["changes"]),
                 found["changed"],
                 tuple(found["assumptions"]),
+                PlanRequest.from_json(found["made_from"]),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InvalidInput(

@@ -165,7 +165,7 @@ def derived_axes(
         sizes = sorted({size, 2 * size, third} | ({last} if more else set()))
         model = trained(recipe, file, f"{axis}={','.join(map(str, sizes))}", kinds)
         kinds = model.kinds
-        answer = _answered(recipe, model, change_code)
+        answer = answered(recipe, model, change_code)
         maps: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
         if more:
             standing = model.lowered.standing
@@ -185,7 +185,8 @@ def derived_axes(
     return PlannedAxes(tuple(found))
 
 
-def _answered(recipe: Recipe, model: TrainedModel, change_code: bool) -> GraphDerived:
+def answered(recipe: Recipe, model: TrainedModel, change_code: bool) -> GraphDerived:
+    """The answer for a model, with the factors of its code changed where that is asked."""
     graph = model.lowered.graph
     answer = derive_graph(recipe, graph, Settings(), kinds=model.kinds)
     if not (change_code and answer.changes):

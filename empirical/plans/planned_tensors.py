@@ -90,6 +90,32 @@ class PlannedChange:
         )
 
 
+@dataclass(frozen=True)
+class PlanRequest:
+    """What a plan was made from, beside the model, the recipe and the sizes.
+
+    Args:
+        tuned: numbers at the base.
+        keep: patterns of tensors that keep the initialisation of the code.
+        powers: of the batch and the samples that were given, as text.
+        change_code: whether factors of the code were to be changed.
+    """
+
+    tuned: Mapping[str, float | Mapping[str, float]]
+    keep: tuple[str, ...] = ()
+    powers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    change_code: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """As in the file of a plan."""
+        return {**asdict(self), "keep": list(self.keep)}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> PlanRequest:
+        """The inverse of `as_json`."""
+        return cls(**{**found, "keep": tuple(found["keep"])})
+
+
 def refuse_another_model(shapes: Mapping[str, tuple[int, ...]], model: nn.Module) -> None:
     """Refuse a model whose tensors are not those of a plan.
 

@@ -17,10 +17,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
 from empirical.trace.export import exported, names_of, path_of
@@ -40,27 +41,61 @@ class Execution:
         sizes: the sizes of its axes.
         seed: of its initialisation, and of what forward draws.
         standing: names of operations and leaves -> the names by which values are returned.
+        factors: of results of operations, by these names: a factor of the code that is changed.
     """
 
     def __init__(
-        self, file: ModelFile, sizes: Mapping[str, int], seed: int, standing: Mapping[str, str]
-    ) -> None:
-        self.seed, self._standing = seed, standing
-        with _numbers(seed):
-            model = file.build(sizes).double().train()
-            inputs, targets = file.batch(sizes)
-            self._data = [_double(x) for x in (*inputs, targets)]
+        self, file: ModelFile, sizes: Mapping[str, int], seed: int, standing: Mapping[str, str],
+        factors: Mapping[str, float] | None = None,
+    ) -> None:  # fmt: skip
+        self.seed, self._standing, self._factors = seed, standing, dict(factors or {})
+        self._file, self._sizes = file, sizes
+        with in_double(seed):
+            model, inputs, targets = self._built()
             loss = file.loss_for(targets)
-            program = exported(model, loss, tuple(self._data[:-1]), self._data[-1], str(file.path))
+            program = exported(model, loss, inputs, targets, str(file.path))
         self._module = program.graph_module
         _keep_double(self._module)
         self._specs = list(program.graph_signature.input_specs)
         self._constants = {**program.state_dict, **program.constants}
+        self._take(model, (*inputs, targets))
+
+    def redrawn(self, seed: int) -> Execution:
+        """The same model under another seed; its operations are listed anew where they may differ.
+
+        They are the same unless forward holds tensors that are neither parameters nor buffers.
+        """
+        with in_double(seed):
+            model, inputs, targets = self._built()
+        known = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+        kept = (s for s in self._specs if s.kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR))
+        if any(path_of(s) not in known for s in kept) or self._module.graph.find_nodes(
+            op="get_attr"
+        ):
+            return Execution(self._file, self._sizes, seed, self._standing, self._factors)
+        other = copy(self)
+        other.seed = seed
+        other._take(model, (*inputs, targets))
+        return other
+
+    def _built(self) -> tuple[nn.Module, tuple[Any, ...], Tensor]:
+        """The model and its data, in float64."""
+        model = self._file.build(self._sizes).double().train()
+        inputs, targets = self._file.batch(self._sizes)
+        return model, tuple(double_of(x) for x in inputs), double_of(targets)
+
+    def _take(self, model: nn.Module, data: Sequence[Any]) -> None:
+        """The tensors of a module that was built anew, and its data."""
+        self._data = list(data)
+        own = dict(model.named_parameters(remove_duplicate=False))
+        buffers = dict(model.named_buffers(remove_duplicate=False))
         self._first = {name: names[0] for name, names in names_of(model).items()}
+        taken = {s.target: path_of(s) for s in self._specs if s.target is not None}
+        fresh = {k: buffers[path].detach() for k, path in taken.items() if path in buffers}
+        self._constants = {**self._constants, **fresh}
         self.parameters: dict[str, Tensor] = {
-            self._first[path_of(s)]: self._constants[s.target].detach().clone()
-            for s in self._specs
-            if s.kind is InputKind.PARAMETER
+            self._first[path]: own[path].detach().clone()
+            for path in (path_of(s) for s in self._specs if s.kind is InputKind.PARAMETER)
         }
         self.trained = [
             name
@@ -82,7 +117,9 @@ class Execution:
             tracker: is told every operation.
         """
         weights = {**self.parameters, **(parameters or {})}
-        runner = _Recorder(self._module, tracker)
+        names = (n.name for n in self._module.graph.nodes)
+        factors = {n: self._factors[self.name(n)] for n in names if self.name(n) in self._factors}
+        runner = _Recorder(self._module, factors, tracker)
         data = iter(self._data)
         arguments = []
         for spec in self._specs:
@@ -93,7 +130,7 @@ class Execution:
                 arguments.append(kept.clone() if isinstance(kept, Tensor) else kept)
             else:
                 arguments.append(next(data))
-        with _numbers(self.seed), warnings.catch_warnings():
+        with in_double(self.seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             outputs = runner.run(*arguments)
         runner.found["loss"] = outputs[-1]
@@ -154,9 +191,13 @@ def start_sizes(
         By node, then by ``init`` and ``cotangent``: one row a seed, one number a size.
     """
     found: dict[str, dict[str, list[list[float]]]] = {}
+    first = [
+        Execution(file, {axis.name: size}, seeds[0], standing[k])
+        for k, size in enumerate(axis.sizes)
+    ]
     for seed in seeds:
-        for k, size in enumerate(axis.sizes):
-            run = Execution(file, {axis.name: size}, seed, standing[k])
+        for one in first:
+            run = one.redrawn(seed)
             values, cotangents, _ = run.with_gradients()
             for quantity, several in (("init", values), ("cotangent", cotangents)):
                 for name, tensors in run.grouped(several).items():
@@ -170,15 +211,20 @@ def start_sizes(
 class _Recorder(fx.Interpreter):
     """Runs the operations one by one, and keeps every tensor of numbers that they make."""
 
-    def __init__(self, module: fx.GraphModule, tracker: Tracker | None = None) -> None:
+    def __init__(
+        self, module: fx.GraphModule, factors: Mapping[str, float], tracker: Tracker | None = None
+    ) -> None:
         super().__init__(module, garbage_collect_values=False)
         self.found: dict[str, Tensor] = {}
         self.excess: dict[str, Tensor] = {}
+        self.factors = factors
         self._tracker = tracker
 
     def run_node(self, n: fx.Node) -> Any:
         """The result of one operation."""
         result = super().run_node(n)
+        if n.name in self.factors:
+            result = result * self.factors[n.name]
         if self._tracker is not None and n.op == "call_function":
             args, kwargs = self.fetch_args_kwargs_from_env(n)
             with torch.no_grad():
@@ -198,7 +244,7 @@ class _Recorder(fx.Interpreter):
 
 
 @contextmanager
-def _numbers(seed: int) -> Iterator[None]:
+def in_double(seed: int) -> Iterator[None]:
     """Float64 by default, and random numbers of a seed; both as before afterwards."""
     default, state = torch.get_default_dtype(), torch.random.get_rng_state()
     torch.set_default_dtype(torch.float64)
@@ -210,7 +256,8 @@ def _numbers(seed: int) -> Iterator[None]:
         torch.random.set_rng_state(state)
 
 
-def _double(x: Any) -> Any:
+def double_of(x: Any) -> Any:
+    """A tensor of numbers in float64; anything else as it is."""
     return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
 
 

@@ -4,7 +4,8 @@
     batch()                   (inputs, targets), or batch(**axes) where the data grow with an axis;
                               batch(seed=0) where each seed draws other samples
     loss(outputs, targets)    optional: integer targets mean cross-entropy, others squared error
-    optimizer(model)          optional: the optimizer, or several, that its user trains it with
+    optimizer(model)          optional: what trains it today, one of torch or several of them; or
+                              optimizer(model, groups), which takes the groups of a plan
 
 A file may define several models: ``FILE.py:name`` calls ``name`` in place of ``build``.
 
@@ -50,7 +51,7 @@ class ModelFile:
     """The definitions of a user's file.
 
     ``axes``: the default of every keyword of ``build``, by name; None where there is none.
-    ``optimizer_of``: the file's ``optimizer``.
+    ``optimizer_of``: what makes the optimizer of the user's own, if there is one.
     """
 
     path: Path
@@ -58,7 +59,7 @@ class ModelFile:
     batcher: Callable[..., Batch]
     loss_of: LossOf | None
     axes: Mapping[str, int | None]
-    optimizer_of: Callable[[nn.Module], Any] | None = field(default=None, kw_only=True)
+    optimizer_of: Callable[..., Any] | None = field(default=None, kw_only=True)
 
     def build(self, sizes: Mapping[str, int]) -> nn.Module:
         """The module at these sizes; other axes at their defaults.
@@ -66,7 +67,7 @@ class ModelFile:
         Raises:
             InvalidInput: if the file's own code fails, naming the error and the line.
         """
-        model = _called(self.path, self.builder, sizes)
+        model = called(self.path, self.builder, sizes)
         if not isinstance(model, nn.Module):
             raise InvalidInput(
                 f"{self.builder.__name__} in {self.path}, which returns a {type(model).__name__}",
@@ -80,7 +81,7 @@ class ModelFile:
         taken = inspect.signature(self.batcher).parameters
         every = any(p.kind is p.VAR_KEYWORD for p in taken.values())
         wanted = {k: v for k, v in sizes.items() if every or k in taken}
-        found = _called(self.path, self.batcher, wanted)
+        found = called(self.path, self.batcher, wanted)
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Tensor)):
             raise InvalidInput(
                 f"batch in {self.path}, which returns {_kind(found)}",
@@ -95,8 +96,14 @@ class ModelFile:
         """Whether ``batch`` takes a seed, and draws other samples for each."""
         return SEED in inspect.signature(self.batcher).parameters
 
-    def optimizers(self, model: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
-        """The optimizers that the file has for a model: one, or several in order.
+    def optimizers(
+        self, model: nn.Module, groups: list[dict[str, Any]] | None = None
+    ) -> tuple[torch.optim.Optimizer, ...]:
+        """What the file's ``optimizer`` makes of a model: one, or several in order.
+
+        Args:
+            model: what is trained.
+            groups: of a plan, for an ``optimizer`` that takes them.
 
         Raises:
             InvalidInput: if the file has none, its code fails, or it returns something else.
@@ -109,9 +116,9 @@ class ModelFile:
         own = self.optimizer_of
 
         def optimizer(**_: int) -> Any:
-            return own(model)
+            return own(model) if groups is None else own(model, groups)
 
-        found = _called(self.path, optimizer, {})
+        found = called(self.path, optimizer, {})
         several = tuple(found) if isinstance(found, list | tuple) else (found,)
         if not several or not all(isinstance(x, torch.optim.Optimizer) for x in several):
             raise InvalidInput(
@@ -137,7 +144,7 @@ class ModelFile:
         def forward(**_: int) -> Tensor:
             return loss(model(*inputs), targets)
 
-        return _called(self.path, forward, sizes)  # type: ignore[no-any-return]
+        return called(self.path, forward, sizes)  # type: ignore[no-any-return]
 
     def two_draws(self, sizes: Mapping[str, int]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The tensors by name as two seeds draw them, under all of their names."""
@@ -304,7 +311,12 @@ def _function(path: Path, module: Any, name: str, do_this: str) -> Callable[...,
     return function
 
 
-def _called(path: Path, function: Callable[..., Any], sizes: Mapping[str, int]) -> Any:
+def called(path: Path, function: Callable[..., Any], sizes: Mapping[str, int]) -> Any:
+    """What a function of the user's file returns.
+
+    Raises:
+        InvalidInput: if it fails, naming the error and the line.
+    """
     try:
         return function(**sizes)
     except InvalidInput:

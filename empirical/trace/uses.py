@@ -75,7 +75,7 @@ def use_of(state: Passes, lowered: Lowered, name: str) -> Use | None:
 
 def _use(state: ForwardPass, lowered: Lowered, name: str, node: GraphNode, i: int) -> Use | None:
     made = {o: n for o, n in lowered.made.items() if state.nodes[n].inputs}  # no leaves
-    operation = next((o for o, n in made.items() if n == node.name or _is_part(n, node.name)), None)
+    operation = next((o for o, n in made.items() if n == node.name or is_part(n, node.name)), None)
     if operation is None:
         return None
     rank = len(state.parameters[name].axes)
@@ -119,6 +119,6 @@ def _own_axes(
     return summed, kept
 
 
-def _is_part(last: str, node: str) -> bool:
+def is_part(last: str, node: str) -> bool:
     """Whether a node is one of several that an operation of PyTorch became."""
     return last.rpartition(".")[0] == node or last.split(".")[0] == node.split(".")[0] != last

@@ -16,7 +16,7 @@ PyTorch computes inside of one operation, tensors whose matrices are not at hand
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,6 +28,7 @@ from empirical.fit.verdict import Verdict, at_most, judge, overall, remedy
 from empirical.trace.model_file import GrowingAxis, ModelFile
 from empirical.trace.trained import TrainedModel, trained
 from empirical.verify.model_steps import ModelSteps, StepSizes
+from scaling.models.graph import Graph
 from scaling.models.recipe import Recipe, TensorGroup, as_recipe
 from scaling.models.settings import Settings
 from scaling.rules.language import Node
@@ -107,23 +108,15 @@ def verify_graph(
     grown = file.axis(axis)
     answer = derive_graph(recipe, lowered.graph, settings, kinds=given.kinds)
     start, _ = two_states(lowered.graph, answer_starts(answer))
-    values = {name: _values(given.groups[name], settings) for name in answer.tensors}
+    values = {name: values_of(given.groups[name], settings) for name in answer.tensors}
     parts = {name: group.parts for name, group in given.groups.items()}
     steps = ModelSteps(file, grown, lowered, answer, start, values, parts)
     nodes = {operation: node for operation, node in lowered.made.items() if node in start.values}
     asked = tuple(_asked(answer, start, nodes))
     wanted = dict(expected or {})
-    drawn = list(range(first_seed, first_seed + SEEDS) if seeds is None else seeds)
-    most, table = MOST_SEEDS if seeds is None else len(drawn), list[list[StepSizes]]()
-    while True:
-        for seed in drawn[len(table) :]:
-            table.append([steps.sizes(k, seed) for k in range(len(grown.sizes))])
-        checks = _judged(asked, wanted, table, grown.sizes, margin)
-        if len(drawn) >= most or not any(map(partial(_noisy, margin), checks)):
-            break
-        drawn += range(drawn[-1] + 1, drawn[-1] + 1 + len(drawn))
-    wheres = {node.name: node.where for node in lowered.graph.walk()}
-    checks = [replace(c, where=wheres.get(nodes.get(c.name, c.name), "")) for c in checks]
+    drawn, checks = judged(
+        asked, steps.sizes, grown.sizes, margin, seeds, first_seed, nodes, lowered.graph, wanted
+    )
     wanted = {
         key: x for key, x in wanted.items() if key not in {(c.name, c.quantity) for c in checks}
     }
@@ -138,9 +131,39 @@ def verify_graph(
     unseen = [n.name for n in lowered.graph.walk() if n.name not in {*nodes.values(), *seen}]
     unseen += [f"{name} (own)" for name in steps.unseen]
     return GraphVerification(
-        answer, grown, tuple(checks), tuple(unseen), (*lowered.notes, *given.notes), len(drawn),
-        margin,
-    )  # fmt: skip
+        answer, grown, tuple(checks), tuple(unseen), (*lowered.notes, *given.notes), drawn, margin
+    )
+
+
+def judged(
+    asked: Sequence[Question], sizes_of: Callable[[int, int], StepSizes], sizes: Sequence[int],
+    margin: float, seeds: Sequence[int] | None, first_seed: int, nodes: Mapping[str, str],
+    graph: Graph, expected: Mapping[tuple[str, str], Expr],
+) -> tuple[int, list[GraphCheck]]:  # fmt: skip
+    """How many seeds were drawn, and a check for each question that was seen.
+
+    Args:
+        asked: the questions.
+        sizes_of: what is found at the k-th size under a seed.
+        sizes: of the axis.
+        margin: of exponents.
+        seeds: as `verify_graph` takes them.
+        first_seed: likewise.
+        nodes: operation -> node of the graph.
+        graph: says where a node stands in the code.
+        expected: predictions in the place of those that are asked.
+    """
+    drawn = list(range(first_seed, first_seed + SEEDS) if seeds is None else seeds)
+    most, table = MOST_SEEDS if seeds is None else len(drawn), list[list[StepSizes]]()
+    while True:
+        for seed in drawn[len(table) :]:
+            table.append([sizes_of(k, seed) for k in range(len(sizes))])
+        checks = _judged(asked, expected, table, sizes, margin)
+        if len(drawn) >= most or not any(map(partial(_noisy, margin), checks)):
+            break
+        drawn += range(drawn[-1] + 1, drawn[-1] + 1 + len(drawn))
+    wheres = {node.name: node.where for node in graph.walk()}
+    return len(drawn), [replace(c, where=wheres.get(nodes.get(c.name, c.name), "")) for c in checks]
 
 
 Question = tuple[str, str, Expr, bool]
@@ -203,7 +226,7 @@ def _noisy(margin: float, check: GraphCheck) -> bool:
     return cure is not None and cure.width == check.fit.widths[-1]
 
 
-def _values(group: TensorGroup, settings: Settings) -> dict[str, float]:
+def values_of(group: TensorGroup, settings: Settings) -> dict[str, float]:
     """Numbers of the symbols of a group's rule."""
     exponents = {**group.exponents, **settings.exponents}
     known = {k: float(x) for k, x in exponents.items() if x.is_number}
@@ -215,4 +238,12 @@ def answer_starts(answer: GraphDerived) -> dict[str, Expr]:
     return {name: x.b for name, x in answer.tensors.items() if x.b is not S.Infinity}
 
 
-__all__ = ["GraphCheck", "GraphVerification", "StepSizes", "verify_graph"]
+__all__ = [
+    "GraphCheck",
+    "GraphVerification",
+    "Question",
+    "StepSizes",
+    "judged",
+    "values_of",
+    "verify_graph",
+]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaling.cli.checking_model import check
 from scaling.cli.claiming import claims
 from scaling.cli.failures import FAILED, silence, told
 from scaling.cli.measuring import (
@@ -362,7 +363,7 @@ def compare(
     raise typer.Exit(0 if result.equivalent else 1)
 
 
-for measuring in (claims, verify, measure, align, phase, plan, probe, transfer):
+for measuring in (claims, verify, measure, align, phase, plan, check, probe, transfer):
     app.command()(measuring)
 
 

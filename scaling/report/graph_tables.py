@@ -72,7 +72,7 @@ def side_by_side(answers: Sequence[tuple[GraphDerived, tuple[str, ...]]]) -> Tab
 
 def graph_notes(answer: GraphDerived, notes: Sequence[str] = ()) -> list[str]:
     """The lines below a table: states, lines to change, assumptions, regimes, what was read."""
-    lines = [*_states(answer), *(f"change {_change(answer, c)}" for c in answer.changes)]
+    lines = [*_states(answer), *(f"change {change_line(answer, c)}" for c in answer.changes)]
     lines += [f"assumed: {text}" for text in answer.assumptions]
     return [*lines, *regimes_in_graph(answer), *(f"read: {text}" for text in notes)]
 
@@ -228,7 +228,8 @@ def _once(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(text for text in texts if text))
 
 
-def _change(answer: GraphDerived, c: CodeChange) -> str:
+def change_line(answer: GraphDerived, c: CodeChange) -> str:
+    """The line of the code, its factor, and the one that is needed."""
     place = _file(c)
     at = f"{place['file']}:{place['line']}" if place["line"] else c.where or c.node
     names, joint, rest = c.why.partition(" would have")

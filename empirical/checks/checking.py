@@ -1,0 +1,223 @@
+"""The coordinate check of a user's own model: which node or tensor grows, shrinks, or stays.
+
+    what is trained    weights and numbers                        who steps
+    a plan             the plan's, made anew at every size        optimizer(model, groups) of the
+                                                                  file, or the rule as it is written
+    as it is           the file's own                             optimizer(model) of the file
+    neither            derived exponents, constants set at the    the rule as it is written
+                       smallest size, as in verify
+
+The model is trained for t steps on its batch at every size of one axis, under several seeds, and
+each node and tensor is judged by an interval against what it needs (needed.py). What is needed is
+that of the plan, whatever trains: PyTorch's defaults are held against it too.
+
+Where `check_model` (your_model/) watches layers by hooks and judges them by their roles, this check
+runs the model's operations one by one, as `verify --model` does, and knows of each node what it
+bears. Not covered: schedules, fresh batches, precision below float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from derivations.recipes import in_practice, recipe_of
+from empirical.checks.needed import questions
+from empirical.checks.own_optimizer import place_of, refuse_ignored_groups, takes_groups
+from empirical.checks.planned_models import factors_of, given_by, plans_along
+from empirical.checks.remedies import remedies
+from empirical.checks.torch_steps import TorchSteps
+from empirical.fit.verdict import Verdict, overall
+from empirical.plans.plan import ModelPlan
+from empirical.plans.planned_axes import answered, at_sizes
+from empirical.trace.given_model import GivenBatch, model_of
+from empirical.trace.model_file import GrowingAxis, LossOf, ModelFile, read_axis
+from empirical.trace.trained import WIDTH, trained
+from empirical.trace.uses import uses
+from empirical.verify.graph_verification import GraphCheck, answer_starts, judged, values_of
+from empirical.verify.model_steps import ModelSteps
+from scaling.models.recipe import Recipe
+from scaling.models.settings import Settings
+from scaling.rules.rule import Rule
+from scaling.sizes.errors import InvalidInput
+from scaling.solve.graph_solution import GraphDerived
+from scaling.states.moved_state import two_states
+
+MARGIN = 0.25
+"""Half of the way to the next exponent: those of a step are halves."""
+DOUBLINGS = 3
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """What was found.
+
+    Args:
+        recipe: what trains what, as it was asked for.
+        subject: what was trained, and by what.
+        answer: the exponents that everything is held against.
+        axis: what grew.
+        steps, seeds, margin: how it was measured.
+        checks: by node or tensor.
+        to_change: lines to change where something does not agree.
+        unseen: nodes and tensors that were not looked at.
+        notes: readings of the code.
+    """
+
+    recipe: str
+    subject: str
+    answer: GraphDerived
+    axis: GrowingAxis
+    steps: int
+    seeds: int
+    margin: float
+    checks: tuple[GraphCheck, ...]
+    to_change: tuple[str, ...]
+    unseen: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of all checks together."""
+        return overall(check.verdict for check in self.checks)
+
+
+def check(
+    build: Callable[..., nn.Module],
+    batch: GivenBatch | None,
+    recipe: Recipe | Rule | str,
+    axis: str | GrowingAxis | None = None,
+    *,
+    plan: ModelPlan | None = None,
+    optimizer: Callable[..., Any] | None = None,
+    as_is: bool = False,
+    loss: LossOf | None = None,
+    steps: int = 1,
+    seeds: Sequence[int] | None = None,
+    margin: float = MARGIN,
+) -> ModelCheck:
+    """The coordinate check of a model.
+
+    Args:
+        build: ``build(**axes)`` returns the module.
+        batch: (inputs, targets), or a function of the axes that returns them; None for a chain.
+        recipe: what trains what: text, a TOML file, a rule or a name of one.
+        axis: what grows, and its sizes: "width=64:512".
+        plan: whose numbers are checked; other axes are at its base.
+        optimizer: of the user's own: a function of the model, or of the model and the groups.
+        as_is: the numbers of ``optimizer(model)`` and the weights of the code.
+        loss: of outputs and targets; whole numbers mean cross-entropy, others squared error.
+        steps: how many; a tensor is moved by all of them together.
+        seeds: of the weights; 4 to 16 by need where none are given.
+        margin: of exponents, within which they agree.
+
+    Raises:
+        InvalidInput: for a plan of another model or recipe, an optimizer that ignores the groups of
+            the plan, a loss that is not finite, and what the file of a model is refused for.
+        NotCovered: where the theory or the tracer has no answer.
+
+    >>> import torch
+    >>> def build(width=16):
+    ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
+    >>> def batch():
+    ...     return torch.ones(4, 3), torch.ones(4, 2)
+    >>> def usual(model):
+    ...     return torch.optim.Adam(model.parameters(), lr=1e-3)
+    >>> found = check(build, batch, "sign(G)", "width=32:256", optimizer=usual, as_is=True)
+    >>> found.verdict.name
+    'contradict'
+    """
+    file = replace(model_of(build, batch, loss), optimizer_of=optimizer)
+    return check_file(
+        file, recipe, axis, plan=plan, as_is=as_is, steps=steps, seeds=seeds, margin=margin
+    )
+
+
+def check_file(
+    file: ModelFile,
+    recipe: Recipe | Rule | str,
+    axis: str | GrowingAxis | None = None,
+    *,
+    plan: ModelPlan | None = None,
+    as_is: bool = False,
+    steps: int = 1,
+    seeds: Sequence[int] | None = None,
+    first_seed: int = 0,
+    margin: float = MARGIN,
+) -> ModelCheck:
+    """The same for the file of a model; see `check`."""
+    if plan is not None and as_is:
+        raise InvalidInput("a plan beside --as-is", "one of the two", "leave one of them out")
+    asked = recipe_of(recipe)
+    grown = _axis(file, axis, plan)
+    plans = None if plan is None else plans_along(plan, file, asked, grown)
+    own, file = file, file if plan is None else at_sizes(file, plan.base)
+    model = trained(in_practice(asked), file, grown)
+    lowered, changed = model.lowered, plan is not None and plan.made_from.change_code
+    answer = answered(in_practice(asked), model, changed)
+    base = plan.base[grown.name] if plan is not None else grown.sizes[0]
+    factors = factors_of(answer, lowered, grown, base) if changed else [{} for _ in grown.sizes]
+    powers = {n: c.needed - c.found for c in answer.changes for n in c.twins or (c.node,)}
+    start, _ = two_states(lowered.graph, answer_starts(answer), powers if changed else None)
+    looked_at = uses(start, lowered, answer.tensors)
+    by_torch = as_is or (plans is not None and takes_groups(file))
+    steps_of: TorchSteps | ModelSteps
+    if by_torch:
+        if plans is not None:  # the largest: its groups are as many as there can be
+            refuse_ignored_groups(model.file, plans[-1], {grown.name: grown.sizes[-1]})
+        steps_of = TorchSteps(model.file, grown, lowered, answer, looked_at, steps, plans, factors)
+    else:
+        values = {name: values_of(model.groups[name], Settings()) for name in answer.tensors}
+        given = None if plans is None else [
+            given_by(one, model.file, {grown.name: size})
+            for one, size in zip(plans, grown.sizes, strict=True)
+        ]  # fmt: skip
+        steps_of = ModelSteps(
+            model.file, grown, lowered, answer, start, values, steps, given, factors
+        )
+    nodes = {operation: node for operation, node in lowered.made.items() if node in start.values}
+    drawn, checks = judged(
+        tuple(questions(answer, start, nodes, steps)), steps_of.sizes, grown.sizes, margin, seeds,
+        first_seed, nodes, lowered.graph, {},
+    )  # fmt: skip
+    seen = {c.name for c in checks}
+    unseen = [n.name for n in lowered.graph.walk() if n.name not in {*nodes.values(), *seen}]
+    unseen += [f"{name} (own)" for name in answer.tensors if (name, "own") not in _asked(checks)]
+    lines = remedies(
+        checks, replace(answer, changes=()) if changed else answer, own, grown, looked_at,
+        start.parameters, as_is,
+    )  # fmt: skip
+    return ModelCheck(
+        str(asked), _subject(own, plan, as_is, by_torch), answer, grown, steps, drawn, margin,
+        tuple(checks), tuple(lines), tuple(unseen), (*lowered.notes, *model.notes),
+    )  # fmt: skip
+
+
+def _axis(file: ModelFile, asked: str | GrowingAxis | None, plan: ModelPlan | None) -> GrowingAxis:
+    """The axis, at doublings of the base or the default where no sizes are given."""
+    axis = read_axis(asked) if isinstance(asked, str) else asked
+    if axis is not None and axis.sizes:
+        return file.axis(axis)
+    named = None if axis is None else axis.name
+    if named is None and plan is not None:
+        named = WIDTH if WIDTH in plan.base else next(iter(plan.base))
+    found = file.axis(GrowingAxis(named, ()) if named else None)
+    first = found.sizes[0] if plan is None else plan.base.get(found.name, found.sizes[0])
+    return GrowingAxis(found.name, tuple(first * 2**k for k in range(DOUBLINGS + 1)))
+
+
+def _asked(checks: Iterable[GraphCheck]) -> set[tuple[str, str]]:
+    return {(c.name, c.quantity) for c in checks}
+
+
+def _subject(file: ModelFile, plan: ModelPlan | None, as_is: bool, by_torch: bool) -> str:
+    if as_is:
+        return f"as it is, by the optimizer of {place_of(file)}"
+    steps = f"by the optimizer of {place_of(file)}" if by_torch else "by the rule as it is written"
+    if plan is not None:
+        sizes = ", ".join(f"{k}={v}" for k, v in plan.base.items())
+        return f"the plan from {sizes}, {steps}"
+    return f"derived exponents, {steps}"

@@ -1,0 +1,91 @@
+"""`scaling check`: the coordinate check of a plan, or of what a user does today."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scaling.cli.options import (
+    MODEL_HELP,
+    SeedOption,
+    StepsOption,
+    Style,
+    StyleOption,
+    ThreadsOption,
+    verb,
+)
+from scaling.cli.planning import RecipeArgument
+from scaling.cli.requests import lazily
+
+
+@verb
+def check(
+    recipe: RecipeArgument,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            metavar="FILE.py[:BUILD]",
+            help=f"{MODEL_HELP} And perhaps optimizer(model), or optimizer(model, groups).",
+        ),
+    ],
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan",
+            metavar="FILE",
+            help="A plan of scaling plan --save: its numbers, made anew at every size.",
+        ),
+    ] = None,
+    as_is: Annotated[
+        bool,
+        typer.Option(
+            "--as-is", help="Weights of the code and numbers of optimizer(model), as they are."
+        ),
+    ] = False,
+    axis: Annotated[
+        str | None,
+        typer.Option(
+            "--axis",
+            metavar="NAME=SIZES",
+            help="What grows, and at which sizes: width=64:512. Default: the width, doubled three "
+            "times from the base of the plan or the default of build.",
+        ),
+    ] = None,
+    steps: StepsOption = 1,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", min=1, help="Seeds of the weights. Default: 4 to 16 by need."),
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option("--margin", help="Around an exponent; default 0.25.")
+    ] = None,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = 0,
+    style: StyleOption = Style.text,
+) -> None:
+    """Check coordinates: which node or tensor of a model grows, shrinks, or stays."""
+    from scaling.report.as_json import to_json
+    from scaling.report.tables import Format, render
+
+    checking, report = lazily("checks.checking"), lazily("report.model_checks")
+    made = None if plan is None else lazily("plans.plan").ModelPlan.load(plan)
+    with lazily("measure.machine").blas_threads(threads):
+        found = checking.check_file(
+            lazily("trace.model_file").read_model(model),
+            recipe,
+            axis,
+            plan=made,
+            as_is=as_is,
+            steps=steps,
+            seeds=None if seeds is None else range(seed, seed + seeds),
+            first_seed=seed,
+            margin=checking.MARGIN if margin is None else margin,
+        )
+    if style is Style.json:
+        typer.echo(to_json(report.coordinates_json(found)))
+    else:
+        typer.echo(render(report.coordinates_table(found), Format(style)))
+    raise typer.Exit(lazily("verify.verification").EXIT_CODE[found.verdict])
