@@ -53,7 +53,7 @@ DOUBLINGS = 3
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """What was found.
+    """The result of a coordinate check.
 
     Args:
         recipe: what trains what, as it was asked for.

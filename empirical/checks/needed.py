@@ -1,4 +1,4 @@
-"""What a coordinate check asks of every node and tensor of a model.
+"""The questions of a coordinate check, to every node and tensor of a model.
 
     init     of a node     at most Theta(1), or what the start of the graph gives it
     change   of a node     at most what it bears; of what the loss reads, exactly that: it moves
@@ -60,7 +60,7 @@ def _own(x: TensorAnswer, steps: int) -> tuple[Expr, bool] | None:
 
 
 def reading(fit: Estimate, margin: float) -> str:
-    """What a size does over the axis, in a word; empty where the interval leaves it open."""
+    """The course of a size over the axis, in a word; empty where its interval leaves it open."""
     if fit.low > margin:
         return "grows"
     if fit.high < -margin:

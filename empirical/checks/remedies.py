@@ -109,6 +109,6 @@ def measured(check: GraphCheck) -> str:
 
 
 def needs(check: GraphCheck, letter: str) -> str:
-    """What is needed, in words."""
+    """The exponent that is needed, in words."""
     most = "at most " if check.at_most else ""
     return f"{most}{letter}^({check.predicted}) is needed"

@@ -92,7 +92,7 @@ class PlannedChange:
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What a plan was made from, beside the model, the recipe and the sizes.
+    """The request that a plan was made from, beside the model, the recipe and the sizes.
 
     Args:
         tuned: numbers at the base.

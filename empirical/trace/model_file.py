@@ -99,7 +99,7 @@ class ModelFile:
     def optimizers(
         self, model: nn.Module, groups: list[dict[str, Any]] | None = None
     ) -> tuple[torch.optim.Optimizer, ...]:
-        """What the file's ``optimizer`` makes of a model: one, or several in order.
+        """The optimizers that the file's ``optimizer`` makes of a model: one, or several in order.
 
         Args:
             model: what is trained.
@@ -312,7 +312,7 @@ def _function(path: Path, module: Any, name: str, do_this: str) -> Callable[...,
 
 
 def called(path: Path, function: Callable[..., Any], sizes: Mapping[str, int]) -> Any:
-    """What a function of the user's file returns.
+    """The result of a function of the user's file.
 
     Raises:
         InvalidInput: if it fails, naming the error and the line.

@@ -9,7 +9,10 @@ import typer
 
 from scaling.cli.options import (
     MODEL_HELP,
+    AxisOption,
+    MarginOption,
     SeedOption,
+    SeedsOption,
     StepsOption,
     Style,
     StyleOption,
@@ -18,6 +21,7 @@ from scaling.cli.options import (
 )
 from scaling.cli.planning import RecipeArgument
 from scaling.cli.requests import lazily
+from scaling.sizes.errors import InvalidInput
 
 
 @verb
@@ -28,7 +32,7 @@ def check(
         typer.Option(
             "--model",
             metavar="FILE.py[:BUILD]",
-            help=f"{MODEL_HELP} And perhaps optimizer(model), or optimizer(model, groups).",
+            help=MODEL_HELP,
         ),
     ],
     plan: Annotated[
@@ -45,38 +49,34 @@ def check(
             "--as-is", help="Weights of the code and numbers of optimizer(model), as they are."
         ),
     ] = False,
-    axis: Annotated[
-        str | None,
-        typer.Option(
-            "--axis",
-            metavar="NAME=SIZES",
-            help="What grows, and at which sizes: width=64:512. Default: the width, doubled three "
-            "times from the base of the plan or the default of build.",
-        ),
-    ] = None,
+    axis: AxisOption = None,
     steps: StepsOption = 1,
-    seeds: Annotated[
-        int | None,
-        typer.Option("--seeds", min=1, help="Seeds of the weights. Default: 4 to 16 by need."),
-    ] = None,
-    margin: Annotated[
-        float | None, typer.Option("--margin", help="Around an exponent; default 0.25.")
-    ] = None,
+    seeds: SeedsOption = None,
+    margin: MarginOption = None,
     seed: SeedOption = 0,
     threads: ThreadsOption = 0,
     style: StyleOption = Style.text,
 ) -> None:
-    """Check coordinates: which node or tensor of a model grows, shrinks, or stays."""
+    """Check coordinates: which node or tensor of a model grows, shrinks, or stays.
+
+    The model's file may have optimizer(model), or optimizer(model, groups) that takes the groups of
+    a plan. Without --axis the width is doubled three times from the base of the plan or from the
+    default of build.
+    """
     from scaling.report.as_json import to_json
     from scaling.report.tables import Format, render
 
+    if len(axis or ()) > 1:
+        raise InvalidInput(
+            f"{len(axis or ())} axes at once", "one axis", f"pass --axis {(axis or [''])[0]} alone"
+        )
     checking, report = lazily("checks.checking"), lazily("report.model_checks")
     made = None if plan is None else lazily("plans.plan").ModelPlan.load(plan)
     with lazily("measure.machine").blas_threads(threads):
         found = checking.check_file(
             lazily("trace.model_file").read_model(model),
             recipe,
-            axis,
+            axis[0] if axis else None,
             plan=made,
             as_is=as_is,
             steps=steps,

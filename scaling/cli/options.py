@@ -166,8 +166,8 @@ MarginOption = Annotated[
     float | None,
     typer.Option(
         "--margin",
-        help="Around a prediction; default 0.02 wide, 0.05 dense, 0.1 for alignments, "
-        "0.25 for drifts.",
+        help="Around a prediction; default 0.02 wide, 0.05 dense, 0.1 for alignments, 0.2 on a "
+        "model, 0.25 for drifts and in check.",
     ),
 ]
 OutOption = Annotated[
@@ -201,6 +201,12 @@ SeedOption = Annotated[
         max=10**6,
         help="Base seed: another one draws other weights (in `claims`, other data as well).",
     ),
+]
+
+
+SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help=SEEDS_HELP)]
+AxisOption = Annotated[
+    list[str] | None, typer.Option("--axis", metavar="NAME=SIZES", help=AXIS_HELP)
 ]
 
 
@@ -277,14 +283,7 @@ class SweepRun(Run):
             "1048576), 64 to 4096 dense.",
         ),
     ] = None
-    seeds: Annotated[
-        int | None,
-        typer.Option(
-            "--seeds",
-            min=1,
-            help=SEEDS_HELP,
-        ),
-    ] = None
+    seeds: SeedsOption = None
 
 
 @dataclass(frozen=True)
@@ -342,14 +341,7 @@ class ModelOptions:
             help=MODEL_HELP,
         ),
     ] = None
-    axis: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--axis",
-            metavar="NAME=SIZES",
-            help=AXIS_HELP,
-        ),
-    ] = None
+    axis: AxisOption = None
 
     def given(self, *groups: Any, taken: Collection[str] = (), **options: Any) -> bool:
         """Whether a model is given, which says itself what the options of the chain say.
