@@ -117,7 +117,7 @@ class AxisState:
 
     @cached_property
     def kind(self) -> tuple[bool, Expr | None]:
-        """What terms that are merged have in common."""
+        """The common part of terms that are merged."""
         return bool(self.odd), self.few
 
     def weaker(self, by: Expr) -> AxisState:
