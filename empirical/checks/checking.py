@@ -175,8 +175,9 @@ def check_file(
             given_by(one, model.file, {grown.name: size})
             for one, size in zip(plans, grown.sizes, strict=True)
         ]  # fmt: skip
+        parts = {name: group.parts for name, group in model.groups.items()}
         steps_of = ModelSteps(
-            model.file, grown, lowered, answer, start, values, steps, given, factors
+            model.file, grown, lowered, answer, start, values, parts, steps, given, factors
         )
     nodes = {operation: node for operation, node in lowered.made.items() if node in start.values}
     drawn, checks = judged(
