@@ -158,7 +158,7 @@ class Execution:
         return values, {k: g for k, g in known.items() if k not in leaves}, gradients
 
     def columns(self, name: str, cotangents: Mapping[str, Tensor]) -> list[UseColumns]:
-        """The columns that a watched tensor saw in each of its uses, in the last run with gradients."""
+        """The columns of a watched tensor in each of its uses, in the last run with gradients."""
         dtype = self.parameters[name].dtype
         calls = [x for x in self.tracker.found if x.name == name and x.label in cotangents]
         with torch.no_grad():
