@@ -51,8 +51,9 @@ from empirical.measure.calibration import calibrate
 from empirical.measure.machine import pick_device
 from empirical.numbers.capture import Capture
 from empirical.numbers.layer_matrices import LayerTensors
-from empirical.numbers.optimizers import PerLayer, RuleOptimizer
+from empirical.numbers.optimizers import PerLayer
 from empirical.wide import Streaming, measure_wide
+from empirical.your_model.rule_optimizer import RuleOptimizer
 
 PACKAGES = ("torch", "asdfghjkl", "curvlinops-for-pytorch")
 FEATURES, CLASSES = 64, 10

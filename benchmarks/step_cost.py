@@ -20,7 +20,7 @@ from torch import nn
 from derivations.catalogue import find
 from empirical.measure.machine import pick_device
 from empirical.networks import MLP
-from empirical.numbers.optimizers import RuleOptimizer
+from empirical.your_model.rule_optimizer import RuleOptimizer
 
 RULES = ("sgd", "kfac", "shampoo", "foof", "muon", "sign")
 
