@@ -189,7 +189,8 @@ def test_cells_of_another_version_are_refused_before_anything_is_run(tmp_path: P
 def test_a_claim_run_again_measures_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    small = sizes_of.TierSizes((64, 128, 256), 2, (64, 128, 256), 0.1, (8, 16, 32), 1, 2, 2)
+    few = (64, 128, 256)
+    small = sizes_of.TierSizes(few, 2, few, few, 0.1, (8, 16, 32), 1, 2, 2)
     monkeypatch.setitem(sizes_of.SIZES, Tier.ci, small)
     chosen = registry.find(["1c", "9b"])
     first = [c.run(Environment(folder=tmp_path)) for c in chosen]

@@ -41,14 +41,16 @@ class Tier(StrEnum):
 class TierSizes:
     """Sizes of one tier.
 
-    ``wide``: widths exact in law, and seeds of each. ``deep``: the same where several steps are
-    taken. ``margin``: around an exponent, below half of 1/4, the smallest step between exponents
-    that theory knows. ``train``: widths of trained networks; ``rates``: learning rates per
-    doubling; ``seeds`` and ``steps`` of training.
+    ``wide``: widths exact in law, and seeds of each. ``slow``: the same where a parametrization
+    is not maximal, so that exponents are reached slowly; narrower ones show how. ``deep``: the
+    same where several steps are taken. ``margin``: around an exponent, below half of 1/4, the
+    smallest step between exponents that theory knows. ``train``: widths of trained networks;
+    ``rates``: learning rates per doubling; ``seeds`` and ``steps`` of training.
     """
 
     wide: tuple[int, ...]
     wide_seeds: int
+    slow: tuple[int, ...]
     deep: tuple[int, ...]
     margin: float
     train: tuple[int, ...]
@@ -63,15 +65,15 @@ def _powers(base: int, first: int, last: int) -> tuple[int, ...]:
 
 SIZES = {
     Tier.ci: TierSizes(
-        _powers(4, 4, 8), 6, _powers(4, 5, 8), 0.12,
+        _powers(4, 5, 8), 6, _powers(4, 4, 8), _powers(4, 5, 8), 0.12,
         (128, 256, 512), 1, 5, 16,
     ),
     Tier.desk: TierSizes(
-        _powers(4, 4, 10), 8, _powers(4, 5, 9), 0.06,
+        _powers(4, 4, 10), 8, _powers(4, 4, 10), _powers(4, 5, 9), 0.06,
         _powers(2, 6, 10), 2, 8, 100,
     ),
     Tier.paper: TierSizes(
-        _powers(4, 4, 11), 16, _powers(4, 5, 9), 0.06,
+        _powers(4, 4, 11), 16, _powers(4, 4, 11), _powers(4, 5, 9), 0.06,
         _powers(2, 9, 14), 2, 8, 400,
     ),
 }  # fmt: skip
@@ -173,11 +175,13 @@ class Environment:
             self._loaded[samples, probe] = found
         return self._loaded[samples, probe]
 
-    def wide_experiment(self, data: Data | None = None, steps: int = 1) -> Experiment:
+    def wide_experiment(
+        self, data: Data | None = None, steps: int = 1, slow: bool = False
+    ) -> Experiment:
         """Networks exact in law, at the widths of the tier."""
         sizes = self.sizes
         return Experiment(
-            sizes.wide if steps == 1 else sizes.deep,
+            sizes.deep if steps > 1 else sizes.slow if slow else sizes.wide,
             sizes.wide_seeds,
             sizes.margin,
             self.data() if data is None else data,

@@ -230,10 +230,13 @@ class Damped:
 
 
 def measured(
-    context: Environment, label: str, subject: Subject, steps: int = 1
+    context: Environment, label: str, subject: Subject, steps: int = 1, slow: bool = False
 ) -> TableMeasurement:
-    """Sizes of ``steps`` steps at the tier's widths, finished cells taken from the store."""
-    experiment = context.wide_experiment(steps=steps)
+    """Sizes of ``steps`` steps at the tier's widths, finished cells taken from the store.
+
+    ``slow``: at those for exponents that are reached slowly.
+    """
+    experiment = context.wide_experiment(steps=steps, slow=slow)
     trial = trial_of(subject, experiment)
     prediction = predict(subject.problem, subject.exponents, subject.bounds)
     with blas_threads(context.threads):

@@ -26,13 +26,12 @@ LAZY = {"kfac": ("e_A=1", "e_B=1"), "shampoo": ("e=1/2",)}
 
 
 def _standard(context: Environment, rule: str) -> TableMeasurement:
-    return measured(
-        context, f"{rule}, standard", literal(rule, *STANDARD[rule], "c=0", init="standard")
-    )
+    table = literal(rule, *STANDARD[rule], "c=0", init="standard")
+    return measured(context, f"{rule}, standard", table, slow=True)
 
 
 def _lazy(context: Environment, rule: str) -> TableMeasurement:
-    return measured(context, f"{rule}, lazy", solved(rule, *LAZY[rule], "b_output=1/2"))
+    return measured(context, f"{rule}, lazy", solved(rule, *LAZY[rule], "b_output=1/2"), slow=True)
 
 
 def _depends(run: TableMeasurement) -> Finding:
