@@ -4,6 +4,7 @@ import gc
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from typed import Done, Typed, exit_code
@@ -37,3 +38,20 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
     yield run
     gc.enable()  # `main` switches it off
+
+
+@pytest.fixture
+def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a test that asks for one measurement of a model twice, it is made once."""
+    from empirical.verify.model_steps import ModelSteps
+
+    kept: dict[tuple[str, tuple[int, ...], int, int], Any] = {}
+    measure = ModelSteps.sizes
+
+    def remembered(steps: ModelSteps, k: int, seed: int) -> Any:
+        key = (steps.axis.name, tuple(steps.axis.sizes), k, seed)
+        if key not in kept:
+            kept[key] = measure(steps, k, seed)
+        return kept[key]
+
+    monkeypatch.setattr(ModelSteps, "sizes", remembered)

@@ -14,10 +14,10 @@ from scaling.sizes.errors import ScalingError
 
 
 def test_random_rules_agree_or_are_refused() -> None:
-    seen = fuzz(60)
+    seen = fuzz(40)
     decided = seen["agree"] + seen["near"]
     assert decided > 3 * (seen["crossover"] + seen["inconclusive"]), seen  # the check has a subject
-    assert seen["agree"] > 40 and decided > 100, seen
+    assert seen["agree"] > 27 and decided > 67, seen
 
 
 def test_a_wrong_theory_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

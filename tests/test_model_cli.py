@@ -162,6 +162,7 @@ def test_several_axes_stand_side_by_side_each_with_the_answer_that_it_has_alone(
         assert done.code == 2 and "found: " in done.err and "do this: pass --axis width" in done.err
 
 
+@pytest.mark.usefixtures("measured_once")
 @pytest.mark.slow
 def test_several_axes_are_measured_one_after_the_other(typed: Typed, tmp_path: Path) -> None:
     path = tmp_path / "blocks.py"
@@ -177,6 +178,7 @@ def test_several_axes_are_measured_one_after_the_other(typed: Typed, tmp_path: P
     assert typed(*words, *planted).code == 1
 
 
+@pytest.mark.usefixtures("measured_once")
 @pytest.mark.slow
 def test_a_model_agrees_and_a_planted_error_is_contradicted(typed: Typed, gpt: Path) -> None:
     words = ["verify", "adam", "--model", str(gpt), "--axis", "width=32,64,128,256", "--seeds", "3"]

@@ -322,6 +322,7 @@ def test_what_a_recipe_cannot_be_asked_is_refused(
     assert code == 2 and found in err and "do this" in err
 
 
+@pytest.mark.usefixtures("measured_once")
 @pytest.mark.slow
 def test_a_recipe_is_measured_and_a_planted_error_is_contradicted(typed: Typed) -> None:
     """Two rules and a norm over both, on tensors whose updates are exact: Muon's, and biases."""
