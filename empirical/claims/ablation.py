@@ -39,7 +39,8 @@ _JUDGED = (*((layer, "own") for layer in LAYERS), ("output", "feature"))
 
 
 def _run(context: Environment, name: str) -> TableMeasurement:
-    return measured(context, f"without {name}", literal("shampoo", _E, *INGREDIENTS[name]))
+    table = literal("shampoo", _E, *INGREDIENTS[name])
+    return measured(context, f"without {name}", table, slow=True)
 
 
 def _broken(run: TableMeasurement) -> list[str]:
