@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from empirical.trace.given_model import model_of
 from empirical.trace.read_model import graph_of
 from empirical.trace.uses import uses
+from scaling.sizes.errors import NotCovered
 from scaling.solve.graph_solution import derive_graph
 from scaling.states.graph_passes import Passes
 
@@ -85,6 +86,16 @@ def test_the_least_of_whole_numbers_has_no_size() -> None:
         "sign(G)", graph_of(model_of(Relative, zoo.vectors()), "width=8,16,24").graph
     )
     assert (found.tensors["bias.weight"].b, found.tensors["bias.weight"].c) == VECTOR
+
+
+def test_several_results_of_an_unknown_operation_are_refused_by_name() -> None:
+    def build(width: int = 8) -> nn.Module:
+        inner = nn.utils.parametrizations.spectral_norm(nn.Linear(width, width))
+        return nn.Sequential(nn.Linear(6, width), inner, nn.Linear(width, 3))
+
+    with pytest.raises(NotCovered, match="several results of") as caught:
+        graph_of(model_of(build, zoo.vectors()), "width=8,16,24")
+    assert "do this" in str(caught.value)
 
 
 def test_matrices_of_experts_that_an_index_picks_move_as_matrices() -> None:

@@ -180,6 +180,12 @@ def stack(low: Lowering, parts: tuple[Traced, ...], axis: int = 0) -> Traced:
 @row("getitem")
 def item(low: Lowering, several: Any, index: int) -> Any:
     """One of several results."""
+    if isinstance(several, Traced):
+        raise low.refused(
+            f"several results of '{several.name}', an operation that is not known",
+            "operations that have a row",
+            "write it with plain sums, products and views, or leave it out: a spectral norm, too",
+        )
     return several[index]
 
 
