@@ -49,7 +49,7 @@ class UseColumns:
 
 
 def columns_of(met: Met, dy: Tensor, index: Tensor, dtype: torch.dtype) -> UseColumns:
-    """What a weight saw in one call.
+    """The data that a weight saw in one call.
 
     Args:
         met: the weight and what it met.
@@ -152,7 +152,7 @@ class MatrixSamples:
 def gathered(
     name: str, axes: MatrixAxes, shape: Sequence[int], several: Sequence[UseColumns]
 ) -> tuple[list[MatrixSamples], bool]:
-    """What each matrix of a tensor saw, and whether pairs make up the whole gradient.
+    """The data that each matrix of a tensor saw, and whether pairs make up the whole gradient.
 
     Raises:
         InvalidInput: for a use that mixes rows and columns of the tensor's matrices.
@@ -192,7 +192,7 @@ def _is_one(x: Tensor) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """What one matrix saw in one of a stack: h and d, with their columns and rows."""
+    """The data that one matrix saw in one of a stack: h and d, with their columns and rows."""
 
     h: Tensor
     c: Tensor

@@ -1,4 +1,4 @@
-"""What a call of PyTorch makes of a weight: the equation by which the weight meets data.
+"""A call of PyTorch on a weight: the equation by which the weight meets data.
 
     product   y = x w, summed over shared axes: linear, matmul, einsum, convolutions (of patches)
     lookup    y = w[ids]: a product with one-hot words

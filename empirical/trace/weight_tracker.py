@@ -1,4 +1,4 @@
-"""Which calls of a running model meet a trained tensor, or a view that is made of it.
+"""The calls of a running model that meet a trained tensor, or a view that is made of it.
 
 A view (transpose, slice, one of several heads, another dtype) is followed by taking the same view
 of the numbers of the tensor's entries; a number that multiplies a weight is kept as a factor of

@@ -183,7 +183,7 @@ def is_read_by_modules(model: nn.Module) -> bool:
 
 
 def _offer(error: NotCovered, model: nn.Module) -> str:
-    """What to do about a model that cannot be traced."""
+    """Advice on a model that cannot be traced."""
     if is_read_by_modules(model):
         return (
             f"{error.do_this}; or leave batch out: the trained tensors all belong to {KINDS} "
