@@ -12,10 +12,11 @@ from torch import nn
 from typed import Typed
 
 from empirical import ModelPlan, check, plan
-from empirical.checks.checking import ModelCheck
+from empirical.checks.checking import ModelCheck, check_file
 from empirical.fit.verdict import Verdict
 from empirical.trace.execute import Execution
 from empirical.trace.given_model import model_of
+from empirical.trace.model_file import read_model
 from scaling.sizes.errors import InvalidInput, ScalingError
 
 SMALL_GPT = Path(__file__).resolve().parent.parent / "docs" / "small_gpt.py"
@@ -171,6 +172,26 @@ def test_a_tensor_below_a_zero_is_asked_to_move_from_the_second_step_on() -> Non
 
     assert "a.weight" not in tensors(1)
     assert {"a.weight", "b.weight"} <= tensors(2)
+
+
+def muon_and_adamw(model: nn.Module, groups: Any) -> list[torch.optim.Optimizer]:
+    hidden = [x for x in groups if x["group"] == "hidden"]
+    rest = [x for x in groups if x["group"] != "hidden"]
+    return [torch.optim.Muon(hidden), torch.optim.AdamW(rest)]
+
+
+def test_muon_and_adamw_of_torch_train_the_gpt_of_the_readme_by_one_recipe() -> None:
+    """Four seeds leave a node of the softmax open, and contradict none; the defaults are wrong."""
+    file = replace(read_model(str(SMALL_GPT)), optimizer_of=muon_and_adamw)
+    recipe, sizes = "hidden: muon; rest: adamw", {"width": 64}
+    tuned = {"lr": {"hidden": 0.02, "rest": 3e-3}, "eps": 1e-8, "decay": 0.1}
+    made = plan(file.builder, file.batcher, recipe, sizes, {"width": 512}, tuned)
+    found = check_file(file, recipe, SIZES, plan=made, seeds=range(4))
+    assert found.verdict in (Verdict.agree, Verdict.inconclusive)
+    own = {c.name: c.verdict for c in found.checks if c.quantity == "own"}
+    assert set(own) == set(made.tensors) and set(own.values()) == {Verdict.agree}
+    usual = replace(file, optimizer_of=adam)
+    assert check_file(usual, "adamw", SIZES, as_is=True, seeds=[0, 1]).verdict == "contradict"
 
 
 # --- bad input ------------------------------------------------------------------------------------
