@@ -34,6 +34,7 @@ _HOME = {
     "initialise_": "your_model.initialise",
     "measure_transfer": "transfer.measuring_transfer",
     "check": "checks.checking",
+    "compose": "checks.composing",
     "ModelCheck": "checks.checking",
     "plan": "plans.making",
     "probe": "black_box.probed_optimizer",

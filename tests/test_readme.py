@@ -130,6 +130,26 @@ def test_the_model_of_the_readme_runs_and_is_the_file_that_its_commands_name() -
     assert rates["qkv.weight"] == pytest.approx(1e-3 / 64**1.5)  # bound by 1/sqrt(head size)
 
 
+def test_the_three_lines_of_the_readme_agree_and_defaults_do_not() -> None:
+    """At narrower widths the slope of one tensor's own update still drifts, and stays open."""
+    from empirical import check
+
+    names: Any = python_of("README.md")
+    build, batch, made = (names[name] for name in ("build", "batch", "numbers"))
+
+    def adamw(model: Any, groups: Any = None) -> Any:
+        return type(names["optimizer"])(groups or model.parameters(), lr=3e-3)
+
+    rates = {x.lr for x in made.tensors.values()}
+    assert {group["lr"] for group in names["optimizer"].param_groups} == rates
+    wide = {"plan": made, "optimizer": adamw, "seeds": range(8)}
+    planned = check(build, batch, "adamw", "width=128:1024", **wide)
+    assert planned.verdict == "agree", [x for x in planned.checks if x.verdict != "agree"]
+    usual = {"as_is": True, "optimizer": adamw, "seeds": range(2)}
+    found = check(build, batch, "adamw", "width=64:256", **usual)
+    assert found.verdict == "contradict" and found.to_change
+
+
 def test_the_planted_faults_of_the_readme_are_found_and_named() -> None:
     command = "scaling derive adam --model docs/small_gpt.py"
     text = " ".join(FILL["output"](command).split())

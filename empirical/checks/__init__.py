@@ -5,5 +5,6 @@ needed          what is asked of a node and of a tensor, after one step and afte
 torch_steps     steps of plain torch at one size and seed: the user's optimizer on the user's model
 own_optimizer   the optimizer of a user's file, and whether it takes the groups of a plan
 planned_models  the numbers of a plan at each size of an axis
+composing       factors that an optimizer applies by itself, and a plan that leaves them out
 remedies        the tensors, factors and lines to change where nodes or tensors do not agree
 """

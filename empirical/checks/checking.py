@@ -164,6 +164,12 @@ def check_file(
     start, _ = two_states(lowered.graph, answer_starts(answer), powers if changed else None)
     looked_at = uses(start, lowered, answer.tensors)
     by_torch = as_is or (plans is not None and takes_groups(file))
+    if plan is not None and plan.made_from.applied and not by_torch:
+        raise InvalidInput(
+            "a plan that leaves out factors of an optimizer, and steps by the rule without them",
+            "the optimizer that it was composed for: optimizer(model, groups) of the file",
+            "write it into the file, or make the plan without --compose",
+        )
     steps_of: TorchSteps | ModelSteps
     if by_torch:
         if plans is not None:  # the largest: its groups are as many as there can be

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -44,7 +45,9 @@ def place_of(file: ModelFile) -> str:
     own = file.optimizer_of
     try:
         assert own is not None, "asked for where there is one"
-        return f"{file.path}:{inspect.getsourcelines(own)[1]}"
+        home = inspect.getsourcefile(own) or ""
+        same = Path(home).resolve() == Path(file.path).resolve()
+        return f"{file.path if same else home}:{inspect.getsourcelines(own)[1]}"
     except (OSError, TypeError):
         return str(file.path)
 

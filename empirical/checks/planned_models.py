@@ -12,10 +12,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from derivations.recipes import in_practice
 from empirical.checks.torch_steps import weights_of
 from empirical.plans.making import plan_at
 from empirical.plans.plan import ModelPlan
-from empirical.plans.planned_axes import on_meta
+from empirical.plans.planned_axes import at_sizes, derived_axes, on_meta
 from empirical.plans.planned_tensors import PlannedTensor, refuse_another_model
 from empirical.trace.execute import in_double
 from empirical.trace.lowering import Lowered
@@ -54,7 +55,16 @@ def plans_along(
                     "the plan as it was made, for the model as it was then",
                     "make it anew: scaling plan RECIPE --model FILE.py ... --save plan.json",
                 )
-    return [plan_at(made, file, recipe, {axis.name: size}) for size in axis.sizes]
+    base, last = made.base[axis.name], {**made.base, axis.name: max(axis.sizes)}
+    derived = derived_axes(
+        in_practice(recipe), at_sizes(file, made.base), made.base, last, made.made_from.change_code
+    )
+    return [
+        plan_at(
+            made, file, recipe, {axis.name: size}, derived=derived.at(axis.name, size / base)
+        )
+        for size in axis.sizes
+    ]  # fmt: skip
 
 
 def _numbers(one: PlannedTensor, other: PlannedTensor) -> dict[str, tuple[float, float]]:

@@ -10,7 +10,10 @@ printed with the plan.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from fractions import Fraction
+from typing import TypeAlias
 
 import torch
 from sympy import sympify
@@ -42,6 +45,8 @@ from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput, unknown
 from scaling.solve.sourced_powers import SIZES
 
+AppliedPowers: TypeAlias = Mapping[str, Mapping[str, Fraction]]
+"""Powers of a size that an optimizer multiplies steps by itself: axis -> tensor -> power."""
 SEVERAL = (
     "each axis is derived with the others at the base, and the factors of several axes multiply"
 )
@@ -100,8 +105,13 @@ def plan_of_file(
     powers: Powers | None = None,
     change_code: bool = False,
     derived: PlannedAxes | None = None,
+    applied: AppliedPowers | None = None,
 ) -> ModelPlan:
-    """The same for the file of a model; see `plan`. ``derived``: its axes, where they are known."""
+    """The same for the file of a model; see `plan`.
+
+    ``derived``: its axes, where they are known. ``applied``: powers that the optimizer multiplies
+    steps by itself, which learning rates then leave out (checks/composing.py).
+    """
     recipe, probed = without_probes(recipe) if isinstance(recipe, str) else (recipe, ())
     asked = recipe_of(recipe)
     recipe = in_practice(asked)
@@ -131,7 +141,11 @@ def plan_of_file(
         kept = any(fnmatchcase(name, pattern) for pattern in keep)
         std = None if kept else grows.std(drawn, planned.alike(name))
         forgets = any(powers.forgetting != 0 for _, powers in sizes.values())
-        tensors[name] = grows.tensor(shape, std, numbers.of(group, own[group.label], forgets))
+        one = grows.tensor(shape, std, numbers.of(group, own[group.label], forgets))
+        for axis, answer in zip(planned.axes, answers, strict=True):
+            power = (applied or {}).get(axis.name, {}).get(answer.name, 0)
+            one = replace(one, lr=one.lr * (target[axis.name] / base[axis.name]) ** -float(power))
+        tensors[name] = one
     changes = planned_changes(planned, large)
     grown = [axis for axis in base if target[axis] != base[axis]]
     several = [SEVERAL] if len(grown) > 1 else []
@@ -139,19 +153,37 @@ def plan_of_file(
     given = {size: {k: str(x) for k, x in one.items()} for size, one in (powers or {}).items()}
     return ModelPlan(
         str(asked), dict(base), target, tensors, frozen, changes, change_code and bool(changes),
-        tuple(assumed), PlanRequest(dict(tuned), tuple(keep), given, change_code),
+        tuple(assumed),
+        PlanRequest(
+            dict(tuned), tuple(keep), given, change_code,
+            {axis: {k: str(x) for k, x in one.items()} for axis, one in (applied or {}).items()},
+        ),
     )  # fmt: skip
 
 
 def plan_at(
-    made: ModelPlan, file: ModelFile, recipe: Recipe | Rule | str, target: Mapping[str, int]
+    made: ModelPlan,
+    file: ModelFile,
+    recipe: Recipe | Rule | str,
+    target: Mapping[str, int],
+    applied: AppliedPowers | None = None,
+    derived: PlannedAxes | None = None,
 ) -> ModelPlan:
-    """The same plan at other sizes."""
+    """The same plan at other sizes.
+
+    ``applied``: in the place of the powers that it leaves out. ``derived``: its axes, where they
+    are known.
+    """
     asked = made.made_from
     powers = {size: {k: sympify(x) for k, x in one.items()} for size, one in asked.powers.items()}
+    if applied is None:
+        applied = {
+            axis: {k: Fraction(x) for k, x in one.items()} for axis, one in asked.applied.items()
+        }
     return plan_of_file(
-        file, recipe, made.base, target, asked.tuned, asked.keep, powers, asked.change_code
-    )
+        file, recipe, made.base, target, asked.tuned, asked.keep, powers, asked.change_code,
+        derived, applied,
+    )  # fmt: skip
 
 
 def _checked(file: ModelFile, base: Mapping[str, int], target: Mapping[str, int]) -> dict[str, int]:

@@ -99,12 +99,14 @@ class PlanRequest:
         keep: patterns of tensors that keep the initialisation of the code.
         powers: of the batch and the samples that were given, as text.
         change_code: whether factors of the code were to be changed.
+        applied: powers that the optimizer applies itself, by axis and tensor, as text.
     """
 
     tuned: Mapping[str, float | Mapping[str, float]]
     keep: tuple[str, ...] = ()
     powers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     change_code: bool = False
+    applied: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """As in the file of a plan."""

@@ -57,11 +57,13 @@ def check(
     threads: ThreadsOption = 0,
     style: StyleOption = Style.text,
 ) -> None:
-    """Check coordinates: which node or tensor of a model grows, shrinks, or stays.
+    """Check a model: which node or tensor grows, shrinks, or stays.
 
     The model's file may have optimizer(model), or optimizer(model, groups) that takes the groups of
     a plan. Without --axis the width is doubled three times from the base of the plan or from the
     default of build.
+
+    Example: scaling check adamw --model gpt.py --axis width=64:512.
     """
     from scaling.report.as_json import to_json
     from scaling.report.tables import Format, render

@@ -67,6 +67,14 @@ def plan(
         ),
     ] = None,
     change_code: ChangeCodeOption = False,
+    compose: Annotated[
+        bool,
+        typer.Option(
+            "--compose",
+            help="Leave out of the rates what optimizer(model, groups) of the file multiplies "
+            "steps by itself.",
+        ),
+    ] = False,
     save: Annotated[
         Path | None, typer.Option("--save", metavar="FILE", help="Write the plan as JSON.")
     ] = None,
@@ -90,6 +98,8 @@ def plan(
     found = lazily("plans.making").plan_of_file(
         file, recipe, sizes, larger, tuned, tuple(keep or ()), _powers(power or ()), change_code
     )
+    if compose:
+        found = lazily("checks.composing").compose_file(found, file, found.recipe)
     if save is not None:
         found.save(save)
     if style is Style.json:
