@@ -144,7 +144,7 @@ def plan_of_file(
         one = grows.tensor(shape, std, numbers.of(group, own[group.label], forgets))
         for axis, answer in zip(planned.axes, answers, strict=True):
             power = (applied or {}).get(axis.name, {}).get(answer.name, 0)
-            one = replace(one, lr=one.lr * (target[axis.name] / base[axis.name]) ** -float(power))
+            one = replace(one, lr=one.lr * axis.ratio ** -float(power))
         tensors[name] = one
     changes = planned_changes(planned, large)
     grown = [axis for axis in base if target[axis] != base[axis]]
