@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer
+from typed import Typed
 
 from scaling.cli.main import app
 
@@ -22,8 +23,12 @@ PRINTED = {command: (page, body) for page, command, body in BLOCKS if command[:8
 
 
 @pytest.mark.parametrize("command", PRINTED)
-def test_a_block_is_what_its_command_prints(command: str) -> None:
-    found = FILL["output"](command).strip()
+def test_a_block_is_what_its_command_prints(
+    command: str, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    done = typed(*shlex.split(command)[1:])
+    found = (done.out or done.err).strip()
     for page, other, body in BLOCKS:
         if other == command:
             assert found in body, f"{page}: python docs/fill.py --printed"
@@ -150,12 +155,15 @@ def test_the_three_lines_of_the_readme_agree_and_defaults_do_not() -> None:
     assert found.verdict == "contradict" and found.to_change
 
 
-def test_the_planted_faults_of_the_readme_are_found_and_named() -> None:
-    command = "scaling derive adam --model docs/small_gpt.py"
-    text = " ".join(FILL["output"](command).split())
+def test_the_planted_faults_of_the_readme_are_found_and_named(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    model = ("adam", "--model", "docs/small_gpt.py")
+    text = " ".join(typed("derive", *model).out.split())
     line = (ROOT / "docs" / "small_gpt.py").read_text("utf-8").splitlines()[15]
     assert "** 0.5" in line and "change docs/small_gpt.py:16: a factor M^(-1/2)" in text
-    planted = FILL["output"]("scaling predict adam --model docs/small_gpt.py --set c_places=1")
+    planted = typed("predict", *model, "--set", "c_places=1").out
     assert re.search(r"^places .* sub-maximal$", planted, flags=re.MULTILINE)
     assert "c = 1 is given where the largest stable rate has 1/2: places" in planted
     assert '"c = 1 is given where the largest stable rate has 1/2: places"' in README

@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cache
 from html.parser import HTMLParser
 from typing import Any
 
@@ -54,12 +55,14 @@ CASES: dict[str, tuple[str, list[str]]] = {
 }
 
 
+@cache
 def solve(name: str) -> Derived:
     rule, given = CASES[name]
     known = catalogue()[rule].rule if rule in catalogue() else parse(rule)
     return derive(known, read_settings(given, known, LAYERS), Setting(LAYERS))
 
 
+@cache
 def foresee(name: str) -> Prediction:
     found = solve(name)
     return predict(found.problem, found.exponents, found.bounds)
