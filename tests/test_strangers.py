@@ -119,3 +119,56 @@ def test_matrices_of_experts_that_an_index_picks_move_as_matrices() -> None:
         slopes.append(np.polyfit(np.log(widths), np.log(moved), 1)[0])
     assert abs(slopes[0]) < 0.15
     assert abs(slopes[1] - 0.5) < 0.15
+
+
+class FixedWidth(nn.Module):
+    """Attention in a residual stream of fixed width, whose one head grows; logits / size^power."""
+
+    def __init__(self, head_size: int, power: float) -> None:
+        super().__init__()
+        self.factor = head_size**-power
+        self.words, self.head = nn.Embedding(8, 6), nn.Linear(6, 8)
+        self.q, self.k, self.v = (nn.Linear(6, head_size, bias=False) for _ in "qkv")
+        self.out = nn.Linear(head_size, 6, bias=False)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.q(x) @ self.k(x).mT * self.factor
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.words(ids)
+        return self.head(x + self.out(self.logits(x).softmax(-1) @ self.v(x)))
+
+
+IDS = torch.randint(8, (3, 6), generator=torch.manual_seed(0))
+
+
+@pytest.mark.parametrize(("power", "c"), [(0.5, HALF), (1.0, 0)])
+def test_heads_that_grow_bind_queries_and_keys_by_the_power_of_the_code(
+    power: float, c: object
+) -> None:
+    def build(head_size: int = 16) -> nn.Module:
+        return FixedWidth(head_size, power)
+
+    graph = graph_of(model_of(build, (IDS[:, :-1], IDS[:, 1:])), "head_size=16,32,64").graph
+    answer = derive_graph("ema(G, b1)/(sqrt(ema(G*G, b2)) + eps)", graph)
+    found = {name: x.c for name, x in answer.tensors.items()}
+    assert found["q.weight"] == found["k.weight"] == c
+    assert found["v.weight"] == 0 and found["out.weight"] == 1 and found["words.weight"] <= c
+    assert bool(answer.changes) == bool(c), "the factor is at fault, or none is"
+
+    def moved(size: int) -> float:
+        """The change of the logits in plain torch: q and k move along the sign of their use."""
+        torch.manual_seed(1)
+        x = torch.randn(4, 6, dtype=torch.double)
+        model = FixedWidth(size, power).double()
+        nn.init.normal_(model.q.weight)
+        nn.init.normal_(model.k.weight)
+        with torch.no_grad():
+            before = model.logits(x)
+            step = torch.outer(torch.randn(size).sign().double(), x[0].sign())
+            model.q.weight += step
+            model.k.weight += step
+            return float((model.logits(x) - before).square().mean().sqrt())
+
+    slope = np.log2(moved(2**14) / moved(2**12)) / 2
+    assert slope == pytest.approx(float(c), abs=0.1)
