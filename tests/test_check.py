@@ -1,6 +1,7 @@
 """The coordinate check of a model: plans agree, defaults do not, and bad input is refused."""
 
 import json
+import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typed import Typed
 from empirical import ModelPlan, check, plan
 from empirical.checks.checking import ModelCheck, check_file
 from empirical.fit.verdict import Verdict
+from empirical.measure import store
 from empirical.trace.execute import Execution
 from empirical.trace.given_model import model_of
 from empirical.trace.model_file import read_model
@@ -307,11 +309,11 @@ def test_a_refused_plan_writes_nothing_and_a_kept_one_stays_whole(
     assert typed(*words, "--eps", "1e-8").code == 0
     before = place.read_bytes()
 
-    def full(self: Path, text: str, **options: Any) -> int:
-        self.write_bytes(text[:40].encode())
+    def full(file: int, content: bytes) -> None:
+        os.write(file, content[:40])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(store, "_write", full)
     assert typed(*words, "--eps", "1e-6").code == 2
     assert place.read_bytes() == before and list(folder.glob("*.part")) == []
     monkeypatch.undo()

@@ -47,7 +47,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "rho_R": ("damping", "eps", "epsilon"),
     "bound": ("max_grad_norm", "clip_threshold", "d"),
 }
-"""What libraries call the symbols of rules; the two numbers of ``betas`` are beta1 and beta2."""
+"""Names of the symbols of rules in libraries; the two numbers of ``betas`` are beta1 and beta2."""
 _SIDES = (5, 7, 12, 6, 3)
 _MOST = 12
 """Choices of numbers that are tried for a rule."""

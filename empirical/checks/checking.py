@@ -24,27 +24,22 @@ from typing import Any
 
 from torch import nn
 
-from derivations.recipes import in_practice, recipe_of
+from derivations.recipes import recipe_of
+from empirical.checks.grown_model import grown_model
 from empirical.checks.needed import questions
 from empirical.checks.own_optimizer import place_of, refuse_ignored_groups, takes_groups
-from empirical.checks.planned_models import factors_of, given_by, plans_along
+from empirical.checks.planned_models import plans_along
 from empirical.checks.remedies import remedies
-from empirical.checks.torch_steps import TorchSteps
 from empirical.fit.verdict import Verdict, overall
 from empirical.plans.plan import ModelPlan
-from empirical.plans.planned_axes import answered, at_sizes
 from empirical.trace.given_model import GivenBatch, model_of
 from empirical.trace.model_file import GrowingAxis, LossOf, ModelFile, read_axis
-from empirical.trace.trained import WIDTH, trained
-from empirical.trace.uses import uses
-from empirical.verify.graph_verification import GraphCheck, answer_starts, judged, values_of
-from empirical.verify.model_steps import ModelSteps
+from empirical.trace.trained import WIDTH
+from empirical.verify.graph_verification import GraphCheck, judged
 from scaling.models.recipe import Recipe
-from scaling.models.settings import Settings
 from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput
 from scaling.solve.graph_solution import GraphDerived
-from scaling.states.moved_state import two_states
 
 MARGIN = 0.25
 """Half of the way to the next exponent: those of a step are halves."""
@@ -152,17 +147,10 @@ def check_file(
     if plan is not None and as_is:
         raise InvalidInput("a plan beside --as-is", "one of the two", "leave one of them out")
     asked = recipe_of(recipe)
-    grown = _axis(file, axis, plan)
-    plans = None if plan is None else plans_along(plan, file, asked, grown)
-    own, file = file, file if plan is None else at_sizes(file, plan.base)
-    model = trained(in_practice(asked), file, grown)
-    lowered, changed = model.lowered, plan is not None and plan.made_from.change_code
-    answer = answered(in_practice(asked), model, changed)
-    base = plan.base[grown.name] if plan is not None else grown.sizes[0]
-    factors = factors_of(answer, lowered, grown, base) if changed else [{} for _ in grown.sizes]
-    powers = {n: c.needed - c.found for c in answer.changes for n in c.twins or (c.node,)}
-    start, _ = two_states(lowered.graph, answer_starts(answer), powers if changed else None)
-    looked_at = uses(start, lowered, answer.tensors)
+    along = _axis(file, axis, plan)
+    plans = None if plan is None else plans_along(plan, file, asked, along)
+    grown = grown_model(file, asked, along, plan)
+    model, lowered, answer, start = grown.model, grown.lowered, grown.answer, grown.start
     by_torch = as_is or (plans is not None and takes_groups(file))
     if plan is not None and plan.made_from.applied and not by_torch:
         raise InvalidInput(
@@ -170,35 +158,23 @@ def check_file(
             "the optimizer that it was composed for: optimizer(model, groups) of the file",
             "write it into the file, or make the plan without --compose",
         )
-    steps_of: TorchSteps | ModelSteps
-    if by_torch:
-        if plans is not None:  # the largest: its groups are as many as there can be
-            refuse_ignored_groups(model.file, plans[-1], {grown.name: grown.sizes[-1]})
-        steps_of = TorchSteps(model.file, grown, lowered, answer, looked_at, steps, plans, factors)
-    else:
-        values = {name: values_of(model.groups[name], Settings()) for name in answer.tensors}
-        given = None if plans is None else [
-            given_by(one, model.file, {grown.name: size})
-            for one, size in zip(plans, grown.sizes, strict=True)
-        ]  # fmt: skip
-        parts = {name: group.parts for name, group in model.groups.items()}
-        steps_of = ModelSteps(
-            model.file, grown, lowered, answer, start, values, parts, steps, given, factors
-        )
+    if by_torch and plans is not None:  # the largest: its groups are as many as there can be
+        refuse_ignored_groups(model.file, plans[-1], {along.name: along.sizes[-1]})
+    steps_of = grown.by_torch(steps, plans) if by_torch else grown.by_rule(steps, plans)
     nodes = {operation: node for operation, node in lowered.made.items() if node in start.values}
     drawn, checks = judged(
-        tuple(questions(answer, start, nodes, steps)), steps_of.sizes, grown.sizes, margin, seeds,
+        tuple(questions(answer, start, nodes, steps)), steps_of.sizes, along.sizes, margin, seeds,
         first_seed, nodes, lowered.graph, {},
     )  # fmt: skip
     seen = {c.name for c in checks}
     unseen = [n.name for n in lowered.graph.walk() if n.name not in {*nodes.values(), *seen}]
     unseen += [f"{name} (own)" for name in answer.tensors if (name, "own") not in _asked(checks)]
     lines = remedies(
-        checks, replace(answer, changes=()) if changed else answer, own, grown, looked_at,
+        checks, replace(answer, changes=()) if grown.changed else answer, file, along, grown.uses,
         start.parameters, as_is,
     )  # fmt: skip
     return ModelCheck(
-        str(asked), _subject(own, plan, as_is, by_torch), answer, grown, steps, drawn, margin,
+        str(asked), _subject(file, plan, as_is, by_torch), answer, along, steps, drawn, margin,
         tuple(checks), tuple(lines), tuple(unseen), (*lowered.notes, *model.notes),
     )  # fmt: skip
 

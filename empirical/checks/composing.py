@@ -22,25 +22,18 @@ from typing import Any
 
 from torch import nn
 
-from derivations.recipes import in_practice, recipe_of
+from derivations.recipes import recipe_of
+from empirical.checks.grown_model import grown_model
 from empirical.checks.own_optimizer import place_of, refuse_ignored_groups, takes_groups
-from empirical.checks.planned_models import factors_of, given_by, plans_along
-from empirical.checks.torch_steps import TorchSteps
+from empirical.checks.planned_models import plans_along
 from empirical.plans.making import plan_at
 from empirical.plans.plan import ModelPlan
-from empirical.plans.planned_axes import answered, at_sizes
 from empirical.trace.given_model import GivenBatch, model_of
 from empirical.trace.model_file import GrowingAxis, LossOf, ModelFile
-from empirical.trace.trained import trained
-from empirical.trace.uses import uses
-from empirical.verify.graph_verification import answer_starts, values_of
-from empirical.verify.model_steps import ModelSteps
 from scaling.models.recipe import Recipe
-from scaling.models.settings import Settings
 from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput, NotCovered
 from scaling.solve.sourced_powers import SIZES
-from scaling.states.moved_state import two_states
 
 SEEDS = (0, 1)
 GRAIN, CLOSE = 4, 0.08
@@ -98,35 +91,21 @@ def compose_file(made: ModelPlan, file: ModelFile, recipe: Recipe | Rule | str) 
 def own_powers(made: ModelPlan, file: ModelFile, recipe: Recipe, axis: str) -> dict[str, Fraction]:
     """By tensor, the power of an axis that the optimizer applies beside the recipe, if it does."""
     sizes = GrowingAxis(axis, _sizes(made, axis))
-    model = trained(in_practice(recipe), at_sizes(file, made.base), sizes)
-    changed = made.made_from.change_code
-    answer = answered(in_practice(recipe), model, changed)
-    starts = answer_starts(answer)
-    powers = {n: c.needed - c.found for c in answer.changes for n in c.twins or (c.node,)}
-    start, _ = two_states(model.lowered.graph, starts, powers if changed else None)
-    factors = factors_of(answer, model.lowered, sizes, made.base[axis]) if changed else [{}] * 3
+    grown = grown_model(file, recipe, sizes, made)
     plans = plans_along(made, file, recipe, sizes)
-    refuse_ignored_groups(model.file, plans[0], {axis: sizes.sizes[0]})
-    looked_at = uses(start, model.lowered, answer.tensors)
-    by_torch = TorchSteps(model.file, sizes, model.lowered, answer, looked_at, 1, plans, factors)
-    by_rule = ModelSteps(
-        model.file, sizes, model.lowered, answer, start,
-        {name: values_of(model.groups[name], Settings()) for name in answer.tensors},
-        {name: group.parts for name, group in model.groups.items()}, 1,
-        [given_by(p, model.file, {axis: s}) for p, s in zip(plans, sizes.sizes, strict=True)],
-        factors,
-    )  # fmt: skip
+    refuse_ignored_groups(grown.model.file, plans[0], {axis: sizes.sizes[0]})
+    by_torch, by_rule = grown.by_torch(1, plans), grown.by_rule(1, plans)
     logs: dict[str, list[float]] = {}
     for k in range(len(plans)):
         found = [(by_torch.sizes(k, seed).own, by_rule.sizes(k, seed).own) for seed in SEEDS]
-        for name in answer.tensors:
+        for name in grown.answer.tensors:
             pairs = [(one.get(name, 0.0), other.get(name, 0.0)) for one, other in found]
             if all(one > 0 and other > 0 for one, other in pairs):
                 ratios = [math.log2(one / other) for one, other in pairs]
                 logs.setdefault(name, []).append(sum(ratios) / len(ratios))
     steps = {n: (x[1] - x[0], x[2] - x[1]) for n, x in logs.items() if len(x) == len(plans)}
-    found_powers = {name: _power(name, slopes, axis, file) for name, slopes in steps.items()}
-    return {name: power for name, power in found_powers.items() if power}
+    powers = {name: _power(name, slopes, axis, file) for name, slopes in steps.items()}
+    return {name: power for name, power in powers.items() if power}
 
 
 def _power(name: str, slopes: tuple[float, float], axis: str, file: ModelFile) -> Fraction:

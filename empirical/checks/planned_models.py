@@ -96,10 +96,9 @@ def factors_of(
 ) -> list[dict[str, float]]:
     """The factors of the code that an answer changes: by operation, at each size of an axis."""
     powers: dict[str, float] = {}
-    for change in answer.changes:
-        for node in change.twins or (change.node,):
-            for operation, last in lowered.made.items():
-                if last == node or is_part(last, node):
-                    powers[operation] = float(change.needed - change.found)
-                    break
+    for node, power in answer.missing_powers.items():
+        for operation, last in lowered.made.items():
+            if last == node or is_part(last, node):
+                powers[operation] = float(power)
+                break
     return [{o: (size / base) ** x for o, x in powers.items()} for size in axis.sizes]

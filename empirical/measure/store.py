@@ -28,7 +28,7 @@ VERSION = 2
 HEAD = f'{{"version": {VERSION}, "key": "'
 """How each line begins: what tells a line of ours that was cut off from a text of someone else."""
 Fault = Callable[[Mapping[str, Any]], str]
-"""What a record lacks, in words; "" if nothing."""
+"""The lack of a record, in words; "" if nothing."""
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
@@ -243,6 +243,22 @@ def refuse_foreign_reports(
             "a folder without files of this name, or one with the report of an earlier run",
             "move the file away, or choose another --out",
         )
+
+
+def write_or_refuse(path: Path, content: bytes, asked: str) -> None:
+    """The same for a place that a user named; ``asked``: how, such as "--export".
+
+    Raises:
+        InvalidInput: if it cannot be written.
+    """
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise InvalidInput(
+            f"{asked} {path}, which cannot be written: {error}",
+            "a file in a folder that can be written",
+            "choose another",
+        ) from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

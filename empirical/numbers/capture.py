@@ -25,7 +25,7 @@ rule would not see it).
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -76,6 +76,21 @@ def sampled_cotangents(output: Tensor, loss: LossFunction, generator: torch.Gene
     p = output.softmax(dim=-1)
     labels = torch.multinomial(p.reshape(-1, p.shape[-1]), 1, generator=generator)
     return p.scatter_add(-1, labels.reshape(*p.shape[:-1], 1), p.new_full((1,), -1.0).expand_as(p))
+
+
+def drawn_cotangents(
+    output: Tensor, loss: LossFunction, generator: torch.Generator, edges: Sequence[GradientEdge]
+) -> list[Tensor | None]:
+    """Gradients of the mean loss at targets drawn from the model, at edges of its last pass.
+
+    None where the output does not depend on an edge. They are of the mean, as the loss's own are.
+    """
+    cotangents = sampled_cotangents(output, loss, generator)
+    found = torch.autograd.grad(
+        [output], list(edges), [cotangents], retain_graph=True, allow_unused=True
+    )
+    samples = output.numel() // output.shape[-1]
+    return [None if x is None else x / samples for x in found]
 
 
 @dataclass
@@ -176,20 +191,12 @@ class Capture:
         calls = [(name, edge) for name, seen in self._seen.items() for edge in seen.outputs]
         self._sampling = True
         try:
-            gradients = torch.autograd.grad(
-                [output],
-                [edge for _, edge in calls],
-                [sampled_cotangents(output, loss, generator)],
-                retain_graph=True,
-                allow_unused=True,
-            )
+            gradients = drawn_cotangents(output, loss, generator, [edge for _, edge in calls])
         finally:
             self._sampling = False
-        samples = output.numel() // output.shape[-1]
         for (name, _), gradient in zip(calls, gradients, strict=True):
-            if gradient is not None:  # of the mean loss, as D has it
-                rows = cotangents(self._modules[name], gradient) / samples
-                self._seen[name].sampled.append(rows)
+            if gradient is not None:
+                self._seen[name].sampled.append(cotangents(self._modules[name], gradient))
             self._seen[name].outputs.clear()
 
     def _record(self, name: str, x: Tensor, output: Tensor) -> None:

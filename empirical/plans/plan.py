@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from empirical.measure.store import write_or_refuse
 from empirical.plans.code_factors import Wrapped, wrapped
 from empirical.plans.planned_start import started
 from empirical.plans.planned_tensors import (
@@ -167,20 +167,8 @@ class ModelPlan:
         Raises:
             InvalidInput: for a place that cannot be written.
         """
-        path = Path(path)
-        part = path.with_name(f"{path.name}.part")
-        try:
-            part.write_text(json.dumps(self.as_json(), indent=1) + "\n", encoding="utf-8")
-            part.replace(path)
-        except OSError as error:
-            raise InvalidInput(
-                f"the place {path}, which cannot be written: {error}",
-                "a file in a folder that exists",
-                "choose another, such as plan.json",
-            ) from None
-        finally:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+        text = json.dumps(self.as_json(), indent=1) + "\n"
+        write_or_refuse(Path(path), text.encode(), "the place")
 
     @classmethod
     def load(cls, path: str | Path) -> ModelPlan:

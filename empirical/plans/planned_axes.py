@@ -191,9 +191,7 @@ def answered(recipe: Recipe, model: TrainedModel, change_code: bool) -> GraphDer
     answer = derive_graph(recipe, graph, Settings(), kinds=model.kinds)
     if not (change_code and answer.changes):
         return answer
-    factors = {
-        node: c.needed - c.found for c in answer.changes for node in c.twins or (c.node,)
-    }  # fmt: skip
+    factors = answer.missing_powers
     changed = derive_graph(recipe, graph, Settings(), kinds=model.kinds, factors=factors)
     return replace(changed, changes=answer.changes)
 

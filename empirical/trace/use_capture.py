@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from empirical.numbers.capture import LossFunction, sampled_cotangents
+from empirical.numbers.capture import LossFunction, drawn_cotangents
 from empirical.numbers.layer_matrices import LayerTensors
 from empirical.numbers.matrix_axes import MatrixAxes
 from empirical.trace.weight_columns import UseColumns, columns_of, explains, layers_of
@@ -98,19 +98,13 @@ class UseCapture:
         calls = [call for call in self._calls if call.edge is not None]
         self._sampling = True
         try:
-            gradients = torch.autograd.grad(
-                [output],
-                [call.edge for call in calls if call.edge is not None],
-                [sampled_cotangents(output, loss, generator)],
-                retain_graph=True,
-                allow_unused=True,
-            )
+            edges = [call.edge for call in calls if call.edge is not None]
+            gradients = drawn_cotangents(output, loss, generator, edges)
         finally:
             self._sampling = False
-        samples = output.numel() // output.shape[-1]
         for call, gradient in zip(calls, gradients, strict=True):
-            if gradient is not None:  # of the mean loss, as the loss's own are
-                columns = self._columns(call, gradient / samples)
+            if gradient is not None:
+                columns = self._columns(call, gradient)
                 self._drawn.setdefault(call.name, []).append(columns)
         self._calls = []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from empirical.measure.store import write_atomically
+from empirical.measure.store import write_or_refuse
 from empirical.transfer.curve_loggers import require_package
 from empirical.transfer.transfer_grid import TransferCell
 from empirical.transfer.transfer_run import TrainedCell
@@ -68,11 +68,4 @@ def export(runs: Mapping[TransferCell, TrainedCell], path: Path) -> None:
         table.to_csv(buffer, index=False, float_format="%.17g")
     else:
         table.to_parquet(buffer, index=False, engine=ENGINE)
-    try:
-        write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise InvalidInput(
-            f"--export {path}, which cannot be written: {error}",
-            "a file in a folder that can be written",
-            "choose another",
-        ) from None
+    write_or_refuse(path, buffer.getvalue(), "--export")

@@ -47,7 +47,7 @@ from scaling.sizes.errors import InvalidInput
 from scaling.solve.presets import PARAMETRIZATIONS
 
 STACK_BYTES = 2**32
-"""What the weights of networks that are trained side by side may fill."""
+"""The memory that weights of networks that are trained side by side may fill."""
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 

@@ -109,7 +109,7 @@ BASE_AT_MOST = 1024
 CROSS_WIDTHS = (64, 256, 1024, 4096)
 """Of the dense networks that wide mode is checked against."""
 CROSS_SAMPLES = 4
-"""What they are given at most: sizes go to their limits as n / M, so that few of them make narrow
+"""The most that they are given: sizes go to their limits as n / M, so that few of them make narrow
 networks wide. With 16, or 160 rows of a Gauss-Newton matrix, a width of 64 is next to nothing."""
 SEEDS = 16
 MORE_SEEDS = 4

@@ -59,7 +59,7 @@ Passed: TypeAlias = tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[st
 Sums: TypeAlias = Mapping[str, Mapping[Node, LayerValue]]
 """By tensor, the sums over layers in its rule."""
 Memory: TypeAlias = "defaultdict[tuple[str, int], State]"
-"""What a rule remembers of each matrix of a tensor, by the tensor's name at this size."""
+"""The memory of a rule for each matrix of a tensor, by the tensor's name at this size."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ EXIT_CODE = {
 WIDEST = {Mode.DENSE: 32768, Mode.WIDE: 10**8}
 """The widest network that advice names, by mode."""
 QUANTITIES = ("init", "own", "feature")
-"""What is measured in every layer; rules with a decay have `SHRINK` beside them,
+"""Quantities of every layer; rules with a decay have `SHRINK` beside them,
 those that perturb the weights `ASCENT`."""
 SHRINK, ASCENT = "shrink", "ascent"
 

@@ -99,7 +99,7 @@ def phase(
         verdicts, code = _measured(rule, diagram, network, request, settings or [], init)
     if picture is not None:
         drawn = lazily("report.phase_figure").phase_picture(diagram, verdicts, picture.suffix[1:])
-        picture.write_bytes(drawn)
+        lazily("measure.store").write_or_refuse(picture, drawn, "--picture")
     if style is Style.json:
         from scaling.report.as_json import to_json
 

@@ -102,6 +102,11 @@ class GraphDerived:
         return rule
 
     @property
+    def missing_powers(self) -> dict[str, Expr]:
+        """By node, the power that a factor of the code would be changed by, as `changes` say."""
+        return {n: x.needed - x.found for x in self.changes for n in x.twins or (x.node,)}
+
+    @property
     def regimes(self) -> dict[str, tuple[Regime, ...]]:
         """The decisions of the reading of the rule in each tensor, in the state that goes on."""
         states = {k: x.moved if x.moved.update else x.start for k, x in self.tensors.items()}

@@ -35,8 +35,8 @@ from scaling.sizes.plane import (
     value,
     written,
 )
-from scaling.sizes.scale import Bounds
-from scaling.solve.predict import LayerPrediction, Prediction
+from scaling.sizes.scale import Bounds, Order
+from scaling.solve.predict import LayerPrediction, LayerRegime, Prediction, regime_of
 
 AT_START = "grows at start"
 REGIMES = (AT_START, "unstable", "maximal", "sub-maximal", "lazy", "frozen")
@@ -165,53 +165,55 @@ def _rectangle(window: Sequence[str]) -> Polygon:
 def regime_at(prediction: Prediction, layer: str, at: Point) -> str:
     """The regime of a layer, or of the network, at one place."""
 
-    def sign(size: Expr | None) -> int:
+    def order(size: Expr | None) -> Order:
         if size is None:
-            return 1  # above a layer that is unstable
+            return Order.GREATER  # above a layer that is unstable
         if size.is_infinite:
-            return 1 if size > 0 else -1
+            return Order.GREATER if size > 0 else Order.LESS
         found = value(size, X, Y, at)
-        return (found > 0) - (found < 0)
+        return Order.EQUAL if found == 0 else Order.GREATER if found > 0 else Order.LESS
 
     layers, setting = prediction.layers, prediction.problem.setting
-    if layer == WHOLE and any(sign(found.init) > 0 for found in layers.values()):
+    if layer == WHOLE and any(order(x.init) is Order.GREATER for x in layers.values()):
         return AT_START
     grown = [  # above these, changes of features are unknown, as in `predict`
         x.position
         for x in setting.layers
-        if x.position < setting.depth and _outgrows(layers[x.name], sign)
+        if x.position < setting.depth and _outgrows(layers[x.name], order)
     ]
     silent = min(grown, default=setting.depth)
-    moves = sign(layers[setting.layers[-1].name].feature) if silent == setting.depth else 1
+    output = layers[setting.layers[-1].name].feature if silent == setting.depth else None
     regimes = {
-        x.name: "unstable"
-        if x.position > silent
-        else _regime(layers[x.name], moves, x.position == setting.depth, sign)
+        x.name: str(
+            LayerRegime.UNSTABLE
+            if x.position > silent
+            else _regime(
+                layers[x.name], None if x.position == setting.depth else order(output), order
+            )
+        )
         for x in setting.layers
     }
     return regimes[layer] if layer != WHOLE else _together(regimes)
 
 
-def _outgrows(found: LayerPrediction, sign: Callable[[Expr | None], int]) -> bool:
+def _outgrows(found: LayerPrediction, order: Callable[[Expr | None], Order]) -> bool:
     """Whether the features change by more than order one, or by more than they are."""
-    if sign(found.feature) > 0:
+    if order(found.feature) is Order.GREATER:
         return True
     finite = found.feature is not None and not (found.feature - found.init).has(S.Infinity, S.NaN)
-    return finite and not found.init.is_infinite and sign(found.feature - found.init) > 0
+    grown = finite and not found.init.is_infinite
+    return grown and order(found.feature - found.init) is Order.GREATER
 
 
 def _regime(
-    found: LayerPrediction, moves: int, last: bool, sign: Callable[[Expr | None], int]
-) -> str:
-    """By the signs of what a layer's update does, as `predict` names them."""
-    own, feature = sign(found.own), sign(found.feature)
-    if max(own, feature) > 0 or (found.shrink is not None and sign(found.shrink) > 0):
-        return "unstable"
-    if own == 0:
-        return "maximal"
-    if feature == 0:
-        return "sub-maximal"
-    return "frozen" if last or moves < 0 else "lazy"
+    found: LayerPrediction, output: Order | None, order: Callable[[Expr | None], Order]
+) -> LayerRegime:
+    """As `predict` names it; ``output``: the order of df, where it is not the layer's feature."""
+    if found.shrink is not None and order(found.shrink) is Order.GREATER:
+        return LayerRegime.UNSTABLE
+    orders = [order(found.own), order(found.feature), *([] if output is None else [output])]
+    still = found.own is S.NegativeInfinity and found.feature is S.NegativeInfinity
+    return regime_of(orders, still)
 
 
 def _together(regimes: Mapping[str, str]) -> str:

@@ -20,7 +20,7 @@ dW_2 h with h after the first step, feature is h after the second minus h after 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -130,11 +130,21 @@ def _regime(
     own: Scale, feature: Scale | None, output: Scale | None, last: bool, bounds: Bounds
 ) -> LayerRegime:
     sizes = [own, feature] if last else [own, feature, output]
-    named = [LayerRegime.MAXIMAL, LayerRegime.SUB_MAXIMAL, LayerRegime.LAZY]
     orders = [Order.GREATER if s is None else bounds.order(s.width, S.Zero) for s in sizes]
+    return regime_of(orders, own.is_zero and feature is not None and feature.is_zero)
+
+
+def regime_of(orders: Sequence[Order], still: bool) -> LayerRegime:
+    """The regime of a layer.
+
+    Args:
+        orders: how own and feature compare with order one, and df where it is not the feature.
+        still: whether own and feature are exactly zero.
+    """
+    named = [LayerRegime.MAXIMAL, LayerRegime.SUB_MAXIMAL, LayerRegime.LAZY]
     if Order.GREATER in orders[:2]:
         return LayerRegime.UNSTABLE
-    if own.is_zero and feature is not None and feature.is_zero:
+    if still:
         return LayerRegime.FROZEN
     for order, regime in zip(orders, named, strict=False):
         if order is Order.OPEN:
