@@ -32,6 +32,7 @@ _HOME = {
     "derive": "solve.derive",
     "predict": "solve.predict",
     "compare": "solve.symmetry",
+    "solve_for": "solve.inverse",
     "shift": "solve.symmetry",
     "Exponents": "states.problem",
     "Problem": "states.problem",

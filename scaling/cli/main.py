@@ -32,9 +32,11 @@ from scaling.cli.options import (
     ModelOptions,
     NetworkOptions,
     NumberOptions,
+    RequireOption,
     RuleArgument,
     SampleOptions,
     SetOption,
+    SolveForOption,
     StepOption,
     StepsOption,
     Style,
@@ -60,6 +62,7 @@ from scaling.sizes.errors import InvalidInput, NotCovered, ScalingError, unknown
 
 if TYPE_CHECKING:
     from scaling.report.tables import Table
+    from scaling.states.problem import Problem
 
 INTERRUPTED = 130
 
@@ -204,17 +207,23 @@ def derive(
     alignment: AlignmentOption = None,
     step: StepOption = 1,
     steps: StepsOption = ALIGNED_STEPS,
+    solve_for: SolveForOption = None,
+    require: RequireOption = None,
 ) -> None:
     """Derive exponents of initialisation, learning rate and damping.
 
     For a chain of dense layers, or with --model for every tensor of your own model.
     Nothing is measured, unless --alignment measured asks for it; see `scaling align`.
+    With --solve-for the other way round: which powers or dampings give what --require says?
 
     Example: scaling derive "orth(G)", or scaling derive adamw --model gpt.py.
     """
     from scaling.report.tables import derived_table
 
-    if model.given(network, numbers, run, init=init, alignment=alignment, step=step, steps=steps):
+    if model.given(
+        network, numbers, run, init=init, alignment=alignment, step=step, steps=steps,
+        solve_for=solve_for, require=require,
+    ):  # fmt: skip
         from scaling.cli.modelling import derive_model
 
         derive_model(rule, model, settings, style)
@@ -226,6 +235,9 @@ def derive(
         rule, settings, network, init=init, alignment=alignment, step=step, measured=measured,
         numbers=given,
     )  # fmt: skip
+    if solve_for or require:
+        _print_inverse(problem, solve_for or "", require or [], style)
+        return
     solution = solution_of(problem)
     if style is Style.json:
         from scaling.report.as_json import derived_json, to_json
@@ -233,6 +245,22 @@ def derive(
         typer.echo(to_json(derived_json(solution)))
     else:
         _print(derived_table(solution), style)
+
+
+def _print_inverse(problem: Problem, unknowns: str, require: list[str], style: Style) -> None:
+    from scaling.report.inverse_tables import inverse_json, inverse_table
+    from scaling.solve.inverse import solve_for
+
+    found = solve_for(
+        problem.rule, unknowns, require, problem.settings, problem.setting,
+        problem.sampled_fisher, problem.step,
+    )  # fmt: skip
+    if style is Style.json:
+        from scaling.report.as_json import to_json
+
+        typer.echo(to_json(inverse_json(found)))
+    else:
+        _print(inverse_table(found), style)
 
 
 @app.command()

@@ -139,6 +139,23 @@ SetOption = Annotated[
         "_output), or a symbol of the rule. Repeatable.",
     ),
 ]
+SolveForOption = Annotated[
+    str | None,
+    typer.Option(
+        "--solve-for",
+        metavar="KEY,KEY",
+        help="Exponents to solve for, so that --require holds: of the rule (e_A), or as in --set "
+        "(d_rho_A_hidden; bare: one for each layer).",
+    ),
+]
+RequireOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require",
+        metavar="KEY=VALUE",
+        help="With --solve-for: what derived exponents are to be, as in --set. Repeatable.",
+    ),
+]
 StyleOption = Annotated[Style, typer.Option("--format", help="Output format.")]
 InitOption = Annotated[
     str | None,

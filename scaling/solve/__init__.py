@@ -6,6 +6,7 @@ derive         the conditions solved in order: initialisation radii damping lear
 alternatives   regimes, and those that decide an exponent
 offers         an accepted rule in the place of a refused one
 predict        one step under any exponents; one_step: the alignment that it has
+inverse        exponents that make derived ones what is required
 phases         the regime over two exponents: regions, and boundaries as formulas
 symmetry       when two tables describe the same training; equivalence: compare two optimizers
 graph_solution   the same for every tensor of any graph, with the node that binds: tensor_rates
