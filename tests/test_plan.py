@@ -364,6 +364,19 @@ def test_what_makes_no_plan_is_refused(change: dict, found: str) -> None:
     assert found in refused.value.found
 
 
+def test_a_plan_along_the_depth_alone_has_the_base_among_its_sizes() -> None:
+    """Where nothing grows every block still has an answer, and the numbers are those tuned."""
+    same = plan(flat, rows, "adamw", {"depth": 2}, {"depth": 2}, TUNED)
+    assert set(same.tensors) == {name for name, _ in flat().named_parameters()}
+    assert {x.lr for x in same.tensors.values()} == {TUNED["lr"]}
+
+    def deep(depth: int = 2) -> nn.Module:
+        return flat(depth=depth)
+
+    alone = plan(deep, rows, "adamw", {"depth": 2}, {"depth": 2}, TUNED)
+    assert {name: x.lr for name, x in alone.tensors.items()} == {k: 3e-3 for k in same.tensors}
+
+
 def test_one_block_at_the_base_is_refused_by_name() -> None:
     with pytest.raises(NotCovered, match="depth=1 at the base, where no block repeats"):
         plan(flat, rows, "adamw", {"depth": 1}, {"depth": 4}, TUNED)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import chdir, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import nn
 from typed import Typed, exit_code
 
 from empirical import measure_transfer, plan
+from empirical.fit.verdict import Verdict
 from empirical.plans.making import plan_of_file
 from empirical.plans.planned_axes import derived_axes
 from empirical.trace.model_file import read_model
@@ -40,7 +42,12 @@ from empirical.transfer.measuring_transfer import (
     transfer_of_file,
 )
 from empirical.transfer.transfer_grid import TransferCell, TransferWay, cells_of, read_rates
-from empirical.transfer.transfer_run import TrainedCell, _CellRun, trained_cell
+from empirical.transfer.transfer_run import (
+    TrainedCell,
+    TransferTraining,
+    _CellRun,
+    trained_cell,
+)
 from empirical.transfer.transfer_store import TransferStore
 from empirical.transfer.transfer_workers import TransferBackend, trained_cells
 from empirical.transfer.user_optimizer import at_one_rate, at_planned_numbers
@@ -116,7 +123,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 SHOWN = next(
     line.removeprefix("$ ")
     for line in (DOCS / "models.md").read_text("utf-8").splitlines()
-    if line.startswith("$ scaling transfer ")
+    if line.startswith("$ scaling transfer ") and "docs/mlp.py" in line
 )
 """The command of the page, as a reader would give it."""
 
@@ -441,6 +448,86 @@ def test_functions_and_one_batch_are_measured_in_python() -> None:
     loss = nn.functional.mse_loss(net(x), x[:, :4])
     assert first.start == pytest.approx(float(loss.detach()))
     assert first.curve[0] == first.start and first.loss < first.start
+
+
+# --- devices ------------------------------------------------------------------------------------
+
+
+def placed(folder: Path, text: str, device: str = "meta", recipe: str = "adam") -> TransferTraining:
+    path = written(folder, text)
+    training, _ = planned_training(read_model(str(path)), str(path), recipe, ASKED)
+    return replace(training, device=device)
+
+
+def test_everything_that_a_run_holds_is_on_its_device(tmp_path: Path) -> None:
+    """The device "meta" stands for one that this machine lacks: it takes all but numbers."""
+    training = placed(tmp_path, MLP + ADAM)
+    run, here = (
+        _CellRun(one, TransferCell(TransferWay.plan, 32, -4.0, 1))
+        for one in (training, replace(training, device="cpu"))
+    )
+    found = [*run.model.parameters(), *(x for (inputs, y) in run.held_out for x in (*inputs, y))]
+    for optimizer in run.optimizers:
+        found += [p for group in optimizer.param_groups for p in group["params"]]
+    assert len(found) == 4 + 16 + 4 and {x.device.type for x in found} == {"meta"}
+    assert run._loss(run._batch(7)).device.type == "meta"
+    assert {p.device.type for p in here.model.parameters()} == {"cpu"}
+
+
+def test_a_model_that_does_not_go_where_it_is_sent_is_refused_by_name(tmp_path: Path) -> None:
+    kept = MLP.replace("return nn.Sequential(", "return Kept(").replace("def build", """class Kept(
+    nn.Sequential
+):
+    def __init__(self, *layers):
+        super().__init__(*layers)
+        self.kept = [torch.ones(8)]
+
+    def forward(self, x):
+        return super().forward(x * self.kept[0])
+
+
+def build""") + ADAM  # fmt: skip
+    cell = TransferCell(TransferWay.plan, 8, -4.0, 1)
+    with pytest.raises(InvalidInput, match=r"(?s)does not run on meta: .*device.*--device cpu"):
+        trained_cell(placed(tmp_path, kept), cell)
+    assert trained_cell(placed(tmp_path, kept, "cpu"), cell).loss > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused_and_auto_takes_what_there_is(
+    typed: Typed, model: Path
+) -> None:
+    words = ("transfer", "adam", "--model", str(model), *GRID, "--jobs", "1", "--device")
+    done = typed(*words, "cuda")
+    assert done.code == 2 and "found: --device cuda, but torch sees no CUDA device" in done.err
+    file = read_model(str(model))
+    auto, _ = planned_training(file, str(model), "adam", replace(ASKED, device="auto"))
+    assert auto.device == "cpu"
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_run_on_cuda_has_the_losses_of_one_on_the_cpu(tmp_path: Path) -> None:
+    cell = TransferCell(TransferWay.plan, 32, -4.0, 1)
+    losses = [trained_cell(placed(tmp_path, MLP + ADAM, x), cell).loss for x in ("cpu", "cuda")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+# --- depth --------------------------------------------------------------------------------------
+
+
+def test_the_best_rate_stays_along_the_depth_and_drifts_under_one_rate_for_all() -> None:
+    """Blocks that add up without a multiplier, which the plan changes by hooks."""
+    file = read_model(str(DOCS / "deep.py"))
+    (x,), y = file.batch({})
+    found = measure_transfer(
+        file.builder, (x, y), "adam", "depth=2,4,8", "2^-9:2^-5", optimizer=file.optimizer_of,
+        steps=8, seeds=5, change_code=True,
+    )  # fmt: skip
+    assert found.axis == "depth" and found.verdict() is Verdict.agree, found.measures
+    assert found.verdict(TransferWay.standard) is Verdict.contradict, found.measures
+    (line,) = found.changes
+    assert line.startswith("made: ") and "depth^(-1) is needed" in line
 
 
 # --- loggers ------------------------------------------------------------------------------------

@@ -148,13 +148,17 @@ def derived_axes(
     """
     grown = [axis for axis in base if axis not in SIZES and target[axis] != base[axis]]
     grown.sort(key=lambda axis: axis != WIDTH)
-    still = [axis for axis in (*base, *file.axes) if axis in file.axes][:1]
+    names = tensor_names(file, {})
+    still = sorted(
+        (axis for axis in dict.fromkeys((*base, *file.axes)) if axis in file.axes),
+        key=lambda axis: tensor_names(file, {axis: 2 * (file.axes[axis] or 1)}) != names,
+    )[:1]
     found: list[PlannedAxis] = []
     kinds = None
     for axis in grown or still:
-        size, last = base.get(axis, file.axes[axis] or 1), target.get(axis, 0)
-        names = tensor_names(file, {})
-        more = axis in grown and tensor_names(file, {axis: last}) != names
+        size = base.get(axis, file.axes[axis] or 1)
+        last = target.get(axis, size)
+        more = tensor_names(file, {axis: last if axis in grown else 2 * size}) != names
         if more and size == 1:
             raise NotCovered(
                 f"{axis}=1 at the base, where no block repeats",
@@ -162,7 +166,7 @@ def derived_axes(
                 f"tune at {axis}=2, or keep {axis}=1 at the target",
             )
         third = last if more and last > 2 * size else 3 * size
-        sizes = sorted({size, 2 * size, third} | ({last} if more else set()))
+        sizes = sorted({size, 2 * size, third, *([last] if more else [])})
         model = trained(recipe, file, f"{axis}={','.join(map(str, sizes))}", kinds)
         kinds = model.kinds
         answer = answered(recipe, model, change_code)

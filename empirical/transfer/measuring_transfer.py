@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from derivations.recipes import in_practice, recipe_of
+from empirical.measure.machine import pick_device
 from empirical.measure.store import fingerprint
 from empirical.plans.making import plan_of_file
 from empirical.plans.plan import ModelPlan
@@ -59,6 +60,7 @@ class TransferRequest:
         margin: within which a drift is none.
         diverged: a loss above so many times the one before training ends a run.
         change_code: whether the plan's factors of the code are changed, by hooks.
+        device: where tensors live: "cpu", "cuda", or "auto" for the second where there is one.
     """
 
     axis: GrowingAxis
@@ -70,6 +72,7 @@ class TransferRequest:
     margin: float = MARGIN
     diverged: float = 100.0
     change_code: bool = False
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         by = np.diff(self.rates) if np.isfinite(self.rates).all() else np.array([])
@@ -285,7 +288,7 @@ def planned_training(
     )
     training = TransferTraining(
         source, whole, asked.axis.name, factors, numbers, asked.steps, asked.diverged,
-        wrapped=asked.change_code,
+        wrapped=asked.change_code, device=pick_device(asked.device),
     )  # fmt: skip
     largest = factors[asked.axis.sizes[-1]]
     if own:
@@ -375,6 +378,7 @@ def settings_of(training: TransferTraining, asked: TransferRequest) -> dict[str,
         "steps": asked.steps,
         "diverged": asked.diverged,
         "change_code": asked.change_code,
+        "device": training.device,
         "torch": torch.__version__,
         **plans,
     }

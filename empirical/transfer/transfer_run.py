@@ -16,8 +16,9 @@ A run *diverges* when a loss is not finite or above a multiple of the one before
 gradient is not finite, or the rule cannot be evaluated. It ends there, and is kept with the step
 and the reason.
 
-The same cell gives the same numbers in whatever process it runs: one thread, and a stream of random
-numbers of its own.
+The same cell gives the same numbers in whatever process of one device it runs: one thread, and a
+stream of random numbers of its own. Weights and samples are drawn on the CPU, the same for every
+device, and moved.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from empirical.measure.machine import blas_threads
+from empirical.measure.machine import blas_threads, pick_device
 from empirical.plans.plan import ModelPlan
 from empirical.plans.planned_tensors import tensors_of
 from empirical.trace.model_file import SEED
@@ -68,6 +69,7 @@ class TransferTraining:
         steps: of training.
         diverged: a loss above so many times the one before training ends a run.
         wrapped: whether the plan's factors of the code are changed, by hooks.
+        device: where tensors live: "cpu" or "cuda".
     """
 
     source: ModelSource
@@ -78,6 +80,7 @@ class TransferTraining:
     steps: int
     diverged: float
     wrapped: bool = False
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,19 @@ def trained_cell(training: TransferTraining, cell: TransferCell) -> TrainedCell:
 
     Raises:
         InvalidInput: for a model whose loss before training is not a positive number, or that the
-            optimizer cannot train.
+            optimizer cannot train; for a device that is not there.
     """
     began = time.perf_counter()
-    with blas_threads(1), torch.random.fork_rng(devices=[]):
+    pick_device(training.device)  # a worker elsewhere may have none
+    cuda = range(torch.cuda.device_count()) if training.device == "cuda" else []
+    with blas_threads(1), torch.random.fork_rng(devices=cuda):
         run = _CellRun(training, cell)
-        start = run.loss()
+        try:
+            start = run.loss()
+        except RuntimeError as error:
+            if training.device == "cpu":
+                raise
+            raise _not_moved(training.device, error) from error
         if not (math.isfinite(start) and start > 0):
             raise InvalidInput(
                 f"a loss of {start:g} before training, at {training.axis}={cell.size}",
@@ -143,6 +153,7 @@ class _CellRun:
 
     def __init__(self, training: TransferTraining, cell: TransferCell) -> None:
         self.file, self.sizes = training.source.file(), {training.axis: cell.size}
+        self.device = training.device
         self.first = HELD_OUT + cell.seed * STRIDE
         plan, rate = training.factors[cell.size], 2.0**cell.log2_rate
         torch.manual_seed(cell.seed)
@@ -157,6 +168,7 @@ class _CellRun:
             plan.apply_(self.model, cell.seed)
             if training.wrapped:
                 plan.wrap(self.model)
+        self.model.to(self.device)
         self.optimizers: tuple[torch.optim.Optimizer, ...]
         if self.file.optimizer_of is None:
             first = self.first if self.file.draws else None
@@ -177,9 +189,11 @@ class _CellRun:
         drawn = {} if seed is None else {SEED: seed}
         state = torch.random.get_rng_state()  # batch may seed the global stream
         try:
-            return self.file.batch({**self.sizes, **drawn})
+            inputs, targets = self.file.batch({**self.sizes, **drawn})
         finally:
             torch.random.set_rng_state(state)
+        here = tuple(x.to(self.device) if isinstance(x, Tensor) else x for x in inputs)
+        return here, targets.to(self.device)
 
     def _loss(self, batch: tuple[tuple[Any, ...], Tensor]) -> Tensor:
         inputs, targets = batch
@@ -224,6 +238,15 @@ class _CellRun:
 
 def _told(loss: float, most: float) -> str:
     return f"a loss of {loss:.3g}" + (f", above {most:.3g}" if math.isfinite(loss) else "")
+
+
+def _not_moved(device: str, error: RuntimeError) -> InvalidInput:
+    """A model that does not run where its tensors and its batch were moved."""
+    return InvalidInput(
+        f"a model that does not run on {device}: {str(error).partition(chr(10))[0]}",
+        "tensors that go where the model goes",
+        "register buffers, and make tensors in forward with device=x.device; or pass --device cpu",
+    )
 
 
 def _looks_again(optimizer: torch.optim.Optimizer) -> bool:

@@ -40,13 +40,14 @@ def trained_cells(
         cells: those to run.
         backend: who trains.
         scheduler: the address of a Dask cluster; without one, Dask has workers here.
-        jobs: processes here; 0: as many as there are cores.
+        jobs: processes here; 0: as many as there are cores, or one where all share a CUDA device.
 
     Raises:
         InvalidInput: for a scheduler that does not answer or has no workers, or a worker that has
             another text of the model's file.
     """
-    count = min(jobs or cores(), max(1, len(cells)))
+    most = 1 if training.device == "cuda" else cores()
+    count = min(jobs or most, max(1, len(cells)))
     with _workers(backend, scheduler, count):
         here = count if backend is TransferBackend.joblib else None
         run = Parallel(here, return_as="generator_unordered", batch_size=1)

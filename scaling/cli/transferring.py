@@ -15,6 +15,8 @@ from scaling.cli.options import (
     MODEL_HELP,
     SCHEDULER_HELP,
     SEEDS_HELP,
+    DeviceName,
+    DeviceOption,
     MarginOption,
     OutOption,
     StepsOption,
@@ -77,6 +79,7 @@ def transfer(
         str | None,
         typer.Option("--scheduler", metavar="ADDRESS", help=SCHEDULER_HELP),
     ] = None,
+    device: DeviceOption = DeviceName.cpu,
     jobs: Annotated[
         int, typer.Option("--jobs", min=0, help="Processes, of a thread each; 0: all cores.")
     ] = 0,
@@ -110,6 +113,7 @@ def transfer(
         tuned={symbol: x for symbol, x in numbers.items() if x is not None},
         diverged=diverged,
         change_code=change_code,
+        device=device,
         **{name: x for name, x in given.items() if x is not None},
     )
     place = measuring.TransferPlace(
