@@ -41,6 +41,7 @@ from scaling.calculus.values import (
     describe,
 )
 from scaling.rules.operators import OfEntries, Symmetry
+from scaling.rules.scalings import is_gradient
 from scaling.rules.tree import Call, Number
 from scaling.sizes.derivation import ENTRYWISE, PRODUCT, Step
 from scaling.sizes.scale import Order, Scale, Size
@@ -91,6 +92,13 @@ def _power(context: Context, node: Call, f: OfEntries, value: Value, step: Step)
                 node, f"{node.function} of {describe(x)}", "a function of G", instead.apart
             )
         entry = x.entry if x.entry.is_zero else x.entry**p
+        jumps = p == 0 and f.symmetry is Symmetry.ODD and is_gradient(node.argument)
+        if isinstance(x, Aligned) and jumps:
+            found, line = _entries(
+                context, node, f, x, entry, f"{node.function} of {x.entry}", (step,)
+            )
+            assert isinstance(found, Aligned), "a function of entries"
+            return replace(found, jumps=True), line
         return _entries(context, node, f, x, entry, f"{node.function} of {x.entry}", (step,))
 
     if isinstance(value, Rotated):

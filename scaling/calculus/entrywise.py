@@ -11,7 +11,7 @@ functions that are neither odd nor even where the activation has zero mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from sympy import Expr, S
@@ -23,6 +23,7 @@ from scaling.calculus.values import (
     CONSTANT,
     Aligned,
     Behaviour,
+    Known,
     Parity,
     Scalar,
     Value,
@@ -30,13 +31,16 @@ from scaling.calculus.values import (
     describe,
     times,
 )
+from scaling.rules import bounded_quotients
 from scaling.rules.shapes import Dim
-from scaling.rules.tree import Multiply, Node, Power
+from scaling.rules.tree import Call, Multiply, Node, Power
 from scaling.sizes.derivation import ENTRYWISE, Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF, Scale, Size
 
 Reading = tuple[Value, Step]
+SQUARES, MEANS = (Known.TYPICAL, Known.MEAN_SQUARE), (Known.TYPICAL, Known.MEAN)
+"""How entries may be known where they are squared and added up, and where they are added up."""
 
 
 def coherent(
@@ -99,7 +103,9 @@ def product(
 ) -> Reading:
     """X * Y or X / Y, entry by entry; neither is a scalar."""
     if invert:
-        if isinstance(x, Aligned | Vector) and isinstance(y, Aligned | Vector):
+        if isinstance(y, Vector) and bounded_quotients.is_one(node):
+            y = replace(y, mixes=False, monomial=True, poles=False)
+        elif isinstance(x, Aligned | Vector) and isinstance(y, Aligned | Vector):
             holes = y.has_holes if isinstance(y, Aligned) else y.mixes
             y = replace(y, mixes=x.mixes or holes or x.steps > y.steps)
         y = reciprocal(context, node, y, x)
@@ -110,7 +116,7 @@ def product(
     match x, y:
         case Aligned(), Aligned():
             square = isinstance(node, Multiply) and node.left == node.right
-            need_entries(context, node, x, y, sizes_alone=square)
+            need_entries(context, node, x, y, sizes=SQUARES if square else ())
             entry = x.entry * y.entry
             left, right = x.left.times(y.left), x.right.times(y.right)
             check(context, node, left, right)
@@ -127,7 +133,10 @@ def product(
             crosses, poles = x.crosses or y.crosses, x.poles or y.poles
             if square and x.crosses:
                 crosses, poles = False, True
-            value = replace(value, coherent=not full, levelled=full, poles=poles, crosses=crosses)
+            value = replace(
+                value, coherent=not full, levelled=full, poles=poles, crosses=crosses,
+                known=Known.TYPICAL if x.known is Known.TYPICAL else Known.MEAN,
+            )  # fmt: skip
             line = _step(node, value, f"{x.entry} x {y.entry}", steps)
             return value, rank.assumed(context, line, [x, y])
         case Vector(), Vector():
@@ -236,21 +245,26 @@ def nearly_linear(context: Context, value: Aligned | Vector, share: Scale) -> Al
     return replace(value, portions=found, low_rank=False)
 
 
-def need_entries(context: Context, node: Node, *values: Value, sizes_alone: bool = False) -> None:
+def need_entries(
+    context: Context, node: Node, *values: Value, sizes: Collection[Known] = ()
+) -> None:
     """Refuse values whose entries are not made by O(1) directions.
 
-    ``sizes_alone``: their sizes will do, which are known of singular values made alike (rank.py).
+    ``sizes``: their sizes will do, known in one of these ways, of singular values made alike
+    (rank.py).
     """
     for value in values:
-        if sizes_alone and rank.is_full(value) and isinstance(value, Aligned) and value.levelled:
+        if not isinstance(value, Aligned) or value.coherent:
             continue
-        if isinstance(value, Aligned) and not value.coherent:
-            raise context.not_covered(
-                node,
-                "entries of a full-rank polar factor",
-                "entries made by O(1) directions",
-                instead.apart,
-            )
+        if rank.is_full(value) and value.known in sizes:
+            continue
+        found, needed = "entries of a full-rank polar factor", "entries made by O(1) directions"
+        if value.known is not Known.TYPICAL:
+            found += ", of which a few near zeros of the gradient set the mean square"
+            needed = "its norm, means of its squares, or the polar factor of G itself"
+            polar = (n for n in node.walk() if isinstance(n, Call) and n.function == "orth")
+            raise context.not_covered(next(polar, node), found, needed, instead.of_gradient)
+        raise context.not_covered(node, found, needed, instead.apart)
 
 
 def changed(
@@ -268,7 +282,7 @@ def changed(
     Raises:
         NotCovered: for entries of a full-rank polar factor, and for sums of odd and even terms.
     """
-    need_entries(context, node, value, sizes_alone=positive)
+    need_entries(context, node, value, sizes=(Known.TYPICAL,) if positive else ())
     result: Aligned | Vector
     if isinstance(value, Vector):
         averaged = change(Behaviour(value.averaged, S.Zero)).parity

@@ -24,11 +24,12 @@ from collections.abc import Callable
 
 from scaling.calculus import instead, rank
 from scaling.calculus.context import Context
-from scaling.calculus.entrywise import Reading, check_tails, need_entries
-from scaling.calculus.spectra import is_square_of_one, norm
+from scaling.calculus.entrywise import SQUARES, Reading, check_tails, need_entries
+from scaling.calculus.spectra import norm
 from scaling.calculus.values import Aligned, Parity, Scalar, Weights, describe
 from scaling.rules.operators import FUNCTIONS
 from scaling.rules.shapes import Side
+from scaling.rules.symmetric import is_square_of_one
 from scaling.rules.tree import (
     Add,
     Call,
@@ -70,7 +71,7 @@ def inner(
         )
     left, right = node.argument, node.option
     assert right is not None, "an inner product has two operands"
-    need_entries(context, node, x, y, sizes_alone=node.argument == node.option)
+    need_entries(context, node, x, y, sizes=SQUARES if node.argument == node.option else ())
     for value in (x, y):
         check_tails(context, node, value)
     along = (left, right) if right == G else (right, left)
@@ -105,7 +106,7 @@ def _with_weights(
     moved = context.step > 1 or context.alignment is not None or context.ascended
     if moved or weights.aligned is not None or x.left.parity is not Parity.ODD:
         return None
-    need_entries(context, node, x, sizes_alone=True)
+    need_entries(context, node, x, sizes=SQUARES)
     check_tails(context, node, x)
     size = (weights.entry * x.entry).as_size_of(Size.SCALAR) * context.spread
     numbers = f"{weights.entry} x {x.entry} x sqrt(fan_out fan_in)"

@@ -6,6 +6,7 @@ covered is decided by deriving it (solve/offers.py): a refusal offers a rule tha
     damped     a damping in each divisor and each inverse
     positive   absolute values where there are both signs, a sum in the place of a difference
     apart      one operand alone
+    of_gradient  a function of entries left out within another function
     odd        the node made odd in the gradient
     simpler    one part of it as plain as can be
     plain      the simplest thing of its shape
@@ -101,6 +102,12 @@ def positive(node: Node) -> Iterator[Node]:
     for child in node.children:
         for better in positive(child):
             yield _with(node, child, better)
+
+
+def of_gradient(node: Node) -> Iterator[Node]:
+    """A function of a function, as one of what that is of: orth(G) of orth(sign(G))."""
+    if isinstance(node, Call) and isinstance(node.argument, Call):
+        yield _with(node, node.argument, node.argument.argument)
 
 
 def odd(node: Node) -> Iterator[Node]:

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from sympy import S
 
-from scaling.calculus import directions, entrywise, instead, moved_weights, rank, spectra
+from scaling.calculus import directions, entrywise, instead, moved_weights, rank
 from scaling.calculus.context import Context
 from scaling.calculus.directions import OFF, ONE, Portions
 from scaling.calculus.entrywise import Reading
@@ -25,6 +25,7 @@ from scaling.calculus.values import Aligned, Behaviour, Parity, Scalar, Value, V
 from scaling.models.layer_sizes import mean_step
 from scaling.rules.estimable_sums import is_positive
 from scaling.rules.shapes import Dim
+from scaling.rules.symmetric import is_square_of_one
 from scaling.rules.tree import Call, MatMul
 from scaling.sizes.derivation import LLN, PRODUCT, Step
 from scaling.sizes.scale import Size
@@ -39,7 +40,7 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
         raise context.not_covered(
             node, f"means of {describe(value)}", "a function of G", instead.apart
         )
-    entrywise.need_entries(context, node, value, sizes_alone=value.positive)
+    entrywise.need_entries(context, node, value, sizes=entrywise.MEANS if value.positive else ())
     over_fan_in = (node.shape.cols is Dim.ONE) is not value.transposed
     side = Dim.FAN_OUT if over_fan_in else Dim.FAN_IN
     kept, averaged = (value.left, value.right) if over_fan_in else (value.right, value.left)
@@ -93,7 +94,7 @@ def _of_all(context: Context, node: Call, value: Value, step: Step) -> Reading:
         raise context.not_covered(
             node, f"the mean of {describe(value)}", "a function of G", instead.apart
         )
-    entrywise.need_entries(context, node, value, sizes_alone=value.positive)
+    entrywise.need_entries(context, node, value, sizes=entrywise.MEANS if value.positive else ())
     if not (value.positive or is_positive(node.argument) or value.entry.is_zero):
         raise context.not_covered(
             node,
@@ -114,7 +115,7 @@ def product(
     if not x.is_row and y.is_row and x.side is not y.side:
         return _outer(context, node, x, y, steps)
     even = x.behaviour.parity is y.behaviour.parity is Parity.EVEN
-    if x.is_row and not y.is_row and (spectra.is_square_of_one(node) or even):
+    if x.is_row and not y.is_row and (is_square_of_one(node) or even):
         size = (x.entry * y.entry * context.fan(x.side)).as_size_of(Size.SCALAR)
         return Scalar(size), Step(LLN, str(node), size, "inner product", steps, node=node)
     raise context.not_covered(

@@ -19,9 +19,17 @@ input or an output layer the rank is O(1) either way.
 
 Of a levelled matrix with r directions the sizes of entries are known, and not how a function of
 them acts: norms, and positive functions such as X*X, their means, and products with positive rows,
-columns and numbers are covered. Refused by name where the batch grows: Newton-Schulz in a fixed
-number of steps (small singular values do not reach 1), eigenbases, inverses whose damping is
-smaller than the eigenvalues, sampled cotangents, the second step, gradients at moved weights.
+columns and numbers are covered.
+
+Refused by name where the batch grows: Newton-Schulz in a fixed number of steps (small singular
+values do not reach 1), eigenbases, inverses whose damping is smaller than the eigenvalues, sampled
+cotangents, the second step, gradients at moved weights.
+
+Whatever the batch, a function with a jump, sign(D H^T), has full rank from two samples on: the
+singular values of such a kernel fade as slowly as a power of their number. So orth(sign(G)) has the
+norm sqrt(r) and rows of norm 1. Single entries do not follow: of two samples they are 1/cos of an
+angle over M, so 1/M but for the few near a zero of G, which hold the norm. What a function of them
+does depends on the number of samples up to widths of a power of it, and is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from scaling.calculus.context import Context
-from scaling.calculus.values import Aligned, Spectral, Value
+from scaling.calculus.values import Aligned, Known, Spectral, Value
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Node
 from scaling.sizes.derivation import Step
@@ -53,9 +61,18 @@ def grows(context: Context) -> bool:
     return context.batch_grows and is_open(context)
 
 
-def levelled_entry(context: Context) -> Scale:
-    """A typical entry of a matrix whose singular values are all 1."""
-    if not grows(context):
+def is_raised_by_jumps(context: Context, value: Aligned) -> bool:
+    """Whether a function with jumps has singular values as many as the smaller side.
+
+    That of one sample, sign(delta h^T), has one.
+    """
+    left, right = context.spans
+    return value.jumps and is_open(context) and min(left.rank, right.rank) > 1
+
+
+def levelled_entry(context: Context, full: bool) -> Scale:
+    """An entry, in the mean square, of a matrix whose O(1) or ``full`` singular values are 1."""
+    if not full:
         return (context.spread**-1).as_size_of(Size.ENTRY)
     fan_in, fan_out = context.fan(Dim.FAN_IN), context.fan(Dim.FAN_OUT)
     return (context.plus(fan_in, fan_out).root() ** -1).as_size_of(Size.ENTRY)
@@ -68,7 +85,11 @@ def is_full(value: Value) -> bool:
 
 def assumed(context: Context, step: Step, values: Iterable[Value]) -> Step:
     """The step, with the assumption that decides it where entries follow from the rank."""
-    levelled = any(isinstance(v, Aligned | Spectral) and v.levelled for v in values)
+    levelled = any(
+        (isinstance(v, Spectral) and v.levelled)
+        or (isinstance(v, Aligned) and v.levelled and v.known is Known.TYPICAL)
+        for v in values
+    )  # fmt: skip
     return assumed_of_corner(context, step) if levelled else step
 
 

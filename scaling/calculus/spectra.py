@@ -17,11 +17,12 @@ from sympy import Expr, Rational, S
 from scaling.calculus import entrywise, instead, rank
 from scaling.calculus.context import Context
 from scaling.calculus.directions import OFF, ONE, REST, TWIN, Direction, acted, kinds, portions
-from scaling.calculus.entrywise import Reading, check_tails, need_entries
+from scaling.calculus.entrywise import SQUARES, Reading, check_tails, need_entries
 from scaling.calculus.values import (
     NOTHING,
     Aligned,
     Behaviour,
+    Known,
     Parity,
     Spectral,
     Value,
@@ -31,7 +32,8 @@ from scaling.calculus.values import (
 )
 from scaling.rules.operators import FUNCTIONS, SpectralSum, SumOfEntries
 from scaling.rules.shapes import Dim
-from scaling.rules.tree import Call, MatMul, Node, Number, Transpose
+from scaling.rules.symmetric import is_symmetric
+from scaling.rules.tree import Call, MatMul, Node, Number
 from scaling.sizes.derivation import (
     GRAM,
     NEWTON_SCHULZ,
@@ -235,7 +237,7 @@ def push_through(
         aligned, gain=aligned.gain * ratio, entry=aligned.entry * growth, portions=changed,
         positive=False, monomial=False, mixes=aligned.mixes or spectral.side is not Dim.ANY,
         turned_by=_turned_by(spectral) if side == 0 else aligned.turned_by,
-        levelled=aligned.levelled or spectral.levelled,
+        levelled=aligned.coherent and (aligned.levelled or spectral.levelled), jumps=False,
     )  # fmt: skip
     numbers = f"{ratio} x {aligned.gain}"
     return value, Step(PUSH_THROUGH, str(node), value.gain, numbers, steps, assumption, node)
@@ -306,19 +308,13 @@ def gram_product(
     weak = x.portions.at(here, TWIN, bounds) * y.portions.at(here, TWIN, bounds)
     value = Spectral(
         side, size, Scale.zero(Size.SPECTRAL), rest=Scale.zero(Size.SPECTRAL), twin=size * weak,
-        variation=ONE, of_gradient=True, tilt=off, symmetric=is_square_of_one(node),
+        variation=ONE, of_gradient=True, tilt=off, symmetric=is_symmetric(node),
     )  # fmt: skip
     return value, Step(GRAM, str(node), size, f"{x.gain} x {y.gain}", steps, node=node)
 
 
 def _is_linear(value: Aligned) -> bool:
     return value.left.parity is value.right.parity is Parity.ODD
-
-
-def is_square_of_one(node: Node) -> bool:
-    """Whether a product is X @ X.T or X.T @ X, hence symmetric."""
-    left, right = (c.operand if isinstance(c, Transpose) else c for c in node.children)
-    return left == right
 
 
 def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
@@ -340,17 +336,19 @@ def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
     one = Scale.one(Size.SPECTRAL)
     layer = context.sizes.layer
     known_rank = value.low_rank or S.Zero in (layer.fan_in, layer.fan_out)
-    full = value.low_rank and rank.grows(context)
-    # an entrywise function has some rank between O(1) and full: its entries are then unknown
+    raised = rank.is_raised_by_jumps(context, value)
+    full = raised or (value.low_rank and rank.grows(context))
+    # any other entrywise function has some rank between O(1) and full: entries are then unknown
     equal = portions(((pair, ONE) for pair, _ in value.portions.sizes), context.bounds)
     result = replace(
         value,
         gain=one,
-        entry=rank.levelled_entry(context),
+        entry=rank.levelled_entry(context, full),
         portions=equal,
         coherent=known_rank and not full,
         low_rank=value.low_rank and not full,
-        levelled=value.low_rank,
+        levelled=value.low_rank or raised,
+        known=Known.MEAN_SQUARE if raised else Known.TYPICAL,
         positive=False,
         monomial=False,
         mixes=True,
@@ -471,7 +469,7 @@ def norm(context: Context, node: Call, value: Value) -> Scale:
         case Aligned(entry=entry, gain=gain):
             if power is None and not value.coherent:
                 return gain.as_size_of(Size.SCALAR)
-            need_entries(context, node, value, sizes_alone=True)
+            need_entries(context, node, value, sizes=SQUARES)
             check_tails(context, node, value)
             return entry.as_size_of(Size.SCALAR) * (one if mean else context.spread)
         case Weights(aligned=Aligned() as aligned):  # independent, so they do not cancel

@@ -20,6 +20,7 @@ from scaling.calculus.entrywise import Reading, broadcast
 from scaling.calculus.values import (
     Aligned,
     Behaviour,
+    Known,
     Scalar,
     Spectral,
     Value,
@@ -223,6 +224,7 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 covers=not x.has_holes and not y.has_holes,
                 steps=max(x.steps, y.steps),
                 levelled=x.levelled or y.levelled,
+                known=_known(context, node, x, y),
             )
     raise context.not_covered(
         node, f"{describe(x)} + {describe(y)}", "terms of one kind", instead.apart
@@ -244,6 +246,16 @@ def _poles(x: Aligned | Vector, y: Aligned | Vector, order: Order) -> bool:
     if order in (Order.LESS, Order.GREATER):
         return y.poles if order is Order.LESS else x.poles
     return x.poles and y.poles
+
+
+def _known(context: Context, node: Node, x: Aligned, y: Aligned) -> Known:
+    """How the entries of a sum are known: no better than those of its terms."""
+    worse = {x.known, y.known} - {Known.TYPICAL}
+    if len(worse) > 1:
+        raise context.not_covered(
+            node, "a sum of a matrix and its square, of full rank", "one of the two", instead.apart
+        )
+    return worse.pop() if worse else Known.TYPICAL
 
 
 def _joined(context: Context, x: Aligned, y: Aligned) -> Portions:

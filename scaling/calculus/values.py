@@ -66,6 +66,14 @@ class Behaviour:
         return Behaviour(self.parity, -self.vanishing)
 
 
+class Known(StrEnum):
+    """How the sizes of entries are known, where a few large ones may set a sum over them."""
+
+    TYPICAL = "of a typical one"
+    MEAN_SQUARE = "in the mean square alone"
+    MEAN = "in the mean alone"
+
+
 LINEAR = Behaviour(Parity.ODD, S.One)
 CONSTANT = Behaviour(Parity.EVEN, S.Zero)
 ONE = Scale.one(Size.SCALAR)
@@ -155,6 +163,8 @@ class Aligned:
     ``turned_by``: whether matrices of the data or of the gradient have acted on its left.
     ``steps``: of training that are averaged in it, so that it vanishes elsewhere than one of them.
     ``levelled``: singular values were made alike, so that entries follow from how many there are.
+    ``jumps``: an entrywise function with a jump, so that singular values fade as slowly as a power
+    and their number grows with the width. ``known``: how ``entry`` speaks of the entries.
     """
 
     gain: Scale
@@ -174,6 +184,8 @@ class Aligned:
     levelled: bool = False
     poles: bool = False
     crosses: bool = False
+    jumps: bool = False
+    known: Known = Known.TYPICAL
 
     @property
     def main(self) -> Scale:
