@@ -10,15 +10,15 @@ from empirical.verify.graph_verification import GraphCheck, GraphVerification
 from scaling.report.tables import Table
 
 
-def checks_table(found: GraphVerification) -> Table:
+def checks_table(found: GraphVerification, everything: bool = False) -> Table:
     """Predicted | measured [interval] | verdict: tensors whole, nodes where they do not agree.
 
-    Nodes that agree are counted; JSON has all of them.
+    Nodes that agree are counted, unless ``everything`` is asked for; JSON has all of them.
     """
     rows = []
     agreed: Counter[str] = Counter()
     for check in found.checks:
-        if check.verdict is Verdict.agree and check.quantity != "own":
+        if check.verdict is Verdict.agree and check.quantity != "own" and not everything:
             agreed[check.quantity] += 1
             continue
         rows.append(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,37 +57,64 @@ def _figure(result: Verification, series: Series) -> bytes:
     FigureCanvasAgg(figure)
     quantities = list(next(iter(series.layers.values())))
     axes = figure.subplots(1, len(quantities))
-    widths = np.array(series.widths, dtype=float)
-    same = [c for c in result.checks if (c.rule, c.mode) == (series.rule, series.mode)]
-    checks = {(c.layer, c.quantity): c for c in same}
     for panel, quantity in zip(axes, quantities, strict=True):
-        for i, layer in enumerate(series.layers):
-            sizes = series.layers[layer][quantity]
-            if not (sizes > 0).all():
-                panel.plot([], [], color=COLOURS[i % 7], label=f"{layer}: exactly 0")
-                continue
-            middle = np.exp(np.log(sizes).mean(axis=0))
-            spread = [middle - sizes.min(axis=0), sizes.max(axis=0) - middle]
-            check = checks.get((layer, quantity))
-            style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "ms": 5}
-            panel.errorbar(
-                widths * 1.02**i, middle, yerr=np.maximum(spread, 0), ls="none", capsize=2,
-                lw=1, label=_label(layer, check), **style,
-            )  # fmt: skip
-            if check is not None and check.predicted.is_finite:
-                line = middle[-1] * (widths / widths[-1]) ** float(check.predicted)
-                panel.plot(widths, line, ls="--", lw=1, color=COLOURS[i % 7])
-        panel.set_xscale("log", base=2)
-        panel.set_yscale("log")
-        _at_least_a_decade(panel)
+        draw(panel, curves(result, series, quantity), series.widths)
         panel.set_xlabel("width $M$")
         panel.set_title(TITLES[quantity], fontsize=10)
-        panel.grid(alpha=0.25)
         panel.legend(fontsize=7.5)
     figure.suptitle(f"{series.label}: points measured, dashed lines predicted slopes", fontsize=11)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class DrawnSizes:
+    """Sizes, an array (seeds, widths), with their label and the slope that is predicted."""
+
+    label: str
+    sizes: Any
+    predicted: float | None
+
+
+def curves(result: Verification, series: Series, quantity: str) -> list[DrawnSizes]:
+    """One quantity of every layer."""
+    same = [c for c in result.checks if (c.rule, c.mode) == (series.rule, series.mode)]
+    checks = {(c.layer, c.quantity): c for c in same}
+    found = []
+    for layer in series.layers:
+        check, sizes = checks.get((layer, quantity)), series.layers[layer][quantity]
+        given = check is not None and check.predicted.is_finite
+        slope = float(check.predicted) if check is not None and given else None
+        zero = not (sizes > 0).all()
+        found.append(
+            DrawnSizes(f"{layer}: exactly 0" if zero else _label(layer, check), sizes, slope)
+        )
+    return found
+
+
+def draw(panel: Axes, shown: Sequence[DrawnSizes], at: Sequence[int]) -> None:
+    """Curves on one panel: means, ranges over seeds, and predicted slopes through the last."""
+    widths = np.array(at, dtype=float)
+    for i, curve in enumerate(shown):
+        colour, marker = COLOURS[i % 7], MARKERS[i % 7]
+        sizes = np.asarray(curve.sizes)
+        if not (sizes > 0).all():
+            panel.plot([], [], color=colour, label=curve.label)
+            continue
+        middle = np.exp(np.log(sizes).mean(axis=0))
+        spread = [middle - sizes.min(axis=0), sizes.max(axis=0) - middle]
+        panel.errorbar(
+            widths * 1.02**i, middle, yerr=np.maximum(spread, 0), ls="none", capsize=2, lw=1,
+            label=curve.label, color=colour, marker=marker, ms=5,
+        )  # fmt: skip
+        if curve.predicted is not None:
+            line = middle[-1] * (widths / widths[-1]) ** curve.predicted
+            panel.plot(widths, line, ls="--", lw=1, color=colour)
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    _at_least_a_decade(panel)
+    panel.grid(alpha=0.25)
 
 
 def _at_least_a_decade(panel: Axes) -> None:

@@ -205,6 +205,15 @@ def deep_experiment(request: RunRequest) -> Experiment:
     return request.experiment(x.WIDTHS, x.SEEDS, x.MARGIN)
 
 
+def lines_experiment(request: RunRequest) -> Experiment:
+    """The same beside other measurements: half as many seeds, widths to 1024 at most."""
+    x = derivation_lines
+    most = x.WIDTHS[-2]
+    within = tuple(width for width in request.widths or () if width <= most)
+    widths = within if len(within) >= 3 else x.WIDTHS[:-1]
+    return replace(request.experiment(widths, x.SEEDS // 2, x.MARGIN), widths=widths)
+
+
 def _within_dense(widths: tuple[int, ...] | None) -> tuple[int, ...]:
     """The widths asked for as far as dense networks reach, or the usual if they are too few."""
     within = tuple(width for width in widths or () if width <= CROSS_WIDTHS[-1])

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from sympy import Expr, S
@@ -41,12 +42,17 @@ from scaling.states.moved_state import two_states
 MARGIN = 0.2
 SEEDS, MOST_SEEDS = 4, 16
 """Where none are given; doubled up to the second number: two looks beyond the first."""
+Rows: TypeAlias = tuple[tuple[float, ...], ...]
 EVERYWHERE = ("init", "cotangent")
 
 
 @dataclass(frozen=True)
 class GraphCheck:
-    """One prediction beside its measurement. ``at_most``: the prediction is a bound."""
+    """One prediction beside its measurement.
+
+    ``at_most``: the prediction is a bound. ``node``: that of the graph, where ``name`` is the
+    operation of torch. ``sizes``: all that was measured, (seeds, sizes of the axis).
+    """
 
     name: str
     quantity: str
@@ -55,6 +61,8 @@ class GraphCheck:
     fit: Estimate
     verdict: Verdict
     where: str = ""
+    node: str = ""
+    sizes: Rows = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,8 @@ def judged(
             break
         drawn += range(drawn[-1] + 1, drawn[-1] + 1 + len(drawn))
     wheres = {node.name: node.where for node in graph.walk()}
-    return len(drawn), [replace(c, where=wheres.get(nodes.get(c.name, c.name), "")) for c in checks]
+    named = [(c, nodes.get(c.name, c.name)) for c in checks]
+    return len(drawn), [replace(c, where=wheres.get(n, ""), node=n) for c, n in named]
 
 
 Question = tuple[str, str, Expr, bool]
@@ -211,7 +220,8 @@ def _judged(
         fit = estimate(sizes, rows)
         target = -math.inf if predicted is S.NegativeInfinity else float(predicted)
         verdict = at_most(fit, target, margin) if bound else judge(fit, target, margin)
-        checks.append(GraphCheck(name, quantity, predicted, bound, fit, verdict))
+        seen = tuple(tuple(map(float, row)) for row in rows)
+        checks.append(GraphCheck(name, quantity, predicted, bound, fit, verdict, sizes=seen))
     return checks
 
 

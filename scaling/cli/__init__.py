@@ -7,6 +7,7 @@ phasing    regimes over two exponents
 planning   the numbers of a large model, from those of a small one
 checking_model  the coordinate check of a model of the user's own
 transferring  whether the best rate of a small model is that of a large one
+reporting  all of it on one page
 probing    an optimizer of someone's library, as a black box
 modelling  what the verbs do on a model of the user's own
 options    every option, named and explained once

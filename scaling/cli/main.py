@@ -47,6 +47,7 @@ from scaling.cli.options import (
 from scaling.cli.phasing import phase
 from scaling.cli.planning import plan
 from scaling.cli.probing import probe
+from scaling.cli.reporting import report
 from scaling.cli.requests import (
     catalogue_names,
     literal_of,
@@ -391,7 +392,7 @@ def compare(
     raise typer.Exit(0 if result.equivalent else 1)
 
 
-for measuring in (claims, verify, measure, align, phase, plan, check, probe, transfer):
+for measuring in (claims, verify, measure, align, phase, plan, check, probe, transfer, report):
     app.command()(measuring)
 
 

@@ -7,6 +7,7 @@ explain   the derivation of one tensor       verify    every node and tensor, me
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import typer
 from sympy import Expr
@@ -19,6 +20,9 @@ from scaling.models.recipe import Recipe, TensorGroup
 from scaling.models.settings import Settings, read_settings
 from scaling.sizes.errors import InvalidInput, unknown
 from scaling.solve.graph_solution import GraphDerived, derive_graph
+
+if TYPE_CHECKING:
+    from empirical.verify.graph_verification import GraphVerification
 
 Read = tuple[GraphDerived, tuple[str, ...]]
 """The answer for a model along an axis, and what was read into its code."""
@@ -173,20 +177,11 @@ def verify_model(
     style: Style,
 ) -> None:
     """Measure every node and tensor, print the verdicts, and exit by them."""
-    from derivations.recipes import in_practice, recipe_of
     from scaling.report.as_json import to_json
     from scaling.report.tables import Format, render
 
-    chosen, found = in_practice(recipe_of(recipe)), []
-    verification, report = lazily("verify.graph_verification"), lazily("report.graph_checks")
-    expected = _expected(expect or ())
-    seeds = None if run.seeds is None else range(run.seed, run.seed + run.seeds)
-    for file, axis in lazily("trace.model_file").read_model(model.model).along(model.axis or []):
-        trained = lazily("trace.trained").trained(chosen, file, axis)
-        given = settings_of(chosen, trained.lowered.graph, settings, trained.groups)
-        width = verification.MARGIN if margin is None else margin
-        verify = verification.verify_graph
-        found.append(verify(chosen, trained, axis, given, expected, seeds, width, run.seed))
+    report = lazily("report.graph_checks")
+    found = measured_models(recipe, model, run, settings, expect, margin)
     if style is Style.json:
         several = [report.checks_json(one) for one in found]
         typer.echo(to_json(several[0] if len(several) == 1 else {"axes": several}))
@@ -195,6 +190,29 @@ def verify_model(
         typer.echo("\n\n".join(shown))
     verdict = lazily("fit.verdict").overall(one.verdict for one in found)
     raise typer.Exit(lazily("verify.verification").EXIT_CODE[verdict])
+
+
+def measured_models(
+    recipe: str,
+    model: ModelOptions,
+    run: SweepRun,
+    settings: Sequence[str] | None,
+    expect: Sequence[str] | None = None,
+    margin: float | None = None,
+) -> list[GraphVerification]:
+    """Every node and tensor, measured axis by axis."""
+    from derivations.recipes import in_practice, recipe_of
+
+    chosen, found = in_practice(recipe_of(recipe)), []
+    verification, expected = lazily("verify.graph_verification"), _expected(expect or ())
+    seeds = None if run.seeds is None else range(run.seed, run.seed + run.seeds)
+    for file, axis in lazily("trace.model_file").read_model(model.model).along(model.axis or []):
+        trained = lazily("trace.trained").trained(chosen, file, axis)
+        given = settings_of(chosen, trained.lowered.graph, settings, trained.groups)
+        width = verification.MARGIN if margin is None else margin
+        verify = verification.verify_graph
+        found.append(verify(chosen, trained, axis, given, expected, seeds, width, run.seed))
+    return found
 
 
 def _expected(pairs: Sequence[str]) -> dict[tuple[str, str], Expr]:

@@ -192,7 +192,8 @@ OutOption = Annotated[
     typer.Option(
         "--out",
         parser=folder,
-        help="Folder for records, report and figures; a run is taken up there.",
+        help="Folder for records, report and figures; a run is taken up there. `report`: the file "
+        "of the page.",
     ),
 ]
 SamplesOption = Annotated[

@@ -1,0 +1,333 @@
+"""The page of `scaling report`: valid, self-contained, complete, and readable in a browser."""
+
+import gc
+import html
+import json
+import re
+import shutil
+import subprocess
+from collections import Counter
+from contextlib import redirect_stdout
+from io import StringIO
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import html5lib
+import pytest
+from sympy import S
+from typed import Typed, exit_code
+
+from empirical.report.html_page import page
+from empirical.report.page_sections import Section, chain_section, model_section, moved_by
+from empirical.verify.graph_verification import answer_starts
+from scaling.cli.modelling import answer_of, measured_models
+from scaling.cli.options import ModelOptions, SweepRun
+from scaling.cli.requests import problem_of, solution_of
+from scaling.report.drawn_graph import drawings, size_text
+from scaling.states.moved_state import two_states
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = """
+import torch
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.mix, self.norm = nn.Linear(width, width, bias=False), nn.LayerNorm(width)
+
+    def forward(self, x):
+        return x + torch.relu(self.mix(self.norm(x)))
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.read, self.block = nn.Linear(6, width, bias=False), Block(width)
+        self.out = nn.Linear(width, 2, bias=False)
+
+    def forward(self, x):
+        return self.out(self.block(self.read(x)))
+
+def build(width=16):
+    return Net(width)
+
+def batch():
+    torch.manual_seed(0)
+    return torch.randn(8, 6), torch.randn(8, 2)
+"""
+
+
+class Pages(NamedTuple):
+    chain: str
+    model: str
+    found: Any
+    """Of the model: the answer, what was measured, the section."""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
+    folder = tmp_path_factory.mktemp("pages")
+    out, file = folder / "kfac.html", folder / "net.py"
+    sweep = ("--widths", "32,64,128", "--seeds", "2", "--samples", "4", "--threads", "1")
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as told:
+        code = exit_code(("report", "kfac", *sweep, "--out", str(out)), patch)
+    gc.enable()  # `main` switches it off
+    assert code in (0, 1, 3) and f"written: {out}" in told.getvalue()
+    file.write_text(MODEL)
+    model = ModelOptions(str(file), ["width=16,32,64"])
+    answer, notes = answer_of("sign(G)", model, None)
+    measured = measured_models("sign(G)", model, SweepRun(seeds=2), None)[0]
+    section = model_section(answer, notes, measured)
+    text = page([section], "scaling report 'sign(G)'", "width", "<b>net</b>.py")
+    return Pages(out.read_text(), text, (answer, measured, section))
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+
+def faults(text: str) -> list[str]:
+    """Errors of HTML5, names used twice, references to nothing, and what needs a network."""
+    parser = html5lib.HTMLParser()
+    tree = parser.parse(text)
+    found = [f"{error[1]} at {error[0]}" for error in parser.errors]
+    elements = list(tree.iter())
+    names = Counter(x.attrib["id"] for x in elements if "id" in x.attrib)
+    found += [f"id {name} twice" for name, n in names.items() if n > 1]
+    for x in elements:
+        for key, value in x.attrib.items():
+            refers = re.findall(r"url\(#([^)]*)\)", value)
+            if str(key).endswith("href") and value.startswith("#"):
+                refers.append(value[1:])
+            found += [f"#{name} is nothing" for name in refers if name not in names]
+            outside = re.search(r"https?:|//|\bfile:", value)
+            if outside and str(key) not in ("d",):
+                found.append(f"{key}={value[:40]}")
+        loads = str(x.tag).rpartition("}")[2] in ("script", "img", "iframe", "link")
+        if loads and x.attrib.get("href") != "data:,":
+            found.append(f"a {x.tag}")
+    return found + re.findall(r"@import[^;]*|url\((?!#)[^)]*\)", text)
+
+
+def test_a_page_is_valid_html_that_needs_no_network(pages: Pages) -> None:
+    assert faults(pages.chain) == [] and faults(pages.model) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("</main>", ""),
+        ("<h3>Derivations</h3>", '<p id="main"></p>'),
+        ('href="#main"', 'href="#nowhere"'),
+        ("<h3>Derivations</h3>", '<img src="https://example.org/a.png" alt="">'),
+    ],
+    ids=["unclosed", "id twice", "link to nothing", "network"],
+)
+def test_the_check_of_pages_sees_a_fault(pages: Pages, old: str, new: str) -> None:
+    assert old in pages.chain
+    assert faults(pages.chain.replace(old, new, 1))
+
+
+def test_names_that_others_chose_are_escaped(pages: Pages) -> None:
+    assert "<b>net" not in pages.model and "&lt;b&gt;net&lt;/b&gt;.py" in pages.model
+
+
+# --- what is in it --------------------------------------------------------------------------------
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of all tables."""
+    rows = re.findall(r"<tr>(.*?)</tr>", text, flags=re.DOTALL)
+    found = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.DOTALL) for row in rows]
+    return [[html.unescape(cell) for cell in row] for row in found]
+
+
+def test_the_page_of_a_rule_holds_answer_derivation_measurement_and_environment(
+    pages: Pages,
+) -> None:
+    text, rows = pages.chain, cells(pages.chain)
+    head = re.search(r"<header>.*?<p>(.*?)</p>", text, flags=re.DOTALL)
+    assert head and len(re.findall(r"[.?](?: |$)", head[1])) == 2, "two sentences"
+    exponents = solution_of(problem_of("kfac", None)).exponents
+    for layer, c in exponents.c.items():
+        d = exponents.d[layer]
+        assert [layer, "0", str(exponents.b[layer]), str(c), *map(str, d.values())] in rows
+    derived = solution_of(problem_of("kfac", None, practice=True)).steps
+    lines = [row for row in rows if len(row) == 7 and row[0].isdigit()]
+    assert len(lines) == sum(len(step.lines()) for step in derived.values())
+    beside = [row for row in lines if re.fullmatch(r"[+-]\d\.\d\d \[.*\]", row[3])]
+    assert len(beside) > len(lines) * 3 // 4
+    assert {row[4] for row in beside} <= {"agree", "contradict", "crossover", "inconclusive"}
+    assert len(re.findall('<svg [^>]*class="plot"', text)) == 6  # wide and dense: three quantities
+    assert len(re.findall(r"hidden: 0 \| [+-]0\.\d+ \| \w+", text)) >= 4
+    assert "Local slopes" in text and ["layer", "size", "limit", "ratio"] in rows
+    assert [row for row in rows if row[0] == "torch" and re.match(r"\d", row[1])]
+    assert "scaling report kfac --widths 32,64,128" in text
+
+
+def test_the_page_of_a_model_holds_every_check_tensor_and_drawing(pages: Pages) -> None:
+    answer, measured, section = pages.found
+    rows = cells(pages.model)
+    for check in measured.checks:
+        assert any(row[:2] == [check.name, check.quantity] for row in rows), check.name
+    assert {x.place for x in section.derivations} == set(answer.tensors)
+    own = next(c for c in measured.checks if (c.name, c.quantity) == ("out.weight", "own"))
+    fit = moved_by(own.fit, float(answer.tensors["out.weight"].c))
+    told = f"{fit.slope:+.2f} [{fit.low:+.2f}, {fit.high:+.2f}]"
+    assert ["dW h per learning rate", "M^(1)", told, own.verdict.name] in [r[1:5] for r in rows]
+    for unfolded in section.derivations:
+        for line in unfolded.lines:
+            if line.measured and line.verdict == "agree":
+                slope = float(line.measured.partition(" ")[0])
+                assert slope == pytest.approx(float(line.printed.step.result.width), abs=0.25)
+
+
+def test_theory_alone_measures_nothing() -> None:
+    section = chain_section(solution_of(problem_of("shampoo", None)))
+    text = page([section], "scaling report shampoo --theory")
+    assert "nothing is measured" in text and faults(text) == []
+    assert not section.plots and not any(x.is_measured for x in section.derivations)
+
+
+# --- drawings -------------------------------------------------------------------------------------
+
+BOX = re.compile(r'<rect class="(\w+)" x="(-?\d+)" y="(\d+)" width="(\d+)" height="(\d+)"')
+
+
+def test_every_operation_is_drawn_once_with_sizes_on_its_edges(pages: Pages) -> None:
+    answer, _, section = pages.found
+    start, _ = two_states(answer.graph, answer_starts(answer))
+    overview, *parts = section.drawings
+    assert overview.title == "overview" and len(parts) > 3
+    heads = Counter(x for part in parts for x in named(part.svg, inside=True))
+    assert heads == Counter(node.name for node in answer.graph.nodes)
+    sizes = {name: value.size for name, value in start.values.items()}
+    (out,) = (x for x in parts if x.title.startswith("out: "))
+    labels = Counter(re.findall(r'<text class="size"[^>]*>([^<]*)</text>', out.svg))
+    node = next(n for n in answer.graph.nodes if "out.weight" in n.inputs)
+    expected = [size_text(sizes[x], "M") for x in (*node.inputs, node.name)]
+    assert labels == Counter(expected) and "M^(-1)" in labels
+    assert out.where.endswith("net.py:20")
+
+
+def named(svg: str, inside: bool) -> list[str]:
+    pairs = re.findall(r'<rect class="(\w+)"[^>]*/><text class="head"[^>]*>([^<]*)</text>', svg)
+    return [name for kind, name in pairs if (kind != "outside") == inside]
+
+
+def test_boxes_do_not_overlap_and_edges_go_down(pages: Pages) -> None:
+    _, _, section = pages.found
+    for part in section.drawings:
+        boxes = [tuple(map(int, x[1:])) for x in BOX.findall(part.svg)]
+        assert boxes
+        for (x, y, w, h), (u, v, p, q) in combinations(boxes, 2):
+            assert x + w <= u or u + p <= x or y + h <= v or v + q <= y, part.title
+        for path in re.findall(r'class="edge" d="M\S+ (\d+) .*? (\d+)"', part.svg):
+            assert int(path[0]) < int(path[1]), part.title
+
+
+def test_a_block_that_is_repeated_has_a_drawing_of_its_own() -> None:
+    from scaling.models.architectures import plain
+
+    found = drawings(plain(), {}, "L")
+    assert [x.title for x in found if "repeated L times" in x.title]
+    assert size_text(S.NegativeInfinity, "M") == "0" and size_text(S.One, "L") == "L"
+
+
+# --- colours --------------------------------------------------------------------------------------
+
+
+def test_text_has_contrast_in_both_schemes_and_verdicts_have_marks() -> None:
+    style = (ROOT / "empirical" / "report" / "page.html").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", style, flags=re.DOTALL)[:2]
+    for scheme in (light, dark):
+        colour = dict(re.findall(r"--(\w+): (#\w{6})", scheme))
+        for name in ("ink", "faint", "link", "good", "bad", "open"):
+            assert contrast(colour[name], colour["paper"]) >= 4.5, name
+        assert contrast(colour["ink"], colour["tensor"]) >= 4.5
+    for verdict in ("agree", "contradict", "crossover", "inconclusive"):
+        assert re.search(rf"\.{verdict}::before", style), verdict
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of WCAG 2."""
+
+    def luminance(colour: str) -> float:
+        parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        r, g, b = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+# --- a browser ------------------------------------------------------------------------------------
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+WIDE = "<!DOCTYPE html><p style='width:3000px'>wide</p><script>console.error('planted')</script>"
+LOOK = """
+addEventListener("load", () => {
+  const found = [...document.querySelectorAll("iframe")].map(frame => {
+    const page = frame.contentDocument, root = page.documentElement;
+    const closed = page.querySelector("details:not([open])");
+    if (closed) closed.querySelector("summary").click();
+    return {width: root.clientWidth, needed: root.scrollWidth, opened: closed ? closed.open : null,
+            focus: (page.querySelector("a, summary, [tabindex]") || {}).className,
+            drawn: [...page.querySelectorAll("svg.plot")].every(x => x.clientWidth > 200)};
+  });
+  document.getElementById("found").textContent = JSON.stringify(found);
+});
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+def test_a_browser_shows_it_at_phone_and_desk_width_without_an_error(
+    pages: Pages, tmp_path: Path
+) -> None:
+    frames = [(380, pages.chain), (1400, pages.chain), (380, pages.model), (380, WIDE)]
+    body = "".join(
+        f'<iframe style="width:{width}px;border:0" srcdoc="{html.escape(text)}"></iframe>'
+        for width, text in frames
+    )
+    file = tmp_path / "frames.html"
+    file.write_text(
+        f"<!DOCTYPE html><meta charset=utf-8><pre id=found></pre>{body}<script>{LOOK}</script>"
+    )
+    words = [
+        str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+        "--hide-scrollbars",
+        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1600,900", "--dump-dom",
+        file.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    told = re.search(r'<pre id="found">(\[.*?\])</pre>', done.stdout)
+    assert told, done.stderr[-2000:]
+    *found, control = json.loads(html.unescape(told[1]))
+    for (width, _), one in zip(frames, found, strict=False):
+        assert one["width"] == width >= one["needed"], one
+        assert one["opened"] and one["drawn"] and one["focus"] == "skip"
+    assert control["needed"] > control["width"]
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert [line for line in console if "planted" not in line] == [] and console
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_a_page_without_a_name_is_refused(typed: Typed, tmp_path: Path) -> None:
+    for words in ((), ("--out", str(tmp_path / "report.pdf"))):
+        done = typed("report", "kfac", *words)
+        assert done.code == 2 and "ends in .html" in done.err
+    nowhere = str(tmp_path / "no" / "folder.html")
+    done = typed("report", "sgd", "--theory", "--out", nowhere)
+    assert done.code == 2 and "cannot be written" in done.err
+
+
+def test_sections_are_one_for_each_rule(typed: Typed, tmp_path: Path) -> None:
+    out = tmp_path / "two.html"
+    done = typed("report", "sgd", "orth(G)", "--theory", "--out", str(out))
+    assert done.code == 0 and done.out.splitlines()[:2] == ["sgd: derived", "orth(G): derived"]
+    assert len(re.findall(r'<section id="section-\d"', out.read_text())) == 2
+    assert isinstance(Section.__doc__, str)
