@@ -39,6 +39,7 @@ from empirical.verify.graph_verification import GraphCheck, judged
 from scaling.models.recipe import Recipe
 from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput
+from scaling.sizes.in_notebook import InNotebook
 from scaling.solve.graph_solution import GraphDerived
 
 MARGIN = 0.25
@@ -47,7 +48,7 @@ DOUBLINGS = 3
 
 
 @dataclass(frozen=True)
-class ModelCheck:
+class ModelCheck(InNotebook):
     """The result of a coordinate check.
 
     Args:

@@ -32,12 +32,13 @@ from empirical.plans.torch_groups import param_groups, refuse_other_numbers
 from empirical.trace.trained import starred
 from scaling.report.tables import Table
 from scaling.sizes.errors import InvalidInput
+from scaling.sizes.in_notebook import InNotebook
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class ModelPlan:
+class ModelPlan(InNotebook):
     """Numbers at the sizes ``at``, from those that were tuned at the sizes ``base``.
 
     Args:

@@ -35,6 +35,7 @@ from scaling.models.settings import Settings
 from scaling.rules.language import Node
 from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput
+from scaling.sizes.in_notebook import InNotebook
 from scaling.solve.graph_solution import GraphDerived, derive_graph
 from scaling.states.graph_passes import Passes
 from scaling.states.moved_state import two_states
@@ -66,7 +67,7 @@ class GraphCheck:
 
 
 @dataclass(frozen=True)
-class GraphVerification:
+class GraphVerification(InNotebook):
     """All checks of a model, with what was not looked at."""
 
     answer: GraphDerived

@@ -44,6 +44,7 @@ from scaling.models.settings import exact
 from scaling.report.step_lines import timed
 from scaling.sizes.derivation import Step
 from scaling.sizes.errors import InvalidInput, NotCovered, unknown
+from scaling.sizes.in_notebook import InNotebook
 from scaling.solve.predict import Prediction, predict
 from scaling.states.problem import CONVENTION
 
@@ -109,7 +110,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(InNotebook):
     """All checks of a run, and the sizes they rest on."""
 
     checks: tuple[Check, ...]

@@ -115,6 +115,7 @@ from typing import Any
 from sympy import Expr, S
 
 from scaling.sizes.errors import InvalidInput
+from scaling.sizes.in_notebook import InNotebook
 
 
 class Start(StrEnum):
@@ -178,7 +179,7 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class Graph:
+class Graph(InNotebook):
     """A network: nodes in the order of evaluation.
 
     ``axis``: what M is, such as "width". ``outputs``: names of the nodes that the loss reads; for a

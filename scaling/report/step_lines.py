@@ -66,6 +66,12 @@ class Derivation:
         parts = repeated(self.rule.expression, self.rule.parts)
         return {node: name for name, node in reversed(parts.items())}
 
+    def _repr_html_(self) -> str:
+        return render_steps(self, Format.HTML)
+
+    def _repr_latex_(self) -> str:
+        return render_steps(self, Format.LATEX)
+
     @property
     def title(self) -> str:
         """The place, and the rule with its parts."""

@@ -36,12 +36,13 @@ from scaling.rules.tree import (
     short,
 )
 from scaling.sizes.errors import RuleError
+from scaling.sizes.in_notebook import InNotebook
 
 DEEPEST = 100
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(InNotebook):
     """An update dW = -eta * expression, one per layer, with the names found in it.
 
     Tiny literals that are added to a size are dampings, see literal_dampings.py.

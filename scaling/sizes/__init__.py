@@ -6,4 +6,5 @@ plane          exponents in two symbols: the lines at which they bend or change 
 affine_cases   maxima case by case, linear equations, and whether inequalities can hold
 derivation     the named rules of inference, and a derivation as a tree of steps
 errors         every refusal: found, needed, do this
+in_notebook    results that notebooks show, by the printers of report/
 """

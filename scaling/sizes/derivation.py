@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from scaling.sizes.in_notebook import InNotebook
 from scaling.sizes.scale import Scale
 
 PAPER = "arXiv 2312.12226"
@@ -128,7 +129,7 @@ GIVEN = Inference("given", "a hyper-parameter's scale, M^-(its exponent)")
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(InNotebook):
     """One line of a derivation.
 
     ``subject`` is what has the size ``result``; ``numbers`` is the right-hand side with the

@@ -35,6 +35,7 @@ from scaling.models.settings import Settings
 from scaling.rules.language import Node
 from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput
+from scaling.sizes.in_notebook import InNotebook
 from scaling.sizes.scale import Bounds
 from scaling.solve.code_changes import CodeChange, code_changes
 from scaling.solve.conditions import STANDARD, Condition
@@ -85,7 +86,7 @@ class TensorAnswer:
 
 
 @dataclass(frozen=True)
-class GraphDerived:
+class GraphDerived(InNotebook):
     """The answer for a graph."""
 
     recipe: Recipe

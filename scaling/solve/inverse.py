@@ -41,6 +41,7 @@ from scaling.sizes.affine_cases import (
     vanishes,
 )
 from scaling.sizes.errors import Conflict, InvalidInput, NotCovered, ScalingError
+from scaling.sizes.in_notebook import InNotebook
 from scaling.solve.derive import Derived, derive
 from scaling.states.problem import Exponents, Problem
 
@@ -79,7 +80,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Inverse:
+class Inverse(InNotebook):
     """The answers to an inverse question; at least one, or it is refused."""
 
     derived: Derived

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from sympy import Expr, S, Symbol
 
 from scaling.sizes.errors import InvalidInput, unknown
+from scaling.sizes.in_notebook import InNotebook
 from scaling.sizes.plane import (
     Arrangement,
     Line,
@@ -62,7 +63,7 @@ class Boundary:
 
 
 @dataclass(frozen=True)
-class PhaseDiagram:
+class PhaseDiagram(InNotebook):
     """The regimes of a window of two exponents.
 
     Args:

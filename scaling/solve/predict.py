@@ -28,6 +28,7 @@ from sympy import Expr, S
 
 from scaling.calculus.context import Regime, regimes
 from scaling.calculus.readback import features
+from scaling.sizes.in_notebook import InNotebook
 from scaling.sizes.scale import Bounds, Order, Scale
 from scaling.states.ascent import perturbations, with_ascents
 from scaling.states.problem import CONVENTION, Exponents, Problem, rate
@@ -65,7 +66,7 @@ class LayerPrediction:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(InNotebook):
     """Exponents of one step of a rule under given exponents."""
 
     problem: Problem

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from scaling.calculus.context import Regime, regimes
 from scaling.calculus.output_change import OutputChange
 from scaling.sizes.derivation import Step
+from scaling.sizes.in_notebook import InNotebook
 from scaling.sizes.scale import Bounds
 from scaling.solve.decay import Shrinkage, shrinkage
 from scaling.states.problem import CONVENTION, Exponents, Problem, rate
 
 
 @dataclass(frozen=True)
-class Derived:
+class Derived(InNotebook):
     """The solution of the conditions, with the derivation of each layer."""
 
     problem: Problem

@@ -34,6 +34,7 @@ from scaling.rules.operators import FUNCTIONS, OfEntries
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Call
 from scaling.sizes.errors import NotCovered
+from scaling.sizes.in_notebook import InNotebook
 from scaling.sizes.scale import ExponentLike, exponent
 from scaling.solve.derive import Derived, derive
 from scaling.states.problem import CONVENTION, Exponents, Problem
@@ -106,7 +107,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(InNotebook):
     """Two tables at a = 0, the shifts that brought them there, and where they differ."""
 
     left: Exponents
