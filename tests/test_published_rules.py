@@ -7,8 +7,10 @@ could be guessed, a measurement shows why it would be wrong.
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from simulator import exponents
+from random_questions import LADDER, judged
+from simulator import exponents, state
 from soundness import DISTINCT, Question, disagreements, network, practice, theory
 from sympy import S
 
@@ -33,6 +35,14 @@ ANSWERED = {
     "a polar factor of signs by its norm": row(
         f"{SIGNED}/rms({SIGNED})", "0 1/2 1", widths=(64, 128, 256, 512),
     ),
+    # Madam's steps in proportion to the weights; ratios of rows
+    "in proportion to the weights": row(
+        "abs(W)*ema(G, beta1)/(sqrt(ema(G*G, beta2)) + eps)", "0 1/2 0",
+    ),
+    "a trust ratio for each row": row(
+        "sqrt(row_mean(W*W))/(sqrt(row_mean(G*G)) + eps)*G", "0 1/2 0", activation="tanh",
+    ),
+    "a mean weight": row("mean(abs(W))*orth(G)", "-1/2 -1/2 -1/2"),
     # KL-Shampoo as written: a congruence is symmetric
     "whitened by the other factor": row(
         "(G @ (R + rho*I)**(-1) @ G.T + eps*I)**(-1/2) @ G", "-1 0 1",
@@ -78,3 +88,47 @@ def test_how_signs_of_a_full_rank_polar_factor_act_depends_on_the_samples() -> N
 
 def test_one_sample_has_no_more_than_one_direction() -> None:
     assert "full-rank" in theory(Question(f"{SIGNED}/rms({SIGNED})", labels=(0,))).refusal
+
+
+U = "(G + decay*W)"
+COUPLED = {
+    # torch's Adam with weight_decay: the decay goes through the second moment
+    "ADAM": (f"ema({U}, beta1)/(sqrt(ema({U}*{U}, beta2)) + eps)", {0: "1/2", 1: "1"}, (1, 2)),
+    "signs": (f"sign({U})", {-1: "1/2", 2: "1"}, (1, 2)),
+    "rows": (f"{U}/(sqrt(row_mean({U}*{U})) + eps)", {0: "1/2", 2: "1"}, (2,)),
+    "polar factor": (f"orth({U})", {-1: "0", 0: "0", 1: "0"}, (1,)),
+}
+
+
+@pytest.mark.parametrize("name", COUPLED)
+def test_a_given_decay_is_read_within_functions_of_the_gradient_and_the_weights(name: str) -> None:
+    """Signs and roots of W that leads are random, and those of a gradient that leads are not."""
+    rule, hidden, steps = COUPLED[name]
+    settled = tuple(x for x in ("decay", "eps") if x in rule)
+    for (d, c), step in zip(hidden.items(), 2 * steps, strict=False):
+        pair = Question(rule, (f"d_decay={d}",), settled=settled, step=step, activation="tanh")
+        answer = theory(pair)
+        assert answer.exponents is not None
+        assert str(answer.exponents.c["hidden"]) == c
+        verdict, slopes = judged(pair, answer, LADDER[0])
+        assert verdict == "agrees"
+        wrong = replace(answer, own={k: x + S.Half for k, x in answer.own.items()})
+        assert set(disagreements(wrong, slopes)) == set(answer.own)
+    refusal = theory(Question(rule)).refusal
+    assert "depending on symbols" in refusal
+
+
+def test_what_follows_the_gradient_in_signs_of_the_weights_is_a_mean_over_them() -> None:
+    """u^T sign(G + W) v of the hidden layer: G/|W| of it, M^(1/2), beside a CLT of order one."""
+    question, sizes = Question("G", ("c=0",)), []
+    net = network(question, theory(question).exponents)  # type: ignore[arg-type]
+    for width in SOME:
+        found = []
+        for seed in range(8):
+            layer = state("G", net, width, seed, 1)[1]
+            u, s, v = np.linalg.svd(layer.d @ layer.h.T / layer.n, full_matrices=False)
+            g = 4 * s[0] * np.outer(u[:, 0], v[0])
+            found.append(u[:, 0] @ np.sign(g + layer.w) @ v[0])
+        sizes.append(np.mean(found))
+    slope = np.polyfit(np.log(SOME), np.log(sizes), 1)[0]
+    assert abs(slope - 0.5) < 0.2, slope

@@ -115,7 +115,7 @@ def simplification(context: Context) -> Callable[[Node], Node]:
 
 def weights_now(context: Context, node: Node) -> Reading:
     """W, and what the first step added to it."""
-    random = Weights(context.sizes.w)
+    random = Weights(context.sizes.w, source=node)
     aligned, shrunk = parts(None if context.before is None else context.before.change)
     if shrunk is not None:
         random = replace(random, entry=context.plus(random.entry, shrunk.entry))

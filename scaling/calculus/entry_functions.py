@@ -27,7 +27,7 @@ from fractions import Fraction
 
 from sympy import Expr, Rational, S
 
-from scaling.calculus import entrywise, instead, rotation, sums
+from scaling.calculus import entrywise, instead, rotation, sums, weight_entries
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import (
@@ -38,6 +38,7 @@ from scaling.calculus.values import (
     Scalar,
     Value,
     Vector,
+    Weights,
     describe,
 )
 from scaling.rules.operators import OfEntries, Symmetry
@@ -86,7 +87,12 @@ def _power(context: Context, node: Call, f: OfEntries, value: Value, step: Step)
         scalar = Scalar(size, value.positive or f.symmetry is Symmetry.EVEN)
         return scalar, Step(PRODUCT, str(node), size, "", (step,), node=node)
 
+    even = f.symmetry is Symmetry.EVEN
+
     def act(context: Context, x: Value) -> Reading:
+        x = weight_entries.plain(x)
+        if isinstance(x, Weights) and (x.positive or f.symmetry is not Symmetry.NONE):
+            return weight_entries.function(context, node, x, p, lambda s: s**p, even, (step,))
         if not isinstance(x, Aligned | Vector):
             raise context.not_covered(
                 node, f"{node.function} of {describe(x)}", "a function of G", instead.apart
@@ -132,7 +138,13 @@ def _turning(
         limit = bound.as_size_of(x.of)
         return limit if order is Order.EQUAL else limit ** (1 - p) * x**p
 
+    even = f.symmetry is Symmetry.EVEN
+
     def act(context: Context, x: Value) -> Reading:
+        x = weight_entries.plain(x)
+        if isinstance(x, Weights) and (x.positive or f.symmetry is not Symmetry.NONE):
+            small = _exponent(f.at_zero)
+            return weight_entries.function(context, node, x, small, size, even, steps)
         if not isinstance(x, Aligned | Vector):
             raise context.not_covered(
                 node, f"{node.function} of {describe(x)}", "a function of G", instead.apart

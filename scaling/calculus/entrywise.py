@@ -28,6 +28,7 @@ from scaling.calculus.values import (
     Scalar,
     Value,
     Vector,
+    Weights,
     describe,
     times,
 )
@@ -87,6 +88,14 @@ def broadcast(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
             return x, _spread_scalar(context, y, x)
         case Scalar(), (Aligned() | Vector()):
             return _spread_scalar(context, x, y), y
+        case Weights(), Scalar():
+            return x, constant(context, y.size, x.transposed, y.positive)
+        case Scalar(), Weights():
+            return constant(context, x.size, y.transposed, x.positive), y
+        case Weights(), Vector():
+            return x, spread_vector(context, y, x.transposed)
+        case Vector(), Weights():
+            return spread_vector(context, x, y.transposed), y
         case Aligned(), Vector():
             return x, spread_vector(context, y, x.transposed)
         case Vector(), Aligned():

@@ -6,6 +6,7 @@ covered is decided by deriving it (solve/offers.py): a refusal offers a rule tha
     damped     a damping in each divisor and each inverse
     positive   absolute values where there are both signs, a sum in the place of a difference
     apart      one operand alone
+    decoupled  the decay outside of the function
     of_gradient  a function of entries left out within another function
     odd        the node made odd in the gradient
     simpler    one part of it as plain as can be
@@ -102,6 +103,16 @@ def positive(node: Node) -> Iterator[Node]:
     for child in node.children:
         for better in positive(child):
             yield _with(node, child, better)
+
+
+def decoupled(node: Node) -> Iterator[Node]:
+    """A function of X + decay*W as the function of X, with the multiple of W beside it."""
+    for call in node.walk():
+        if isinstance(call, Call) and isinstance(call.argument, Add):
+            x, y = call.argument.left, call.argument.right
+            if _W not in set(x.walk()) and y.shape == node.shape:
+                yield Add(_with(call, call.argument, x), y)
+    yield from apart(node)
 
 
 def of_gradient(node: Node) -> Iterator[Node]:

@@ -17,11 +17,20 @@ from dataclasses import replace
 
 from sympy import S
 
-from scaling.calculus import directions, entrywise, instead, moved_weights, rank
+from scaling.calculus import directions, entrywise, instead, moved_weights, rank, weight_entries
 from scaling.calculus.context import Context
 from scaling.calculus.directions import OFF, ONE, Portions
 from scaling.calculus.entrywise import Reading
-from scaling.calculus.values import Aligned, Behaviour, Parity, Scalar, Value, Vector, describe
+from scaling.calculus.values import (
+    Aligned,
+    Behaviour,
+    Parity,
+    Scalar,
+    Value,
+    Vector,
+    Weights,
+    describe,
+)
 from scaling.models.layer_sizes import mean_step
 from scaling.rules.estimable_sums import is_positive
 from scaling.rules.shapes import Dim
@@ -34,6 +43,8 @@ from scaling.sizes.scale import Size
 def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
     """The mean of X over the sides that the result lacks: of rows, of columns, of all."""
     moved_weights.refuse_mean(context, node, value)
+    if isinstance(value, Weights):
+        return weight_entries.mean(context, node, value, step)
     if node.shape.is_scalar:
         return _of_all(context, node, value, step)
     if not isinstance(value, Aligned):

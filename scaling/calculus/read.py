@@ -63,6 +63,7 @@ from scaling.calculus import (
     scalars,
     spectra,
     sums,
+    weight_entries,
 )
 from scaling.calculus.calls import call
 from scaling.calculus.context import Context
@@ -75,6 +76,7 @@ from scaling.calculus.values import (
     Scalar,
     Spectral,
     Vector,
+    Weights,
     describe,
     signed,
     times,
@@ -224,6 +226,7 @@ def _entrywise(context: Context, node: Multiply | Divide) -> Reading:
     invert = isinstance(node, Divide)
     x, step_x = read(context, node.left)
     y, step_y = read(context, node.right)
+    x, y = weight_entries.plain(x), weight_entries.plain(y)
     steps = (step_x, step_y)
     if isinstance(y, Rotated) and (invert or not isinstance(x, Scalar)):
         return rotation.product(context, node, (x, step_x), (y, step_y))
@@ -233,6 +236,8 @@ def _entrywise(context: Context, node: Multiply | Divide) -> Reading:
     elif isinstance(x, Scalar):
         other = entrywise.reciprocal(context, node, y, x) if invert else y
         value = signed(times(other, x.size), x.positive)
+    elif isinstance(x, Weights) or isinstance(y, Weights):
+        return weight_entries.product(context, node, x, y, steps, invert)
     else:
         return entrywise.product(context, node, x, y, steps, invert)
     numbers = f"{x.main} {'/' if invert else 'x'} {y.main}"
@@ -254,6 +259,11 @@ def _power(context: Context, node: Power, base: Node, p: Expr) -> Reading:
             return spectra.power(context, node, value, p, step)
         case Aligned() | Vector():
             return entrywise.power(context, node, value, p, step)
+        case Weights() if p.is_positive and (p.is_Integer or value.positive):
+            even = bool(p.is_Integer and p % 2 == 0)
+            return weight_entries.function(
+                context, node, value, p, lambda size: size**p, even, (step,)
+            )
         case Rotated():
             return rotation.function(
                 context, node, value, lambda c, x: entrywise.power(c, node, x, p, step), p

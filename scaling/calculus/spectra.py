@@ -16,7 +16,17 @@ from sympy import Expr, Rational, S
 
 from scaling.calculus import entrywise, instead, rank
 from scaling.calculus.context import Context
-from scaling.calculus.directions import OFF, ONE, REST, TWIN, Direction, acted, kinds, portions
+from scaling.calculus.directions import (
+    OFF,
+    ONE,
+    REST,
+    TWIN,
+    Direction,
+    Portions,
+    acted,
+    kinds,
+    portions,
+)
 from scaling.calculus.entrywise import SQUARES, Reading, check_tails, need_entries
 from scaling.calculus.values import (
     NOTHING,
@@ -319,6 +329,8 @@ def _is_linear(value: Aligned) -> bool:
 
 def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
     """The polar factor: every singular value becomes 1."""
+    if isinstance(value, Weights):
+        return _orth_beside_weights(context, node, value, step)
     if not isinstance(value, Aligned):
         raise context.not_covered(
             node, f"orth of {describe(value)}", "a function of G", instead.apart
@@ -357,6 +369,50 @@ def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
     return result, Step(SPECTRAL_POWER, str(node), one, numbers, (step,), node=node)
 
 
+def _orth_beside_weights(context: Context, node: Call, value: Weights, step: Step) -> Reading:
+    """orth(X + m W): what leads of both is levelled, and takes the other along in proportion.
+
+    W has min(fan_in, fan_out) singular values of one order, n m sqrt(fan_in + fan_out); X has O(1)
+    of the size of its gain g. Along X the sum acts by min(g/n, 1), and all other directions are
+    those of W: entries of the size of a levelled matrix of full rank, independent of the data.
+    """
+    signal = value.aligned
+    if signal is not None and value.entry.is_zero:
+        return orth(context, node, signal, step)
+    plain = signal is None or (
+        _is_linear(signal) and signal.low_rank and signal.portions == Portions()
+    )
+    if not (plain and value.independent and value.parity is Parity.ODD):
+        raise context.not_covered(
+            node, f"orth of {describe(value)}", "orth(G + decay*W)", instead.decoupled
+        )
+    rank.refuse_where_it_grows(context, node, "orth beside W", f"orth(G) + {node.argument}")
+    if value.entry.is_zero:
+        return value, replace(step, subject=str(node), node=node)
+    one = Scale.one(Size.SPECTRAL)
+    noise = (norm(context, Call("specnorm", node.argument), value.alone)).as_size_of(Size.SPECTRAL)
+    entry = rank.levelled_entry(context, True)
+    aligned, numbers = None, f"of W {noise}"
+    if signal is not None:
+        order = context.bounds.order(signal.gain.width, noise.width)
+        if order is Order.OPEN:
+            raise context.not_covered(
+                node, "a decay that is above or below the gradient depending on symbols",
+                "a decay that is given, --set d_decay=0, or W outside of orth", instead.decoupled,
+            )  # fmt: skip
+        gain = signal.gain / noise * one if order is Order.LESS else one
+        small = (gain * context.spread**-1).as_size_of(Size.ENTRY)
+        aligned = replace(
+            signal, gain=gain, entry=small, low_rank=False, coherent=False, levelled=False,
+            positive=False, monomial=False, mixes=True,
+        )  # fmt: skip
+        numbers = f"singular values {signal.gain} of what follows G, {noise} of W"
+    multiple = value.multiple * (entry / value.entry).as_size_of(Size.SCALAR)
+    whole = replace(value, entry=entry, multiple=multiple, aligned=aligned, independent=False)
+    line = Step(SPECTRAL_POWER, str(node), one, numbers, (step,), node=node)
+    return whole, line
+
+
 def newton_schulz(context: Context, node: Call, value: Value, step: Step) -> Reading:
     """A fixed number of steps towards the polar factor.
 
@@ -369,12 +425,12 @@ def newton_schulz(context: Context, node: Call, value: Value, step: Step) -> Rea
         f"orth({node.argument})",
     )  # fmt: skip
     polar, _ = orth(context, node, value, step)
-    if isinstance(value, Aligned) and not value.low_rank:
+    if not isinstance(value, Aligned) or not value.low_rank:
         raise context.not_covered(
             node,
             "Newton-Schulz on a matrix with singular values that vanish beside others",
             "a matrix D C H^T, such as G or (B + rho*I)**(-1) @ G",
-            instead.apart,
+            instead.decoupled,
         )
     numbers, one = "from singular values / norm ~ 1", Scale.one(Size.SPECTRAL)
     assumption = f"the singular values of {node.argument} are of one order"

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sympy import Expr
+from sympy import Expr, S
 
-from scaling.calculus import cancellation, instead, rank, spectra
+from scaling.calculus import cancellation, instead, rank, spectra, weight_entries
 from scaling.calculus.context import Context, Regime
 from scaling.calculus.directions import REST, TWIN, Portions, relative
 from scaling.calculus.entrywise import Reading, broadcast
@@ -21,6 +21,7 @@ from scaling.calculus.values import (
     Aligned,
     Behaviour,
     Known,
+    Parity,
     Scalar,
     Spectral,
     Value,
@@ -309,12 +310,43 @@ def _mix(
     signal, regime = aligned or more_aligned, None
     if aligned and more_aligned:
         regime = context.decide(node, left, right, aligned.main, more_aligned.main)
+        if regime.order is Order.EQUAL:
+            one, other = balanced(context, aligned, more_aligned)
+            assert isinstance(one, Aligned) and isinstance(other, Aligned)
+            aligned, more_aligned = one, other
+            if may_be_negative(left) or may_be_negative(right):
+                _refuse_cancelling(context, node, Add(left, right), aligned, more_aligned)
         both = merged(context, node, aligned, more_aligned, regime.order)
         assert isinstance(both, Aligned)
         signal = both
     assert noise is not None
-    balanced = regime if context.unknown else None  # sizes of parts are not those of the terms
-    return replace(noise, aligned=signal), balanced
+    whole = x if noise is random else y
+    assert isinstance(whole, Weights)
+    found = _beside(context, node, whole, y if whole is x else x, signal, regime)
+    keeps = context.unknown or found.positive  # sizes of parts are not those of the terms
+    return found, regime if keeps else None
+
+
+def _beside(
+    context: Context, node: Node, weights: Weights, other: Value, signal: Aligned | None,
+    regime: Regime | None,
+) -> Weights:  # fmt: skip
+    """A sum of what holds W and what follows the gradient alone."""
+    positive = weights.positive and isinstance(other, Aligned) and other.positive
+    parity, vanishing, source = weights.parity, weights.vanishing, weights.source
+    if isinstance(other, Aligned):
+        parity = parity if parity is other.left.parity else Parity.MIXED
+        if not positive:
+            source = weight_entries.source(node)
+            order = context.bounds.order(other.entry.width, weights.entry.width)
+            vanishing = S.Zero if order is Order.GREATER else vanishing
+        elif regime is not None and weights.aligned is not None:
+            smaller = context.bounds.order(weights.aligned.entry.width, other.entry.width)
+            vanishing = vanishing if smaller is Order.GREATER else S.Zero
+    return replace(
+        weights, aligned=signal, positive=positive, parity=parity, vanishing=vanishing,
+        source=source,
+    )  # fmt: skip
 
 
 def size_of(context: Context, value: Value) -> Scale:

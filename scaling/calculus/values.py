@@ -25,6 +25,7 @@ from sympy import Expr, S
 
 from scaling.calculus.directions import OFF, OWN, REST, TWIN, Direction, Portions
 from scaling.rules.shapes import Dim
+from scaling.rules.tree import Node
 from scaling.sizes.scale import Scale, Size
 
 
@@ -213,13 +214,21 @@ class Weights:
     """A multiple of W, and perhaps a gradient-like matrix beside it.
 
     ``entry``: of the multiple of W, whose entries are independent and have no direction;
-    ``multiple``: its size in units of W. ``aligned``: what is added to it.
+    ``multiple``: its size in units of W. ``aligned``: what is added to it. A function of both is
+    of the same kind (weight_entries.py): ``parity`` and ``positive`` are those of the sum,
+    ``vanishing`` says how it goes to 0 where a weight does, and ``source`` names the sum that it
+    is a function of. ``independent`` is False for a polar factor, whose entries are not.
     """
 
     entry: Scale
     transposed: bool = False
     multiple: Scale = ONE
     aligned: Aligned | None = None
+    parity: Parity = Parity.ODD
+    positive: bool = False
+    vanishing: Expr = S.One
+    independent: bool = True
+    source: Node | None = None
 
     @property
     def main(self) -> Scale:
@@ -310,11 +319,11 @@ def times(value: Value, factor: Scale) -> Value:
             return value.with_eigenvalues(lambda x: x * factor)
         case Aligned(gain=gain, entry=entry):
             return replace(value, gain=gain * factor, entry=entry * factor)
-        case Weights(entry, _, multiple, aligned):
+        case Weights(entry=entry, multiple=multiple, aligned=aligned):
             if aligned is not None:
                 gain = aligned.gain * factor
                 aligned = replace(aligned, gain=gain, entry=aligned.entry * factor)
-            return Weights(entry * factor, value.transposed, multiple * factor, aligned)
+            return replace(value, entry=entry * factor, multiple=multiple * factor, aligned=aligned)
         case Vector(entry=entry):
             return replace(value, entry=entry * factor)
         case Rotation(factor=old):
@@ -346,6 +355,8 @@ def describe(value: Value) -> str:
             return f"a square matrix on the {side} side"
         case Aligned(left=left):
             return f"a gradient-like matrix, {left.parity} in G"
+        case Weights(positive=True):
+            return "a positive function of W"
         case Weights(aligned=None):
             return "the Gaussian matrix W"
         case Weights():
@@ -379,7 +390,7 @@ def transposed(value: Value) -> Value:
 
 def signed(value: Value, positive: bool) -> Value:
     """The value of X times a scalar, but for its size: positive only if the scalar is."""
-    if isinstance(value, Scalar | Aligned | Vector):
+    if isinstance(value, Scalar | Aligned | Vector | Weights):
         return replace(value, positive=value.positive and positive)
     if isinstance(value, Rotated):
         inner = replace(value.inner, positive=value.inner.positive and positive)
