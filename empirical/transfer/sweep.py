@@ -26,6 +26,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -40,7 +41,7 @@ from empirical.networks.stacked import Stack, covers
 from empirical.numbers.layer_values import LayerValue
 from empirical.transfer.transfer_measures import Losses
 from empirical.your_model.initialise import initialise_
-from empirical.your_model.model_scales import ModelScales, for_model
+from empirical.your_model.model_scales import ModelScales, ReadModel, read_of, scales_at
 from empirical.your_model.rule_optimizer import RuleOptimizer
 from scaling.rules.tree import Node
 from scaling.sizes.errors import InvalidInput
@@ -128,18 +129,28 @@ class Sweep:
             "dtype": str(self.dtype),
         }
 
+    @cached_property
+    def read(self) -> ReadModel:
+        """The network, read once for all widths and seeds; under SP, for its roles alone."""
+        derived = self.parametrization is SweptParametrization.mup
+        family, some = self.family, slice(0, self.family.batch)
+        return read_of(
+            self.optimizer.rule if derived else "G", family.build, base=self.widths[0],
+            exponents=self.optimizer.exponents if derived else None,
+            batch=(family.inputs[some], family.targets[some]), loss=family.loss,
+        )  # fmt: skip
+
+    @cached_property
+    def units(self) -> dict[str, dict[str, float]]:
+        """`calibrated`, once for all widths and seeds."""
+        return calibrated(self)
+
 
 def factors(sweep: Sweep, width: int) -> ModelScales:
     """Factors of every tensor at a width, relative to the base width: std, lr, dampings."""
-    derived = sweep.parametrization is SweptParametrization.mup
-    family, base, some = sweep.family, sweep.widths[0], slice(0, sweep.family.batch)
-    rule = sweep.optimizer.rule
-    scales = for_model(
-        rule if derived else "G", family.build, base=base, width=width,
-        exponents=sweep.optimizer.exponents if derived else None,
-        batch=(family.inputs[some], family.targets[some]), loss=family.loss,
-    )  # fmt: skip
-    if derived:
+    base, rule = sweep.widths[0], sweep.optimizer.rule
+    scales = scales_at(sweep.read, base, width)
+    if sweep.parametrization is SweptParametrization.mup:
         return scales
     standard, found = PARAMETRIZATIONS["standard"], {}
     for name, role in scales.roles.items():
@@ -186,7 +197,7 @@ def calibrated(sweep: Sweep) -> dict[str, dict[str, float]]:
 
 def train(sweep: Sweep, width: int, seed: int) -> dict[str, list[float]]:
     """Losses of one width and seed at every value: before training (one number) and after it."""
-    units, scales = calibrated(sweep), factors(sweep, width)
+    units, scales = sweep.units, factors(sweep, width)
     settings = [_setting(sweep, scales, units, value) for value in sweep.values]
     first = _Run(sweep, scales, width, seed, settings[0])
     if covers(first.model, sweep.optimizer.rule):

@@ -230,11 +230,29 @@ def for_model(
     """
     recipe = recipe_of(rule)
     base, width = _a_width("base", base), _a_width("width", width)
-    file, axis = _source(narrow, wide, base, batch, loss)
-    read = read_by(recipe, file, axis, exponents or {}, draw)
+    read = read_of(recipe, narrow, wide, base, exponents, batch, loss, draw)
     scales = scales_at(read, base, width, lr, dampings, decays)
     warn_of_regimes(read, stacklevel=3)
     return scales
+
+
+def read_of(
+    rule: Recipe | Rule | Node | str,
+    narrow: Model,
+    wide: nn.Module | None = None,
+    base: float | None = None,
+    exponents: Mapping[str, Fraction] | None = None,
+    batch: GivenBatch | None = None,
+    loss: LossOf | None = None,
+    draw: Sequence[str] = (),
+) -> ReadModel:
+    """The exponents of every tensor, from which `scales_at` has the numbers at any width.
+
+    The arguments and errors are those of `for_model`.
+    """
+    recipe = recipe_of(rule)
+    file, axis = _source(narrow, wide, _a_width("base", base), batch, loss)
+    return read_by(recipe, file, axis, exponents or {}, draw)
 
 
 def _a_width(name: str, size: float | None) -> float:
