@@ -106,8 +106,14 @@ class Program:
     """Operations and leaves that were folded away -> those that stand for them; see fold.py."""
 
 
-def export(file: ModelFile, sizes: Mapping[str, int]) -> Program:
+def export(file: ModelFile, sizes: Mapping[str, int], lines: bool = True) -> Program:
     """The operations of a model at these sizes.
+
+    Args:
+        file: the model.
+        sizes: by axis, its size.
+        lines: whether operations keep the user's lines, which cost a fifth of the time: where one
+            model is exported at several sizes, those of the first stand for all.
 
     Raises:
         InvalidInput: if the file's code fails, traced or not.
@@ -121,7 +127,7 @@ def export(file: ModelFile, sizes: Mapping[str, int]) -> Program:
     loss = file.loss_for(targets)
     data = tuple(x.to("meta") if isinstance(x, Tensor) else x for x in inputs)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _lines(lines):
             program = exported(model, loss, data, targets.to("meta"), str(file.path))
     except NotCovered:
         file.loss(sizes)  # a model that fails untraced fails by its own code
@@ -199,6 +205,17 @@ def _refuse_misfit(model: nn.Module, inputs: tuple[Any, ...]) -> None:
 def path_of(spec: InputSpec) -> str:
     """The name of a parameter or a buffer in the user's model."""
     return (spec.target or spec.arg.name).removeprefix("model.")
+
+
+@contextmanager
+def _lines(wanted: bool) -> Iterator[None]:
+    """With or without the lines of the code at every operation."""
+    before = fx.config.do_not_emit_stack_traces
+    fx.config.do_not_emit_stack_traces = before or not wanted
+    try:
+        yield
+    finally:
+        fx.config.do_not_emit_stack_traces = before
 
 
 @contextmanager

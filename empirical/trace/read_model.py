@@ -15,7 +15,7 @@ from empirical.trace.lowering import Lowered, lower
 from empirical.trace.model_file import GrowingAxis, ModelFile, read_model
 from empirical.trace.starts import parameters
 from scaling.models.graph import Graph, GraphParameter, Start
-from scaling.sizes.errors import InvalidInput
+from scaling.sizes.errors import InvalidInput, NotCovered
 
 ROW_FILES = (aten_algebra, aten_layers, aten_shapes)
 
@@ -35,7 +35,11 @@ def graph_of(model: ModelFile | str, axis: str | GrowingAxis | None = None) -> L
     """
     file = read_model(model) if isinstance(model, str) else model
     grown = file.axis(axis)
-    programs = fold([export(file, {grown.name: size}) for size in grown.sizes])
+    sizes = [{grown.name: size} for size in grown.sizes]
+    try:
+        programs = fold([export(file, at, lines=at is sizes[0]) for at in sizes])
+    except NotCovered:
+        programs = fold([export(file, at) for at in sizes])  # for the lines of the refusal
     aligned = align(grown.name, grown.sizes, programs)
     found = lower(grown.name, aligned, parameters(file, grown, aligned.leaves))
     _refuse_standstill(found.graph, grown)

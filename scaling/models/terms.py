@@ -115,11 +115,6 @@ class AxisState:
         """``seen`` by source."""
         return {x.source: x for x in self.seen}
 
-    @cached_property
-    def kind(self) -> tuple[bool, Expr | None]:
-        """The common part of terms that are merged."""
-        return bool(self.odd), self.few
-
     def weaker(self, by: Expr) -> AxisState:
         """The same, each entry a sum of so many entries of its sources."""
         return self if by is S.Zero or not self.seen else _weaker(self, by)
@@ -231,28 +226,51 @@ def contract(operands: Sequence[tuple[GraphValue, str]], out: str) -> GraphValue
     lengths = {
         c: n for value, letters in operands for c, n in zip(letters, value.axes, strict=True)
     }
-    places = {c: [(k, x.index(c)) for k, (_, x) in enumerate(operands) if c in x] for c in lengths}
-    summed = [(c, places[c]) for c, n in lengths.items() if c not in out and n is not S.Zero]
+    known = _contracted(tuple(x for _, x in operands), out, tuple(lengths.items()))
     found = []
     for terms in product(*(value.terms for value, _ in operands)):
-        size = terms[0].size
-        for term in terms[1:]:
+        states = tuple([term.along for term in terms])
+        if states not in known:
+            known[states] = _contract_states(states, [x for _, x in operands], lengths, out)
+        size, along = known[states]
+        for term in terms:
             size += term.size
-        shares: list[Expr] = [S.Zero] * len(terms)
-        for c, at in summed:
-            n = lengths[c]
-            grows = _sum(n, reduce(meet, [terms[k].along[i] for k, i in at]))
-            size += grows
-            for k, _ in at:
-                shares[k] += n - grows
-        along = tuple(
-            reduce(meet, [terms[k].along[i].weaker(shares[k]) for k, i in places[c]])
-            if c in places
-            else PLAIN
-            for c in out
-        )
         found.append(Term(size, along))
     return GraphValue(tuple(lengths.get(c, S.Zero) for c in out), merged(found))
+
+
+_Along: TypeAlias = tuple[AxisState, ...]
+"""The states of a term along its axes."""
+
+
+@lru_cache(maxsize=4096)
+def _contracted(
+    letters: tuple[str, ...], out: str, lengths: tuple[tuple[str, Expr], ...]
+) -> dict[tuple[_Along, ...], tuple[Expr, _Along]]:
+    """What is known of one contraction: by the states of the terms, `_contract_states` of them."""
+    return {}
+
+
+def _contract_states(
+    states: tuple[_Along, ...], letters: Sequence[str], lengths: Mapping[str, Expr], out: str
+) -> tuple[Expr, _Along]:
+    """By how much a sum is larger than its terms, and its state along each axis of the result."""
+    places = {c: [(k, x.index(c)) for k, x in enumerate(letters) if c in x] for c in lengths}
+    size = S.Zero
+    shares: list[Expr] = [S.Zero] * len(states)
+    for c, n in lengths.items():
+        if c not in out and n is not S.Zero:
+            grows = _sum(n, reduce(meet, [states[k][i] for k, i in places[c]]))
+            size += grows
+            for k, _ in places[c]:
+                shares[k] += n - grows
+    along = tuple(
+        reduce(meet, [states[k][i].weaker(shares[k]) for k, i in places[c]])
+        if c in places
+        else PLAIN
+        for c in out
+    )
+    return size, along
 
 
 def spread(value: GraphValue, axes: tuple[Expr, ...]) -> GraphValue:
@@ -352,16 +370,17 @@ def merged(terms: Sequence[Term]) -> tuple[Term, ...]:
             old = by_state.get(term.along)
             by_state[term.along] = term.size if old is None else larger(old, term.size)
     groups: dict[tuple[Expr, tuple[tuple[bool, Expr | None], ...]], list[Term]] = {}
+    if len(by_state) < 2:
+        return tuple(Term(size, along) for along, size in by_state.items())
     for along, size in by_state.items():
-        kind = tuple(state.kind for state in along)
-        groups.setdefault((size, kind), []).append(Term(size, along))
+        groups.setdefault((size, _kinds(along)), []).append(Term(size, along))
     found = []
     for (size, kind), group in groups.items():
         if len(group) == 1:
             found += group
             continue
         states = tuple(map(joined, zip(*(t.along for t in group), strict=True)))
-        if tuple(state.kind for state in states) == kind:
+        if _kinds(states) == kind:
             found.append(Term(size, states))
         else:
             found += group
@@ -374,6 +393,12 @@ def merged(terms: Sequence[Term]) -> tuple[Term, ...]:
         )
         found = [*kept, Term(rest[0].size, along)]
     return tuple(found)
+
+
+@lru_cache(maxsize=65536)
+def _kinds(along: _Along) -> tuple[tuple[bool, Expr | None], ...]:
+    """The common part of terms that are merged, axis by axis."""
+    return tuple((bool(state.odd), state.few) for state in along)
 
 
 def _by_size(x: Term, y: Term) -> int:

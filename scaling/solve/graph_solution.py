@@ -50,6 +50,7 @@ from scaling.solve.graph_assumptions import (
 )
 from scaling.solve.learning_rate import never_moves
 from scaling.solve.tensor_rates import (
+    Readings,
     TensorRate,
     in_both_states,
     never_moving,
@@ -169,12 +170,15 @@ def derive_graph(
     for rule in recipe.rules:
         refuse_growing_data(rule, start, [k for k in sizes if problems[k].rule == rule])
     bounds = Bounds({name: (S.Zero, S.Infinity) for name in recipe.exponents})
-    first: Mapping[str, TensorRate] = tensor_rates(problems, imposed, start, bounds)
+    readings = Readings()
+    first: Mapping[str, TensorRate] = tensor_rates(
+        problems, imposed, start, bounds, readings=readings
+    )
     still = never_moving(problems, first, start)
     if still:
         start, moved = two_states(graph, settings.b, factors, still=still)
-        first = tensor_rates(problems, imposed, start, bounds)
-    first, second = in_both_states(problems, imposed, start, moved, bounds, first)
+        first = tensor_rates(problems, imposed, start, bounds, readings=readings)
+    first, second = in_both_states(problems, imposed, start, moved, bounds, first, readings)
     tensors = {
         name: _answer(problems[name], imposed, start, first[name], second[name], bounds,
                       kinds[name], groups[name])

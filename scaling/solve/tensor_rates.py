@@ -77,6 +77,17 @@ class TensorRate:
         return (*lines, *([self.weaker] if self.weaker else []))
 
 
+@dataclass(frozen=True)
+class Readings:
+    """Where a rule was read, by the sizes that it saw: the first such tensor, and what it has.
+
+    Equal blocks are read once, and so is a tensor whose sizes are the same in several states.
+    """
+
+    updates: dict[Hashable, tuple[str, OutputChange]] = field(default_factory=dict)
+    dampings: dict[Hashable, tuple[str, Mapping[str, Expr], str]] = field(default_factory=dict)
+
+
 def in_both_states(
     problems: Mapping[str, Problem],
     conditions: tuple[Condition, ...],
@@ -84,15 +95,16 @@ def in_both_states(
     moved: Passes,
     bounds: Bounds,
     first: Mapping[str, TensorRate],
+    readings: Readings | None = None,
 ) -> tuple[Mapping[str, TensorRate], Mapping[str, TensorRate]]:
     """Every trained tensor at the start and moved, under the dampings that it has for good.
 
     ``first``: all of them at the start, under dampings that are balanced there.
     """
-    later = tensor_rates(problems, conditions, moved, bounds)
+    later = tensor_rates(problems, conditions, moved, bounds, readings=readings)
     fixed = {k: x.d for k, x in later.items() if x.update is not None}
     if any(first[k].d != d for k, d in fixed.items() if k in first):
-        first = tensor_rates(problems, conditions, start, bounds, fixed)
+        first = tensor_rates(problems, conditions, start, bounds, fixed, readings)
     return first, later
 
 
@@ -116,6 +128,7 @@ def tensor_rates(
     state: Passes,
     bounds: Bounds,
     fixed: Mapping[str, Mapping[str, Expr]] | None = None,
+    readings: Readings | None = None,
 ) -> dict[str, TensorRate]:
     """Every trained tensor in a state; decays keep symbols of their own until c is known.
 
@@ -125,14 +138,15 @@ def tensor_rates(
         state: the graph at the start, or moved.
         bounds: what is known of the rule's exponents.
         fixed: d of tensors that have it already.
+        readings: what was read before, of the same problems and conditions in any state.
     """
+    readings = readings or Readings()
     sizes = tensor_sizes(state)
     alive = {k: x for k, x in sizes.items() if not x.delta.is_zero and not x.h.is_zero}
-    d, weaker = _dampings(problems, conditions, sizes, alive, bounds)
+    d, weaker = _dampings(problems, conditions, sizes, alive, bounds, readings)
     d |= fixed or {}
     contexts = _contexts(problems, alive, d, bounds)
     found = {}
-    read: dict[Hashable, tuple[str, OutputChange]] = {}
     for name, one in sizes.items():
         if name not in alive:
             blank = "its gradient is zero"
@@ -140,13 +154,16 @@ def tensor_rates(
             continue
         problem = problems[name]
         decays = derived_decays(problem, one.layer, conditions)
-        key, reader = _kind(problem, one, d[name]), None
-        if key in read:
-            update = _renamed(read[key][1], problem.rule, read[key][0], name)
-            reader = partial(read_update, contexts[name], problem.rule.expression)
+        key = _kind(problem, one, d[name])
+        reader: Callable[[], OutputChange] | None
+        reader = partial(read_update, contexts[name], problem.rule.expression)
+        known = None if key is None else readings.updates.get(key)
+        if known is None:
+            update, reader = reader(), None
+            if key is not None:
+                readings.updates[key] = name, update
         else:
-            update = read_update(contexts[name], problem.rule.expression)
-            read[key] = name, update
+            update = _renamed(known[1], problem.rule, known[0], name)
         c, own, binds = _largest(state, one, descent(update) if decays else update, bounds)
         gradient = (one.h * one.delta).width
         bound = tolerance_line(state, name) if c != own else None
@@ -173,34 +190,39 @@ def _dampings(
     sizes: Mapping[str, LayerSizes],
     alive: Mapping[str, LayerSizes],
     bounds: Bounds,
+    readings: Readings,
 ) -> tuple[dict[str, Mapping[str, Expr]], dict[str, str]]:
     """All of d, with dampings solved for where a tensor has a gradient; and what was assumed."""
     d: dict[str, Mapping[str, Expr]] = {k: unsolved(problems[k], x.layer) for k, x in sizes.items()}
     weaker: dict[str, str] = {}
     contexts = _contexts(problems, alive, d, bounds)
-    solved: dict[Hashable, str] = {}
     for name, one in alive.items():
         key = _kind(problems[name], one, d[name])
-        if key in solved:
-            names = _names(problems[name].rule, solved[key], name)
-            d[name] = {k: renamed(x, names) for k, x in d[solved[key]].items()}
-            weaker[name] = weaker[solved[key]]
+        known = None if key is None else readings.dampings.get(key)
+        if known is not None:
+            names = _names(problems[name].rule, known[0], name)
+            d[name] = {k: renamed(x, names) for k, x in known[1].items()}
+            weaker[name] = known[2]
             continue
-        solved[key] = name
 
         def read(unknown: list[Symbol], d: Mapping[str, Expr], name: str = name) -> Context:
             context = _context(problems[name], alive[name], d, bounds, unknown)
             return replace(context, network=contexts[name].network)
 
         d[name], weaker[name] = in_layer(problems[name], one.layer, d[name], read, conditions)
+        if key is not None:
+            readings.dampings[key] = name, d[name], weaker[name]
     return d, weaker
 
 
-def _kind(problem: Problem, sizes: LayerSizes, d: Mapping[str, Expr]) -> Hashable:
-    """The same for tensors in which a rule reads alike, whatever their names: equal blocks."""
+def _kind(problem: Problem, sizes: LayerSizes, d: Mapping[str, Expr]) -> Hashable | None:
+    """The same for tensors in which a rule reads alike, whatever their names: equal blocks.
+
+    None where a rule sums over layers: it reads the others, too.
+    """
     rule, layer, settings = problem.rule, sizes.layer, problem.settings
     if rule.sums_over_layers:
-        return layer.name
+        return None
     names = {Symbol(f"d_{k}_{layer.name}"): Symbol(f"d_{k}_") for k in rule.scaled}
     scales = (sizes.h, sizes.delta, sizes.w, sizes.mean_h, sizes.mean_delta)
     return (
