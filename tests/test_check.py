@@ -12,15 +12,19 @@ import torch
 from torch import nn
 from typed import Typed
 
+from derivations.recipes import recipe_of
 from empirical import ModelPlan, check, plan
 from empirical.checks.checking import ModelCheck, check_file
-from empirical.fit.verdict import Verdict
+from empirical.checks.needed import questions
+from empirical.fit.verdict import Verdict, at_most
 from empirical.measure import store
 from empirical.trace.execute import Execution
 from empirical.trace.given_model import model_of
 from empirical.trace.model_file import read_model
-from empirical.verify.graph_verification import MOST_SEEDS, SEEDS
+from empirical.verify.graph_verification import MOST_SEEDS, SEEDS, verify_graph
 from scaling.sizes.errors import InvalidInput, ScalingError
+from scaling.sizes.scale import HALF
+from scaling.states.moved_state import two_states
 
 SMALL_GPT = Path(__file__).resolve().parent.parent / "docs" / "small_gpt.py"
 SIZES = "width=64:512"
@@ -324,3 +328,19 @@ def test_a_refused_plan_writes_nothing_and_a_kept_one_stays_whole(
     assert checked.code in (0, 3) and "the plan from width=32, by the optimizer of" in checked.out
     place.write_bytes(before[:100])
     assert typed("check", "adam", "--model", str(path), "--plan", str(place)).code == 2
+
+
+@pytest.mark.parametrize("recipe", ["rest: adam with eps=1e-8", "rest: sgd"])
+def test_verify_and_check_ask_one_thing_of_the_product_of_a_tensor(recipe: str) -> None:
+    """An eps of later steps is felt at the start or not: where it decides, the larger bounds."""
+    found = verify_graph(recipe_of(recipe), str(SMALL_GPT), "width=16,32,64", seeds=(0,))
+    asked = {c.name: (c.predicted, c.at_most) for c in found.checks if c.quantity == "own"}
+    start, _ = two_states(found.answer.graph)
+    needs = questions(found.answer, start, {}, steps=1)
+    assert asked == {n: (x, bound) for n, quantity, x, bound in needs if quantity == "own"}
+    felt = recipe.endswith("1e-8")
+    assert asked["places"] == ((-HALF, True) if felt else (-1, False))
+    measured = next(c for c in found.checks if (c.name, c.quantity) == ("places", "own"))
+    assert measured.verdict is Verdict.agree
+    if felt:  # the exact exponent under the eps of later steps, which is not there at the start
+        assert at_most(measured.fit, -1.0, 0.2) is Verdict.contradict

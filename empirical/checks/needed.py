@@ -2,24 +2,23 @@
 
     init     of a node     at most Theta(1), or what the start of the graph gives it
     change   of a node     at most what it bears; of what the loss reads, exactly that: it moves
-    own      of a tensor   the change of its own product, as at the largest stable rate
+    own      of a tensor   the change of its own product, as `verify --model` asks it
 
-At the first step a tensor may be bound by what it only does later (queries and keys at the start of
-attention), so that its product moves less, and by yet less where its damping is that of later steps
-and is felt: the larger of the two readings bounds it. What only moves from the second step on (A of
-LoRA below a zero B) is asked for then.
+What only moves from the second step on (A of LoRA below a zero B) is asked for then. Over several
+steps queries and keys move as at the start of attention first, and more later: the larger of both
+readings bounds them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from sympy import Expr, S
+from sympy import S
 
 from empirical.fit.exponent import Estimate
-from empirical.verify.graph_verification import Question
+from empirical.verify.graph_verification import Question, own_product
 from scaling.models.terms import larger
-from scaling.solve.graph_solution import GraphDerived, TensorAnswer
+from scaling.solve.graph_solution import GraphDerived
 from scaling.states.graph_passes import Passes
 
 
@@ -39,24 +38,13 @@ def questions(
         if size is not S.NegativeInfinity:
             yield operation, "init", larger(size, S.Zero), True
     for name, x in answer.tensors.items():
-        one = _own(x, steps)
+        one = own_product(x, steps)
         if one is not None:
             yield (name, "own", *one)
     for operation, node in nodes.items():
         if node in start.tolerances and start.tolerances[node].coherent.is_finite:
             reads = node in answer.graph.outputs
             yield operation, "change", start.tolerances[node].coherent, not reads
-
-
-def _own(x: TensorAnswer, steps: int) -> tuple[Expr, bool] | None:
-    if not x.c.is_number:
-        return None
-    first, later = (state.own for state in (x.start, x.moved))
-    if first is None:
-        return None if later is None or steps == 1 else (later - x.c, False)
-    if later is None or first == later:
-        return first - x.c, False
-    return larger(first, later) - x.c, True
 
 
 def reading(fit: Estimate, margin: float) -> str:

@@ -4,7 +4,8 @@
     excess      of a cross-entropy whose logits      no more than the logits: what they add, sample
                 vanish, in place of init             by sample, to the log of the number of classes
     cotangent   of every node                        likewise
-    own         of every trained tensor              own - c: maximal is 0
+    own         of every trained tensor              own - c: maximal is 0; no more than that
+                                                     where a damping decides it (own_product)
     bound       of the node that binds a tensor      what it bears: the rate is the largest stable
                                                      one
     change      of every node, all tensors moved     no more than it bears
@@ -32,11 +33,12 @@ from empirical.verify.model_steps import ModelSteps, StepSizes
 from scaling.models.graph import Graph
 from scaling.models.recipe import Recipe, TensorGroup, as_recipe
 from scaling.models.settings import Settings
+from scaling.models.terms import larger
 from scaling.rules.language import Node
 from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput
 from scaling.sizes.in_notebook import InNotebook
-from scaling.solve.graph_solution import GraphDerived, derive_graph
+from scaling.solve.graph_solution import GraphDerived, TensorAnswer, derive_graph
 from scaling.states.graph_passes import Passes
 from scaling.states.moved_state import two_states
 
@@ -191,11 +193,32 @@ def _asked(answer: GraphDerived, start: Passes, nodes: Mapping[str, str]) -> Ite
         if node in start.cotangents:
             yield operation, "cotangent", start.cotangents[node].size, False
     for name, x in answer.tensors.items():
-        if x.start.own is not None and x.c.is_number:
-            yield name, "own", x.start.own - x.c, False
+        asked = own_product(x)
+        if asked is not None:
+            yield (name, "own", *asked)
     for operation, node in nodes.items():
         if node in start.tolerances and start.tolerances[node].coherent.is_finite:
             yield operation, "change", start.tolerances[node].coherent, True
+
+
+def own_product(x: TensorAnswer, steps: int = 1) -> tuple[Expr, bool] | None:
+    """The exponent of the change of a tensor's own product after some steps; whether it is a bound.
+
+    Readings that may differ: at the start, under the damping of later steps; there again, under
+    one that follows its gradient; and, from the second step on, at moved weights. Exponents of
+    dampings do not say by how much a damping is felt at the start, where gradients are smaller: an
+    eps of 1e-8 is not, a tenth of sqrt(v) is. So the larger reading bounds the product. None
+    where a tensor does not move, or c is a symbol.
+    """
+    if not x.c.is_number:
+        return None
+    readings = [x.start.own, x.start.followed]
+    if steps > 1:
+        readings.append(x.moved.own)
+    known = [own for own in readings if own is not None]
+    if not known:
+        return None
+    return larger(*known) - x.c, any(own != known[0] for own in known)
 
 
 def _vanishing_logits(start: Passes, node: str) -> Expr | None:
@@ -255,6 +278,7 @@ __all__ = [
     "Question",
     "StepSizes",
     "judged",
+    "own_product",
     "values_of",
     "verify_graph",
 ]

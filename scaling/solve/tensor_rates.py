@@ -60,6 +60,8 @@ class TensorRate:
     binds: str
     update: OutputChange | None = None
     bound: Step | None = None
+    followed: Expr | None = None
+    """``own`` at the start under dampings that follow the gradient there, not the later ones."""
     weaker: str = ""
     """What was assumed of its dampings, where they cannot all be balanced."""
     reader: Callable[[], OutputChange] | None = field(default=None, compare=False, repr=False)
@@ -104,7 +106,8 @@ def in_both_states(
     later = tensor_rates(problems, conditions, moved, bounds, readings=readings)
     fixed = {k: x.d for k, x in later.items() if x.update is not None}
     if any(first[k].d != d for k, d in fixed.items() if k in first):
-        first = tensor_rates(problems, conditions, start, bounds, fixed, readings)
+        again = tensor_rates(problems, conditions, start, bounds, fixed, readings)
+        first = {k: replace(x, followed=first[k].own) for k, x in again.items()}
     return first, later
 
 
@@ -168,7 +171,17 @@ def tensor_rates(
         gradient = (one.h * one.delta).width
         bound = tolerance_line(state, name) if c != own else None
         found[name] = TensorRate(
-            one.layer, gradient, c, own, d[name], binds, update, bound, weaker.get(name, ""), reader
+            one.layer,
+            gradient,
+            c,
+            own,
+            d[name],
+            binds,
+            update,
+            bound,
+            None,
+            weaker.get(name, ""),
+            reader,
         )
     return found
 
