@@ -314,6 +314,22 @@ def test_symbols_as_rates_and_dampings_are_kept() -> None:
     assert damped.tensors["output"].c.has(beta)
 
 
+def test_logits_without_a_factor_are_read_where_queries_are_given_a_small_start() -> None:
+    """T5 has no factor of the logits, and queries that start with entries of 1/head_size."""
+    graph = transformer("width", attention=S.Zero)
+    with pytest.raises(NotCovered, match=r"M\^\(1/2\) under a softmax.*\n.*\n.*--set b_NAME=1"):
+        derive_graph(ADAM, graph)
+    answer = derive_graph(ADAM, graph, Settings(b={"blocks.query": S.One}))
+    found = {k: (answer.tensors[f"blocks.{k}"].b, answer.tensors[f"blocks.{k}"].c)
+             for k in ("query", "key")}  # fmt: skip
+    assert found == {"query": (1, 2), "key": (HALF, 3 * HALF)}
+    assert [(x.found, x.needed) for x in answer.changes] == [(0, -1)]
+    (said,) = (x for x in answer.assumptions if x.startswith("given is b"))
+    assert said.startswith("given is b of blocks.query = 1, without which there are entries that")
+    with pytest.raises(NotCovered, match="under a softmax"):
+        derive_graph(ADAM, graph, Settings(b={"blocks.query": HALF}))
+
+
 def test_starts_and_rates_that_are_given_against_a_condition_are_said() -> None:
     starts = Settings(b={"hidden": HALF / 2, "output": S.One})
     assumed = derive_graph("sign(G)", perceptron(), starts).assumptions

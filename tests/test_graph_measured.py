@@ -54,7 +54,7 @@ def normed(x: Tensor) -> Tensor:
 class Block:
     """One block of attention and one dense part, as transformer("width") has them."""
 
-    def __init__(self, width: int, seed: int, scale: float) -> None:
+    def __init__(self, width: int, seed: int, scale: float, query: float = 0.5) -> None:
         torch.manual_seed(seed)
         words, length = 12, 6
 
@@ -63,6 +63,7 @@ class Block:
             return entries.requires_grad_()
 
         square = {k: drawn(width, width, b=0.5) for k in ("query", "key", "value", "projection")}
+        square["query"] = (square["query"].detach() * width ** (0.5 - query)).requires_grad_()
         self.w = {
             "embedding": drawn(words, width, b=0),
             "positions": drawn(length, width, b=0),
@@ -118,6 +119,22 @@ def test_logits_move_by_order_one_at_the_derived_rate(tensor: str, scale: float)
     # under 1/d the embedding's own product binds, and logits lag behind at the start
     expected = -0.5 if (tensor, scale) == ("embedding", -1.0) else 0
     assert abs(slope(WIDTHS, moved) - expected) < MARGIN
+
+
+def test_logits_without_a_factor_move_by_order_one_where_queries_start_small() -> None:
+    """T5: no factor of the logits, queries of entries 1/d; at the usual rate of 1/d they grow."""
+    small = Settings(b={"blocks.query": S.One})
+    answer = derive_graph(SIGN, transformer("width", attention=S.Zero), small)
+    for tensor, c in (("query", 2.0), ("key", 1.5)):
+        assert float(answer.tensors[f"blocks.{tensor}"].c) == c
+
+        def moved(width: int, seed: int, power: float, tensor: str = tensor) -> float:
+            model = Block(width, seed, 0.0, query=1.0)
+            new = model.moved(model.w, [tensor], {tensor: 0.1 * width**-power})
+            return rms(model(new)[0] - model(model.w)[0])
+
+        assert abs(slope((64, 256, 1024), lambda n, seed, c=c: moved(n, seed, c))) < MARGIN
+        assert slope((64, 256, 1024), lambda n, seed: moved(n, seed, 1.0)) > 0.3
 
 
 @pytest.mark.parametrize("tensor", ["query", "embedding"])

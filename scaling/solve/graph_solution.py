@@ -34,7 +34,7 @@ from scaling.models.recipe import Recipe, TensorGroup, TensorKind, as_recipe
 from scaling.models.settings import Settings
 from scaling.rules.language import Node
 from scaling.rules.rule import Rule
-from scaling.sizes.errors import InvalidInput
+from scaling.sizes.errors import InvalidInput, NotCovered
 from scaling.sizes.in_notebook import InNotebook
 from scaling.sizes.scale import Bounds
 from scaling.solve.code_changes import CodeChange, code_changes
@@ -157,7 +157,7 @@ def derive_graph(
     refuse_fewer_conditions(imposed)
     for rule in recipe.rules:
         refuse_what_chains_alone_have(rule, graph)
-    stable = _stable_starts(graph, settings)
+    starts = _given_starts(graph, settings)
     graph = with_multipliers(graph, settings.a)
     start, moved = two_states(graph, settings.b, factors)
     groups, kinds = _groups(recipe, start, kinds)
@@ -187,7 +187,7 @@ def derive_graph(
     assumed = [*assumptions(graph, start), *of_recipe(recipe, kinds, frozen)]
     assumed += [f"{name}: zero at the start, it {never_moves(x)}" for name, x in still.items()]
     assumed += [x for one in tensors.values() for x in (*one.start.assumed, *one.moved.assumed)]
-    assumed += of_settings(settings.b, stable, "b", "a stable start")
+    assumed += starts
     largest = {k: x.largest for k, x in tensors.items() if x.largest is not None}
     assumed += of_settings(settings.c, largest, "c", "the largest stable rate")
     free = [f"c_{k}" for k, x in tensors.items() if x.start.c is None and x.moved.c is None]
@@ -201,17 +201,25 @@ def derive_graph(
     )
 
 
-def _stable_starts(graph: Graph, settings: Settings) -> Mapping[str, Expr]:
-    """B of every drawn tensor where zero alone is given, for the multipliers that are.
+def _given_starts(graph: Graph, settings: Settings) -> list[str]:
+    """What is said of starts that are given: where a stable start has another b, or needs them.
 
     Raises:
         NotCovered: for a or b that name a symbol.
     """
     if not settings.a and not settings.b:
-        return {}
+        return []
     zero = {name: b for name, b in settings.b.items() if b is S.Infinity}
-    refuse_open_starts(settings, Passes(graph, zero).b)
-    return Passes(with_multipliers(graph, settings.a), zero).b
+    try:
+        stable = Passes(graph, zero).b
+    except NotCovered as error:  # given numbers may be what it takes: queries of T5
+        if any(x.free_symbols for x in (*settings.a.values(), *settings.b.values())):
+            raise
+        given = [f"{name} = {b}" for name, b in settings.b.items() if name not in zero]
+        return [f"given is b of {', '.join(given)}, without which there are {error.found}"]
+    refuse_open_starts(settings, stable)
+    stable = Passes(with_multipliers(graph, settings.a), zero).b
+    return of_settings(settings.b, stable, "b", "a stable start")
 
 
 def _groups(

@@ -133,7 +133,8 @@ def _softmax(at: Operands) -> GraphValue:
         raise at.refuse(
             f"entries that grow like M^({x.size}) under a softmax, which saturates",
             "logits of order one",
-            f"multiply them by M^({-x.size}) or less",
+            f"multiply them by M^({-x.size}) or less, or start the queries with entries as much "
+            "smaller, as T5 does: --set b_NAME=1, by the name of the tensor",
         )
     if at.node.get("log", False):
         return add(x.axes, [constant(x.axes), x])
