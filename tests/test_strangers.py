@@ -7,11 +7,12 @@ from model_files import strangers, zoo
 from sympy import Rational, oo
 from torch import Tensor, nn
 
+from empirical.trace.execute import Execution, in_double
 from empirical.trace.given_model import model_of
 from empirical.trace.read_model import graph_of
 from empirical.trace.uses import uses
 from scaling.sizes.errors import NotCovered
-from scaling.solve.graph_solution import derive_graph
+from scaling.solve.graph_solution import GraphDerived, derive_graph
 from scaling.states.graph_passes import Passes
 
 HALF = Rational(1, 2)
@@ -89,13 +90,115 @@ def test_the_least_of_whole_numbers_has_no_size() -> None:
 
 
 def test_several_results_of_an_unknown_operation_are_refused_by_name() -> None:
+    class Rotated(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ torch.linalg.qr(self.weight).Q
+
     def build(width: int = 8) -> nn.Module:
-        inner = nn.utils.parametrizations.spectral_norm(nn.Linear(width, width))
-        return nn.Sequential(nn.Linear(6, width), inner, nn.Linear(width, 3))
+        return nn.Sequential(nn.Linear(6, width), Rotated(width, width), nn.Linear(width, 3))
 
     with pytest.raises(NotCovered, match="several results of") as caught:
         graph_of(model_of(build, zoo.vectors()), "width=8,16,24")
     assert "do this" in str(caught.value)
+
+
+def test_no_gradient_flows_back_where_the_code_stops_it() -> None:
+    """Statistics under torch.no_grad: as under detach, by the graph and in numbers."""
+
+    class Centred(nn.Module):
+        def __init__(self, width: int, stops: bool) -> None:
+            super().__init__()
+            self.read, self.head, self.stops = nn.Linear(6, width), nn.Linear(width, 3), stops
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.read(x)
+            with torch.set_grad_enabled(not self.stops):
+                mean, scale = h.mean(0), h.std(0)
+            return self.head((h - mean) / scale)
+
+    for stops in (True, False):
+        file = model_of(lambda width, stops=stops: Centred(width, stops), zoo.vectors())
+        run = Execution(file, {"width": 8}, 0, {})
+        gradients = run.with_gradients()[2]
+        with in_double(0):
+            model, (x, y) = file.build({"width": 8}), file.batch({"width": 8})
+        torch.nn.functional.mse_loss(model.double()(x[0].double()), y.double()).backward()
+        for name, p in model.named_parameters():
+            assert p.grad is not None
+            torch.testing.assert_close(gradients[name], p.grad, rtol=1e-10, atol=1e-12)
+    nodes = graph_of(model_of(lambda width: Centred(width, True), zoo.vectors()), "width=8,16,24")
+    assert len([n for n in nodes.graph.nodes if n.get("detached", False)]) == 2
+
+
+Sizes = tuple[float, float, float]
+NORMED = {
+    # tensor: exponent of (its product before, the change of its product, its gradient)
+    "every": {"0": (-0.5, -0.5, -1.0), "2": (-0.5, -0.5, -1.5), "4": (-0.5, 0.0, -1.0)},
+    "first": {"0": (-0.5, -0.5, -1.5), "2": (-0.5, -0.5, -1.5), "4": (-1.0, -0.5, -0.5)},
+}
+
+
+class Spectral(nn.Module):
+    """A chain of three, with every layer or the first under torch's spectral norm."""
+
+    def __init__(self, width: int, which: str) -> None:
+        super().__init__()
+        sides = ((6, width), (width, width), (width, 3))
+        layers: list[nn.Module] = [nn.Linear(n, m, bias=False) for n, m in sides]
+        for k in range(3 if which == "every" else 1):
+            layers[k] = nn.utils.parametrizations.spectral_norm(layers[k])
+        self.layers = nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x)
+        return y
+
+
+def spectral_sizes(answer: GraphDerived, which: str, key: str, width: int, seed: int) -> Sizes:
+    """One step of one tensor in plain torch, power iterations as torch makes them."""
+    torch.manual_seed(seed)
+    model = Spectral(width, which).double()
+    (name,) = (n for n, _ in model.named_parameters() if n.startswith(f"layers.{key}."))
+    with torch.no_grad():
+        for n, p in model.named_parameters():
+            p.copy_(torch.randn_like(p) * width ** -float(answer.tensors[n].b))
+    x, y = (z.double() for z in zoo.vectors())
+    for _ in range(15):
+        model(x)
+    products: list[Tensor] = []
+    model.layers[int(key)].register_forward_hook(lambda *call: products.append(call[2].detach()))
+    (model(x) - y).square().mean().backward()
+    p = dict(model.named_parameters())[name]
+    assert p.grad is not None
+    with torch.no_grad():
+        p -= 0.1 * width ** -float(answer.tensors[name].c) * p.grad.sign()
+    model(x)
+    return rms(products[0]), rms(products[1] - products[0]), rms(p.grad)
+
+
+def rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("which", NORMED)
+def test_weights_under_a_spectral_norm_move_as_the_graph_foretells(which: str) -> None:
+    """Its iterates are detached and of length one: nothing of them is assumed."""
+    build = lambda width: Spectral(width, which)  # noqa: E731
+    graph = graph_of(model_of(build, zoo.vectors()), "width=8,16,24").graph
+    answer, state = derive_graph("sign(G)", graph), Passes(graph)
+    widths = (48, 192, 768)
+    for key, expected in NORMED[which].items():
+        (name,) = (n for n in answer.tensors if n.startswith(f"layers.{key}."))
+        x = answer.tensors[name]
+        assert x.start.own is not None
+        product = next(n for n in graph.nodes if n.where.startswith(f"layers.{key}: ")
+                       and n.op == "contract" and n.inputs[0] in state.data)  # fmt: skip
+        foretold = (state.values[product.name].size, x.start.own - x.c, x.start.gradient)
+        assert tuple(map(float, foretold)) == expected
+        rows = [[spectral_sizes(answer, which, key, n, seed) for seed in (0, 1)] for n in widths]
+        means = np.log(np.array(rows)).mean(1)
+        found = np.polyfit(np.log(widths), means, 1)[0]
+        assert np.abs(found - np.array(expected)).max() < 0.25, (key, found)  # half a step
 
 
 def test_matrices_of_experts_that_an_index_picks_move_as_matrices() -> None:

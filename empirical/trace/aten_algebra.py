@@ -29,7 +29,7 @@ def linear(low: Lowering, x: Traced, w: Traced, bias: Traced | None = None) -> T
     return found if bias is None else low.pointwise("add", found, bias)
 
 
-@row("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot")
+@row("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot")
 def matmul(low: Lowering, x: Traced, y: Traced) -> Traced:
     """Matrix product over the last two axes; leading axes broadcast."""
     lead = max(x.rank, y.rank) - 2

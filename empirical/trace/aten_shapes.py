@@ -184,7 +184,7 @@ def item(low: Lowering, several: Any, index: int) -> Any:
         raise low.refused(
             f"several results of '{several.name}', an operation that is not known",
             "operations that have a row",
-            "write it with plain sums, products and views, or leave it out: a spectral norm, too",
+            "write it with plain sums, products and views, or leave it out",
         )
     return several[index]
 

@@ -147,6 +147,7 @@ def exported(
         with warnings.catch_warnings(), _silent_logs():
             warnings.simplefilter("ignore")
             program = torch.export.export(_WithLoss(model, loss), (inputs, targets), strict=False)
+            _inline_no_grad(program.graph_module)
             if any(_is_in_place(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})  # the same operations, without writes
     except ScalingError:
@@ -154,6 +155,33 @@ def exported(
     except Exception as error:
         raise _untraceable(error, path) from error
     return program
+
+
+def _inline_no_grad(module: fx.GraphModule) -> None:
+    """Put operations under `torch.no_grad` into the list, and stop gradients at their results."""
+    for node in [n for n in module.graph.nodes if "set_grad_enabled" in str(n.target)]:
+        if node.op != "call_function":
+            continue
+        enabled, body, *inputs = node.args
+        inner = getattr(module, body.target)
+        _inline_no_grad(inner)
+        places = [n for n in inner.graph.nodes if n.op == "placeholder"]
+        with module.graph.inserting_before(node):
+            results = module.graph.graph_copy(inner.graph, dict(zip(places, inputs, strict=True)))
+            several = results if isinstance(results, tuple | list) else (results,)
+            ends = [x if enabled else _detached(module.graph, x) for x in several]
+        for reader in list(node.users):
+            reader.replace_all_uses_with(ends[reader.args[1]])
+            module.graph.erase_node(reader)
+        module.graph.erase_node(node)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _detached(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    found = graph.call_function(torch.ops.aten.detach.default, (node,))
+    found.meta.update({k: x for k, x in node.meta.items() if k != "tensor_meta"})
+    return found
 
 
 class _Undrawn(TorchFunctionMode):

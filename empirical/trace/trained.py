@@ -9,16 +9,18 @@ them. Blocks that are folded into one must be trained alike.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from sympy import Expr
 from torch import nn
 
 from empirical.trace.lowering import Lowered
 from empirical.trace.model_file import GrowingAxis, ModelFile, read_model
 from empirical.trace.read_model import graph_of
+from scaling.models.graph import Graph
 from scaling.models.recipe import Recipe, TensorGroup, TensorKind
 from scaling.sizes.errors import InvalidInput
 from scaling.states.graph_passes import Passes
@@ -46,6 +48,7 @@ def trained(
     model: ModelFile | str,
     axis: str | GrowingAxis | None = None,
     kinds: Mapping[str, TensorKind] | None = None,
+    starts: Callable[[Graph], Mapping[str, Expr]] | None = None,
 ) -> TrainedModel:
     """Trace a model along an axis, and see what of it a recipe trains.
 
@@ -54,6 +57,7 @@ def trained(
         model: the file, or what was read of it.
         axis: what grows, and at which sizes it is traced.
         kinds: of the tensors along the width, where they are known.
+        starts: b of the tensors of a graph that are given, without which it may have no start.
 
     Raises:
         InvalidInput: for a recipe that does not fit the tensors of the model.
@@ -61,11 +65,13 @@ def trained(
     """
     file = read_model(model) if isinstance(model, str) else model
     lowered, notes = graph_of(file, axis), []
-    own = tensor_kinds(Passes(lowered.graph))
+    given = starts or (lambda _: {})
+    own = tensor_kinds(Passes(lowered.graph, given(lowered.graph)))
     if kinds is None and recipe.asks_for_growth and lowered.graph.axis != WIDTH:
         along = lowered.graph.axis
         if WIDTH in file.axes:
-            wide = tensor_kinds(Passes(graph_of(file, WIDTH).graph))
+            graph = graph_of(file, WIDTH).graph
+            wide = tensor_kinds(Passes(graph, given(graph)))
             along, kinds = WIDTH, {name: wide.get(name, kind) for name, kind in own.items()}
         notes.append(f"kinds of tensors along the {along}")
     kinds = {name: (kinds or {}).get(name, kind) for name, kind in own.items()}

@@ -114,8 +114,12 @@ def verify_graph(
         NotCovered: where the theory or the tracer has no answer.
     """
     recipe = as_recipe(recipe)
-    given = model if isinstance(model, TrainedModel) else trained(recipe, model, axis)
-    file, lowered, settings = given.file, given.lowered, settings or Settings()
+    settings = settings or Settings()
+    if isinstance(model, TrainedModel):
+        given = model
+    else:
+        given = trained(recipe, model, axis, starts=lambda _: settings.b)
+    file, lowered = given.file, given.lowered
     grown = file.axis(axis)
     answer = derive_graph(recipe, lowered.graph, settings, kinds=given.kinds)
     start, _ = two_states(lowered.graph, answer_starts(answer))

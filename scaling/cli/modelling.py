@@ -6,7 +6,7 @@ explain   the derivation of one tensor       verify    every node and tensor, me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -36,7 +36,7 @@ def answers_of(recipe: str, model: ModelOptions, settings: Sequence[str] | None)
     chosen, tracing = recipe_of(recipe), lazily("trace.trained")
     answers = []
     for file, axis in lazily("trace.model_file").read_model(model.model).along(model.axis or []):
-        found = tracing.trained(chosen, file, axis)
+        found = tracing.trained(chosen, file, axis, starts=starts_of(chosen, settings))
         graph = found.lowered.graph
         given = settings_of(chosen, graph, settings, found.groups)
         answer = derive_graph(chosen, graph, given, kinds=found.kinds)
@@ -86,6 +86,13 @@ def settings_of(
             if symbol not in own and f"d_{symbol}_{name}" in asked:
                 raise unknown(f"damping or decay of '{group}', which trains {name}:", symbol, own)
     return found
+
+
+def starts_of(
+    recipe: Recipe, settings: Sequence[str] | None
+) -> Callable[[Graph], Mapping[str, Expr]]:
+    """B that is given, by the names of a graph's tensors."""
+    return lambda graph: settings_of(recipe, graph, settings, {}).b
 
 
 def _inside(graph: Graph):  # type: ignore[no-untyped-def]
@@ -207,7 +214,8 @@ def measured_models(
     verification, expected = lazily("verify.graph_verification"), _expected(expect or ())
     seeds = None if run.seeds is None else range(run.seed, run.seed + run.seeds)
     for file, axis in lazily("trace.model_file").read_model(model.model).along(model.axis or []):
-        trained = lazily("trace.trained").trained(chosen, file, axis)
+        starts = starts_of(chosen, settings)
+        trained = lazily("trace.trained").trained(chosen, file, axis, starts=starts)
         given = settings_of(chosen, trained.lowered.graph, settings, trained.groups)
         width = verification.MARGIN if margin is None else margin
         verify = verification.verify_graph

@@ -20,6 +20,7 @@ from sympy import Expr, S
 
 from scaling.models.graph import Graph, GraphNode, Repeat
 from scaling.models.terms import larger, smaller
+from scaling.sizes.errors import NotCovered
 from scaling.states.graph_passes import Passes
 from scaling.states.graph_structure import increments
 from scaling.states.moved_state import MOST_ROUNDS, two_states
@@ -76,9 +77,12 @@ def _of_lazy_tensors(
         gaps = _of_lines(start, _gaps(graph, states, lazy))
         if not gaps:
             break
-        for site, gap in gaps.items():
-            shifts[site] = shifts.get(site, S.Zero) - gap
-        states = two_states(graph, start.b, shifts, still)
+        tried = {site: shifts.get(site, S.Zero) - gap for site, gap in gaps.items()}
+        try:
+            states = two_states(graph, start.b, shifts | tried, still)
+        except NotCovered:  # a factor under which something saturates is no advice
+            break
+        shifts |= tried
     else:  # a factor that cures nothing is no advice
         shifts = {site: shift for site, shift in shifts.items() if site not in gaps}
     found = []
