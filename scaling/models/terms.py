@@ -247,7 +247,7 @@ _Along: TypeAlias = tuple[AxisState, ...]
 def _contracted(
     letters: tuple[str, ...], out: str, lengths: tuple[tuple[str, Expr], ...]
 ) -> dict[tuple[_Along, ...], tuple[Expr, _Along]]:
-    """What is known of one contraction: by the states of the terms, `_contract_states` of them."""
+    """Results of one contraction that are known: `_contract_states`, by the states of its terms."""
     return {}
 
 

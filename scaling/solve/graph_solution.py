@@ -202,7 +202,7 @@ def derive_graph(
 
 
 def _given_starts(graph: Graph, settings: Settings) -> list[str]:
-    """What is said of starts that are given: where a stable start has another b, or needs them.
+    """Remarks on starts that are given: where a stable start has another b, or needs them.
 
     Raises:
         NotCovered: for a or b that name a symbol.
