@@ -67,7 +67,7 @@ def source(node: Node) -> Node:
 
 
 def plain(value: Value) -> Value:
-    """What is left of a sum where the weights are exactly zero."""
+    """The rest of a sum where the weights are exactly zero."""
     if isinstance(value, Weights) and value.entry.is_zero and value.aligned is not None:
         return value.aligned
     return value
