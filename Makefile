@@ -6,7 +6,7 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test check-fast models verify readme bench fuzz fuzz-measured check format clean
+.PHONY: help venv test check-fast models verify readme docs bench fuzz fuzz-measured check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,12 @@ readme: verify  ## verify, then put its tables and figures into README.md and do
 	.venv/bin/python docs/fill.py docs/measuring.md
 	.venv/bin/python docs/fill.py --printed
 
+# The site has an environment of its own: its tools read our source and import none of it.
+docs:  ## build the documentation site into site/; warnings are errors, links are checked
+	@test -x .venv-docs/bin/mkdocs || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip -qq --disable-pip-version-check install -c constraints.txt -e '.[docs]'
+	.venv-docs/bin/mkdocs build --strict $(ARGS)
+
 # What it compares with is installed beside the exact versions of .venv, without touching them.
 bench: venv  ## time and weigh everything, beside other libraries, into benchmarks/RESULTS.md (an hour)
 	@$(PIP) install --no-deps -r benchmarks/requirements.txt
@@ -94,6 +100,6 @@ format: venv  ## format the code and mend what the linter can
 	.venv/bin/ruff format
 	.venv/bin/ruff check --fix
 
-clean:  ## remove .venv, builds and caches; keep results
-	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean:  ## remove environments, builds and caches; keep results
+	rm -rf .venv .venv-docs site build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

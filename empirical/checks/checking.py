@@ -56,11 +56,22 @@ class ModelCheck(InNotebook):
         subject: what was trained, and by what.
         answer: the exponents that everything is held against.
         axis: what grew.
-        steps, seeds, margin: how it was measured.
+        steps: of each size and seed.
+        seeds: how many.
+        margin: of exponents.
         checks: by node or tensor.
         to_change: lines to change where something does not agree.
         unseen: nodes and tensors that were not looked at.
         notes: readings of the code.
+
+    >>> import torch
+    >>> def build(width=8):
+    ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
+    >>> def batch():
+    ...     return torch.eye(3), torch.ones(3, 2)
+    >>> found = check(build, batch, "sign(G)", "width=8,16,32", seeds=(0, 1))
+    >>> found.seeds, found.unseen
+    (2, ())
     """
 
     recipe: str

@@ -59,6 +59,18 @@ def compose(
     Raises:
         InvalidInput: for a plan of another model, or an optimizer that ignores the groups.
         NotCovered: for a factor that is no power of the size.
+
+    >>> import torch
+    >>> from empirical.plans.making import plan
+    >>> def build(width=8):
+    ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
+    >>> def batch():
+    ...     return torch.eye(3), torch.ones(3, 2)
+    >>> def sgd(model, groups):
+    ...     return torch.optim.SGD(groups)
+    >>> made = plan(build, batch, "G", dict(width=8), dict(width=32), dict(lr=0.1))
+    >>> compose(made, build, batch, sgd).made_from.applied  # plain SGD applies no factors
+    {'width': {}}
     """
     file = replace(model_of(build, batch, loss), optimizer_of=optimizer)
     return compose_file(made, file, made.recipe)

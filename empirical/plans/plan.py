@@ -43,13 +43,25 @@ class ModelPlan(InNotebook):
 
     Args:
         recipe: what trains what, as text.
-        base, at: sizes by axis.
+        base: sizes by axis, where it was tuned.
+        at: sizes by axis, of the numbers.
         tensors: the trained tensors.
         frozen: shapes of the others.
         changes: factors of the code that keep tensors from a maximal update.
         changed: whether the numbers are those of the model with these changes made.
         assumptions: what the numbers rest on.
         made_from: what was tuned and asked, so that the same plan can be made at other sizes.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from empirical.plans.making import plan
+    >>> def build(width=8):
+    ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
+    >>> def batch():
+    ...     return torch.eye(3), torch.ones(3, 2)
+    >>> made = plan(build, batch, "sign(G)", dict(width=8), dict(width=32), dict(lr=0.1))
+    >>> sorted({group["lr"] for group in made.param_groups(build(width=32))})
+    [0.025, 0.1]
     """
 
     recipe: str

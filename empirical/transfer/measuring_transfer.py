@@ -152,6 +152,16 @@ def measure_transfer(
     Raises:
         InvalidInput: for what cannot be trained or planned.
         NotCovered: for what neither the theory nor the literature has a power for.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> def build(width=8):
+    ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
+    >>> batch = torch.eye(3), torch.ones(3, 2)
+    >>> rates = "2^-6:2^-4"
+    >>> found = measure_transfer(build, batch, "sign(G)", "width=8:32", rates, steps=1, seeds=2)
+    >>> found.sizes, found.rates
+    ((8, 16, 32), (-6.0, -5.0, -4.0))
     """
     rates = read_rates(lr) if isinstance(lr, str) else tuple(map(float, lr))
     asked = TransferRequest(sizes_along(axis), rates, **wishes)

@@ -138,6 +138,15 @@ def check_model(
 
     Warns:
         RegimeWarning: for a regime that decides an exponent of one of the model's tensors.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> def build(width=8):
+    ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
+    >>> batch = torch.eye(3), torch.ones(3, 2)
+    >>> found = check_model(build, "G", *batch, nn.functional.mse_loss, widths=(8, 16, 32), seeds=2)
+    >>> sorted({check.layer for check in found.checks})
+    ['0', '2']
     """
     rule = rule_of(rule)
     samples = len(tensors_of("inputs", inputs)[0])

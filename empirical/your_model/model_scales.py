@@ -227,6 +227,14 @@ def for_model(
 
     Warns:
         RegimeWarning: for a regime that decides an exponent of one of the tensors.
+
+    >>> import torch
+    >>> def build(width=8):
+    ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
+    >>> batch = torch.eye(3), torch.ones(3, 2)
+    >>> scales = for_model("sign(G)", build, base=8, width=32, lr=0.1, batch=batch)
+    >>> {name: scale.lr for name, scale in scales.items()}
+    {'0.weight': 0.1, '0.bias': 0.1, '2.weight': 0.025}
     """
     recipe = recipe_of(rule)
     base, width = _a_width("base", base), _a_width("width", width)

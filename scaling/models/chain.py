@@ -92,7 +92,11 @@ def mlp(depth: int = 3, biases: bool = False) -> tuple[Layer, ...]:
 
 
 class Activation(Enum):
-    """An activation, as far as the calculus needs to know it."""
+    """An activation, as far as the calculus needs to know it.
+
+    >>> [phi.label for phi in Activation][:2]
+    ['tanh', 'erf']
+    """
 
     TANH = ("tanh", True, True)
     ERF = ("erf", True, True)
@@ -107,7 +111,11 @@ class Activation(Enum):
 
 
 class Loss(StrEnum):
-    """The loss decides how large the cotangent at the output is when outputs are large."""
+    """The loss decides how large the cotangent at the output is when outputs are large.
+
+    >>> Loss("cross_entropy") is Loss.CROSS_ENTROPY
+    True
+    """
 
     MSE = "mse"
     CROSS_ENTROPY = "cross_entropy"
@@ -115,7 +123,12 @@ class Loss(StrEnum):
 
 @dataclass(frozen=True)
 class Setting:
-    """The fixed part of a derivation: the network's shape, activation and loss."""
+    """The fixed part of a derivation: the network's shape, activation and loss.
+
+    >>> setting = Setting(mlp(4), Activation.TANH)
+    >>> setting.depth, [layer.name for layer in setting.layers]
+    (4, ['input', 'hidden_1', 'hidden_2', 'output'])
+    """
 
     layers: tuple[Layer, ...] = field(default_factory=mlp)
     activation: Activation = Activation.RELU

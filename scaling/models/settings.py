@@ -30,7 +30,13 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class Settings:
-    """Fixed exponents by layer name, and values of the rule's symbols."""
+    """Fixed exponents by layer name, and values of the rule's symbols.
+
+    >>> Settings(
+    ...     exponents={"e": Rational(1, 2)}, d={("rho", "hidden"): sympy.Symbol("e")}
+    ... ).closed().d
+    {('rho', 'hidden'): 1/2}
+    """
 
     a: Mapping[str, Expr] = field(default_factory=dict)
     b: Mapping[str, Expr] = field(default_factory=dict)
@@ -133,6 +139,11 @@ def read_settings(pairs: Iterable[str], rule: HasSymbols, layers: Iterable[Layer
 
     Raises:
         InvalidInput: for a malformed pair, an unknown key or layer, or a value out of range.
+
+    >>> from scaling.models.chain import mlp
+    >>> from scaling.rules.parser import parse
+    >>> read_settings(["b_output=1/2", "c_hidden=0.25"], parse("G"), mlp()).c
+    {'hidden': 1/4}
     """
     layers = list(layers)
     a: dict[str, Expr] = {}

@@ -134,7 +134,11 @@ def __dir__() -> list[str]:
 
 
 def symbol(name: str) -> Symbol:
-    """A hyper-parameter; its kind is read off its name (rho*, eps*: damping; e, e_*: exponent)."""
+    """A hyper-parameter; its kind is read off its name (rho*, eps*: damping; e, e_*: exponent).
+
+    >>> symbol("rho_A").kind.name, symbol("e").kind.name
+    ('DAMPING', 'EXPONENT')
+    """
     return Symbol(name)
 
 

@@ -68,6 +68,9 @@ def parse(text: str, name: str = "") -> Rule:
     """Read a rule from text.
 
     Raises `RuleError` (found / needed / do this, with a caret) for anything outside the language.
+
+    >>> parse("sign(G) + decay*W").decays
+    ('decay',)
     """
     return _Source(text).rule(name)
 

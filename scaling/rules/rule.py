@@ -51,6 +51,10 @@ class Rule(InNotebook):
     of one tree are equal, and ``str`` is the text without names.
 
     Raises `RuleError` if the expression is not fan_out x fan_in.
+
+    >>> from scaling.rules.parser import parse
+    >>> parse("G @ (A + rho*I)**(-e)").scaled
+    ('rho',)
     """
 
     expression: Node

@@ -30,17 +30,40 @@ class ScalingError(Exception):
 
 
 class InvalidInput(ScalingError):
-    """The input is malformed: a value out of range, an unknown name, an unreadable file."""
+    """The input is malformed: a value out of range, an unknown name, an unreadable file.
+
+    >>> from scaling import mlp, parse, read_settings
+    >>> try:
+    ...     read_settings(["z=1"], parse("G"), mlp())
+    ... except InvalidInput as error:
+    ...     print(error.found)
+    setting 'z'
+    """
 
 
 class RuleError(InvalidInput):
-    """The rule is malformed. Raised while its tree is built; the parser adds the caret."""
+    """The rule is malformed. Raised while its tree is built; the parser adds the caret.
+
+    >>> from scaling import parse
+    >>> try:
+    ...     parse("G @ G")
+    ... except RuleError as error:
+    ...     print(error.do_this)
+    transpose one side with .T, or put a square matrix of the right side between them
+    """
 
 
 class NotCovered(ScalingError):
     """The calculus has no rule of inference for this; it refuses rather than guesses.
 
     ``node`` is the part of a rule that is refused, ``instead`` what could stand in its place.
+
+    >>> from scaling import derive
+    >>> try:
+    ...     derive("1/G")
+    ... except NotCovered as error:
+    ...     print(error.do_this)
+    write for example G
     """
 
     def __init__(
@@ -56,7 +79,15 @@ class NotCovered(ScalingError):
 
 
 class Conflict(ScalingError):
-    """The given exponents contradict a condition that was asked for."""
+    """The given exponents contradict a condition that was asked for.
+
+    >>> from scaling import solve_for
+    >>> try:
+    ...     solve_for("G/(norm(G) + eps)**e", "e", "c_hidden=1")
+    ... except Conflict as error:
+    ...     print(error.do_this)
+    require what is reached, for example --require c_hidden=0
+    """
 
 
 def unknown(

@@ -114,6 +114,9 @@ def solve_for(
         Conflict: if there is no answer; with what could be asked instead.
         NotCovered: if the calculus does not cover the rule, or unknowns multiply.
         InvalidInput: for a key that is none, or that is given as well.
+
+    >>> print(solve_for("G/(norm(G) + eps)**e", "e", "c_input=0").answers[0])
+    e = 2
     """
     asked, network = as_rule(rule), setting or Setting()
     if not isinstance(settings, Settings):

@@ -91,6 +91,11 @@ def predict(problem: Problem, exponents: Exponents, bounds: Bounds | None = None
 
     Raises:
         NotCovered: if the calculus does not cover the rule, or an activation saturates.
+
+    >>> from scaling.solve.derive import derive
+    >>> found = derive("sign(G)")
+    >>> str(predict(found.problem, found.exponents).layers["hidden"].regime)
+    'maximal'
     """
     setting, bounds, x = problem.setting, bounds or problem.bounds(), exponents
     state = with_ascents(at_start(problem, x.a, x.b, bounds), x.d)

@@ -56,6 +56,10 @@ def shift(
 
     Raises:
         NotCovered: if the rule is not homogeneous in the layer's input.
+
+    >>> from scaling.rules.parser import parse
+    >>> shift(parse("G")).c["hidden"]  # a multiplier M^(-1) on a weight of size M: c - 2
+    -2
     """
     setting = setting or Setting()
     names = [layer.name for layer in setting.layers]
@@ -129,6 +133,11 @@ def compare(x: Problem, left: Exponents, y: Problem, right: Exponents) -> Compar
 
     Tables of different rules are compared by their numbers: equal exponents then mean that both
     learning rates scale alike, in each rule's own units.
+
+    >>> from scaling.solve.derive import derive
+    >>> one, other = derive("G"), derive("G + G")
+    >>> compare(one.problem, one.exponents, other.problem, other.exponents).equivalent
+    True
     """
     one, two = canonical(x, left), canonical(y, right)
     differences = []

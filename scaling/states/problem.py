@@ -26,7 +26,13 @@ LAST_STEP = 2
 
 @dataclass(frozen=True)
 class Exponents:
-    """A parametrization: exponents by layer name (``d`` by layer, then scaled symbol)."""
+    """A parametrization: exponents by layer name (``d`` by layer, then scaled symbol).
+
+    >>> from scaling.solve.derive import derive
+    >>> x = derive("sign(G)").exponents
+    >>> x.b["hidden"], x.c["hidden"], x.d["hidden"]
+    (1/2, 1, {})
+    """
 
     a: Mapping[str, Expr]
     b: Mapping[str, Expr]
@@ -62,6 +68,10 @@ class Problem:
 
     ``preset`` is the part of the settings that names a parametrization: c and d are derived for it
     even where the other settings are taken literally.
+
+    >>> from scaling.rules.parser import parse
+    >>> Problem(parse("G")).setting.depth
+    3
     """
 
     rule: Rule
