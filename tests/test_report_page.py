@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections import Counter
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
@@ -15,16 +16,23 @@ from typing import Any, NamedTuple
 
 import html5lib
 import pytest
-from sympy import S
+from sympy import Rational, S
 from typed import Typed, exit_code
 
 from empirical.report.html_page import page
-from empirical.report.page_sections import Section, chain_section, model_section, moved_by
+from empirical.report.page_sections import (
+    Section,
+    beside_line,
+    chain_section,
+    model_section,
+    moved_by,
+)
 from empirical.verify.graph_verification import answer_starts
 from scaling.cli.modelling import answer_of, measured_models
 from scaling.cli.options import ModelOptions, SweepRun
 from scaling.cli.requests import problem_of, solution_of
 from scaling.report.drawn_graph import drawings, size_text
+from scaling.report.graph_tables import tensor_steps
 from scaling.states.moved_state import two_states
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -180,6 +188,20 @@ def test_the_page_of_a_model_holds_every_check_tensor_and_drawing(pages: Pages) 
             if line.measured and line.verdict == "agree":
                 slope = float(line.measured.partition(" ")[0])
                 assert slope == pytest.approx(float(line.printed.step.result.width), abs=0.25)
+
+
+def test_a_line_has_no_measurement_beside_it_that_is_of_something_else(pages: Pages) -> None:
+    answer, measured, _ = pages.found
+
+    x = answer.tensors["out.weight"]
+    steps = tensor_steps(answer, "out.weight").lines()
+
+    def beside(**changed: Any) -> int:
+        checks = {(c.node, c.quantity): replace(c, **changed) for c in measured.checks}
+        return sum(beside_line(checks, x, step)[0] is not None for step in steps)
+
+    assert beside() > 2
+    assert beside(at_most=True) == beside(predicted=Rational(7, 3)) == 0
 
 
 def test_theory_alone_measures_nothing() -> None:

@@ -41,12 +41,13 @@ def inline_plot(title: str, shown: Sequence[DrawnSizes], sizes: Sequence[int], a
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
-        figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+        figure = Figure(figsize=(4.6, 4.2))
         FigureCanvasSVG(figure)
+        figure.subplots_adjust(left=0.18, right=0.97, top=0.97, bottom=0.43)
         panel = figure.subplots()
         draw(panel, shown, sizes)
         panel.set_xlabel(axis)
-        panel.legend(fontsize=8.5, framealpha=0, loc="upper left", bbox_to_anchor=(-0.1, -0.18))
+        panel.legend(fontsize=8.5, framealpha=0, loc="upper left", bbox_to_anchor=(-0.18, -0.22))
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return as_element(buffer.getvalue(), title)

@@ -129,7 +129,7 @@ def model_section(
     found = []
     for name, x in answer.tensors.items():
         step = tensor_steps(answer, name)
-        beside = {line: _beside(checks, x, line) for line in step.lines()}
+        beside = {line: beside_line(checks, x, line) for line in step.lines()}
         found.append(_unfolded(Derivation(x.rule, name, step), f"c = {x.c}", beside))
     start, _ = two_states(answer.graph, answer_starts(answer))
     sizes = {name: value.size for name, value in start.values.items()}
@@ -187,13 +187,13 @@ def _unfolded(
     return Unfolded(at.place, answer, tuple(lines), statements)
 
 
-def _beside(
+def beside_line(
     checks: Mapping[tuple[str, str], GraphCheck], x: TensorAnswer, line: Step
 ) -> tuple[Estimate | None, str]:
     """The measurement of a line about a node, its cotangent, or a tensor's own product.
 
-    A first step is measured. A line that speaks of moved weights has another exponent there, and
-    nothing beside it.
+    A first step is measured. A line that speaks of moved weights has another exponent there, or is
+    a bound of it, and has nothing beside it.
     """
     subject, place, power = line.subject, None, S.Zero
     if subject == "dW h per learning rate":
@@ -203,7 +203,9 @@ def _beside(
     elif subject.startswith("|") and subject.endswith("|"):
         place = (subject[1:-1], "init")
     check = checks.get(place) if place else None
-    if check is None or line.result.is_zero or check.predicted + power != line.result.width:
+    if check is None or check.at_most or line.result.is_zero:
+        return None, ""
+    if check.predicted + power != line.result.width:
         return None, ""
     return moved_by(check.fit, float(power)), check.verdict.name
 
