@@ -197,7 +197,7 @@ PARITIES = [
     ("abs(G)", "even", "even"), ("G*G", "even", "even"), ("G*abs(G)", "odd", "odd"),
     ("G**-2", "even", "even"), ("sign(G)*sqrt(abs(G))", "odd", "odd"), ("G + abs(G)", MIXED, MIXED),
     ("sign(row_mean(G))*abs(G)", "odd", "even"), ("G/row_mean(abs(G))", "odd", "odd"),
-    ("G - row_mean(G)", "odd", MIXED), ("G*col_mean(abs(G))", "odd", "odd"),
+    ("G + row_mean(G)", "odd", MIXED), ("G*col_mean(abs(G))", "odd", "odd"),
 ]  # fmt: skip
 
 
@@ -219,7 +219,7 @@ def test_every_kind_of_matrix_has_its_kind_of_value() -> None:
 OWN = [
     ("G", {}, 0, "aligned"), ("G", OUT, 1, "aligned"), ("G", IN, -1, "aligned"),
     ("sign(G)", {}, 1, "LLN"), ("sign(G)", {**T, **OUT}, 1, "LLN"), ("W", {}, 0, "CLT"),
-    ("W", OUT, -HALF, "CLT"), ("G - row_mean(G)", T, 0, "LLN"),
+    ("W", OUT, -HALF, "CLT"), ("G - row_mean(G)", T, 0, "aligned"),
     ("G @ G.T @ G", OUT, 2, "aligned"), ("L @ G", OUT, 2, "aligned"), ("sign(G) @ A", T, 2, "LLN"),
     ("G*sqrt(abs(G))", {}, -HALF, "LLN"), ("G/norm(W)", {}, -HALF, "aligned"),
     ("orth(sign(G))", {}, 0, "LLN"), ("G @ (A + rho*trace(A)*I)**(-1)", {}, -1, "aligned"),

@@ -14,7 +14,7 @@ from simulator import exponents, state
 from soundness import DISTINCT, Question, disagreements, network, practice, theory
 from sympy import S
 
-O, SIGNED = "orth(G)", "orth(sign(G))"
+O, SIGNED, X = "orth(G)", "orth(sign(G))", "(G - row_mean(G))"
 WIDE, SOME = (64, 128, 256, 512, 1024), (64, 128, 256)
 
 
@@ -43,6 +43,14 @@ ANSWERED = {
         "sqrt(row_mean(W*W))/(sqrt(row_mean(G*G)) + eps)*G", "0 1/2 0", activation="tanh",
     ),
     "a mean weight": row("mean(abs(W))*orth(G)", "-1/2 -1/2 -1/2"),
+    # gradient centralisation before Adam, signs and polar factors
+    "centred before Adam": row(
+        f"ema({X}, beta1)/(sqrt(ema({X}*{X}, beta2)) + eps)", "0 1 1",
+        activation="tanh", step=2,
+    ),
+    "signs of a centred gradient": row(f"sign({X})", "0 1 1"),
+    "signs of a gradient less its columns' means": row("sign(G - col_mean(G))", "0 1 1"),
+    "a polar factor of a centred gradient": row(f"orth({X})", "-1/2 0 1/2", widths=SOME),
     # KL-Shampoo as written: a congruence is symmetric
     "whitened by the other factor": row(
         "(G @ (R + rho*I)**(-1) @ G.T + eps*I)**(-1/2) @ G", "-1 0 1",
@@ -132,3 +140,31 @@ def test_what_follows_the_gradient_in_signs_of_the_weights_is_a_mean_over_them()
         sizes.append(np.mean(found))
     slope = np.polyfit(np.log(SOME), np.log(sizes), 1)[0]
     assert abs(slope - 0.5) < 0.2, slope
+
+
+OWN_SPAN = [  # a matrix that leads out of the data's span, in factors of its own
+    ("({0}@{0}.T + rho*I)**(-1) @ {0}", "(diag(B)@G)"),
+    ("({0}@{0}.T + rho*I)**(-1/2) @ {0} @ ({0}.T@{0} + rho*I)**(-1/4)", "(diag(B)@G@diag(A))"),
+    ("{0} @ ({0}.T@{0} + rho*I)**(-1/2)", X),
+]
+
+
+@pytest.mark.parametrize(("rule", "x"), OWN_SPAN)
+def test_factors_of_a_matrix_span_that_matrix_wherever_it_leads(rule: str, x: str) -> None:
+    """With a negligible damping: what is off their span meets nothing of it."""
+    pair = Question(rule.format(x), ("d_rho=12",), settled=("rho",), activation="tanh")
+    answer = theory(pair)
+    assert judged(pair, answer, LADDER[0])[0] == "agrees"
+    other = rule.format(x).replace(f" @ {x}", f" @ (diag(B)@{x})", 1)
+    assert other == rule.format(x) or "leads out of" in theory(replace(pair, rule=other)).refusal
+
+
+@pytest.mark.parametrize(
+    "rule", [f"{X} @ (A + rho*I)**(-1)", "(B + rho*I)**(-1) @ (G - col_mean(G))"]
+)
+def test_the_direction_of_the_mean_is_not_raised(rule: str) -> None:
+    """Samples meet it by as much as h has a mean, which an inverse may make the larger part."""
+    assert "raises the direction of the mean" in theory(Question(rule, ("d_rho=3",))).refusal
+    assert not theory(Question(rule)).refusal
+    nothing = f"{X}*row_mean(sign({X}))"
+    assert "a mean of what is odd in centred data" in theory(Question(nothing)).refusal

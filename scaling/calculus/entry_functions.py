@@ -189,7 +189,7 @@ def _entries(
             )
         if parity is Parity.ODD and f.symmetry is Symmetry.EVEN:
             parity = Parity.EVEN
-        return Behaviour(parity, _vanishing(context, node, f, old.vanishing))
+        return Behaviour(parity, _vanishing(context, node, f, old.vanishing), old.centred)
 
     positive = value.positive or f.symmetry is not Symmetry.ODD
     result = entrywise.changed(context, node, value, entry, change, numbers, steps, positive)

@@ -231,7 +231,7 @@ def power(context: Context, node: Power, value: Aligned | Vector, p: Expr, step:
                     instead.positive,
                 )
             parity = Parity.ODD if p % 2 else Parity.EVEN
-        return Behaviour(parity, p * old.vanishing)
+        return old.power(p, parity)
 
     if p == 1:
         return value, replace(step, subject=str(node), node=node)

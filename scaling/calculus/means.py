@@ -75,6 +75,11 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
         line = Step(LLN, str(node), value.entry, numbers, (step,), node=node)
         return vector, rank.assumed(context, line, [value])
     means = mean_step(context.sizes, over_fan_in, context.activation)
+    if averaged.centred:
+        raise context.not_covered(
+            node, "a mean of what is odd in centred data, whose own mean is zero",
+            "a mean of absolute values, or of squares", instead.positive,
+        )  # fmt: skip
     base = context.sizes.h if over_fan_in else context.sizes.delta
     linear = bent = ONE
     if not base.is_zero:
@@ -86,7 +91,7 @@ def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
         for pair, size in value.portions.sizes
     ]
     portions, ratio = directions.relative(met, context.bounds)
-    smooth = Behaviour(kept.parity, S.One)  # a mean of both signs vanishes in places of its own
+    smooth = replace(kept, vanishing=S.One)  # a mean of both signs vanishes in places of its own
     vector = Vector(
         value.entry * ratio, side, smooth, is_row, averaged.parity, value.positive, mixes=True,
         steps=value.steps, bend=portions.at(here, OFF, context.bounds),

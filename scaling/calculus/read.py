@@ -53,6 +53,7 @@ from sympy import Expr, Rational, S
 from scaling.calculus import (
     averages,
     cancellation,
+    centred,
     entrywise,
     instead,
     leaves,
@@ -192,6 +193,12 @@ def _sum(context: Context, node: Node, written: bool = False) -> Reading:
             "a sum",
             instead.positive,
         )
+    split = centred.whole(node, terms)
+    if split is not None:
+        x, mean = split
+        found = centred.centred(context, node, mean, *read(context, x))
+        if found is not None:
+            return found
     total, so_far = read(context, terms[0]), terms[0]
     for term in terms[1:]:
         other = read(context, term)

@@ -31,7 +31,6 @@ from scaling.calculus.entrywise import SQUARES, Reading, check_tails, need_entri
 from scaling.calculus.values import (
     NOTHING,
     Aligned,
-    Behaviour,
     Known,
     Parity,
     Spectral,
@@ -42,8 +41,8 @@ from scaling.calculus.values import (
 )
 from scaling.rules.operators import FUNCTIONS, SpectralSum, SumOfEntries
 from scaling.rules.shapes import Dim
-from scaling.rules.symmetric import is_symmetric
-from scaling.rules.tree import Call, MatMul, Node, Number
+from scaling.rules.symmetric import is_square_of_one, is_symmetric
+from scaling.rules.tree import Call, MatMul, Node, Number, Transpose
 from scaling.sizes.derivation import (
     GRAM,
     NEWTON_SCHULZ,
@@ -218,6 +217,7 @@ def push_through(
         rank.refuse_where_it_grows(
             context, node, "a curvature matrix on a matrix of full rank", "orth(f(B) @ G @ g(A))"
         )
+    spectral = _on_its_own(context, node, side, spectral, aligned)
     _need_one_basis_of_twins(context, node, side, spectral, aligned)
     there = kinds(context.spans[side])
     eigenvalues = {
@@ -235,7 +235,7 @@ def push_through(
         after = changed.at(side, OFF, context.bounds)
         assumption = _partly_off(context, spectral, before, after)
     if assumption or spectral.blocks:
-        here = Behaviour(behaviour.parity, behaviour.vanishing + spectral.vanishing)
+        here = replace(behaviour, vanishing=behaviour.vanishing + spectral.vanishing)
         changes = {"left": here} if on_delta_side else {"right": here}
         aligned = replace(aligned, **changes)  # type: ignore[arg-type]
     met = entrywise.overlap(context)
@@ -251,6 +251,54 @@ def push_through(
     )  # fmt: skip
     numbers = f"{ratio} x {aligned.gain}"
     return value, Step(PUSH_THROUGH, str(node), value.gain, numbers, steps, assumption, node)
+
+
+def _on_its_own(
+    context: Context, node: MatMul, side: int, spectral: Spectral, aligned: Aligned
+) -> Spectral:
+    """f(X @ X.T) of a matrix of X's own span: there it has the eigenvalues on the span alone."""
+    behaviour = aligned.right if side else aligned.left
+    if spectral.tilt.is_zero or not spectral.of_gradient:
+        order = context.bounds.order(spectral.off_span.width, spectral.on_span.width)
+        if behaviour.centred and order not in (Order.LESS, Order.EQUAL):
+            raise context.not_covered(
+                node,
+                "an inverse whose damping is smaller than the eigenvalues, on a centred matrix: it "
+                "raises the direction of the mean, which samples meet by no more than their mean",
+                "a damping as large as the eigenvalues, or f(X @ X.T) @ X of the centred X",
+                instead.apart,
+            )
+        return spectral
+    if spectral.root is not None and _spans_as(node, spectral.root, side):
+        on_span = spectral.on_span
+        return replace(spectral, off_span=on_span, rest=None, twin=None, tilt=NOTHING)
+    if aligned.low_rank and not aligned.portions.at(side, OFF, context.bounds).is_zero:
+        raise context.not_covered(
+            node,
+            "a matrix made of one that leads out of the gradient's span, on another that does",
+            "f(X @ X.T) @ X with one X, or functions of G @ G.T",
+            instead.apart,
+        )
+    return spectral
+
+
+def _spans_as(node: MatMul, root: Node, side: int) -> bool:
+    """Whether a product has the columns (side 0) or rows (1) of X, whatever acts on the others."""
+    x = node.right if node.left.shape.is_square else node.left
+    x, root = _untransposed(x), _untransposed(root)
+    while x != root:
+        match x:
+            case MatMul(one, other) if side == 0 and other.shape.is_square:
+                x = one
+            case MatMul(one, other) if side == 1 and one.shape.is_square:
+                x = other
+            case _:
+                return False
+    return True
+
+
+def _untransposed(node: Node) -> Node:
+    return node.operand if isinstance(node, Transpose) else node
 
 
 def _need_one_basis_of_twins(
@@ -319,6 +367,7 @@ def gram_product(
     value = Spectral(
         side, size, Scale.zero(Size.SPECTRAL), rest=Scale.zero(Size.SPECTRAL), twin=size * weak,
         variation=ONE, of_gradient=True, tilt=off, symmetric=is_symmetric(node),
+        root=_untransposed(node.left) if is_square_of_one(node) else None,
     )  # fmt: skip
     return value, Step(GRAM, str(node), size, f"{x.gain} x {y.gain}", steps, node=node)
 
@@ -351,7 +400,7 @@ def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
     raised = rank.is_raised_by_jumps(context, value)
     full = raised or (value.low_rank and rank.grows(context))
     # any other entrywise function has some rank between O(1) and full: entries are then unknown
-    equal = portions(((pair, ONE) for pair, _ in value.portions.sizes), context.bounds)
+    equal = _levelled_portions(context, value)
     result = replace(
         value,
         gain=one,
@@ -367,6 +416,21 @@ def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
     )
     numbers = "every singular value becomes 1"
     return result, Step(SPECTRAL_POWER, str(node), one, numbers, (step,), node=node)
+
+
+def _levelled_portions(context: Context, value: Aligned) -> Portions:
+    """Singular values made alike; what leads out of a direction does so as before."""
+    if not value.low_rank:
+        return portions(((pair, ONE) for pair, _ in value.portions.sizes), context.bounds)
+    found = []
+    for (left, right), size in value.portions.sizes:
+        own = (left, right)
+        along = context.plus(
+            value.portions.at(0, left, context.bounds), value.portions.at(1, right, context.bounds)
+        )
+        share = size if left is right is OFF else ONE if left is right else size / along
+        found.append((own, share))
+    return portions(found, context.bounds)
 
 
 def _orth_beside_weights(context: Context, node: Call, value: Weights, step: Step) -> Reading:

@@ -125,9 +125,9 @@ def _independent(x: Value, y: Value) -> bool:
     """Whether two terms depend on delta or on h in ways that cannot cancel."""
     match x, y:
         case Aligned(), Aligned():
-            return (x.left, x.right) != (y.left, y.right)
+            return not (x.left.alike(y.left) and x.right.alike(y.right))
         case Vector(), Vector():
-            return (x.behaviour, x.averaged) != (y.behaviour, y.averaged)
+            return not x.behaviour.alike(y.behaviour) or x.averaged is not y.averaged
     return False
 
 
@@ -191,6 +191,7 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 vanishing=_off_span_vanishing(context, x, y, order),
                 steps=max(x.steps, y.steps),
                 levelled=x.levelled or y.levelled,
+                root=x.root if y.variation.is_zero else y.root if x.variation.is_zero else None,
             )
         case Vector(), Vector() if x.side is y.side:
             behaviour = _behaviour(context, x.behaviour, y.behaviour, order)
@@ -277,7 +278,8 @@ def _share(context: Context, parts: Sequence[tuple[Scale, Scale]]) -> Scale:
 def _behaviour(context: Context, x: Behaviour, y: Behaviour, order: Order) -> Behaviour:
     """Near zero the slower term stays; but a term that is negligible elsewhere only cuts there."""
     parity = x.parity.plus(y.parity)
-    return Behaviour(parity, _vanishing(context, x.vanishing, y.vanishing, order))
+    vanishing = _vanishing(context, x.vanishing, y.vanishing, order)
+    return Behaviour(parity, vanishing, x.centred or y.centred)
 
 
 def _vanishing(context: Context, x: Expr, y: Expr, order: Order) -> Expr:

@@ -52,19 +52,30 @@ class Behaviour:
     """How a value depends on its factor on one side: delta on the left, h on the right.
 
     ``vanishing``: as an entry x of the factor goes to 0, the value goes to 0 like |x|^vanishing.
-    A negative number means that it blows up there: entries are then heavy-tailed.
+    A negative number means that it blows up there: entries are then heavy-tailed. ``centred``: it
+    depends on the factor less its mean (centred.py).
     """
 
     parity: Parity
     vanishing: Expr
+    centred: bool = False
 
     def times(self, other: Behaviour) -> Behaviour:
         """Behaviour of a product, entry by entry."""
-        return Behaviour(self.parity.times(other.parity), self.vanishing + other.vanishing)
+        centred = self.centred or other.centred
+        return Behaviour(self.parity.times(other.parity), self.vanishing + other.vanishing, centred)
 
     def reciprocal(self) -> Behaviour:
         """Behaviour of 1/x."""
-        return Behaviour(self.parity, -self.vanishing)
+        return Behaviour(self.parity, -self.vanishing, self.centred)
+
+    def power(self, p: Expr, parity: Parity | None = None) -> Behaviour:
+        """Behaviour of a function like |x|^p where x is small."""
+        return Behaviour(parity or self.parity, p * self.vanishing, self.centred)
+
+    def alike(self, other: Behaviour) -> bool:
+        """Whether both depend on their factor in one way, up to its mean."""
+        return (self.parity, self.vanishing) == (other.parity, other.vanishing)
 
 
 class Known(StrEnum):
@@ -110,6 +121,7 @@ class Spectral:
     goes to 0, the entry of a diagonal matrix goes to 0 like |x|^vanishing. ``steps``: of training
     that are averaged in it; directions new at the second may be much shorter than those of both.
     ``levelled``: an inverse that raises small eigenvalues, so that their number counts (rank.py).
+    ``root``: X of X @ X.T or X.T @ X and what is a function of it.
     """
 
     side: Dim
@@ -125,6 +137,7 @@ class Spectral:
     vanishing: Expr = S.Zero
     steps: int = 1
     levelled: bool = False
+    root: Node | None = None
 
     @property
     def main(self) -> Scale:

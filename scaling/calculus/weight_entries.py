@@ -16,9 +16,9 @@ once both have met the layer's input. |W| alone is a constant and a number aroun
 abs(W)*sign(G), Madam's step, follows the gradient as sign(G) does; means over rows are of the size
 of an entry.
 
-Refused: entries of W times functions of G that change from row to row (W is not independent of the
-gradient's rows at that order), a quotient of sums of W and G in which they stand in other ways,
-divisors that vanish with W, and entries of orth(G + decay*W).
+Refused: entries of W times odd functions of G (W is not independent of them at that order), a
+quotient of sums of W and G in which they stand in other ways, divisors that vanish with W, and
+entries of orth(G + decay*W).
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from scaling.calculus.context import Context
 from scaling.calculus.directions import OFF
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import (
-    CONSTANT,
     NOTHING,
     Aligned,
     Behaviour,
@@ -135,7 +134,7 @@ def _mean(
 
     def change(old: Behaviour) -> Behaviour:
         parity = Parity.EVEN if even else old.parity
-        return Behaviour(parity, S.Zero if covered and even else p * old.vanishing)
+        return old.power(S.Zero if covered and even else p, parity)
 
     found, _ = entrywise.changed(context, node, signal, whole, change, "", steps, even)
     assert isinstance(found, Aligned), "a function of a matrix"
@@ -200,8 +199,9 @@ def product(
 def mean(context: Context, node: Call, value: Weights, step: Step) -> Reading:
     """The mean of rows, of columns or of all entries, of numbers of one sign."""
     if not value.positive or value.aligned is None:
+        subject = "the mean" if node.shape.is_scalar else "means"
         raise context.not_covered(
-            node, f"means of {describe(value)}", f"{node.function}(abs(X)) or that of X*X",
+            node, f"{subject} of {describe(value)}", f"{node.function}(abs(X)) or that of X*X",
             instead.positive,
         )  # fmt: skip
     _need_independent(context, node, value)
@@ -217,7 +217,7 @@ def mean(context: Context, node: Call, value: Weights, step: Step) -> Reading:
     spread = spread * context.fan(across) ** -HALF
     more = S.Zero if many else value.vanishing
     vector = Vector(
-        value.aligned.entry, side, Behaviour(kept.parity, kept.vanishing + more),
+        value.aligned.entry, side, replace(kept, vanishing=kept.vanishing + more),
         node.shape.rows is Dim.ONE, Parity.EVEN, True, value.aligned.monomial,
         value.aligned.mixes or not many,
         value.aligned.steps, context.plus(spread, _off(context, value.aligned, over_fan_in)),
@@ -230,12 +230,16 @@ def _off(context: Context, value: Aligned, left: bool) -> Scale:
 
 
 def _need_one_source(context: Context, node: Node, x: Value, y: Value) -> None:
-    """Refuse W times what changes from row to row, and quotients of two different sums."""
+    """Refuse W times what changes sign with delta, and quotients of two different sums.
+
+    W h is u, the input of the activation, by parts: with a positive factor its product with delta
+    has the random sign of delta, and with delta it would follow the gradient.
+    """
     for one, other in ((x, y), (y, x)):
-        if not isinstance(one, Weights) or one.positive:
-            continue
+        if not isinstance(one, Weights) or one.positive or one.multiple.is_zero:
+            continue  # what stands beside its mean does not change sign with W
         if isinstance(other, Aligned):
-            alike = other.positive and CONSTANT in (other.left, other.right)
+            alike = other.positive
         else:
             assert isinstance(other, Weights)
             alike = other.positive and (other.source == one.source or _is_of_weights_alone(other))
