@@ -19,6 +19,7 @@ import pytest
 from sympy import Rational, S
 from typed import Typed, exit_code
 
+from empirical.data.sources import load
 from empirical.report.html_page import page
 from empirical.report.page_sections import (
     Section,
@@ -27,10 +28,12 @@ from empirical.report.page_sections import (
     model_section,
     moved_by,
 )
+from empirical.verify.campaign import RunRequest, lines_experiment, trial_of
 from empirical.verify.graph_verification import answer_starts
 from scaling.cli.modelling import answer_of, measured_models
 from scaling.cli.options import ModelOptions, SweepRun
-from scaling.cli.requests import problem_of, solution_of
+from scaling.cli.reporting import lines_or_why
+from scaling.cli.requests import problem_of, solution_of, subject_of
 from scaling.report.drawn_graph import drawings, size_text
 from scaling.report.graph_tables import tensor_steps
 from scaling.states.moved_state import two_states
@@ -202,6 +205,17 @@ def test_a_line_has_no_measurement_beside_it_that_is_of_something_else(pages: Pa
 
     assert beside() > 2
     assert beside(at_most=True) == beside(predicted=Rational(7, 3)) == 0
+
+
+def test_lines_that_cannot_be_measured_leave_the_rest_of_a_page() -> None:
+    data = load("digits", None, samples=2)
+    problem = problem_of("sam", None, practice=True, numbers=data.numbers)
+    subject, answer = subject_of("sam", problem), solution_of(problem)
+    at = lines_experiment(RunRequest(data, (16, 32, 64), 2))
+    lines, why = lines_or_why(trial_of(subject, at), answer, at)
+    assert not lines and why.startswith("not measured: lines of a derivation that speak of 'asc")
+    text = page([chain_section(answer, None, lines, answer, why)], "scaling report sam")
+    assert f"<p>Lines are {html.escape(why)}" in text.replace("&#39;", "&#x27;")
 
 
 def test_theory_alone_measures_nothing() -> None:

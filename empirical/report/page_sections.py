@@ -60,7 +60,11 @@ class Unfolded:
 
 @dataclass(frozen=True)
 class Section:
-    """Everything about one rule or recipe. ``plots``: (caption, svg)."""
+    """Everything about one rule or recipe.
+
+    ``plots``: (caption, svg). ``across``: the sizes that were measured. ``unseen``: why the lines
+    of its derivations have no measurement.
+    """
 
     name: str
     rule: str
@@ -73,6 +77,7 @@ class Section:
     limits: Table | None = None
     verdict: str = ""
     across: str = ""
+    unseen: str = ""
 
 
 def chain_section(
@@ -80,6 +85,7 @@ def chain_section(
     measured: Verification | None = None,
     lines: Mapping[str, Sequence[Line]] | None = None,
     practice: Derived | None = None,
+    unseen: str = "",
 ) -> Section:
     """A rule on a chain of layers.
 
@@ -88,6 +94,7 @@ def chain_section(
         measured: sizes at growing widths, of this rule alone.
         lines: of each layer's derivation, measured.
         practice: the answer with numbers for the symbols, of which the lines speak.
+        unseen: why no line is measured, if none is.
     """
     rule, shown = answer.problem.rule, practice or answer
     table = derived_table(answer)
@@ -103,7 +110,7 @@ def chain_section(
             plots += [(f"{series.mode}: {caption}", svg) for caption, svg in shown_here]
     section = Section(
         rule.name or str(rule), rule.written, table, tuple(found), tuple(_chain_drawings(shown)),
-        tuple(plots),
+        tuple(plots), unseen=unseen,
     )  # fmt: skip
     if measured is None:
         return section

@@ -25,9 +25,16 @@ from scaling.cli.requests import lazily, numbers_given, problem_of, solution_of,
 from scaling.sizes.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import TypeAlias
 
+    from empirical.measure.trial import Trial
     from empirical.report.page_sections import Section
+    from empirical.verify.campaign import Experiment
+    from empirical.verify.derivation_lines import Line
+    from scaling.solve.derive import Derived
+
+    Lines: TypeAlias = Mapping[str, Sequence[Line]]
 
 
 @verb
@@ -98,12 +105,21 @@ def _of_chain(
             planned = campaign.plan([subject], request)
             found = verifying.verify_all(planned, [], None, tick)
             with lazily("measure.machine").blas_threads(run.threads):
-                lines = lazily("verify.derivation_lines").measured_lines(
-                    campaign.trial_of(subject, deep), practice.steps, deep.widths, deep.seeds,
-                    deep.margin, deep.first_seed,
-                )  # fmt: skip
-        sections.append(made(answer, found, lines, practice))
+                trial = campaign.trial_of(subject, deep)
+                lines, unseen = lines_or_why(trial, practice, deep)
+        sections.append(made(answer, found, lines, practice, unseen))
     return sections
+
+
+def lines_or_why(trial: Trial, practice: Derived, at: Experiment) -> tuple[Lines, str]:
+    """The lines of derivations, measured, or why they are not; the rest of a page needs none."""
+    measured = lazily("verify.derivation_lines").measured_lines
+    try:
+        return measured(
+            trial, practice.steps, at.widths, at.seeds, at.margin, at.first_seed
+        ), ""  # fmt: skip
+    except InvalidInput as error:
+        return {}, f"not measured: {error.found}"
 
 
 def _of_model(

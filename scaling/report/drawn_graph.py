@@ -28,7 +28,7 @@ from sympy import Expr
 from scaling.models.graph import Graph, GraphNode, Repeat
 
 LEAVES = {"parameter", "data", "buffer", "constant", "argument", "noise"}
-_LINE = re.compile(r"(?!\(loss\)).*: .+:\d+")
+_LINE = re.compile(r"(?!\(loss\)|.*site-packages).*: .+:\d+")
 ROW, LETTER, HIGH, GAP, LANE = 76, 6.6, 36, 20, 16
 """Pixels: between rows, of a letter, of a box, between boxes, between lanes."""
 
