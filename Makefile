@@ -82,8 +82,9 @@ bench: venv  ## time and weigh everything, beside other libraries, into benchmar
 fuzz: export OMP_NUM_THREADS = 1
 fuzz: N ?= 1000
 fuzz: SEED ?= 0
-fuzz: venv  ## hold N random pairs of rule and setting against the independent simulator in tests/
-	cd tests && ../.venv/bin/python random_questions.py $(N) $(SEED) --log ../results/fuzz/$(SEED).jsonl
+fuzz: venv  ## hold N random pairs of rule and setting (or PAIRS="3/111 1/80") against tests/simulator.py
+	cd tests && ../.venv/bin/python random_questions.py $(if $(PAIRS),--pairs $(PAIRS),\
+		$(N) $(SEED) --log ../results/fuzz/$(SEED).jsonl)
 
 fuzz-measured: export OMP_NUM_THREADS = 1
 fuzz-measured: N ?= 1000

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from simulator import BASE, Array, Layer, Net, Unmet, parsed, state, value
+from simulator import BASE, Array, Layers, Net, Unmet, parsed, state, value
 
 LEAD = 1000.0
 TWICE = 2.0
@@ -25,9 +25,12 @@ TWICE = 2.0
 ALIKE = 0.2
 """Terms with exponents closer than this have one: less than half of 1/2."""
 
-
 NOISE = 0.1
 """Standard error of a growth below which no more draws are made."""
+CLEAR = 4.0
+"""Standard errors between a growth and `ALIKE` that say the same."""
+HELD = 2**18
+"""Entries of a matrix that one draw may keep from one sum of a rule to the next."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def settled(
     at, tree = sights or Sights(), parsed(rule)
     found: tuple[dict[str, float], ...] = tuple({} for _ in net.names)
     net = replace(net, named_terms=names, weights=(*net.weights[: step - 1], found))
-    runs: list[list[list[Layer]]] = []  # by draw and width
+    runs: list[list[Layers]] = []  # by draw and width
     for position in range(net.depth):
         is_met = True
         while is_met:
@@ -58,12 +61,18 @@ def settled(
                 if is_met := first is not None:
                     logs = np.log([[unmet.ratios for unmet in run if unmet] for run in met])
                     steps = (logs[:, 1] - logs[:, 0]) / math.log(at.widths[1] / at.widths[0])
-                    error = steps.std(0, ddof=1).max() / math.sqrt(len(steps))
-                if not is_met or not error > NOISE:
+                if not is_met or _is_decided(steps):
                     break
             if first is not None:
                 first.weights[first.site] = _weight(logs[:, 0].mean(0), steps.mean(0), at.lead)
     return net
+
+
+def _is_decided(steps: Array) -> bool:
+    """Whether more draws would change nothing: the growth is known, or who leads is."""
+    error = steps.std(0, ddof=1) / math.sqrt(len(steps))
+    far = np.abs(np.abs(steps.mean(0)) - ALIKE)
+    return bool((~(error > NOISE) | (far > CLEAR * error)).all())
 
 
 def _weight(logarithms: Array, growth: Array, lead: float) -> float:
@@ -71,18 +80,21 @@ def _weight(logarithms: Array, growth: Array, lead: float) -> float:
     if not (np.isfinite(logarithms).all() and np.isfinite(growth).all()):
         return 1.0
     strong, weak = np.exp(-logarithms).tolist()
-    for alike, x in ((strong, growth[0]), (weak, growth[1])):
-        if abs(x) <= ALIKE:
-            return TWICE * alike
-    if growth[0] > 0:
+    if growth[0] > ALIKE:  # beyond the strongest direction, hence beyond all
         return lead * strong
+    if growth[0] >= -ALIKE:
+        return TWICE * strong
+    if abs(growth[1]) <= ALIKE:
+        return TWICE * weak
     return weak / lead if growth[1] < 0 else math.sqrt(strong * weak)
 
 
-def _unmet(tree: ast.expr, layers: list[Layer], position: int) -> Unmet | None:
+def _unmet(tree: ast.expr, layers: Layers, position: int) -> Unmet | None:
     """The first sum of a layer's rule that has no weight."""
     try:
         value(tree, layers[position])
     except Unmet as found:
         return found
+    finally:
+        layers[position].forget(HELD)
     return None

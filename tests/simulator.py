@@ -22,9 +22,10 @@ from __future__ import annotations
 import ast
 import itertools
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -271,9 +272,38 @@ def _quotient(x: Array, y: Array) -> Array:
     return out
 
 
+@dataclass(frozen=True)
+class Weight:
+    """The weights of one layer: drawn entries times a scale, less the steps that were made.
+
+    Entries are drawn again whenever they are asked for: a state is as small as its activations.
+    """
+
+    draw: Callable[[], Array]
+    scale: float
+    shape: tuple[int, int]
+    steps: tuple[tuple[float, Wide], ...] = ()
+
+    @property
+    def entries(self) -> Array:
+        return self.scale * self.draw() - sum(rate * step.entries for rate, step in self.steps)
+
+    def times(self, x: Array) -> Array:
+        y = self.scale * (self.draw() @ x)
+        return y - sum(rate * step.times(x) for rate, step in self.steps)
+
+    def transposed_times(self, x: Array) -> Array:
+        y = self.scale * (self.draw().T @ x)
+        return y - sum(rate * step.T.times(x) for rate, step in self.steps)
+
+
 # --- a rule's text --------------------------------------------------------------------------------
 
 Value = float | Wide | Square | Identity
+
+
+class Layers(list["Layer"]):
+    """The layers of a network."""
 
 
 @dataclass
@@ -282,12 +312,13 @@ class Layer:
 
     h: Array
     d: Array
-    w: Array
+    w: Weight
     scalars: Mapping[str, float]
     averages: dict[str, Value] = field(default_factory=dict)
     """What every average of the step before was given, by the text of its argument."""
     given: dict[str, Value] = field(default_factory=dict)
-    network: list[Layer] = field(default_factory=list)
+    network: Callable[[], Layers | None] = lambda: None
+    """All layers, which whoever reads the rule holds on to: no circles, which memory would pay."""
     step: int = 1
     memo: dict[str, Value] = field(default_factory=dict)
     weights: dict[str, float] | None = None
@@ -299,13 +330,18 @@ class Layer:
     def n(self) -> int:
         return self.h.shape[1]
 
+    def forget(self, most: int) -> None:
+        """Drop what reading a rule left behind, if a matrix of this layer has more entries."""
+        if self.w.shape[0] * self.w.shape[1] > most:
+            self.memo = {key: x for key, x in self.memo.items() if isinstance(x, float)}
+
     def named(self, name: str) -> Value:
         h, d, n = self.h, self.d, self.n
         match name:
             case "G":
                 return Wide(p=d, q=h / n)
             case "W":
-                return Wide(self.w)
+                return Wide(self.w.entries)
             case "A":
                 return Square(np.zeros(len(h)), h, np.eye(n) / n)
             case "B":
@@ -516,7 +552,9 @@ def _call(name: str, arguments: list[ast.expr], layer: Layer) -> Value:
     if name in ("ema", "debiased"):
         return _average(name, arguments, layer)
     if name == "over_layers":
-        return float(sum(value(arguments[0], other) for other in layer.network))
+        network = layer.network()
+        assert network is not None
+        return float(sum(value(arguments[0], other) for other in network))
     if name == "sample_square":
         return _sample_square(arguments[0], layer)
     x = value(arguments[0], layer)
@@ -713,19 +751,19 @@ def _data(labels: tuple[int, ...], classes: int, features: int, probe: int) -> t
     return x, np.eye(classes)[:, list(labels)], held
 
 
-def _forward(net: Net, w: list[Array], width: int, x: Array) -> tuple[list[Array], list[Array]]:
+def _forward(net: Net, w: list[Weight], width: int, x: Array) -> tuple[list[Array], list[Array]]:
     """(h of every layer, its multiplier included; u of every layer)"""
     phi = ACTIVATIONS[net.activation][0]
     inputs, us = [], []
     for position in range(net.depth):
         a = net.a[position] if net.a else 0.0
         inputs.append((width / BASE) ** -a * x)
-        us.append(w[position] @ inputs[-1])
+        us.append(w[position].times(inputs[-1]))
         x = phi(us[-1])
     return inputs, us
 
 
-def _layers(net: Net, w: list[Array], width: int, step: int) -> list[Layer]:
+def _layers(net: Net, w: list[Weight], width: int, step: int) -> Layers:
     """Every layer as a rule sees it, with what averages were given left to be filled in."""
     x, y, _ = _data(net.labels, net.classes, net.features, net.probe)
     inputs, us = _forward(net, w, width, x)
@@ -739,9 +777,10 @@ def _layers(net: Net, w: list[Array], width: int, step: int) -> list[Layer]:
     deltas = [d]
     for position in range(net.depth - 1, 0, -1):
         a = net.a[position] if net.a else 0.0
-        deltas.append((width / BASE) ** -a * w[position].T @ deltas[-1] * slope(us[position - 1]))
+        back = w[position].transposed_times(deltas[-1])
+        deltas.append((width / BASE) ** -a * back * slope(us[position - 1]))
     deltas.reverse()
-    found = []
+    found = Layers()
     for position in range(net.depth):
         scalars = _Scalars(net.values)
         for name, d_exponent in net.d[position] if net.d else ():
@@ -751,7 +790,7 @@ def _layers(net: Net, w: list[Array], width: int, step: int) -> list[Layer]:
             layer.weights, layer.named_terms = net.weights[step - 1][position], net.named_terms
         found.append(layer)
     for layer in found:
-        layer.network = found
+        layer.network = weakref.ref(found)
     return found
 
 
@@ -760,28 +799,35 @@ class _Scalars(dict):
         return 1.0
 
 
-@lru_cache(maxsize=64)
-def _small_weights(sides: tuple[int, ...], seed: int) -> tuple[Array, ...]:
-    return _drawn(sides, seed)
+def _drawn(shape: tuple[int, int], position: int, seed: int) -> Array:
+    """The Gaussian entries of a layer."""
+    return np.random.default_rng([seed, position, *shape]).standard_normal(shape)
 
 
-def _weights(sides: tuple[int, ...], seed: int) -> tuple[Array, ...]:
-    return _small_weights(sides, seed) if max(sides) <= 512 else _drawn(sides, seed)
+KEPT = [(256, lru_cache(512)(_drawn)), (512, lru_cache(32)(_drawn)), (10**9, lru_cache(4)(_drawn))]
+"""Draws that are kept for the next rule, by the largest side: 200 MB at most up to 512."""
 
 
-def _drawn(sides: tuple[int, ...], seed: int) -> tuple[Array, ...]:
-    rng = np.random.default_rng([seed, *sides])
-    return tuple(rng.standard_normal((m, k)) for k, m in itertools.pairwise(sides))
+def _weights(sides: tuple[int, ...], seed: int) -> list[Array]:
+    shapes = [(m, k) for k, m in itertools.pairwise(sides)]
+    return [_kept(shape, position, seed) for position, shape in enumerate(shapes)]
 
 
-def _start(net: Net, width: int, seed: int) -> list[Array]:
+def _kept(shape: tuple[int, int], position: int, seed: int) -> Array:
+    return next(draw for side, draw in KEPT if max(shape) <= side)(shape, position, seed)
+
+
+def _start(net: Net, width: int, seed: int) -> list[Weight]:
     """The weights at the start."""
     b = net.b or (0.0, *[0.5] * (net.depth - 2), 1.0)
     scale = [0.0 if math.isinf(x) else (width / BASE) ** -x * BASE**-0.5 for x in b]
     scale[0] *= math.sqrt(BASE / net.features)
     scale[-1] *= net.readout
-    weights = _weights(tuple(net.sides(width)), seed)
-    return [s * x for s, x in zip(scale, weights, strict=True)]
+    shapes = [(m, k) for k, m in itertools.pairwise(net.sides(width))]
+    return [
+        Weight(partial(_kept, shape, position, seed), scale[position], shape)
+        for position, shape in enumerate(shapes)
+    ]
 
 
 @dataclass(frozen=True)
@@ -803,15 +849,17 @@ def _rates(net: Net, width: int) -> list[float]:
     ]
 
 
-def state(rule: str, net: Net, width: int, seed: int, step: int) -> list[Layer]:
+def state(rule: str, net: Net, width: int, seed: int, step: int) -> Layers:
     """Every layer as the rule sees it at the first or second step."""
     layers = _layers(net, _start(net, width, seed), width, 1)
     if step == 1:
         return layers
     tree = parsed(rule)
-    updates = [value(tree, layer).entries for layer in layers]
-    moves = zip(layers, _rates(net, width), updates, strict=True)
-    after = _layers(net, [layer.w - r * u for layer, r, u in moves], width, 2)
+    moves = [
+        (layer.w, r, value(tree, layer))
+        for layer, r in zip(layers, _rates(net, width), strict=True)
+    ]
+    after = _layers(net, [replace(w, steps=(*w.steps, (r, u))) for w, r, u in moves], width, 2)
     for layer, old in zip(after, layers, strict=True):
         layer.averages = old.given
     return after

@@ -27,6 +27,8 @@ from scaling.states.problem import Exponents
 
 TOLERANCE = 0.25
 """Between an exponent and a slope over widths up to 2048: half of the smallest step, 1/2."""
+DRAWS = 8
+"""Draws whose geometric mean says how large a step of rate one is."""
 DISTINCT, BALANCED = tuple(range(6)), (*range(10), *range(6))
 FEW = (0, 1, 2, 3)
 REPEATED = (1, 6, 0, 0, 4, 3, 5, 9)
@@ -121,9 +123,9 @@ def network(question: Question, found: Exponents, base: bool = True) -> Net:
             net = settled(question.rule, net, names, sights=question.sights)
         if not base or question.step == 1:
             return net
-        first = own(question.rule, net, 64, 0)  # steps that move a layer by a part of its size,
-        parts = [0.3] * (net.depth - 1) + [0.1]  # and outputs by less than what they lack
-        moved = zip(parts, first.held, strict=True)
+        first = [own(question.rule, net, 64, seed).held for seed in range(DRAWS)]
+        parts = [0.3] * (net.depth - 1) + [0.1]  # a layer moves by a part of its size, outputs
+        moved = zip(parts, np.exp(np.log(first).mean(0)), strict=True)  # by less than they lack
         net = replace(net, rates=tuple(part / x if x > 1e-12 else 1.0 for part, x in moved))
         return settled(question.rule, net, names, 2, question.sights) if names else net
 

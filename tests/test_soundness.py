@@ -4,14 +4,17 @@ Each row is a rule that was answered wrongly once; `layers` are those whose own 
 Sizes are those on samples held out, at widths 128 .. 2048, slopes over the upper half.
 """
 
+import gc
 import json
+import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from random_questions import LADDER, fuzz, judged
-from settled_terms import settled
-from simulator import WIDTHS, own
+from random_questions import LADDER, fuzz, judged, named
+from settled_terms import _is_decided, _weight, settled
+from simulator import WIDTHS, own, state
 from soundness import (
     BALANCED,
     DISTINCT,
@@ -175,10 +178,10 @@ def test_samples_of_one_class_leave_weak_directions() -> None:
 def test_no_random_pair_is_contradicted(tmp_path: Path) -> None:
     """Twelve pairs; a killed run goes on with the pair after the last whole line."""
     log = tmp_path / "pairs.jsonl"
-    fuzz(3, seed=11, log=log)
+    fuzz(named(3, seed=11), log=log)
     whole = log.read_text()
     log.write_text(whole + whole[:40])
-    seen = fuzz(12, seed=11, log=log)
+    seen = fuzz(named(12, seed=11), log=log)
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert log.read_text().startswith(whole)
     assert [row["pair"] for row in rows] == [f"11/{i}" for i in range(12)]
@@ -216,6 +219,42 @@ def test_the_faster_term_leads_whatever_stands_in_front_of_it() -> None:
     assert first["G | k * sign(G)"] > 100 * size
     assert other["sign(G) | k * G"] < 0.01 / size
     assert all(weights == {"sign(G) | k * sign(3 * G)": 2} for weights in alike)
+
+
+def test_a_damping_beyond_the_strongest_direction_is_beyond_all() -> None:
+    """The weakest of many directions scatters, and may seem to grow as a damping does."""
+    strong, weak = np.log(1e-2), np.log(1e-6)  # of a matrix, where the damping is one
+    given = {
+        (1, 0): 1e3 * 1e-2, (1, 1): 1e3 * 1e-2, (0, 0): 2e-2, (-1, 0): 2e-6,
+        (-1, -1): 1e-9, (-1, 1): 1e-4,
+    }  # fmt: skip
+    for growth, weight in given.items():
+        found = _weight(-np.array([strong, weak]), np.array(growth), 1e3)
+        assert found == pytest.approx(weight), growth
+
+
+def test_more_draws_are_made_only_where_they_may_decide() -> None:
+    """Which term grows faster may be clear before the growth itself is."""
+    scattered = np.array([[2.0], [3.0], [4.0], [5.0]])  # 3.5 +- 0.65
+    assert _is_decided(scattered)
+    assert not _is_decided(scattered - 3.0)
+    assert _is_decided(0.3 + scattered / 100)
+
+
+def test_a_state_holds_no_matrix_of_weights_and_dies_with_its_last_name() -> None:
+    """Thousands of pairs in one process: a state is as small as its activations, and goes."""
+    net = network(Question("G"), theory(Question("G")).exponents)
+    layers = state("ema(G, beta)", net, 512, 0, 2)
+    held = [x for y in layers for x in vars(y).values() if isinstance(x, np.ndarray)]
+    assert held
+    assert all(x.size < 512 * 512 for x in held)
+    alive = weakref.ref(layers[1])
+    gc.disable()
+    try:
+        del layers, held
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_a_wrong_exponent_would_be_flagged() -> None:
@@ -256,7 +295,8 @@ def test_pieces_of_classes_that_are_not_drawn_are_small(rule: str) -> None:
     assert not any(answer.refusal for answer in answers)
     exponents = answers[0].exponents
     assert exponents is not None
-    some, all_ = (practice(x, exponents, (256, 512, 1024), 6)["output"] for x in (inverse, drawn))
+    widths = (320, 640, 1280)  # multiples of 5: an inverse of pieces costs what pieces cost
+    some, all_ = (practice(x, exponents, widths, 6)["output"] for x in (inverse, drawn))
     assert some.exponent - all_.exponent > 0.3  # f * f^(-2) = M^(1/2) for G, up to M for sign(G)
 
 
