@@ -13,7 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 from settled_terms import Sights, settled
-from simulator import Net, Slope, Unread, exponents, own
+from simulator import Net, Slope, Unread, exponents, own, state
 from sympy import Expr, S
 
 from scaling.models.batch import Batch
@@ -123,11 +123,32 @@ def network(question: Question, found: Exponents, base: bool = True) -> Net:
             net = settled(question.rule, net, names, sights=question.sights)
         if not base or question.step == 1:
             return net
-        first = [own(question.rule, net, 64, seed).held for seed in range(DRAWS)]
+        first = [own(question.rule, net, 64, seed) for seed in range(DRAWS)]
+        sizes = np.maximum([x.batch for x in first], [x.held for x in first])
         parts = [0.3] * (net.depth - 1) + [0.1]  # a layer moves by a part of its size, outputs
-        moved = zip(parts, np.exp(np.log(first).mean(0)), strict=True)  # by less than they lack
+        moved = zip(parts, np.exp(np.log(sizes).mean(0)), strict=True)  # by less than they lack
         net = replace(net, rates=tuple(part / x if x > 1e-12 else 1.0 for part, x in moved))
+        net = calmed(question.rule, net)
         return settled(question.rule, net, names, 2, question.sights) if names else net
+
+
+def calmed(rule: str, net: Net) -> Net:
+    """The same at a tenth of the rates, until no layer grows threefold when all are moved at once.
+
+    A step may have a large part that the own layer's inputs do not meet, and moved inputs do.
+    """
+
+    def outputs(step: int) -> np.ndarray:
+        states = [state(rule, net, 64, seed, step) for seed in range(DRAWS // 2)]
+        sizes = [[np.sqrt(np.mean(x.w.times(x.h) ** 2)) for x in layers] for layers in states]
+        return np.exp(np.log(sizes).mean(0))
+
+    least = np.maximum(outputs(1), 0.1)  # outputs against their targets
+    for _ in range(12):
+        if (outputs(2) <= 3 * least).all():
+            break
+        net = replace(net, rates=tuple(0.1 * rate for rate in net.rates))
+    return net
 
 
 def practice(

@@ -290,14 +290,34 @@ def test_pieces_of_classes_that_are_not_drawn_are_small(rule: str) -> None:
         labels=(0, 1, 2, 3, 0, 1, 2, 3), depth=2,
     )  # fmt: skip
     assert "blow up like |x|^" in theory(inverse).refusal
-    drawn, softmax = replace(inverse, labels=BALANCED), replace(inverse, loss="cross_entropy")
-    answers = [theory(question) for question in (drawn, softmax)]
+    softmax = replace(inverse, loss="cross_entropy")  # p of two of them differs by f alone
+    assert "blow up like |x|^" in theory(softmax).refusal
+    drawn = replace(inverse, labels=BALANCED)
+    answers = [theory(drawn), theory(replace(softmax, labels=tuple(range(9))))]
     assert not any(answer.refusal for answer in answers)
     exponents = answers[0].exponents
     assert exponents is not None
     widths = (320, 640, 1280)  # multiples of 5: an inverse of pieces costs what pieces cost
     some, all_ = (practice(x, exponents, widths, 6)["output"] for x in (inverse, drawn))
     assert some.exponent - all_.exponent > 0.3  # f * f^(-2) = M^(1/2) for G, up to M for sign(G)
+    if rule == "G":
+        alike = practice(softmax, exponents, widths, 6)["output"]
+        assert alike.exponent - all_.exponent > 0.3
+
+
+def test_what_pieces_have_turned_may_lie_within_pieces() -> None:
+    """Not off them, as off the span of the data: an inverse would make it large there."""
+    one = "(block(B, 4) + rho*I)**(-1) @ G"
+    two = "(block(B, 4) + rho*I)**(-1) @ ((block(B, 4) + rho*I)**(-1) @ {}) * norm(G)"
+    options = {"labels": (0, 1, 2), "classes": 3, "loss": "cross_entropy"}
+    pair = Question(one, ("d_rho=4", "rho=1/1000000", "c=0"), **options)  # type: ignore[arg-type]
+    assert not theory(pair).refusal
+    again = theory(replace(pair, rule=two.format("G")))
+    assert "what pieces have turned" in again.refusal
+    sides = "(block(B, 4) + rho*I)**(-1) @ G @ (block(A, 4) + rho*I)**(-1)"
+    damped = two.format("G").replace("rho*I", "rho*trace(B)*I")
+    assert not theory(replace(pair, rule=sides)).refusal
+    assert not theory(replace(pair, rule=damped, fixed=("c=0", "d_rho=0"))).refusal
 
 
 @pytest.mark.parametrize("phi", ["relu", "tanh"])

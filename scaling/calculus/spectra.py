@@ -234,6 +234,7 @@ def push_through(
     if OFF in there and spectral.on_span != spectral.off_span and not before.is_zero:
         after = changed.at(side, OFF, context.bounds)
         assumption = _partly_off(context, spectral, before, after)
+        _need_one_turn(context, node, spectral)
     if assumption or spectral.blocks:
         here = replace(behaviour, vanishing=behaviour.vanishing + spectral.vanishing)
         changes = {"left": here} if on_delta_side else {"right": here}
@@ -299,6 +300,28 @@ def _spans_as(node: MatMul, root: Node, side: int) -> bool:
 
 def _untransposed(node: Node) -> Node:
     return node.operand if isinstance(node, Transpose) else node
+
+
+def _need_one_turn(context: Context, node: MatMul, spectral: Spectral) -> None:
+    """Refuse an inverse of pieces on what pieces have turned: it may lie within their span."""
+    order = context.bounds.order(spectral.off_span.width, spectral.on_span.width)
+    if not spectral.blocks or order in (Order.LESS, Order.EQUAL):
+        return
+    square, other = node.left, node.right
+    if spectral.side is Dim.FAN_IN:
+        square, other = other, square
+    if any(_is_of_pieces(part) and part.shape == square.shape for part in other.walk()):
+        raise context.not_covered(
+            node,
+            "an inverse of pieces, whose damping is smaller than they are, on what pieces have "
+            "turned out of the span of the data and perhaps not out of theirs",
+            "one of the two",
+            instead.damped,
+        )
+
+
+def _is_of_pieces(node: Node) -> bool:
+    return isinstance(node, Call) and FUNCTIONS[node.function].cuts and _size(node) > 1
 
 
 def _need_one_basis_of_twins(
@@ -524,7 +547,7 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
     bare = value.off_span.is_zero
     # a piece no larger than the rank of the data has no directions off them
     full = _size(node) == 1 or _size(node) <= context.spans[index(value.side)].rank
-    # of the classes that are not drawn a piece is as small as f^2
+    # of the classes that are not drawn a piece has eigenvalues as small as f^2
     faint = _size(node) == 1 or (value.side is Dim.FAN_OUT and context.spans[0].faint)
     whole = replace(
         value,

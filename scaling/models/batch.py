@@ -110,7 +110,8 @@ class DataSpan:
 
     ``twin``: how weak the gradient is in directions made by the output f, None if there are none.
     ``rest``, ``off``: whether there are others within the span of the data, and off it.
-    ``faint``: whether some entries are made by f alone, those of classes that are not drawn.
+    ``faint``: whether f alone makes some entries, or differences of entries: those of classes that
+    are not drawn.
     ``rank``: of D or of H. ``overlap``: of a sample held out with what lies off the span.
     """
 
@@ -154,7 +155,8 @@ def data_spans(
     fan_out = None if grows_out else batch.classes
     clt = grows_in and linear
     overlap = Scale.of_width(-HALF, Size.SCALAR) if clt else ONE
-    undrawn = above == 0 and not sums_to_zero and batch.different < batch.classes
+    # of classes that are not drawn, f alone makes the entries, or how far they differ by softmax
+    undrawn = above == 0 and batch.classes - batch.different > (1 if sums_to_zero else 0)
     left = DataSpan(
         r_d, twin, r_d > both, fan_out is None or fan_out > r_d, faint=alike and undrawn
     )
