@@ -79,6 +79,17 @@ PAIRS = [
     ("G+G", "2*G"),
     ("G-3*G", "-2*G"),
     ("G*(1+1)", "2*G"),
+    ("abs(W)*abs(W)*G", "W*W*G"),
+    ("sqrt(W*W)*sign(G)", "abs(W)*sign(G)"),
+    ("(G.T*abs(W.T)).T", "abs(W)*G"),
+    ("sign(G+W)", "sign(W+G)"),
+    ("(orth(G.T+W.T)).T", "orth(G+W)"),
+    ("sign((G.T-col_mean(G.T)).T)", "sign(G-row_mean(G))"),
+    ("sign(2*G-2*row_mean(G))", "sign(G-row_mean(G))"),
+    ("orth(-row_mean(G)+G)", "orth(G-row_mean(G))"),
+    ("G/(row_mean(G*G))**(1/2)", "G/sqrt(row_mean(G**2))"),
+    ("orth(G)/(row_mean(orth(G)**2))**(1/2)", "orth(G)/sqrt(row_mean(orth(G)*orth(G)))"),
+    ("(G@((R+rho*I)**(-1)@G.T)+rho*I)**(-1/2)@G", "(G@(R+rho*I)**(-1)@G.T+rho*I)**(-1/2)@G"),
 ]
 
 
