@@ -168,3 +168,11 @@ def test_the_direction_of_the_mean_is_not_raised(rule: str) -> None:
     assert not theory(Question(rule)).refusal
     nothing = f"{X}*row_mean(sign({X}))"
     assert "a mean of what is odd in centred data" in theory(Question(nothing)).refusal
+
+
+def test_weights_that_start_at_zero_stay_there_under_steps_in_proportion_to_them() -> None:
+    answer = theory(Question("abs(W)*sign(G)", ("b_output=oo",), step=2))
+    assert set(map(str, answer.own.values())) == {"-oo"}
+    assert "exactly zero" in theory(Question("G/(W*W)", ("b_output=oo",))).refusal
+    late = theory(Question("sign(G + W)", ("b_output=oo",), step=2))
+    assert {str(x) for x in late.own.values()} == {"0"}

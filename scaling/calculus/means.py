@@ -43,6 +43,7 @@ from scaling.sizes.scale import Size
 def mean(context: Context, node: Call, value: Value, step: Step) -> Reading:
     """The mean of X over the sides that the result lacks: of rows, of columns, of all."""
     moved_weights.refuse_mean(context, node, value)
+    value = weight_entries.plain(value)
     if isinstance(value, Weights):
         return weight_entries.mean(context, node, value, step)
     if node.shape.is_scalar:

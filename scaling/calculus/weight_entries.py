@@ -42,6 +42,7 @@ from scaling.calculus.values import (
     Vector,
     Weights,
     describe,
+    times,
 )
 from scaling.rules.rewrites import with_parts
 from scaling.rules.shapes import Dim
@@ -83,8 +84,10 @@ def function(
             node, "a function of a sum of odd and even terms", "a function of each term apart",
             instead.apart,
         )  # fmt: skip
-    if value.main.is_zero:
-        zero = replace(value, positive=even or value.positive)
+    if value.main.is_zero:  # weights that start at zero
+        even = even or value.positive
+        nothing = entrywise.constant(context, Scale.zero(Size.SCALAR), value.transposed, True)
+        zero = replace(value, positive=even, aligned=nothing if even else None)
         return zero, Step(ENTRYWISE, str(node), value.main, "of zero", steps, node=node)
     signal, noise = value.aligned, value.entry
     order = Order.LESS
@@ -160,8 +163,13 @@ def product(
         )  # fmt: skip
     _need_one_source(context, node, x, y)
     whole_x, whole_y = _whole(context, x), _whole(context, y)
-    if whole_x.is_zero or whole_y.is_zero:
-        raise _refused(context, node, x, y)
+    if whole_x.is_zero or (whole_y.is_zero and not invert):
+        zero = times(y if whole_x.is_zero else x, Scale.zero(Size.SCALAR))
+        return zero, Step(ENTRYWISE, str(node), zero.main, "of zero", steps, node=node)
+    if whole_y.is_zero:
+        raise context.not_covered(
+            node, "a division by exactly zero", "a damping or eps", instead.damped
+        )
     factor = whole_y**-1 if invert else whole_y
     sign = S.NegativeOne if invert else S.One
     one, other = (v.aligned if isinstance(v, Weights) else v for v in (x, y))
