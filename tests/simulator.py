@@ -288,6 +288,9 @@ class Weight:
     def entries(self) -> Array:
         return self.scale * self.draw() - sum(rate * step.entries for rate, step in self.steps)
 
+    def __array__(self, *_: object, **__: object) -> Array:
+        return self.entries
+
     def times(self, x: Array) -> Array:
         y = self.scale * (self.draw() @ x)
         return y - sum(rate * step.times(x) for rate, step in self.steps)
@@ -804,8 +807,11 @@ def _drawn(shape: tuple[int, int], position: int, seed: int) -> Array:
     return np.random.default_rng([seed, position, *shape]).standard_normal(shape)
 
 
-KEPT = [(256, lru_cache(512)(_drawn)), (512, lru_cache(32)(_drawn)), (10**9, lru_cache(4)(_drawn))]
-"""Draws that are kept for the next rule, by the largest side: 200 MB at most up to 512."""
+KEPT = [
+    (side, lru_cache(count)(_drawn))
+    for side, count in ((256, 256), (512, 32), (1024, 8), (10**9, 2))
+]
+"""Draws that are kept for the next rule, by the largest side: 270 MB at most up to 1024."""
 
 
 def _weights(sides: tuple[int, ...], seed: int) -> list[Array]:

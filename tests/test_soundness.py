@@ -305,6 +305,21 @@ def test_pieces_of_classes_that_are_not_drawn_are_small(rule: str) -> None:
         assert alike.exponent - all_.exponent > 0.3
 
 
+def test_an_average_leads_out_of_a_factor_by_what_has_moved() -> None:
+    """Its damping is smaller than B alone in the output layer: 1/rho times df, and not times 1."""
+    rule, fixed = "(B + rho*I)**(-1) @ ema(G, beta)", ("d_rho=1/2",)
+    pair = Question(rule, fixed, labels=(0, 1, 2), step=2, settled=("rho",))
+    assert "on an average over steps" in theory(pair).refusal
+    assert not theory(replace(pair, step=1)).refusal
+    assert not theory(replace(pair, fixed=("d_rho_output=0",))).refusal
+    now = replace(pair, rule="(B + rho*I)**(-1) @ G")
+    answer = theory(now)
+    verdict, slopes = judged(now, answer, LADDER[1])
+    assert verdict == "agrees"
+    far = replace(answer, own={k: x - S.Half for k, x in answer.own.items()})
+    assert set(disagreements(far, slopes)) == set(far.own)
+
+
 def test_what_pieces_have_turned_may_lie_within_pieces() -> None:
     """Not off them, as off the span of the data: an inverse would make it large there."""
     one = "(block(B, 4) + rho*I)**(-1) @ G"

@@ -235,6 +235,7 @@ def push_through(
         after = changed.at(side, OFF, context.bounds)
         assumption = _partly_off(context, spectral, before, after)
         _need_one_turn(context, node, spectral)
+        _need_one_step(context, node, spectral, aligned)
     if assumption or spectral.blocks:
         here = replace(behaviour, vanishing=behaviour.vanishing + spectral.vanishing)
         changes = {"left": here} if on_delta_side else {"right": here}
@@ -300,6 +301,20 @@ def _spans_as(node: MatMul, root: Node, side: int) -> bool:
 
 def _untransposed(node: Node) -> Node:
     return node.operand if isinstance(node, Transpose) else node
+
+
+def _need_one_step(context: Context, node: MatMul, spectral: Spectral, aligned: Aligned) -> None:
+    """Refuse an inverse of this step's factor on an average: it lacks what has moved since."""
+    order = context.bounds.order(spectral.off_span.width, spectral.on_span.width)
+    if aligned.steps > spectral.steps and order not in (Order.LESS, Order.EQUAL):
+        raise context.not_covered(
+            node,
+            "an inverse of this step's factor, whose damping is smaller than its eigenvalues, on "
+            "an average over steps: how far the step before leads out of its span depends on how "
+            "far that step has moved the network",
+            "a damping as large as the eigenvalues, or this step's gradient",
+            instead.damped,
+        )
 
 
 def _need_one_turn(context: Context, node: MatMul, spectral: Spectral) -> None:
