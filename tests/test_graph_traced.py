@@ -4,6 +4,7 @@ import re
 from functools import cache
 
 import pytest
+import torch
 from model_files import zoo
 from sympy import Rational
 from test_trace import file_of, traced
@@ -11,7 +12,9 @@ from test_trace import file_of, traced
 from empirical.trace.read_model import graph_of
 from scaling.calculus.read import read_update
 from scaling.models.graph import Graph
-from scaling.report.graph_tables import tensor_steps
+from scaling.report.graph_tables import graph_json, graph_table, tensor_steps
+from scaling.report.tables import Format, render
+from scaling.report.wrapping import grid
 from scaling.solve import tensor_rates
 from scaling.solve.graph_solution import GraphDerived, derive_graph
 
@@ -133,3 +136,36 @@ def test_the_number_of_readings_does_not_grow_with_the_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert readings(monkeypatch, 3) == readings(monkeypatch, 6) > 0
+
+
+class Wrapped(torch.nn.Module):
+    """A Llama of two blocks and a second input layer, as wrappers of libraries hold models."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.language_model_of_the_library = torch.nn.Module()
+        self.language_model_of_the_library.transformer_decoder = zoo.llama(width)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.language_model_of_the_library.transformer_decoder(ids)
+        return y
+
+
+def test_long_names_lose_their_common_modules_and_break_at_dots_alone() -> None:
+    """Tables for people: one name a row, no part of a name cut; JSON has the names in full."""
+    found = derive_graph(ADAM, graph_of(file_of("llama", Wrapped), "width=32,64,128").graph)
+    within = "language_model_of_the_library.transformer_decoder."
+    table = graph_table(found)
+    names = [row[0] for row in table.rows]
+    assert len(set(names)) == len(names) and not [n for n in names if within in n]
+    assert {"embed.weight", "blocks.*.q.weight", "head.weight"} <= set(names)
+    (said,) = (line for line in table.notes if line.startswith("within "))
+    assert within in said
+    lines = render(table, Format.TEXT).splitlines()
+    assert max(map(len, lines)) <= 100 and any(x.startswith("blocks.*.q.weight ") for x in lines)
+    assert set(graph_json(found)["tensors"]) == set(found.tensors)
+    assert all(name.startswith(within) for name in found.tensors)
+    wide = grid(("tensor", "binds"), [(name, f"softmax in {name}") for name in found.tensors], 60)
+    parts = {part for name in found.tensors for part in name.split(".")}
+    shown = {part for line in wide[2:] for word in line.split() for part in word.split(".")}
+    assert shown - {"", "softmax", "in"} == parts

@@ -64,7 +64,7 @@ def columns_of(met: Met, dy: Tensor, index: Tensor, dtype: torch.dtype) -> UseCo
         if met.unlearned is not None:
             ids, dy = ids[ids != met.unlearned], dy[ids != met.unlearned]
         return _words(ids, dy, index)
-    x, dy = met.of_x(met.x.to(dtype)), met.of_result(dy)
+    x, dy = met.of_x(met.x.detach().to(dtype)), met.of_result(dy)
     if met.meeting is Meeting.PRODUCT:
         return _product(met.equation, x, dy, met.of_weight(index))
     return _entrywise(None if met.meeting is Meeting.BIAS else x, dy, index)

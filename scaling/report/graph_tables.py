@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any
 
 from sympy import Expr
@@ -32,10 +33,17 @@ def graph_table(answer: GraphDerived, notes: Sequence[str] = ()) -> Table:
         rows.setdefault(key, []).append(x)
     group = ("group",) if grouped else ()
     columns = ("tensor", *group, "b", "c", *(f"d_{k}" for k in scaled), "binds")
+    within = common_prefix(answer.tensors)
     shown = tuple(
-        (key[0] if len(same) > 1 else same[0].name, *key[1:]) for key, same in rows.items()
+        (
+            _pattern([x.name for x in same]).removeprefix(within),
+            *key[1:-1],
+            str(key[-1]).replace(f" {within}", " ") if within else key[-1],
+        )
+        for key, same in rows.items()
     )
     below = [*rule_lines(answer.recipe), _convention(answer)]
+    below += [f"within {within[:-1]}: names in the table begin with '{within}'"] if within else []
     below += [f"free: {', '.join(answer.free)}"] if answer.free else []
     below += graph_notes(answer, notes)
     return Table(recipe_title(answer.recipe), columns, shown, tuple(below))
@@ -59,8 +67,10 @@ def side_by_side(answers: Sequence[tuple[GraphDerived, tuple[str, ...]]]) -> Tab
     axes = [answer.graph.axis for answer, _ in answers]
     heads = ("b", "c", *(f"d_{k}" for k in scaled))
     columns = ("tensor", *(f"{head} {axis}" for axis in axes for head in heads))
-    shown = tuple((key[0] if len(same) > 1 else same[0], *key[1:]) for key, same in rows.items())
-    below = [*rule_lines(answers[0][0].recipe), CONVENTION.replace("width M", "M, each axis")]
+    within = common_prefix(answers[0][0].tensors)
+    shown = tuple((_pattern(same).removeprefix(within), *key[1:]) for key, same in rows.items())
+    below = [f"within {within[:-1]}: names in the table begin with '{within}'"] if within else []
+    below += [*rule_lines(answers[0][0].recipe), CONVENTION.replace("width M", "M, each axis")]
     for answer, notes in answers:
         lines = [f"free: {', '.join(answer.free)}"] if answer.free else []
         lines += [x for x in graph_notes(answer, notes) if not x.startswith("assumed: ")]
@@ -255,6 +265,29 @@ def binding_place(answer: GraphDerived, binds: str) -> str:
     where = next((n.where for n in answer.graph.walk() if n.name == name), "")
     module = where.split(":")[0]
     return f"{name} in {module}" if module else name
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """The modules that all tensors are within, up to a last dot; none of a single tensor.
+
+    >>> common_prefix(["model.embed.weight", "model.head.weight"]), common_prefix(["0.weight"])
+    ('model.', '')
+    """
+    parts = [name.split(".")[:-1] for name in names]
+    same = takewhile(lambda several: len(set(several)) == 1, zip(*parts, strict=False))
+    return "".join(f"{several[0]}." for several in same) if len(parts) > 1 else ""
+
+
+def _pattern(names: Sequence[str]) -> str:
+    """Names as one, with the numbers blanked in which they differ.
+
+    >>> _pattern(["h.0.mlp.0.weight", "h.0.mlp.2.weight"]), _pattern(["h.1.ln_2.bias"])
+    ('h.0.mlp.*.weight', 'h.1.ln_2.bias')
+    """
+    pieces = [re.split(r"(\d+)", name) for name in names]
+    if len({len(x) for x in pieces}) > 1:
+        return _star(names[0])
+    return "".join(x[0] if len(set(x)) == 1 else "*" for x in zip(*pieces, strict=True))
 
 
 def _star(text: str) -> str:

@@ -8,6 +8,7 @@ listing     numbered lines of unequal length, remarks below each
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]], width: int = WIDTH)
     widths = _widths([head, *rows], width)
 
     def lines(cells: Sequence[str]) -> list[str]:
-        columns = [wrapped(c, w, hang="") for c, w in zip(cells, widths, strict=True)]
+        columns = [_cell(c, w) for c, w in zip(cells, widths, strict=True)]
         deep = max(map(len, columns), default=0)
         padded = ([*column, *[""] * (deep - len(column))] for column in columns)
         return [
@@ -59,6 +60,24 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]], width: int = WIDTH)
 
     body = [line for row in rows for line in lines(row)]
     return [*lines(head), "  ".join("-" * w for w in widths), *body]
+
+
+def _cell(text: str, width: int) -> list[str]:
+    """The lines of a cell; a dotted name that is wider breaks after dots, and not within a part.
+
+    >>> _cell("encoder.block.0.attention.q.weight", 18)
+    ['encoder.block.0.', 'attention.q.weight']
+    """
+    if all(len(word) <= width for word in text.split()):
+        return wrapped(text, width, hang="")
+    lines = [""]
+    for piece in re.findall(r"\s+|[^\s.]+\.?|\.", text):
+        if len((lines[-1] + piece).rstrip()) > width:
+            piece = piece.strip()
+            lines += [piece[i : i + width] for i in range(0, len(piece), width)]
+        else:
+            lines[-1] += piece
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _widths(cells: Sequence[Sequence[str]], width: int) -> list[int]:
