@@ -343,3 +343,49 @@ def test_axes_that_are_joined_and_split_are_paired_at_all_sizes() -> None:
     assert merged == (((0, 1), (0,)), ((2,), (1,)))
     crossed = groups(((5, 2, 64), (5, 2, 128)), ((5, 8, 16), (5, 8, 32)))
     assert crossed == (((0,), (0,)), ((1, 2), (1, 2)))
+
+
+class Small(nn.Module):
+    """Words, places, heads of a fixed size, and a kernel over the sequence."""
+
+    def __init__(self, heads: int, kernel: int, sequence: int, vocabulary: int) -> None:
+        super().__init__()
+        width = 4 * heads
+        self.words = nn.Embedding(vocabulary, width)
+        self.places = nn.Parameter(torch.randn(sequence, width))
+        self.qkv, self.heads = nn.Linear(width, 3 * width), heads
+        self.mix = nn.Conv1d(width, 6, kernel, padding="same")
+        self.head = nn.Linear(6, vocabulary)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.words(ids) + self.places).chunk(3, -1)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        x = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.head(self.mix(x.mT).mT)
+
+
+AXES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
+    "heads": ("2,4,8", {"words.weight": (0, 1), "qkv.weight": (1, 1), "mix.weight": (0, 1, 0)}),
+    "kernel": ("3,5,7", {"words.weight": (0, 0), "mix.weight": (0, 0, 1), "mix.bias": (0,)}),
+    "sequence": ("8,16,24", {"places": (1, 0), "words.weight": (0, 0), "inputs_0": (0, 1)}),
+    "vocabulary": ("40,80,120", {"words.weight": (1, 0), "head.weight": (1, 0), "places": (0, 0)}),
+    "samples": ("4,8,16", {"inputs_0": (1, 0), "targets": (1, 0), "qkv.weight": (0, 0)}),
+}
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_every_other_axis_is_read_from_the_code(axis: str) -> None:
+    def build(
+        heads: int = 2, kernel: int = 3, sequence: int = 8, vocabulary: int = 40, samples: int = 4
+    ) -> nn.Module:
+        return Small(heads, kernel, sequence, vocabulary)
+
+    def batch(sequence: int = 8, samples: int = 4) -> tuple[Tensor, Tensor]:
+        ids = torch.randint(40, (samples, sequence + 1), generator=torch.manual_seed(0))
+        return ids[:, :-1], ids[:, 1:]
+
+    axes = {p.name: p.default for p in inspect.signature(build).parameters.values()}
+    sizes, expected = AXES[axis]
+    file = ModelFile(Path(__file__), build, batch, None, axes)
+    nodes = {node.name: node.axes for node in graph_of(file, f"{axis}={sizes}").graph.walk()}
+    assert {name: nodes[name] for name in expected} == expected
