@@ -4,6 +4,7 @@ The oracle is the theory: what `derive` has for the optimizer's rule. Each optim
 at small widths, and several tests look at it.
 """
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -245,6 +246,35 @@ def test_a_plan_is_made_from_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert measured.tensors["2.weight"].lr == pytest.approx(1e-3 * 4**-1.5)
     assert any("measured, not derived" in x for x in measured.assumptions)
+
+
+def test_all_that_takes_a_model_takes_a_probe_and_says_what_it_rests_on(
+    monkeypatch: pytest.MonkeyPatch, typed: Typed, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("empirical.black_box.handed_over.probe", lambda *_: found("Adam"))
+    path, told = tmp_path / "model.py", "torch.optim:Adam is adam_debiased on its first two steps"
+    path.write_text(f"""import torch
+{inspect.getsource(small).replace("def small", "def build")}
+def batch():
+    return torch.ones(4, 3), torch.ones(4, 2)
+def optimizer(model):
+    return torch.optim.Adam(model.parameters(), lr=1e-3)
+""")
+    words = ("probe:torch.optim:Adam", "--model", str(path))
+    sizes = ("--axis", "width=8,16,32", "--seeds", "2")
+    derived = typed("derive", *words, "--format", "json")
+    by_rule = json.loads(typed("derive", "adam_debiased", *words[1:], "--format", "json").out)
+    assert json.loads(derived.out)["tensors"] == by_rule["tensors"] and told in derived.out
+    for verb, more in (
+        ("predict", ()),
+        ("verify", sizes),
+        ("check", (*sizes, "--as-is", "--margin", "9")),
+        ("transfer", (*sizes, "--lr", "2^-9:2^-7", "--steps", "1", "--jobs", "1")),
+    ):
+        done = typed(verb, *words, *more)
+        assert done.code in (0, 1, 3) and told in " ".join(done.out.split()), (verb, done)
+    assert typed("derive", "probe:torch.optim:Adam").code == 2
+    assert "add --model FILE.py" in typed("derive", "probe:torch.optim:Adam").err
 
 
 def test_a_fitted_rule_has_the_exponents_that_were_measured() -> None:

@@ -1,4 +1,4 @@
-"""From a probe to a recipe: the one way from a black box to a plan.
+"""From a probe to a recipe: the one way from a black box to all that takes a model.
 
     probe:torch.optim:Adam                          in the place of a recipe
     probe:torch.optim:Muon; rest: adamw             matrices, and what trains the rest
@@ -22,10 +22,13 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from derivations.recipes import recipe_of
 from empirical.black_box.optimizer_class import read_kwargs
 from empirical.black_box.own_updates import ROLES
 from empirical.black_box.probed_optimizer import MEASURED, Probed, probe, snapped
+from scaling.models.recipe import Recipe
 from scaling.rules.parser import parse
+from scaling.rules.rule import Rule
 from scaling.sizes.errors import NotCovered
 from scaling.solve.derive import derive
 
@@ -54,6 +57,19 @@ def without_probes(recipe: str) -> tuple[str, tuple[str, ...]]:
         return f"{'rest' if everything else MATRICES}: {text}"
 
     return PROBE.sub(rule, recipe), tuple(notes)
+
+
+def recipe_with_probes(recipe: Recipe | Rule | str) -> tuple[Recipe, tuple[str, ...]]:
+    """A recipe as users write it, with rules in the place of probes, and what they rest on.
+
+    Raises:
+        InvalidInput: for what is no recipe, or an optimizer that cannot be probed.
+        NotCovered: for one whose exponents stay open.
+    """
+    if not isinstance(recipe, str):
+        return recipe_of(recipe), ()
+    text, notes = without_probes(recipe)
+    return recipe_of(text), notes
 
 
 def handed_over(found: Probed) -> tuple[str, str]:

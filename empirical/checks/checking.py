@@ -24,7 +24,7 @@ from typing import Any
 
 from torch import nn
 
-from derivations.recipes import recipe_of
+from empirical.black_box.handed_over import recipe_with_probes
 from empirical.checks.grown_model import grown_model
 from empirical.checks.needed import questions
 from empirical.checks.own_optimizer import place_of, refuse_ignored_groups, takes_groups
@@ -111,7 +111,7 @@ def check(
     Args:
         build: ``build(**axes)`` returns the module.
         batch: (inputs, targets), or a function of the axes that returns them; None for a chain.
-        recipe: what trains what: text, a TOML file, a rule or a name of one.
+        recipe: what trains what: text, a TOML file, a rule, a name of one, or probe:MODULE:CLASS.
         axis: what grows, and its sizes: "width=64:512".
         plan: whose numbers are checked; other axes are at its base.
         optimizer: of the user's own: a function of the model, or of the model and the groups.
@@ -158,11 +158,12 @@ def check_file(
     """The same for the file of a model; see `check`."""
     if plan is not None and as_is:
         raise InvalidInput("a plan beside --as-is", "one of the two", "leave one of them out")
-    asked = recipe_of(recipe)
+    asked, probed = recipe_with_probes(recipe)
     along = _axis(file, axis, plan)
     plans = None if plan is None else plans_along(plan, file, asked, along)
     grown = grown_model(file, asked, along, plan)
-    model, lowered, answer, start = grown.model, grown.lowered, grown.answer, grown.start
+    model, lowered, start = grown.model, grown.lowered, grown.start
+    answer = replace(grown.answer, assumptions=(*grown.answer.assumptions, *probed))
     by_torch = as_is or (plans is not None and takes_groups(file))
     if plan is not None and plan.made_from.applied and not by_torch:
         raise InvalidInput(

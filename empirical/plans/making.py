@@ -19,8 +19,8 @@ import torch
 from sympy import sympify
 from torch import Tensor, nn
 
-from derivations.recipes import in_practice, recipe_of
-from empirical.black_box.handed_over import without_probes
+from derivations.recipes import in_practice
+from empirical.black_box.handed_over import recipe_with_probes
 from empirical.plans.plan import ModelPlan
 from empirical.plans.planned_axes import (
     PlannedAxes,
@@ -112,8 +112,7 @@ def plan_of_file(
     ``derived``: its axes, where they are known. ``applied``: powers that the optimizer multiplies
     steps by itself, which learning rates then leave out (checks/composing.py).
     """
-    recipe, probed = without_probes(recipe) if isinstance(recipe, str) else (recipe, ())
-    asked = recipe_of(recipe)
+    asked, probed = recipe_with_probes(recipe)
     recipe = in_practice(asked)
     numbers = TunedNumbers(recipe, tuned)
     target = _checked(file, base, target)

@@ -2,8 +2,9 @@
 
 A tensor of the target has the answer of the same name at the base, or, where blocks grow in number,
 of the tensors at the base that one block stands for as well. Blocks at the base need not have one
-answer: a node above may bind all but the last. The last one at the base is not the last one at the
-target, so all of them are trained like the slowest.
+answer: a node above may bind all but the last, and what is trained below may ask all but the first
+for a smaller start. The last one at the base is not the last one at the target, so all of them are
+trained like the slowest, and start like the smallest.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ from scaling.solve.sourced_powers import SIZES
 UNEVEN = (
     "all blocks are trained like the slowest at the base: a node above binds some of them and not "
     "the last"
+)
+UNEVEN_START = (
+    "all blocks start like the smallest at the base: the first has nothing below that its tensors "
+    "pass a change on to"
 )
 
 
@@ -98,7 +103,10 @@ class PlannedAxes:
         names = [axis.at_target.get(name, name)] if axis.at_target else self.alike(name)
         alike = [known[own] for own in names if own in known]
         slowest = [x for x in alike if all(y.c == x.c or (x.c - y.c).is_positive for y in alike)]
-        if not slowest or len({(x.b, tuple(x.d.items()), x.group) for x in slowest}) > 1:
+        slowest = [
+            x for x in slowest if all(y.b == x.b or (x.b - y.b).is_positive for y in slowest)
+        ]
+        if not slowest or len({(tuple(x.d.items()), x.group) for x in slowest}) > 1:
             raise NotCovered(
                 f"the tensor '{name}' of the target, which "
                 + ("no tensor" if not alike else f"neither '{alike[0].name}' nor another")
@@ -119,11 +127,13 @@ class PlannedAxes:
         found += [t for axis in self.axes for t in (*axis.answer.assumptions, *axis.model.notes)]
         blocks = self.blocks
         for axis in self.axes if blocks is not None else ():
-            rates: dict[str, set[Any]] = {}
-            for name, x in axis.answer.tensors.items():
-                assert blocks is not None
-                rates.setdefault(blocks.at_base.get(name, name), set()).add(x.c)
-            found += [UNEVEN] if any(len(c) > 1 for c in rates.values()) else []
+            for text, exponent in ((UNEVEN, "c"), (UNEVEN_START, "b")):
+                several: dict[str, set[Any]] = {}
+                for name, x in axis.answer.tensors.items():
+                    assert blocks is not None
+                    stands = several.setdefault(blocks.at_base.get(name, name), set())
+                    stands.add(getattr(x, exponent))
+                found += [text] if any(len(one) > 1 for one in several.values()) else []
         return found
 
 

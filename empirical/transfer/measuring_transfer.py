@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from derivations.recipes import in_practice, recipe_of
+from empirical.black_box.handed_over import recipe_with_probes
 from empirical.measure.machine import pick_device
 from empirical.measure.store import fingerprint
 from empirical.plans.making import plan_of_file
@@ -138,7 +139,7 @@ def measure_transfer(
         build: ``build(**axes)`` returns the module.
         batch: (inputs, targets), or a function of the axes, and of ``seed`` where each step is to
             draw other samples.
-        recipe: what trains what: text, a TOML file, a rule or a name of one.
+        recipe: what trains what: text, a TOML file, a rule, a name of one, or probe:MODULE:CLASS.
         axis: what grows, such as "width=64:512".
         lr: rates at the base, such as "2^-10:2^0"; or their log2, in even steps.
         loss: of outputs and targets; whole numbers mean cross-entropy, others squared error.
@@ -225,7 +226,8 @@ def _measured(
 ) -> MeasuredTransfer:
     for path in place.exports:
         require_exporter(path)
-    loggers = loggers_of(place.log, place.out, str(recipe_of(recipe)))
+    recipe, probed = recipe_with_probes(recipe)
+    loggers = loggers_of(place.log, place.out, str(recipe))
     training, notes = planned_training(file, name, recipe, asked)
     cells = cells_of(asked.axis.sizes, asked.rates, asked.seeds)
     with TransferStore(place.out, settings_of(training, asked)) as store:
@@ -247,8 +249,8 @@ def _measured(
     for path in place.exports:
         export(runs, path)
     return MeasuredTransfer(
-        str(recipe_of(recipe)), asked.axis.name, asked.sizes_at_base, asked.axis.sizes,
-        asked.rates, asked.steps, asked.seeds, asked.margin, runs, notes,
+        str(recipe), asked.axis.name, asked.sizes_at_base, asked.axis.sizes,
+        asked.rates, asked.steps, asked.seeds, asked.margin, runs, (*probed, *notes),
         training.factors[asked.axis.sizes[-1]].told_changes,
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ explain   the derivation of one tensor       verify    every node and tensor, me
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -30,16 +31,16 @@ Read = tuple[GraphDerived, tuple[str, ...]]
 
 def answers_of(recipe: str, model: ModelOptions, settings: Sequence[str] | None) -> list[Read]:
     """The answers for a model, axis by axis."""
-    from derivations.recipes import recipe_of
-
     assert model.model is not None, "asked for where --model is given"
-    chosen, tracing = recipe_of(recipe), lazily("trace.trained")
+    chosen, probed = lazily("black_box.handed_over").recipe_with_probes(recipe)
+    tracing = lazily("trace.trained")
     answers = []
     for file, axis in lazily("trace.model_file").read_model(model.model).along(model.axis or []):
         found = tracing.trained(chosen, file, axis, starts=starts_of(chosen, settings))
         graph = found.lowered.graph
         given = settings_of(chosen, graph, settings, found.groups)
         answer = derive_graph(chosen, graph, given, kinds=found.kinds)
+        answer = replace(answer, assumptions=(*answer.assumptions, *probed))
         answers.append((answer, (*found.lowered.notes, *found.notes)))
     return answers
 
@@ -208,9 +209,10 @@ def measured_models(
     margin: float | None = None,
 ) -> list[GraphVerification]:
     """Every node and tensor, measured axis by axis."""
-    from derivations.recipes import in_practice, recipe_of
+    from derivations.recipes import in_practice
 
-    chosen, found = in_practice(recipe_of(recipe)), []
+    asked, probed = lazily("black_box.handed_over").recipe_with_probes(recipe)
+    chosen, found = in_practice(asked), []
     verification, expected = lazily("verify.graph_verification"), _expected(expect or ())
     seeds = None if run.seeds is None else range(run.seed, run.seed + run.seeds)
     for file, axis in lazily("trace.model_file").read_model(model.model).along(model.axis or []):
@@ -219,7 +221,9 @@ def measured_models(
         given = settings_of(chosen, trained.lowered.graph, settings, trained.groups)
         width = verification.MARGIN if margin is None else margin
         verify = verification.verify_graph
-        found.append(verify(chosen, trained, axis, given, expected, seeds, width, run.seed))
+        one = verify(chosen, trained, axis, given, expected, seeds, width, run.seed)
+        assumed = (*one.answer.assumptions, *probed)
+        found.append(replace(one, answer=replace(one.answer, assumptions=assumed)))
     return found
 
 

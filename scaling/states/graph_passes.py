@@ -106,6 +106,8 @@ class Passes(CotangentPass):
         moved: by tensor, the cotangents that its update follows; empty at the start.
         caps: by tensor, what is known to be borne in other states that its rate must keep stable.
         extra: by node, an exponent of a factor that the result is multiplied by.
+
+    ``bears``: by tensor, what this state alone bears of it, whatever its cap.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Passes(CotangentPass):
 
     def _with_tolerances(self) -> dict[str, Tolerance]:
         found = self._tolerate(self.graph, {})
+        self.bears = {name: found[name] for name in self.caps if name in found}
         for name, cap in self.caps.items():
             strictest = Tolerance(cap.coherent, by=cap.by, path=cap.path)
             found[name] = found.get(name, Tolerance()).least(strictest)

@@ -5,7 +5,9 @@ independent weights only at the start, has another gradient from the second step
 B = 0, queries and keys below a projection that has begun to follow them.
 
 How large dW may be follows from what the nodes above bear, which follows from dW: the state is read
-again with what was found until no tensor has to move less and no gradient appears.
+again with what was found until no tensor has to move less and no gradient appears. A tensor that
+had to move less below others which were to move less themselves is then given back what the state
+bears of it, if that state is stable too.
 
 >>> from scaling.models.architectures import lora
 >>> start, moved = two_states(lora())
@@ -49,15 +51,46 @@ def two_states(
         if state is start:
             caps = {k: start.tolerances[k] for k in along}
         new = Passes(graph, dict(start.b), moved=along, caps=caps, extra=extra)
-        stricter = {
-            k: new.tolerances[k]
-            for k in along
-            if k in new.updates
-            and smaller(new.tolerances[k].coherent, new.updates[k]) != new.updates[k]
-        }
+        stricter = _stricter(new)
         later = {k for k in new.parameters if k in new.cotangents and k not in still}
         if not stricter and later == set(along):
-            return start, new
+            return start, _given_back(start, new, still)
         caps |= stricter
         state = new
     return start, state
+
+
+def _stricter(state: Passes) -> dict[str, Tolerance]:
+    """What is borne of tensors that move by more than that."""
+    return {
+        k: state.tolerances[k]
+        for k in state.moved
+        if k in state.updates
+        and smaller(state.tolerances[k].coherent, state.updates[k]) != state.updates[k]
+    }
+
+
+def _given_back(start: Passes, state: Passes, still: Collection[str]) -> Passes:
+    """The state with caps of an earlier round raised to what it bears now, while it is stable."""
+    for _ in range(MOST_ROUNDS):
+        raised = {
+            k: start.tolerances[k].least(bears)
+            for k, bears in state.bears.items()
+            if k in state.updates and k in start.tolerances
+        }
+        raised = {
+            k: cap
+            for k, cap in raised.items()
+            if smaller(cap.coherent, state.caps[k].coherent) != cap.coherent
+        }
+        if not raised:
+            break
+        trial = Passes(
+            state.graph, dict(start.b), moved=state.moved, caps={**state.caps, **raised},
+            extra=state.extra,
+        )  # fmt: skip
+        later = {k for k in trial.parameters if k in trial.cotangents and k not in still}
+        if _stricter(trial) or later != set(state.moved):
+            break
+        state = trial
+    return state

@@ -57,23 +57,27 @@ def _product_bears(at: Operands, i: int) -> Expr | None:
 
 
 def _convolution(at: Operands) -> tuple[Operands, str, list[int]]:
-    """As a contraction: x (b, g, c, *s), w (g, o, c, *k) or (g, c, o, *k), y (b, g, o, *s)."""
+    """As a contraction: x (b, c, *s), w (o, c, *k) or (c, o, *k), y (b, o, *s).
+
+    Groups that grow in number are an axis of x, w and y; of few groups each is as large as all.
+    """
     x, w = at.values
     g, turned = at.node.get("groups", S.Zero), bool(at.node.get("transposed", False))
     space = len(x.axes) - 2
     s, k = ascii_letters[10 : 10 + space], ascii_letters[20 : 20 + space]
-    x = _split(x, 1, (g, x.axes[1] - g))
-    w = _split(w, 0, (g, w.axes[0] - g))
-    letters = f"bgc{s},g{'co' if turned else 'oc'}{k}->bgo{s}"
-    channels = at.axes[1] - g
-    axes = (at.axes[0], g, channels, *at.axes[2:])
-    x = replace(x, axes=(*x.axes[:3], *at.axes[2:]))  # space: the same positions, up to a stride
+    axes, group = at.axes, ""
+    if g != 0:
+        x, w = (_split(y, axis, (g, y.axes[axis] - g)) for y, axis in ((x, 1), (w, 0)))
+        axes, group = (at.axes[0], g, at.axes[1] - g, *at.axes[2:]), "g"
+    letters = f"b{group}c{s},{group}{'co' if turned else 'oc'}{k}->b{group}o{s}"
+    x = replace(x, axes=(*x.axes[: len(x.axes) - space], *at.axes[2:]))  # positions, up to a stride
     node = replace(at.node, op="contract", axes=axes, attributes={"equation": letters})
     return replace(at, node=node, values=(x, w)), letters, [1, 0]
 
 
 def _convolved(at: Operands) -> GraphValue:
-    return _fused(_product(_convolution(at)[0]), 1, 2)
+    found = _product(_convolution(at)[0])
+    return _fused(found, 1, 2) if at.node.get("groups", S.Zero) != 0 else found
 
 
 def _convolved_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
@@ -84,8 +88,11 @@ def _convolved_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
 def _convolved_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
     inner, _, fused = _convolution(at)
     g = at.node.get("groups", S.Zero)
-    found = _product_cotangent(inner, i, _split(dy, 1, (g, dy.axes[1] - g)))
-    found = _fused(found, fused[i], 2)
+    if g != 0:
+        found = _product_cotangent(inner, i, _split(dy, 1, (g, dy.axes[1] - g)))
+        found = _fused(found, fused[i], 2)
+    else:
+        found = _product_cotangent(inner, i, dy)
     return replace(found, axes=at.values[i].axes)
 
 

@@ -63,6 +63,8 @@ def regrouped(value: GraphValue, groups: Groups, axes: tuple[Expr, ...]) -> Grap
                 continue
             inside = [k for k in ins if value.axes[k] != 0]
             outside = [k for k in outs if axes[k] != 0]
+            if not inside and not outside:  # nothing grows, and signs are those of before
+                inside, outside = list(ins), list(outs)
             if [value.axes[k] for k in inside] == [axes[k] for k in outside]:
                 for k, m in zip(inside, outside, strict=True):
                     found[m] = term.along[k]

@@ -1,0 +1,155 @@
+"""Blocks in number: convolutions and reshapes keep their signs, adapters keep published rates."""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from derivations.recipes import in_practice, recipe_of
+from empirical import plan
+from empirical.trace.given_model import model_of
+from empirical.trace.trained import trained
+from scaling.models.settings import Settings
+from scaling.solve.graph_solution import derive_graph
+
+X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+Y = torch.randn(4, 16, generator=torch.Generator().manual_seed(1))
+
+
+def answers(build: Callable[..., nn.Module], axis: str, x: torch.Tensor = X) -> dict[str, str]:
+    recipe = in_practice(recipe_of("adam"))
+    model = trained(recipe, model_of(build, (x, Y)), axis)
+    found = derive_graph(recipe, model.lowered.graph, Settings(), kinds=model.kinds)
+    return {name: str(x.c) for name, x in found.tensors.items()}
+
+
+class Convolved(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.map = nn.BatchNorm2d(width), nn.Conv2d(width, width, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.map(self.norm(x).relu())
+
+
+class Turned(nn.Module):
+    """What it adds is turned at the end."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.map = nn.LayerNorm(width), nn.Linear(width, width, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.map(self.norm(x).relu())
+        return x + y.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
+
+
+def images(width: int = 4, depth: int = 2) -> nn.Module:
+    blocks = nn.Sequential(*(Convolved(width) for _ in range(depth)))
+    last = nn.Sequential(nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(width * 4, 16))
+    return nn.Sequential(nn.Conv2d(8, width, 1), blocks, last)
+
+
+def rows(width: int = 4, depth: int = 2) -> nn.Module:
+    blocks = nn.Sequential(*(Turned(width) for _ in range(depth)))
+    return nn.Sequential(nn.Linear(8, width), blocks, nn.LayerNorm(width), nn.Linear(width, 16))
+
+
+SQUARES = X[:, :, None, None].expand(4, 8, 2, 2) * torch.ones(2, 2).cumsum(1)
+
+
+def test_blocks_of_convolutions_and_of_reshapes_add_up_with_signs_of_their_own() -> None:
+    """As dense blocks do: the stream is the root of the depth, and a rate falls as that."""
+    for build, x in ((images, SQUARES), (rows, X)):
+        found = answers(build, "depth=2,4,6", x)
+        blocks = {c for name, c in found.items() if ".0.map" in name or ".0.norm" in name}
+        assert blocks == {"1/2"}, found
+        assert {c for name, c in found.items() if name.startswith("0.")} == {"0"}
+
+
+@cache
+def moved(depth: int) -> float:
+    """How far a signed step of all blocks moves what they add up to, normalised; plain torch."""
+    sizes = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = images(8, depth).double()
+        nn.init.normal_(model[0].weight, std=0.3)
+        maps = [block.map.weight for block in model[1]]
+        for one in maps:
+            nn.init.normal_(one, std=8**-0.5 * 2)
+        features = nn.Sequential(model[0], model[1], model[2][0])
+        x = SQUARES.double()
+        before = features(x)
+        nn.functional.mse_loss(model(x), Y.double()).backward()
+        with torch.no_grad():
+            for one in maps:
+                one -= 1e-4 * one.grad.sign()
+        sizes.append(float((features(x) - before).detach().square().mean().sqrt()))
+    return float(np.mean(sizes))
+
+
+def test_the_root_of_the_depth_is_what_plain_torch_measures() -> None:
+    depths = (8, 32, 128)
+    slope = np.polyfit(np.log(depths), np.log([moved(depth) for depth in depths]), 1)[0]
+    assert slope == pytest.approx(1 / 2, abs=0.15)  # at one rate for all: neither 0 nor 1
+
+
+class Adapted(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.kept = nn.Linear(width, width).requires_grad_(False)
+        self.a, self.b = nn.Linear(width, 2, bias=False), nn.Linear(2, width, bias=False)
+        nn.init.zeros_(self.b.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = nn.functional.layer_norm(x, x.shape[-1:]).tanh()
+        return x + self.kept(y) + self.b(self.a(y))
+
+
+def adapted(power: float) -> Callable[..., nn.Module]:
+    def build(width: int = 32) -> nn.Module:
+        head = nn.Linear(width, 16, bias=False)
+        nn.init.normal_(head.weight, std=3 * width**-power)
+        blocks = (Adapted(width) for _ in range(2))
+        return only_adapters(nn.Sequential(nn.Linear(8, width), nn.Sequential(*blocks), head))
+
+    return build
+
+
+def only_adapters(model: nn.Module) -> nn.Module:
+    for name, p in model.named_parameters():
+        p.requires_grad_(".a." in name or ".b." in name)
+    return model
+
+
+def test_adapters_in_several_layers_have_the_rates_of_one() -> None:
+    """arXiv 2402.12354: A's rate falls as 1/n and B's stays, whichever layer they are in."""
+    found = answers(adapted(1), "width=32,64,96")
+    assert len(found) == 4
+    for name, c in found.items():
+        assert c == ("1" if ".a." in name else "0"), found
+    loud = answers(adapted(0.5), "width=32,64,96")  # a head of size n^(-1/2) adds up what B adds
+    assert {c for name, c in loud.items() if ".b." in name} == {"1/2"}
+
+
+def test_blocks_that_start_at_different_sizes_start_like_the_smallest() -> None:
+    """The first A has nothing trained below it, and no block of a deeper model is that one."""
+
+    def deep(width: int = 32, depth: int = 2) -> nn.Module:
+        head = nn.Linear(width, 16, bias=False)
+        nn.init.normal_(head.weight, std=3 / width)
+        blocks = nn.Sequential(*(Adapted(width) for _ in range(depth)))
+        last = nn.LayerNorm(width, elementwise_affine=False)
+        return only_adapters(nn.Sequential(nn.Linear(8, width), blocks, last, head))
+
+    sizes = {"width": 32, "depth": 2}, {"width": 128, "depth": 4}
+    found = plan(deep, (X, Y), "adam", *sizes, {"lr": 0.1, "eps": 1e-8})
+    starts = [x.std for name, x in found.tensors.items() if name.endswith("a.weight")]
+    assert len(starts) == 4 and len(set(starts)) == 1
+    base = 1 / (3 * 32) ** 0.5  # the standard deviation that PyTorch gives a matrix of 32 columns
+    assert starts[0] == pytest.approx(base / 4, rel=0.1)
+    assert any("start like the smallest" in text for text in found.assumptions)
