@@ -61,7 +61,7 @@ def two_states(
 
 
 def _stricter(state: Passes) -> dict[str, Tolerance]:
-    """What is borne of tensors that move by more than that."""
+    """The tolerances that are smaller than how far their tensors move."""
     return {
         k: state.tolerances[k]
         for k in state.moved
