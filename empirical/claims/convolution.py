@@ -38,7 +38,7 @@ from empirical.your_model.coordinate_check import MARGIN, check_model, standard
 
 IMAGES = 2
 WIDTHS = {Tier.ci: (64, 128, 256, 512), Tier.desk: (64, 128, 256, 512, 1024)}
-SEEDS = {Tier.ci: 12, Tier.desk: 24}
+SEEDS = {Tier.ci: 8, Tier.desk: 24}
 RULES = ("kfac", "shampoo")
 QUANTITIES = ("own", "feature")
 
