@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("scaling", "derivations", "empirical")
-SOURCES = (*PACKAGES, "tests", "benchmarks", "docs", ".ci")
+SOURCES = (*PACKAGES, "tests", "benchmarks", "docs", "examples", ".ci")
 PAGES = ("*.md", "*.toml", "Makefile", "constraints.txt", "*.ipynb")
 FILE = re.compile(r"(?<![\w/.*}-])((?:[\w-]+/|\.\./)*[\w-]+\.(?:py|md|ipynb|toml|png))\b(?!/)")
 FOLDER = re.compile(
@@ -39,7 +39,11 @@ def texts() -> list[Path]:
     found += [
         path for pattern in PAGES for path in (*ROOT.glob(pattern), *(ROOT / "docs").rglob(pattern))
     ]
-    found += [*(ROOT / "benchmarks").glob("*.md"), ROOT / ".ci" / "run"]
+    found += [
+        *(ROOT / "benchmarks").glob("*.md"),
+        *(ROOT / "examples").glob("*.md"),
+        ROOT / ".ci" / "run",
+    ]
     return sorted({path for path in found if "snapshots" not in path.parts})
 
 
