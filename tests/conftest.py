@@ -47,14 +47,15 @@ def exported_once() -> Iterator[None]:
     """A model's file, as long as its text stays the same, is exported once at each size."""
     export, kept = read_model.export, {}
 
-    def remembered(file: ModelFile, sizes: Mapping[str, int]) -> Program:
+    def remembered(file: ModelFile, sizes: Mapping[str, int], **how: bool) -> Program:
         if not file.builder.__module__.startswith("_model_") or file.builder.__closure__:
-            return export(file, sizes)  # a function of a test's own
+            return export(file, sizes, **how)  # a function of a test's own
         text = file.path.read_text(encoding="utf-8")
         defaults = tuple(file.axes.items())
-        key = (file.path.resolve(), text, file.builder.__name__, defaults, *sorted(sizes.items()))
+        asked = *sorted(sizes.items()), *sorted(how.items())
+        key = (file.path.resolve(), text, file.builder.__name__, defaults, *asked)
         if key not in kept:
-            kept[key] = export(file, sizes)
+            kept[key] = export(file, sizes, **how)
         return kept[key]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -45,6 +45,8 @@ def row(rule: str, *fixed: str, layers: str, own: str = "", **options: object) -
 
 
 ALL = "input hidden output"
+SIX = (0, 1, 2, 3, 4, 5, 0, 1)
+"""Of ten classes."""
 ANSWERED = {
     # 1: what a value has off the data's span carries its own size
     "eps dominates": row(
@@ -90,6 +92,13 @@ ANSWERED = {
     "a linear activation": row(
         "sign(G) @ (A+rho*I)**(-1)", "d_rho=0", "c=0", layers="hidden", own="1/2",
         activation="linear",
+    ),
+    # entries of classes that are not drawn are f, and lie off the span alone
+    "small entries off the span": row(
+        "(L+rho*I)**(-1/2) @ (G*abs(G))", "d_rho=0", "rho=1/1000", layers="output", labels=SIX,
+    ),
+    "entries of one size off the span": row(
+        "(L+rho*I)**(-1/2) @ sign(G)", "d_rho=0", "rho=1/1000", layers="output", labels=SIX,
     ),
     # 7: what cancels is found before sizes are taken
     "one minus x/(x + rho)": row(

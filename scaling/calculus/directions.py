@@ -88,21 +88,38 @@ def relative(sizes: Iterable[tuple[Pair, Scale]], bounds: Bounds) -> tuple[Porti
 
 
 def bent(
-    old: Portions, sides: Iterable[int], spans: tuple[DataSpan, DataSpan], bounds: Bounds
-) -> Portions:
-    """The portions after a function that is not linear: all directions of these sides alike."""
+    old: Portions, sides: Iterable[int], spans: tuple[DataSpan, DataSpan], bounds: Bounds,
+    left: Scale | None = None,
+) -> Portions:  # fmt: skip
+    """The portions after a function that is not linear: all directions of these sides alike.
+
+    ``left``: how much of the span lies off it on the left afterwards, where that is known.
+    """
     new = list(old.sizes)
     for side in sides:
         there = [OWN, OFF] if spans[side].off else [OWN]
-        new = [(_put(pair, side, kind), size) for pair, size in new for kind in there]
+        shares = [(kind, _share(side, kind, left)) for kind in there]
+        new = [
+            (_put(pair, side, kind), size * share)
+            for pair, size in new
+            for kind, share in shares
+            if share is ONE or pair[side] is not OFF
+        ]
     return portions(new, bounds)
+
+
+def _share(side: int, kind: Direction, left: Scale | None) -> Scale:
+    return left if side == 0 and kind is OFF and left is not None else ONE
 
 
 def product(
     x: Portions, y: Portions, odd: tuple[bool, bool], spans: tuple[DataSpan, DataSpan],
-    bounds: Bounds,
+    bounds: Bounds, left: Scale | None = None,
 ) -> Portions:  # fmt: skip
-    """Of X * Y, entry by entry; ``odd``: on which sides both are odd, so that it bends."""
+    """Of X * Y, entry by entry; ``odd``: on which sides both are odd, so that it bends.
+
+    ``left``: how much of the span lies off it on the left afterwards, where that is known.
+    """
 
     def meet(side: int, one: Direction, other: Direction) -> tuple[Direction, ...]:
         if not odd[side] and OWN in (one, other):
@@ -111,12 +128,15 @@ def product(
         return (OWN, OFF) if spans[side].off else (OWN,)
 
     found = [
-        ((left, right), s * t)
+        ((row, column), s * t)
         for (p, s) in x.sizes
         for (q, t) in y.sizes
-        for left in meet(0, p[0], q[0])
-        for right in meet(1, p[1], q[1])
+        for row in meet(0, p[0], q[0])
+        for column in meet(1, p[1], q[1])
     ]
+    if left is not None:
+        within = [(pair, size) for pair, size in found if pair[0] is not OFF]
+        found = [*within, *((_put(pair, 0, OFF), size * left) for pair, size in within)]
     return relative(found, bounds)[0]
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from sympy import Expr, S
+from sympy import Expr, Min, S
 
 from scaling.calculus import directions, instead, rank
 from scaling.calculus.context import Context
@@ -75,10 +75,27 @@ def overlap(context: Context) -> Callable[[Pair], Scale]:
     return lambda pair: met if pair[1] is OFF else ONE
 
 
-def function_of(context: Context, value: Aligned) -> Portions:
-    """The portions after a function that is not linear: it bends what is odd."""
+def function_of(context: Context, value: Aligned, left: Behaviour) -> Portions:
+    """The portions after a function that is not linear: it bends what is odd.
+
+    ``left``: the behaviour of the result on the left.
+    """
     sides = [i for i, x in enumerate((value.left, value.right)) if x.parity is not Parity.EVEN]
-    return bent(value.portions, sides, context.spans, context.bounds)
+    off = leads_off(context, left, value.mixes)
+    return bent(value.portions, sides, context.spans, context.bounds, off)
+
+
+def leads_off(context: Context, left: Behaviour, mixes: bool) -> Scale | None:
+    """How much of the span lies off it on the left after a function of entries, if f decides that.
+
+    Entries of classes that are not drawn are f. An odd function like |x|^p makes f^p of them, and
+    the span itself leans by f towards them.
+    """
+    f = context.spans[0].bend
+    if f is None or mixes or left.parity is not Parity.ODD or not left.vanishing.is_nonnegative:
+        return None
+    found: Scale = f ** Min(left.vanishing, 1)
+    return found
 
 
 def broadcast(context: Context, x: Value, y: Value) -> tuple[Value, Value]:
@@ -131,8 +148,9 @@ def product(
             check(context, node, left, right)
             bends = [Parity.EVEN not in (p.parity, q.parity)
                      for p, q in ((x.left, y.left), (x.right, y.right))]  # fmt: skip
+            off = leads_off(context, left, x.mixes or y.mixes)
             portions = directions.product(
-                x.portions, y.portions, (bends[0], bends[1]), context.spans, context.bounds
+                x.portions, y.portions, (bends[0], bends[1]), context.spans, context.bounds, off
             )
             value = coherent(
                 context, entry, left, right, x.transposed, portions, _positive(node, x, y),
@@ -197,8 +215,8 @@ def reciprocal(context: Context, node: Node, y: Value, numerator: Value) -> Valu
             need_entries(context, node, y)
             sides = y.left.reciprocal(), y.right.reciprocal()
             return coherent(
-                context, y.entry**-1, *sides, y.transposed, function_of(context, y), y.positive,
-                y.monomial, y.mixes, y.steps,
+                context, y.entry**-1, *sides, y.transposed, function_of(context, y, sides[0]),
+                y.positive, y.monomial, y.mixes, y.steps,
             )  # fmt: skip
         case Vector():
             behaviour = y.behaviour.reciprocal()
@@ -249,7 +267,7 @@ def nearly_linear(context: Context, value: Aligned | Vector, share: Scale) -> Al
     share = share.as_size_of(Size.SCALAR)
     if isinstance(value, Vector):
         return replace(value, bend=context.plus(value.bend, share * _bent_vector(value)))
-    more = [(pair, x * share) for pair, x in function_of(context, value).sizes]
+    more = [(pair, x * share) for pair, x in function_of(context, value, value.left).sizes]
     found = directions.portions([*value.portions.sizes, *more], context.bounds)
     return replace(value, portions=found, low_rank=False)
 
@@ -309,8 +327,8 @@ def changed(
                 instead.apart,
             )
         result = coherent(
-            context, entry, *sides, value.transposed, function_of(context, value), positive,
-            value.monomial, value.mixes, value.steps,
+            context, entry, *sides, value.transposed, function_of(context, value, sides[0]),
+            positive, value.monomial, value.mixes, value.steps,
         )  # fmt: skip
         full = rank.is_full(value)
         result = replace(

@@ -111,7 +111,8 @@ class DataSpan:
     ``twin``: how weak the gradient is in directions made by the output f, None if there are none.
     ``rest``, ``off``: whether there are others within the span of the data, and off it.
     ``faint``: whether f alone makes some entries, or differences of entries: those of classes that
-    are not drawn.
+    are not drawn. ``bend``: how small these entries are, where they alone lie off the span (squared
+    error): as small is what a smooth function of entries leads there.
     ``rank``: of D or of H. ``overlap``: of a sample held out with what lies off the span.
     """
 
@@ -121,6 +122,7 @@ class DataSpan:
     off: bool = True
     overlap: Scale = ONE
     faint: bool = False
+    bend: Scale | None = None
 
 
 def data_spans(
@@ -157,8 +159,9 @@ def data_spans(
     overlap = Scale.of_width(-HALF, Size.SCALAR) if clt else ONE
     # of classes that are not drawn, f alone makes the entries, or how far they differ by softmax
     undrawn = above == 0 and batch.classes - batch.different > (1 if sums_to_zero else 0)
-    left = DataSpan(
-        r_d, twin, r_d > both, fan_out is None or fan_out > r_d, faint=alike and undrawn
-    )
+    faint = alike and undrawn
+    bend = output.as_size_of(Size.SCALAR) if faint and not sums_to_zero else None
+    off = fan_out is None or fan_out > r_d
+    left = DataSpan(r_d, twin, r_d > both, off, faint=faint, bend=bend)
     right = DataSpan(r_h, twin, r_h > both, fan_in is None or fan_in > r_h, overlap)
     return left, right
