@@ -344,6 +344,36 @@ def test_what_pieces_have_turned_may_lie_within_pieces() -> None:
     assert not theory(replace(pair, rule=damped, fixed=("c=0", "d_rho=0"))).refusal
 
 
+def _overlap(width: int, seed: int) -> float:
+    """Off the span, the size of G @ diag(A)**(-1/2) @ (A + rho*I)**(-1/4) h for an h held out.
+
+    One layer of given cotangents, tanh of correlated rows and a damping as negligible as M^(-2)
+    trace(A), as in pair 5/380; nothing of M x M is made, so that widths beyond 10^5 are in reach.
+    """
+    random, labels = np.random.default_rng(seed), np.array([1, 6, 0, 0, 4, 3, 5, 9])
+    alike = 0.3 + 0.7 * np.eye(9)
+    *rows, other = np.tanh(np.linalg.cholesky(alike) @ random.standard_normal((9, width)))
+    h, d = np.array(rows), np.full((10, 8), 0.1)
+    d[labels, np.arange(8)] -= 1
+    _, s, basis = np.linalg.svd(h, full_matrices=False)
+    off = other - basis.T @ (basis @ other)
+    damping = (s[0] ** 2) * (width / 64) ** -2.0
+    scaled = d @ h / np.sqrt((h**2).mean(axis=0))
+    return float(np.sqrt(((scaled @ off) ** 2).mean()) * damping**-0.25)
+
+
+def test_pair_5_380_is_a_crossover_beyond_a_hundred_thousand() -> None:
+    """The fuzz ends at width 4096, where what lies off the span still overlaps by a CLT, M^(3/4).
+
+    The law of large numbers leads later, M^(5/4), as the calculus has it.
+    """
+    widths = (256, 1024, 2**16, 2**18)
+    sizes = np.array([[np.log(_overlap(m, seed)) for m in widths] for seed in range(6)]).mean(0)
+    near, far = (sizes[1] - sizes[0]) / np.log(4), (sizes[3] - sizes[2]) / np.log(4)
+    assert far == pytest.approx(5 / 4, abs=0.15)
+    assert near < 1
+
+
 @pytest.mark.parametrize("phi", ["relu", "tanh"])
 @pytest.mark.parametrize(
     ("rule", "own"),
