@@ -134,7 +134,7 @@ Sizes = tuple[float, float, float]
 NORMED = {
     # tensor: exponent of (its product before, the change of its product, its gradient)
     "every": {"0": (-0.5, -0.5, -1.0), "2": (-0.5, -0.5, -1.5), "4": (-0.5, 0.0, -1.0)},
-    "first": {"0": (-0.5, -0.5, -1.5), "2": (-0.5, -0.5, -1.5), "4": (-1.0, -0.5, -0.5)},
+    "first": {"0": (-0.5, -0.5, -1.5), "2": (-0.5, 0.0, -1.5), "4": (-1.0, -0.5, -0.5)},
 }
 
 
