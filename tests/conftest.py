@@ -14,6 +14,8 @@ from empirical.trace.export import Program
 from empirical.trace.model_file import ModelFile
 
 STARTED = time.monotonic()
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
+"""The cores that `--threads 0` takes: of two test processes each has one."""
 
 
 def told(seconds: float, budget: float) -> str:
