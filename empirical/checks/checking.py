@@ -163,7 +163,7 @@ def check_file(
     plans = None if plan is None else plans_along(plan, file, asked, along)
     grown = grown_model(file, asked, along, plan)
     model, lowered, start = grown.model, grown.lowered, grown.start
-    answer = replace(grown.answer, assumptions=(*grown.answer.assumptions, *probed))
+    answer = grown.answer.assuming(probed)
     by_torch = as_is or (plans is not None and takes_groups(file))
     if plan is not None and plan.made_from.applied and not by_torch:
         raise InvalidInput(

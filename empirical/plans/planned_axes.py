@@ -159,13 +159,15 @@ def derived_axes(
     grown = [axis for axis in base if axis not in SIZES and target[axis] != base[axis]]
     grown.sort(key=lambda axis: axis != WIDTH)
     names = tensor_names(file, {})
-    still = sorted(
-        (axis for axis in dict.fromkeys((*base, *file.axes)) if axis in file.axes),
-        key=lambda axis: tensor_names(file, {axis: 2 * (file.axes[axis] or 1)}) != names,
-    )[:1]
+
+    def adds_blocks(axis: str) -> bool:
+        return tensor_names(file, {axis: 2 * (file.axes[axis] or 1)}) != names
+
+    known = [axis for axis in dict.fromkeys((*base, *file.axes)) if axis in file.axes]
+    axes = grown or sorted(known, key=adds_blocks)[:1]  # any has the answer of sizes that stay
     found: list[PlannedAxis] = []
     kinds = None
-    for axis in grown or still:
+    for axis in axes:
         size = base.get(axis, file.axes[axis] or 1)
         last = target.get(axis, size)
         more = tensor_names(file, {axis: last if axis in grown else 2 * size}) != names

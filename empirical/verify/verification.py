@@ -120,7 +120,7 @@ class Verification(InNotebook):
     seconds: float
     notes: tuple[str, ...]
     assumptions: tuple[str, ...] = ()
-    """What the predictions rest on."""
+    """Statements that the predictions rest on."""
     regimes: tuple[str, ...] = ()
     """Which terms the predictions take to dominate."""
     convention: str = CONVENTION

@@ -55,7 +55,7 @@ Batch: TypeAlias = tuple[Columns, Columns, Columns | None, Weight]
 MovedFactors: TypeAlias = tuple[Columns, Columns]
 """D' and H' at moved weights."""
 LayerBatch: TypeAlias = tuple[Columns, Columns, Columns | None, Weight, frozenset[Node]]
-"""The same, and the nodes to watch: what `Learner.update` is told."""
+"""The arguments of `Learner.update`: D, H, sampled D, the weight, and the nodes to watch."""
 
 
 @dataclass(frozen=True, eq=False)

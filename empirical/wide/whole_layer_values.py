@@ -63,7 +63,7 @@ class Plain:
 
     @classmethod
     def of(cls, x: Tensor, sides: Mapping[Dim, Tensor]) -> Plain:
-        """The same, whatever the sides."""
+        """The value of a matrix, whatever the sides."""
         return cls(x)
 
     def part(self, rows: slice, columns: slice) -> LayerValue:

@@ -296,7 +296,7 @@ class _Run:
         return (f if squares else f.softmax(dim=0)) - self.trial.data.targets.T
 
     def _cotangents(self, f: Tensor, step: int) -> Tensor:
-        """The same, beside those of sampled targets if asked for."""
+        """The cotangents at the output, beside those of sampled targets if asked for."""
         own = self._own_cotangents(f)
         if not self.trial.problem.sampled_fisher:
             return own

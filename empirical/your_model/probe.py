@@ -25,7 +25,7 @@ from torch.func import functional_call
 from scaling.sizes.errors import InvalidInput
 
 Inputs: TypeAlias = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
-"""What forward takes: one tensor, several in their order, or by their names."""
+"""Arguments of forward: one tensor, several in their order, or by their names."""
 
 _DTYPES = re.compile(r"dtype|scalar type|Input type|data type", re.IGNORECASE)
 _ARGUMENTS = re.compile(r"positional argument|unexpected keyword|required keyword")

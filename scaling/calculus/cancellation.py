@@ -119,7 +119,7 @@ class Reader:
 
     context: Context
     nodes: dict[Expr, Node] = field(default_factory=lambda: {_eigenvalue(L): L})
-    """What each symbol stands for: a scalar, or a square matrix by its eigenvalue."""
+    """The node behind each symbol: a scalar, or a square matrix by its eigenvalue."""
 
     def _scalar_symbol(self, node: Node, positive: bool) -> Expr:
         symbol = sympy.Symbol(f"s:{node}", positive=True if positive else None)

@@ -98,18 +98,14 @@ def bent(
     new = list(old.sizes)
     for side in sides:
         there = [OWN, OFF] if spans[side].off else [OWN]
-        shares = [(kind, _share(side, kind, left)) for kind in there]
-        new = [
-            (_put(pair, side, kind), size * share)
-            for pair, size in new
-            for kind, share in shares
-            if share is ONE or pair[side] is not OFF
-        ]
-    return portions(new, bounds)
+        new = [(_put(pair, side, kind), size) for pair, size in new for kind in there]
+    return portions(new if left is None else _leading_off(new, left), bounds)
 
 
-def _share(side: int, kind: Direction, left: Scale | None) -> Scale:
-    return left if side == 0 and kind is OFF and left is not None else ONE
+def _leading_off(sizes: Iterable[tuple[Pair, Scale]], left: Scale) -> list[tuple[Pair, Scale]]:
+    """With that much of what lies within the span on the left off it, whatever was off it."""
+    within = [(pair, size) for pair, size in sizes if pair[0] is not OFF]
+    return [*within, *((_put(pair, 0, OFF), size * left) for pair, size in within)]
 
 
 def product(
@@ -134,10 +130,7 @@ def product(
         for row in meet(0, p[0], q[0])
         for column in meet(1, p[1], q[1])
     ]
-    if left is not None:
-        within = [(pair, size) for pair, size in found if pair[0] is not OFF]
-        found = [*within, *((_put(pair, 0, OFF), size * left) for pair, size in within)]
-    return relative(found, bounds)[0]
+    return relative(found if left is None else _leading_off(found, left), bounds)[0]
 
 
 def acted(

@@ -21,7 +21,7 @@ symbols is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -45,6 +45,7 @@ from scaling.rules.operators import OfEntries, Symmetry
 from scaling.rules.scalings import is_gradient
 from scaling.rules.tree import Call, Number
 from scaling.sizes.derivation import ENTRYWISE, PRODUCT, Step
+from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import Order, Scale, Size
 
 ONE = Number(Fraction(1))
@@ -87,29 +88,37 @@ def _power(context: Context, node: Call, f: OfEntries, value: Value, step: Step)
         scalar = Scalar(size, value.positive or f.symmetry is Symmetry.EVEN)
         return scalar, Step(PRODUCT, str(node), size, "", (step,), node=node)
 
-    even = f.symmetry is Symmetry.EVEN
-
     def act(context: Context, x: Value) -> Reading:
         x = weight_entries.plain(x)
-        if isinstance(x, Weights) and (x.positive or f.symmetry is not Symmetry.NONE):
-            return weight_entries.function(context, node, x, p, lambda s: s**p, even, (step,))
+        if isinstance(x, Weights):
+            return _of_weights(context, node, f, x, lambda s: s**p, (step,))
         if not isinstance(x, Aligned | Vector):
-            raise context.not_covered(
-                node, f"{node.function} of {describe(x)}", "a function of G", instead.apart
-            )
+            raise _no_entries(context, node, x)
         entry = x.entry if x.entry.is_zero else x.entry**p
+        numbers = f"{node.function} of {x.entry}"
+        found, line = _entries(context, node, f, x, entry, numbers, (step,))
         jumps = p == 0 and f.symmetry is Symmetry.ODD and is_gradient(node.argument)
-        if isinstance(x, Aligned) and jumps:
-            found, line = _entries(
-                context, node, f, x, entry, f"{node.function} of {x.entry}", (step,)
-            )
-            assert isinstance(found, Aligned), "a function of entries"
-            return replace(found, jumps=True), line
-        return _entries(context, node, f, x, entry, f"{node.function} of {x.entry}", (step,))
+        return replace(found, jumps=True) if jumps and isinstance(found, Aligned) else found, line
 
     if isinstance(value, Rotated):
         return rotation.function(context, node, value, act, p)
     return act(context, value)
+
+
+def _of_weights(
+    context: Context, node: Call, f: OfEntries, value: Weights, size: Callable[[Scale], Scale],
+    steps: tuple[Step, ...],
+) -> Reading:  # fmt: skip
+    if f.symmetry is Symmetry.NONE and not value.positive:
+        raise _no_entries(context, node, value)
+    small, even = _exponent(f.at_zero), f.symmetry is Symmetry.EVEN
+    return weight_entries.function(context, node, value, small, size, even, steps)
+
+
+def _no_entries(context: Context, node: Call, value: Value) -> NotCovered:
+    return context.not_covered(
+        node, f"{node.function} of {describe(value)}", "a function of G", instead.apart
+    )
 
 
 def _turning(
@@ -138,17 +147,12 @@ def _turning(
         limit = bound.as_size_of(x.of)
         return limit if order is Order.EQUAL else limit ** (1 - p) * x**p
 
-    even = f.symmetry is Symmetry.EVEN
-
     def act(context: Context, x: Value) -> Reading:
         x = weight_entries.plain(x)
-        if isinstance(x, Weights) and (x.positive or f.symmetry is not Symmetry.NONE):
-            small = _exponent(f.at_zero)
-            return weight_entries.function(context, node, x, small, size, even, steps)
+        if isinstance(x, Weights):
+            return _of_weights(context, node, f, x, size, steps)
         if not isinstance(x, Aligned | Vector):
-            raise context.not_covered(
-                node, f"{node.function} of {describe(x)}", "a function of G", instead.apart
-            )
+            raise _no_entries(context, node, x)
         if order is Order.LESS and p == 1 and f.symmetry is Symmetry.ODD:
             line = Step(ENTRYWISE, str(node), x.entry, numbers, steps, node=node)
             share = (x.entry / bound.as_size_of(x.entry.of)) ** 2  # x - x^3/3, as of atan

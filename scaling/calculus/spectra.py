@@ -42,7 +42,7 @@ from scaling.calculus.values import (
 from scaling.rules.operators import FUNCTIONS, SpectralSum, SumOfEntries
 from scaling.rules.shapes import Dim
 from scaling.rules.symmetric import is_square_of_one, is_symmetric
-from scaling.rules.tree import Call, MatMul, Node, Number, Transpose
+from scaling.rules.tree import Call, MatMul, Node, Number, untransposed
 from scaling.sizes.derivation import (
     GRAM,
     NEWTON_SCHULZ,
@@ -287,7 +287,7 @@ def _on_its_own(
 def _spans_as(node: MatMul, root: Node, side: int) -> bool:
     """Whether a product has the columns (side 0) or rows (1) of X, whatever acts on the others."""
     x = node.right if node.left.shape.is_square else node.left
-    x, root = _untransposed(x), _untransposed(root)
+    x, root = untransposed(x), untransposed(root)
     while x != root:
         match x:
             case MatMul(one, other) if side == 0 and other.shape.is_square:
@@ -297,10 +297,6 @@ def _spans_as(node: MatMul, root: Node, side: int) -> bool:
             case _:
                 return False
     return True
-
-
-def _untransposed(node: Node) -> Node:
-    return node.operand if isinstance(node, Transpose) else node
 
 
 def _need_one_step(context: Context, node: MatMul, spectral: Spectral, aligned: Aligned) -> None:
@@ -405,7 +401,7 @@ def gram_product(
     value = Spectral(
         side, size, Scale.zero(Size.SPECTRAL), rest=Scale.zero(Size.SPECTRAL), twin=size * weak,
         variation=ONE, of_gradient=True, tilt=off, symmetric=is_symmetric(node),
-        root=_untransposed(node.left) if is_square_of_one(node) else None,
+        root=untransposed(node.left) if is_square_of_one(node) else None,
     )  # fmt: skip
     return value, Step(GRAM, str(node), size, f"{x.gain} x {y.gain}", steps, node=node)
 

@@ -40,8 +40,7 @@ def answers_of(recipe: str, model: ModelOptions, settings: Sequence[str] | None)
         graph = found.lowered.graph
         given = settings_of(chosen, graph, settings, found.groups)
         answer = derive_graph(chosen, graph, given, kinds=found.kinds)
-        answer = replace(answer, assumptions=(*answer.assumptions, *probed))
-        answers.append((answer, (*found.lowered.notes, *found.notes)))
+        answers.append((answer.assuming(probed), (*found.lowered.notes, *found.notes)))
     return answers
 
 
@@ -222,8 +221,7 @@ def measured_models(
         width = verification.MARGIN if margin is None else margin
         verify = verification.verify_graph
         one = verify(chosen, trained, axis, given, expected, seeds, width, run.seed)
-        assumed = (*one.answer.assumptions, *probed)
-        found.append(replace(one, answer=replace(one.answer, assumptions=assumed)))
+        found.append(replace(one, answer=one.answer.assuming(probed)))
     return found
 
 

@@ -115,11 +115,10 @@ def lines_or_why(trial: Trial, practice: Derived, at: Experiment) -> tuple[Lines
     """The lines of derivations, measured, or why they are not; the rest of a page needs none."""
     measured = lazily("verify.derivation_lines").measured_lines
     try:
-        return measured(
-            trial, practice.steps, at.widths, at.seeds, at.margin, at.first_seed
-        ), ""  # fmt: skip
+        seen = measured(trial, practice.steps, at.widths, at.seeds, at.margin, at.first_seed)
     except InvalidInput as error:
         return {}, f"not measured: {error.found}"
+    return seen, ""
 
 
 def _of_model(

@@ -72,6 +72,11 @@ def drawings(graph: Graph, sizes: Mapping[str, Expr], letter: str = "M") -> list
     return list(_drawn(graph, sizes, letter, "overview"))
 
 
+def axis_letter(graph: Graph) -> str:
+    """The letter for what grows: the width has its own, other axes their names."""
+    return "M" if graph.axis == "width" else graph.axis
+
+
 def size_text(exponent: Expr | None, letter: str) -> str:
     """A size as an edge bears it: 1, M, M^(-1/2)."""
     if exponent is None:

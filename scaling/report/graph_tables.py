@@ -13,6 +13,7 @@ from typing import Any
 from sympy import Expr
 
 from scaling.models.recipe import Recipe
+from scaling.report.drawn_graph import axis_letter
 from scaling.report.tables import Table
 from scaling.sizes.derivation import CONDITION, Step
 from scaling.sizes.scale import Scale, Size
@@ -203,8 +204,8 @@ def tensor_steps(answer: GraphDerived, name: str) -> Step:
 
 
 def answer_letter(answer: GraphDerived) -> str:
-    """The letter for what grows: the width has its own, other axes their names."""
-    return "M" if answer.graph.axis == "width" else answer.graph.axis
+    """The letter for what grows."""
+    return axis_letter(answer.graph)
 
 
 def _convention(answer: GraphDerived) -> str:

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from scaling.models.graph import Graph
-from scaling.report.drawn_graph import drawings, size_text
+from scaling.report.drawn_graph import axis_letter, drawings, size_text
 from scaling.report.graph_tables import graph_table
 from scaling.report.inverse_tables import inverse_table
 from scaling.report.phase_tables import phase_table
@@ -83,7 +83,7 @@ def steps_table(step: Step) -> Table:
 
 def nodes_table(graph: Graph) -> Table:
     """The nodes of a graph, and how their axes grow."""
-    letter = "M" if graph.axis == "width" else graph.axis
+    letter = axis_letter(graph)
     rows = tuple(
         (
             x.name, x.op, ", ".join(x.inputs), " x ".join(size_text(a, letter) for a in x.axes),
@@ -106,7 +106,7 @@ def _rule(rule: Rule, style: str) -> str:
 
 
 def _graph(graph: Graph) -> str:
-    letter = "M" if graph.axis == "width" else graph.axis
+    letter = axis_letter(graph)
     parts = drawings(graph, {}, letter)
     unfolding = "".join(
         f"<details><summary>{escape(x.title)}</summary>{x.svg}</details>" for x in parts[1:]

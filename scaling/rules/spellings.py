@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from scaling.rules.tree import Call, MatMul, Matrix, Node, Number, Power, Transpose
+from scaling.rules.tree import Call, MatMul, Matrix, Node, Number, Power, transposed
 
 G, L, R = (Matrix(name) for name in "GLR")
 
@@ -27,8 +27,8 @@ def usual(node: Node) -> Node:
             return Call("diag", x)
         case Call("trace", MatMul(x, y)) if x.shape.is_gradient_like:
             if x.shape == G.shape:
-                return Call("inner", x, _transposed(y))
-            return Call("inner", _transposed(x), y)
+                return Call("inner", x, transposed(y))
+            return Call("inner", transposed(x), y)
         case Call("trace", MatMul(x, y)) if x == y and isinstance(x, Matrix):
             return Power(Call("norm", x), Number(Fraction(2)))
         case Call("trace", MatMul(x, y)) if R in (x, y) or L in (x, y):
@@ -43,7 +43,3 @@ def usual(node: Node) -> Node:
             if y.shape.is_square:
                 return MatMul(x, MatMul(y, z))
     return node
-
-
-def _transposed(node: Node) -> Node:
-    return node.operand if isinstance(node, Transpose) else Transpose(node)

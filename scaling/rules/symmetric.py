@@ -25,6 +25,8 @@ from scaling.rules.tree import (
     Subtract,
     Transpose,
     is_average,
+    transposed,
+    untransposed,
 )
 
 
@@ -48,18 +50,14 @@ def is_symmetric(node: Node) -> bool:
 
 def _is_congruence(x: Node, y: Node) -> bool:
     match x, y:
-        case MatMul(outer, factor), _ if factor.shape.is_square and _transposed(outer) == y:
+        case MatMul(outer, factor), _ if factor.shape.is_square and transposed(outer) == y:
             return is_symmetric(factor)
-        case _, MatMul(factor, outer) if factor.shape.is_square and _transposed(x) == outer:
+        case _, MatMul(factor, outer) if factor.shape.is_square and transposed(x) == outer:
             return is_symmetric(factor)
     return False
 
 
 def is_square_of_one(node: Node) -> bool:
     """Whether a product is X @ X.T or X.T @ X, hence symmetric."""
-    left, right = (c.operand if isinstance(c, Transpose) else c for c in node.children)
+    left, right = map(untransposed, node.children)
     return left == right
-
-
-def _transposed(node: Node) -> Node:
-    return node.operand if isinstance(node, Transpose) else Transpose(node)

@@ -436,6 +436,16 @@ def row_of(node: Node) -> Operator | None:
     return FUNCTIONS[node.function] if isinstance(node, Call) else OPERATORS.get(node.operator)
 
 
+def transposed(node: Node) -> Node:
+    """X.T, and X of X.T."""
+    return node.operand if isinstance(node, Transpose) else Transpose(node)
+
+
+def untransposed(node: Node) -> Node:
+    """X of X and of X.T."""
+    return node.operand if isinstance(node, Transpose) else node
+
+
 def is_average(node: Node) -> bool:
     """Whether a node is a moving average over the steps of training."""
     return isinstance(node, Call) and FUNCTIONS[node.function].average

@@ -21,7 +21,7 @@ of layers grows, alignments that are given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -102,6 +102,10 @@ class GraphDerived(InNotebook):
         """The rule of all tensors, of a recipe that has one."""
         (rule,) = self.recipe.rules
         return rule
+
+    def assuming(self, texts: Sequence[str]) -> GraphDerived:
+        """The same, resting on more."""
+        return replace(self, assumptions=(*self.assumptions, *texts))
 
     @property
     def missing_powers(self) -> dict[str, Expr]:

@@ -171,18 +171,9 @@ def tensor_rates(
         gradient = (one.h * one.delta).width
         bound = tolerance_line(state, name) if c != own else None
         found[name] = TensorRate(
-            one.layer,
-            gradient,
-            c,
-            own,
-            d[name],
-            binds,
-            update,
-            bound,
-            None,
-            weaker.get(name, ""),
-            reader,
-        )
+            one.layer, gradient, c, own, d[name], binds, update, bound,
+            weaker=weaker.get(name, ""), reader=reader,
+        )  # fmt: skip
     return found
 
 

@@ -52,12 +52,16 @@ def two_states(
             caps = {k: start.tolerances[k] for k in along}
         new = Passes(graph, dict(start.b), moved=along, caps=caps, extra=extra)
         stricter = _stricter(new)
-        later = {k for k in new.parameters if k in new.cotangents and k not in still}
-        if not stricter and later == set(along):
+        if not stricter and _moving(new, still) == set(along):
             return start, _given_back(start, new, still)
         caps |= stricter
         state = new
     return start, state
+
+
+def _moving(state: Passes, still: Collection[str]) -> set[str]:
+    """The tensors that have a gradient in a state."""
+    return {k for k in state.parameters if k in state.cotangents and k not in still}
 
 
 def _stricter(state: Passes) -> dict[str, Tolerance]:
@@ -89,8 +93,7 @@ def _given_back(start: Passes, state: Passes, still: Collection[str]) -> Passes:
             state.graph, dict(start.b), moved=state.moved, caps={**state.caps, **raised},
             extra=state.extra,
         )  # fmt: skip
-        later = {k for k in trial.parameters if k in trial.cotangents and k not in still}
-        if _stricter(trial) or later != set(state.moved):
+        if _stricter(trial) or _moving(trial, still) != set(state.moved):
             break
         state = trial
     return state
