@@ -16,6 +16,7 @@ In the order of reading, each folder with a map of its own:
     plans        tune small, train large: the numbers of a large model from those of a small one
     checks       the coordinate check of a plan, or of what a user does today
     transfer     longer runs: do tuned rates and dampings transfer?
+    tuning       tuning strategies: which find numbers that still win at the target?
     report       what was measured, on paper
     claims       the paper's statements, each an object that can fail
 
@@ -39,6 +40,7 @@ _HOME = {
     "plan": "plans.making",
     "probe": "black_box.probed_optimizer",
     "ModelPlan": "plans.plan",
+    "tune": "tuning.measuring_tuning",
 }
 __all__ = sorted(_HOME)
 

@@ -23,7 +23,7 @@ ORDER = {
     "scaling": ("sizes", "rules", "models", "calculus", "states", "solve", "report", "cli"),
     "empirical": (
         "numbers", "data", "networks", "measure", "trace", "wide", "fit", "limits", "black_box",
-        "verify", "your_model", "plans", "checks", "transfer", "report", "claims",
+        "verify", "your_model", "plans", "checks", "transfer", "tuning", "report", "claims",
     ),
 }  # fmt: skip
 

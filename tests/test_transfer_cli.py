@@ -43,9 +43,9 @@ from empirical.transfer.measuring_transfer import (
 )
 from empirical.transfer.transfer_grid import TransferCell, TransferWay, cells_of, read_rates
 from empirical.transfer.transfer_run import (
+    CellTraining,
     TrainedCell,
     TransferTraining,
-    _CellRun,
     trained_cell,
 )
 from empirical.transfer.transfer_store import TransferStore
@@ -419,7 +419,7 @@ def test_a_recipe_of_several_rules_trains_each_group_by_its_own(tmp_path: Path) 
         rest = "2.*" if frozen == "0.*" else "0.*"
         recipe = f"{frozen}: sgd with lr=0; {rest}: sign(G) with lr=1"
         training, _ = planned_training(read_model(str(path)), str(path), recipe, ASKED)
-        run = _CellRun(training, TransferCell(TransferWay.plan, 32, -4.0, 0))
+        run = CellTraining(training, TransferCell(TransferWay.plan, 32, -4.0, 0))
         before = {n: p.detach().clone() for n, p in run.model.named_parameters()}
         run.step(0, 100.0)
         moved[frozen] = {
@@ -463,14 +463,14 @@ def test_everything_that_a_run_holds_is_on_its_device(tmp_path: Path) -> None:
     """The device "meta" stands for one that this machine lacks: it takes all but numbers."""
     training = placed(tmp_path, MLP + ADAM)
     run, here = (
-        _CellRun(one, TransferCell(TransferWay.plan, 32, -4.0, 1))
+        CellTraining(one, TransferCell(TransferWay.plan, 32, -4.0, 1))
         for one in (training, replace(training, device="cpu"))
     )
     found = [*run.model.parameters(), *(x for (inputs, y) in run.held_out for x in (*inputs, y))]
     for optimizer in run.optimizers:
         found += [p for group in optimizer.param_groups for p in group["params"]]
     assert len(found) == 4 + 16 + 4 and {x.device.type for x in found} == {"meta"}
-    assert run._loss(run._batch(7)).device.type == "meta"
+    assert run.loss_on(run._batch(7)).device.type == "meta"
     assert {p.device.type for p in here.model.parameters()} == {"cpu"}
 
 

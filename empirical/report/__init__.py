@@ -4,6 +4,7 @@ measured_tables   text, Markdown, LaTeX, HTML, JSON, and files
 graph_checks      what was measured on a model of the user's own
 model_checks      its coordinate check
 transfer_report   whether the best rate stays: table, figure and files
+tuning_report     what tuning small is worth at the target: table, figure and files
 phase_figure      regimes over two exponents
 plots             sizes against width, with the predicted slope through them
 measured_notebook  what measurements and plans show of themselves

@@ -6,6 +6,8 @@
     loss(outputs, targets)    optional: integer targets mean cross-entropy, others squared error
     optimizer(model)          optional: what trains it today, one of torch or several of them; or
                               optimizer(model, groups), which takes the groups of a plan
+    tasks(inputs, targets)    optional: the number of the task of each sample, for strategies that
+                              weight tasks
 
 A file may define several models: ``FILE.py:name`` calls ``name`` in place of ``build``.
 
@@ -51,7 +53,8 @@ class ModelFile:
     """The definitions of a user's file.
 
     ``axes``: the default of every keyword of ``build``, by name; None where there is none.
-    ``optimizer_of``: what makes the optimizer of the user's own, if there is one.
+    ``optimizer_of``: what makes the optimizer of the user's own, if there is one. ``tasks_of``: the
+    task of each sample, likewise.
     """
 
     path: Path
@@ -60,6 +63,7 @@ class ModelFile:
     loss_of: LossOf | None
     axes: Mapping[str, int | None]
     optimizer_of: Callable[..., Any] | None = field(default=None, kw_only=True)
+    tasks_of: Callable[..., Tensor] | None = field(default=None, kw_only=True)
 
     def build(self, sizes: Mapping[str, int]) -> nn.Module:
         """The module at these sizes; other axes at their defaults.
@@ -278,8 +282,9 @@ def read_model(place: str) -> ModelFile:
         for p in inspect.signature(build).parameters.values()
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
-    loss, optimizer = (getattr(module, name, None) for name in ("loss", "optimizer"))
-    return ModelFile(path, build, batch, loss, axes, optimizer_of=optimizer)
+    names = ("loss", "optimizer", "tasks")
+    loss, optimizer, tasks = (getattr(module, name, None) for name in names)
+    return ModelFile(path, build, batch, loss, axes, optimizer_of=optimizer, tasks_of=tasks)
 
 
 def module_of_file(path: Path) -> Any:

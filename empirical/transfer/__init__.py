@@ -9,6 +9,7 @@ measuring_transfer  plans, runs and keeps; measured_transfer: the result
 transfer_grid       the runs: ways x sizes x rates x seeds
 transfer_run        one of them, trained; user_optimizer: by the user's own, at planned numbers
 model_source        the place from which a worker gets the model; transfer_workers: joblib, Dask
-transfer_store      finished runs in SQLite; exported_runs: CSV and Parquet
+run_store           finished runs in SQLite; transfer_store: those of a transfer
+exported_runs       the same as CSV and Parquet
 curve_loggers       loss curves for TensorBoard and Weights & Biases
 """

@@ -70,6 +70,7 @@ class TransferTraining:
         diverged: a loss above so many times the one before training ends a run.
         wrapped: whether the plan's factors of the code are changed, by hooks.
         device: where tensors live: "cpu" or "cuda".
+        given: numbers of the user's optimizer at the base, by key of its groups; others stay.
     """
 
     source: ModelSource
@@ -81,6 +82,7 @@ class TransferTraining:
     diverged: float
     wrapped: bool = False
     device: str = "cpu"
+    given: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class TrainedCell:
     curve: tuple[float, ...] = field(default=(), compare=False)
 
 
-class _Diverged(Exception):
+class Diverged(Exception):
     """A run that cannot go on; the text says why."""
 
 
@@ -114,7 +116,7 @@ def trained_cell(training: TransferTraining, cell: TransferCell) -> TrainedCell:
     pick_device(training.device)  # a worker elsewhere may have none
     cuda = range(torch.cuda.device_count()) if training.device == "cuda" else []
     with blas_threads(1), torch.random.fork_rng(devices=cuda):
-        run = _CellRun(training, cell)
+        run = CellTraining(training, cell)
         try:
             start = run.loss()
         except RuntimeError as error:
@@ -133,8 +135,8 @@ def trained_cell(training: TransferTraining, cell: TransferCell) -> TrainedCell:
                 curve.append(run.step(step, training.diverged * start))
             loss = run.loss()
             if not loss <= training.diverged * start:
-                raise _Diverged(_told(loss, training.diverged * start))
-        except _Diverged as why:
+                raise Diverged(too_large(loss, training.diverged * start))
+        except Diverged as why:
             return TrainedCell(
                 start, math.nan, str(why), len(curve), time.perf_counter() - began, tuple(curve)
             )
@@ -148,7 +150,7 @@ def trained_cell(training: TransferTraining, cell: TransferCell) -> TrainedCell:
     return TrainedCell(start, loss, "", training.steps, seconds, tuple(curve))
 
 
-class _CellRun:
+class CellTraining:
     """A model, its optimizers, and what each step draws."""
 
     def __init__(self, training: TransferTraining, cell: TransferCell) -> None:
@@ -177,6 +179,8 @@ class _CellRun:
             self.optimizers = (_by_rule(training, self.model, plan, rate, planned, batch),)
         else:
             self.optimizers = self.file.optimizers(self.model)
+            for group in (x for optimizer in self.optimizers for x in optimizer.param_groups):
+                group.update({k: x for k, x in training.given.items() if k in group})
             if planned:
                 at_planned_numbers(self.optimizers, self.model, plan.tensors, rate)
             else:
@@ -195,31 +199,41 @@ class _CellRun:
         here = tuple(x.to(self.device) if isinstance(x, Tensor) else x for x in inputs)
         return here, targets.to(self.device)
 
-    def _loss(self, batch: tuple[tuple[Any, ...], Tensor]) -> Tensor:
+    def loss_on(self, batch: tuple[tuple[Any, ...], Tensor]) -> Tensor:
+        """The loss of a batch."""
         inputs, targets = batch
         return self.file.loss_for(targets)(self.model(*inputs), targets)
+
+    def batch_of(self, step: int) -> tuple[tuple[Any, ...], Tensor]:
+        """The samples that a step trains on."""
+        return self._batch(self.first + step) if self.file.draws else self.held_out[0]
+
+    def loss_of_step(self, batch: tuple[tuple[Any, ...], Tensor], step: int) -> Tensor:
+        """The loss that a step descends: of its batch."""
+        del step
+        return self.loss_on(batch)
 
     @torch.no_grad()
     def loss(self) -> float:
         """The mean over what is held out, or the loss of the one batch."""
-        return sum(float(self._loss(batch)) for batch in self.held_out) / len(self.held_out)
+        return sum(float(self.loss_on(batch)) for batch in self.held_out) / len(self.held_out)
 
     def step(self, step: int, most: float) -> float:
         """One step; the loss that it trains on."""
-        batch = self._batch(self.first + step) if self.file.draws else self.held_out[0]
+        batch = self.batch_of(step)
         found: list[float] = []
 
         def closure() -> float:
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
-            loss = self._loss(batch)
+            loss = self.loss_of_step(batch, step)
             value = float(loss.detach())
             if not (math.isfinite(value) and (found or value <= most)):
-                raise _Diverged(_told(value, most))
+                raise Diverged(too_large(value, most))
             loss.backward()  # type: ignore[no-untyped-call]
             for name, p in self.model.named_parameters():
                 if p.grad is not None and not bool(p.grad.isfinite().all()):
-                    raise _Diverged(f"the gradient of {name} is not finite")
+                    raise Diverged(f"the gradient of {name} is not finite")
             found.append(value)
             return value
 
@@ -232,11 +246,12 @@ class _CellRun:
                 for optimizer in self.optimizers:
                     optimizer.step()
         except InvalidInput as refused:  # the rule meets a number that it has no value at
-            raise _Diverged(refused.found) from None
+            raise Diverged(refused.found) from None
         return found[0]
 
 
-def _told(loss: float, most: float) -> str:
+def too_large(loss: float, most: float) -> str:
+    """The reason that ended a run, in words."""
     return f"a loss of {loss:.3g}" + (f", above {most:.3g}" if math.isfinite(loss) else "")
 
 
@@ -287,7 +302,7 @@ def refuse_what_no_rule_trains(training: TransferTraining, size: int) -> None:
         InvalidInput: naming them.
     """
     with torch.random.fork_rng(devices=[]):
-        _CellRun(training, TransferCell(TransferWay.standard, size, 0.0, 0))
+        CellTraining(training, TransferCell(TransferWay.standard, size, 0.0, 0))
 
 
 def _named(training: TransferTraining, plan: ModelPlan) -> Recipe | Rule:

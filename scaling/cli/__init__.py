@@ -6,7 +6,7 @@ listing    the verb that shows the catalogue
 phasing    regimes over two exponents
 planning   the numbers of a large model, from those of a small one
 checking_model  the coordinate check of a model of the user's own
-transferring  whether the best rate of a small model is that of a large one
+transferring  whether numbers that were tuned small are the best ones large
 reporting  all of it on one page
 probing    an optimizer of someone's library, as a black box
 modelling  what the verbs do on a model of the user's own

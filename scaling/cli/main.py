@@ -58,7 +58,7 @@ from scaling.cli.requests import (
     subject_of,
     table_of,
 )
-from scaling.cli.transferring import transfer
+from scaling.cli.transferring import transfer, tune
 from scaling.sizes.errors import InvalidInput, NotCovered, ScalingError, unknown
 
 if TYPE_CHECKING:
@@ -392,7 +392,19 @@ def compare(
     raise typer.Exit(0 if result.equivalent else 1)
 
 
-for measuring in (claims, verify, measure, align, phase, plan, check, probe, transfer, report):
+for measuring in (
+    claims,
+    verify,
+    measure,
+    align,
+    phase,
+    plan,
+    check,
+    probe,
+    transfer,
+    tune,
+    report,
+):
     app.command()(measuring)
 
 

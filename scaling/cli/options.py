@@ -122,7 +122,8 @@ AXIS_HELP = (
 SEEDS_HELP = (
     "Seeds; they vary the weights. Default: 6 wide (entrywise: 20, or "
     "8 with --quantity own), 16 dense; `verify` adds up to three times as many while noise "
-    "leaves a verdict open. With --model: as many as given, or 4 to 16 by need; `transfer`: 4."
+    "leaves a verdict open. With --model: as many as given, or 4 to 16 by need; `transfer`: 4; "
+    "`tune`: 3."
 )
 BACKEND_HELP = "This machine, or a Dask cluster (`verify`, `measure`: in wide mode)."
 SCHEDULER_HELP = "Of the Dask cluster: tcp://HOST:8786."
@@ -222,6 +223,13 @@ SeedOption = Annotated[
 ]
 
 
+DivergedOption = Annotated[
+    float,
+    typer.Option("--diverged", help="A loss above so many times that before training ends a run."),
+]
+JobsOption = Annotated[
+    int, typer.Option("--jobs", min=0, help="Processes, of a thread each; 0: all cores.")
+]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help=SEEDS_HELP)]
 AxisOption = Annotated[
     list[str] | None, typer.Option("--axis", metavar="NAME=SIZES", help=AXIS_HELP)

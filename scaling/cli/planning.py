@@ -20,6 +20,10 @@ RecipeArgument = Annotated[
     ),
 ]
 BASE_HELP = "Where numbers were tuned."
+AT_HELP = (
+    "What is trained. Axes are keywords of build and batch; batch and samples take powers from the "
+    "literature."
+)
 ChangeCodeOption = Annotated[
     bool,
     typer.Option("--change-code", help="Numbers for the code with the listed changes made."),
@@ -39,8 +43,7 @@ def plan(
         typer.Option(
             "--at",
             metavar="NAME=SIZE,...",
-            help="What is trained. Axes are keywords of build and batch; batch and samples take "
-            "powers from the literature.",
+            help=AT_HELP,
         ),
     ],
     lr: Annotated[

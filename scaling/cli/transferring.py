@@ -1,4 +1,8 @@
-"""`scaling transfer`: does the learning rate that was tuned small stay the best one large?"""
+"""`scaling transfer` and `scaling tune`: do numbers that were tuned small win at a large size?
+
+transfer    does the best learning rate stay where it is?
+tune        which strategy finds numbers at a small size that are the best at a large one?
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,8 @@ from scaling.cli.options import (
     SEEDS_HELP,
     DeviceName,
     DeviceOption,
+    DivergedOption,
+    JobsOption,
     MarginOption,
     OutOption,
     StepsOption,
@@ -24,8 +30,9 @@ from scaling.cli.options import (
     StyleOption,
     verb,
 )
-from scaling.cli.planning import BASE_HELP, ChangeCodeOption, RecipeArgument, sizes_of
+from scaling.cli.planning import AT_HELP, BASE_HELP, ChangeCodeOption, RecipeArgument, sizes_of
 from scaling.cli.requests import lazily
+from scaling.sizes.errors import InvalidInput
 
 
 class RunnerName(StrEnum):
@@ -66,12 +73,7 @@ def transfer(
     decay: Annotated[float | None, typer.Option("--decay", help="The decay at the base.")] = None,
     change_code: ChangeCodeOption = False,
     margin: MarginOption = None,
-    diverged: Annotated[
-        float,
-        typer.Option(
-            "--diverged", help="A loss above so many times that before training ends a run."
-        ),
-    ] = 100.0,
+    diverged: DivergedOption = 100.0,
     backend: Annotated[
         RunnerName, typer.Option("--backend", help=BACKEND_HELP)
     ] = RunnerName.joblib,
@@ -80,9 +82,7 @@ def transfer(
         typer.Option("--scheduler", metavar="ADDRESS", help=SCHEDULER_HELP),
     ] = None,
     device: DeviceOption = DeviceName.cpu,
-    jobs: Annotated[
-        int, typer.Option("--jobs", min=0, help="Processes, of a thread each; 0: all cores.")
-    ] = 0,
+    jobs: JobsOption = 0,
     log: Annotated[
         list[CurveLoggerName] | None,
         typer.Option("--log", help="Loss curves of the runs, into --out. Repeatable."),
@@ -133,3 +133,96 @@ def transfer(
         report.write_transfer(result, out)
     typer.echo(report.render_transfer(result, style))
     raise typer.Exit(lazily("verify.verification").EXIT_CODE[result.verdict()])
+
+
+@verb
+def tune(
+    recipe: RecipeArgument,
+    model: Annotated[str, typer.Option("--model", metavar="FILE.py[:BUILD]", help=MODEL_HELP)],
+    at: Annotated[str, typer.Option("--at", metavar="NAME=SIZE,...", help=AT_HELP)],
+    axis: Annotated[
+        list[str] | None, typer.Option("--axis", metavar="NAME=SIZES", help=AXIS_HELP)
+    ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy",
+            help="random, grid, tpe, cross-entropy, morl, .. (docs/tuning.md), several with "
+            "commas, or all.",
+        ),
+    ] = "all",
+    budget: Annotated[
+        str,
+        typer.Option(
+            "--budget", metavar="NUMBER(steps|runs)", help="At the base, of a strategy and a seed."
+        ),
+    ] = "20runs",
+    space: Annotated[
+        str,
+        typer.Option(
+            "--space",
+            metavar="NUMBER=LOW:HIGH,...",
+            help="The numbers that are tuned, at the base; searched in their logarithm.",
+        ),
+    ] = "lr=2^-12:2^0",
+    steps: StepsOption = 100,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help=SEEDS_HELP)] = None,
+    change_code: ChangeCodeOption = False,
+    diverged: DivergedOption = 100.0,
+    device: DeviceOption = DeviceName.cpu,
+    jobs: JobsOption = 0,
+    out: OutOption = None,
+    style: StyleOption = Style.text,
+) -> None:
+    """Tune small, train large: what is the regret?
+
+    Every strategy tunes at the size of --axis; its numbers are trained at that of --at under the
+    plan and under your standard, and compared with tuning there. With --out, a run that is
+    interrupted is taken up where it was.
+
+    Example: scaling tune sgd --model mlp.py --axis width=64 --at width=1024 --strategy tpe.
+    """
+    spaces, report = lazily("tuning.search_space"), lazily("report.tuning_report")
+    measuring = lazily("tuning.measuring_tuning")
+    name, base, target = _sizes(axis or [], at)
+    request = measuring.TuningRequest(
+        name,
+        base,
+        target,
+        spaces.read_budget(budget, steps),
+        tuple(part.strip() for part in strategy.split(",")),
+        spaces.read_space(space),
+        steps,
+        **({} if seeds is None else {"seeds": seeds}),
+        diverged=diverged,
+        change_code=change_code,
+        device=device,
+    )
+    if out is not None:
+        lazily("report.plots").require()
+        report.require_own_tuning(out)
+    with lazily("report.measured_tables").progress(sys.stderr.isatty()) as tick:
+        result = measuring.tune_of_file(model, recipe, request, out, jobs, tick)
+    if out is not None:
+        report.write_tuning(result, out)
+    typer.echo(report.render_tuning(result, style))
+
+
+def _sizes(axis: list[str], at: str) -> tuple[str, int, int]:
+    """The axis, its size at the base and at the target."""
+    target = sizes_of("--at", at)
+    if len(axis) != 1 or len(target) != 1:
+        raise InvalidInput(
+            f"{len(axis)} axes at the base and {len(target)} at the target",
+            "one axis, with the size to tune at and the size to train at",
+            "write for example --axis width=64 --at width=1024",
+        )
+    base = sizes_of("--axis", axis[0])
+    (name, size), (other, larger) = *base.items(), *target.items()
+    if name != other:
+        raise InvalidInput(
+            f"--axis {name} and --at {other}",
+            "one axis",
+            f"write for example --at {name}={16 * size}",
+        )
+    return name, size, larger

@@ -1,0 +1,255 @@
+"""`scaling tune`: regret of tuning small, on a tiny network."""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import scaled_dot_product_attention
+from typed import Typed
+
+from empirical import tune
+from empirical.transfer.transfer_grid import TransferWay
+from empirical.tuning import tuning_workers
+from empirical.tuning.measured_tuning import MeasuredTuning
+from empirical.tuning.measuring_tuning import TuningRequest, tune_of_file
+from empirical.tuning.search_space import read_space
+from empirical.tuning.tuning_run import TunedPoint, TuningRun
+from scaling.sizes.errors import InvalidInput
+
+MODEL = """
+import torch
+from torch import nn
+
+
+def build(width=4):
+    return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 4))
+
+
+def batch(seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(16, 8, generator=draw)
+    return x, x[:, :4] * x[:, 4:]
+"""
+SGD = """
+
+def optimizer(model):
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+"""
+NAMES = ("grid", "hozog", "oho", "oho-layer", "filter", "morl")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("model") / "model.py"
+    found.write_text(MODEL + SGD)
+    return found
+
+
+def request(names: tuple[str, ...] = NAMES, runs: int = 7, **wishes: Any) -> TuningRequest:
+    space = read_space("lr=2^-6:2^3")
+    return TuningRequest(
+        "width", 4, 32, runs * 6, names, space, **{"steps": 6, "seeds": 2, **wishes}
+    )
+
+
+@pytest.fixture(scope="module")
+def found(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    out = tmp_path_factory.mktemp("out")
+    yield tune_of_file(str(path), "sgd", request(), out, 1), out
+
+
+def test_a_tournament_has_a_regret_for_every_strategy_and_way(
+    found: tuple[MeasuredTuning, Path],
+) -> None:
+    result, _ = found
+    assert set(result.strategies) == set(NAMES) and not result.skipped
+    for name in NAMES:
+        assert 6 <= result.cost(name) <= 42, name
+        for way in TransferWay:
+            regret = result.regret(name, way)
+            assert regret.low <= regret.value <= regret.high and regret.value > -0.9
+    best = result.best[TransferWay.plan][1]
+    one = result.strategies["grid"]
+    by_hand = sum(
+        x.target[TransferWay.plan][-1].value - y.value for x, y in zip(one, best, strict=True)
+    )
+    assert result.regret("grid", TransferWay.plan).value == pytest.approx(
+        float(torch.tensor(by_hand / 2).double().expm1()), rel=1e-5
+    )
+    rates = [x.point.rates for x in result.strategies["oho-layer"]]
+    assert all(set(x) <= {"0.weight", "0.bias", "2.weight", "2.bias"} for x in rates)
+    assert result.strategies["morl"][0].point.schedule.startswith("recurring:")
+
+
+def test_it_is_taken_up_from_its_store(
+    found: tuple[MeasuredTuning, Path], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, out = found
+
+    def trained(*_: Any) -> Any:
+        raise AssertionError("a finished run was trained again")
+
+    monkeypatch.setattr(tuning_workers, "tuned_run", trained)
+    again = tune_of_file(str(path), "sgd", request(), out, 1)
+    told = [json.dumps(x.as_json(), sort_keys=True) for x in (again, result)]
+    assert told[0] == told[1]
+    with pytest.raises(AssertionError, match="trained again"):
+        tune_of_file(str(path), "sgd", request(runs=8), out, 1)
+    with pytest.raises(InvalidInput, match="steps = 6"):
+        tune_of_file(str(path), "sgd", request(steps=5), out, 1)
+
+
+def test_a_process_that_is_killed_loses_the_run_under_way_alone(path: Path, tmp_path: Path) -> None:
+    asked, store = request(("grid",), runs=10), tmp_path / "tunings.sqlite"
+    child = os.fork()
+    if child == 0:  # a process of its own, which is killed
+        tune_of_file(str(path), "sgd", asked, tmp_path, 1)
+        os._exit(0)
+    kept, until = 0, time.monotonic() + 60
+    while kept < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+        if store.exists():
+            with closing(sqlite3.connect(store, timeout=30)) as there:
+                kept = there.execute("SELECT count(*) FROM tunings").fetchone()[0]
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert kept >= 3 and (os.WIFSIGNALED(status) or kept > 3)
+    before = rows(store)
+    result = tune_of_file(str(path), "sgd", asked, tmp_path, 1)
+    assert before.items() <= rows(store).items()
+    assert len(result.strategies["grid"]) == 2
+
+
+def rows(store: Path) -> dict[str, float]:
+    with closing(sqlite3.connect(store)) as there:
+        return dict(there.execute("SELECT run, seconds FROM tunings").fetchall())
+
+
+def test_plan_and_standard_are_trained_with_their_own_numbers(
+    found: tuple[MeasuredTuning, Path], path: Path
+) -> None:
+    """The run of the store is that of plain torch, by hand."""
+    result, _ = found
+    one = result.strategies["grid"][0]
+    module: dict[str, Any] = {}
+    exec(path.read_text(), module)
+    losses = {}
+    rate = 2.0 ** one.point.numbers["lr"]
+    torch.manual_seed(0)
+    model = module["build"](width=32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    for step in range(6):
+        x, y = module["batch"](8 + step)
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(x), y).backward()
+        optimizer.step()
+    with torch.no_grad():
+        held = [nn.functional.mse_loss(model(x), y) for x, y in map(module["batch"], range(8))]
+    losses["standard"] = float(torch.stack(held).mean())
+    run = one.target[TransferWay.standard][-1]
+    assert run.loss == pytest.approx(losses["standard"], rel=1e-5)
+    assert one.target[TransferWay.plan][-1].loss != pytest.approx(losses["standard"], rel=1e-5)
+
+
+def test_the_verb_prints_a_table_writes_a_folder_and_takes_it_up(
+    found: tuple[MeasuredTuning, Path], path: Path, typed: Typed
+) -> None:
+    result, out = found
+    words = (
+        "tune", "sgd", "--model", str(path), "--axis", "width=4", "--at", "width=32", "--strategy",
+        ",".join(NAMES), "--budget", "7runs", "--space", "lr=2^-6:2^3", "--steps", "6", "--seeds",
+        "2", "--jobs", "1", "--out", str(out),
+    )  # fmt: skip
+    done = typed(*words)
+    assert done.code == 0, done.err
+    assert max(map(len, done.out.splitlines())) <= 100
+    for name in NAMES:
+        assert re.search(rf"^{name} ", done.out, re.MULTILINE), name
+    assert "tuned at width 32 itself, on a grid of 10" in done.out
+    assert (out / "tuning.png").read_bytes().startswith(b"\x89PNG")
+    report = json.loads((out / "report.json").read_text())
+    assert report == json.loads(json.dumps(result.as_json()))
+    assert set(report["strategies"]["oho"]["plan"]) >= {"regret", "loss", "diverged", "curve"}
+
+
+ASKED = ("--axis", "width=4", "--at", "width=32", "--budget", "3runs", "--steps", "2")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "found", "do_this"),
+    [
+        ("sgd", ("--budget", "1steps"), "less than one run", "--budget 2steps"),
+        ("sgd", ("--space", ""), "an empty space", "--space lr=2^-12:2^0"),
+        ("sgd", ("--space", "rho_A=1:2"), "number 'rho_A'", "lr"),
+        ("adam", ("--space", "lr=1:2,eps=1e-8:1e-4"), "which has no eps", "leave eps out"),
+        ("sgd", ("--strategy", "anneal"), "strategy 'anneal'", "--strategy all"),
+        ("adam", ("--strategy", "oho"), "ema(G, beta1)", "--strategy hozog"),
+        ("sgd", ("--axis", "width=64"), "2 axes", "--axis width=64 --at width=1024"),
+        ("sgd", ("--at", "width=4"), "width=4 at the base and 4", "--at width=64"),
+        ("sgd", ("--at", "depth=4"), "--axis width and --at depth", "--at width=64"),
+        ("sgd", ("--seeds", "1"), "seeds=1", "--seeds 3"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(
+    recipe: str, words: tuple[str, ...], found: str, do_this: str, path: Path, typed: Typed
+) -> None:
+    done = typed("tune", recipe, "--model", str(path), *ASKED, *words)
+    assert done.code == 2
+    told = dict(re.findall(r"^(found|needed|do this): (.*)$", done.err, re.MULTILINE))
+    assert set(told) == {"found", "needed", "do this"}, done.err
+    assert found in told["found"] and do_this in told["do this"], done.err
+
+
+class Once(torch.autograd.Function):
+    """An operation that torch differentiates once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp_min(0)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        return gradient * (x > 0)
+
+
+def test_a_model_without_second_derivatives_is_refused_by_strategies_that_need_them() -> None:
+    from empirical.tuning.second_derivatives import gradients, hessian_vector
+
+    w = torch.randn(1, 2, 4, 8, requires_grad=True)
+    for f in (lambda x: Once.apply(x) ** 2, lambda x: scaled_dot_product_attention(x, x, x)):
+        gradient = gradients(f(w).sum(), [w])
+        with pytest.raises(InvalidInput, match="without second derivatives") as refused:
+            hessian_vector(gradient, [w], [w.detach()])
+        assert "--strategy hozog" in refused.value.do_this
+    (zero,) = hessian_vector(gradients(w.sum(), [w]), [w], [w.detach()])
+    assert not zero.any()  # linear: it has them, and they are zero
+
+
+def test_in_python_a_recipe_with_its_damping_is_tuned() -> None:
+    def build(width: int = 4) -> nn.Module:
+        return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 2))
+
+    torch.manual_seed(0)
+    batch = torch.randn(8, 8), torch.randn(8, 2)
+    found = tune(
+        build, batch, "adam", "width", 4, 16, "4runs", "cross-entropy",
+        "lr=2^-6:2^-1,eps=2^-30:2^-10", steps=2, seeds=2,
+    )  # fmt: skip
+    (several,) = found.strategies.values()
+    assert set(several[0].point.numbers) == {"lr", "eps"}
+    key = json.loads(TuningRun(TransferWay.plan, 4, 0, TunedPoint({"lr": 1.0}), 2, paid=1).key)
+    assert "paid" not in key
