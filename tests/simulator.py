@@ -552,8 +552,8 @@ def _power(x: Value, p: float) -> Value:
 
 
 def _call(name: str, arguments: list[ast.expr], layer: Layer) -> Value:
-    if name in ("ema", "debiased"):
-        return _average(name, arguments, layer)
+    if name in RECURSIONS:
+        return _over_steps(name, arguments, layer)
     if name == "over_layers":
         network = layer.network()
         assert network is not None
@@ -562,6 +562,9 @@ def _call(name: str, arguments: list[ast.expr], layer: Layer) -> Value:
         return _sample_square(arguments[0], layer)
     x = value(arguments[0], layer)
     options = [value(a, layer) for a in arguments[1:]]
+    if name in ("max", "min") and not (isinstance(x, float) and isinstance(options[0], float)):
+        second = _array(_times(options[0], _weighted(*arguments, layer)))
+        return Wide((np.maximum if name == "max" else np.minimum)(_array(x), second))
     if name in ("clip", "atan", "tanh"):
         x = _times(x, _weighted(ast.Constant(1.0), arguments[0], layer))
     if name in ("max", "min"):
@@ -578,6 +581,10 @@ def _call(name: str, arguments: list[ast.expr], layer: Layer) -> Value:
             if x.is_thin:
                 return Wide(x.p.mean(0)[None] @ x.q.T)
             return Wide(x.entries.mean(axis, keepdims=True))
+        case Wide(), "row_max" | "col_max":
+            return Wide(x.entries.max(1 if name == "row_max" else 0, keepdims=True))
+        case Wide(), "entry_max":
+            return float(x.entries.max())
         case Wide(), "mean":
             return float(x.entries.mean())
         case Wide(), "orth":
@@ -669,14 +676,32 @@ def _sample_square(tree: ast.expr, layer: Layer) -> Wide:
     return Wide(total / layer.n)
 
 
-def _average(name: str, arguments: list[ast.expr], layer: Layer) -> Value:
+def _yogi(old: Value, new: Value, beta: float) -> Value:
+    v, x = (1 - beta) * _array(old), _array(new)
+    return Wide(v - (1 - beta) * np.sign(v - x) * x)
+
+
+def _sum(x: Value, y: Value) -> Value:
+    return _binary(ast.Add(), x, y)
+
+
+RECURSIONS: dict[str, tuple[Callable[..., Value], Callable[..., Value]]] = {
+    "ema": (lambda x, b: _times(x, 1 - b), lambda x, y, b: _times(_sum(_times(x, b), y), 1 - b)),
+    "debiased": (lambda x, b: x, lambda x, y, b: _times(_sum(_times(x, b), y), 1 / (1 + b))),
+    "running_sum": (lambda x: x, _sum),
+    "previous": (lambda x: x, lambda x, y: x),
+    "running_max": (lambda x, b: x, lambda x, y, b: Wide(np.maximum(b * _array(x), _array(y)))),
+    "yogi": (lambda x, b: _times(x, 1 - b), _yogi),
+}
+"""What is made of X_1 at the first step, and of X_1 and X_2 at the second."""
+
+
+def _over_steps(name: str, arguments: list[ast.expr], layer: Layer) -> Value:
     key, x = _key(arguments[0]), value(arguments[0], layer)
-    beta = value(arguments[1], layer)
+    options = [value(a, layer) for a in arguments[1:]]
     layer.given[key] = x
-    if layer.step == 1:
-        return x if name == "debiased" else _times(x, 1 - beta)
-    both = _binary(ast.Add(), _times(layer.averages[key], beta), x)
-    return _times(both, 1 / (1 + beta) if name == "debiased" else 1 - beta)
+    first, second = RECURSIONS[name]
+    return first(x, *options) if layer.step == 1 else second(layer.averages[key], x, *options)
 
 
 # --- the network ----------------------------------------------------------------------------------

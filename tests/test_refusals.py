@@ -50,6 +50,7 @@ from scaling.rules.language import (
     symbol,
     trace,
 )
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.parser import as_rule, parse
 from scaling.rules.rule import evaluate_power
 from scaling.sizes.errors import InvalidInput, NotCovered, RuleError, ScalingError, unknown
@@ -72,9 +73,7 @@ REFUSED: list[tuple[Callable[[], object], type[ScalingError], str, str, str]] = 
      "A (fan_in x fan_in) + e (scalar)", "two matrices of the same shape",
      "multiply the scalar by I"),
     (lambda: call("sgin", G), RuleError,
-     "function 'sgin'", "one of abs, agree, ascended, atan, block, clip, col_mean, debiased, "
-     "diag, eig, ema, inner, max, mean, min, newton_schulz, norm, orth, over_layers, rms, "
-     "row_mean, sample_square, sign, specnorm, sqrt, tanh, trace, trust", "did you mean 'sign'?"),
+     "function 'sgin'", f"one of {', '.join(sorted(FUNCTIONS))}", "did you mean 'sign'?"),
     (lambda: G * "x", RuleError,  # type: ignore[operator]
      "'x' (str) in a rule", "a matrix, a symbol or a number", "build symbols with symbol('rho')"),
     (lambda: G * float("nan"), RuleError, "the number nan", "a finite number",

@@ -5,7 +5,8 @@ is not wide enough may have the other, and sizes cross over from one exponent to
 Both terms of every watched sum are measured beside the sizes (`training.watched_sums`), so that
 
     culprit       names the sums that make slopes drift: terms near each other, and drifting apart
-    too_narrow    names those in which the widest network is still on the other side
+    too_narrow    names those in which the widest network is still on the other side, and the width
+                  at which they trade places, by the exponents of theory
     small_targets says that the errors are not yet of the targets' size
 
 Not covered: sums of matrices without a damping, whose terms are not watched; where theory knows
@@ -24,9 +25,11 @@ import numpy as np
 from empirical.fit.exponent import DECAY, Estimate
 from empirical.measure.measured_sizes import Measurement, mean_size
 from empirical.measure.training import terms_of
+from scaling.calculus.context import Regime
 from scaling.rules.like_terms import is_damping
 from scaling.rules.tree import Node
 from scaling.sizes.scale import Order
+from scaling.solve.crossover import crossing
 from scaling.solve.predict import Prediction
 
 Runs: TypeAlias = list[list[Measurement]]
@@ -63,7 +66,17 @@ def too_narrow(runs: Runs, prediction: Prediction, layers: Collection[str]) -> s
             above = regime.order is Order.LESS and left_over_right > 0
             if below or above:
                 found.append(_traded(place, regime.node, first, last))
+                found[-1] += _meeting(regime, left_over_right, runs[0][-1].width)
     return "; ".join(dict.fromkeys(found))
+
+
+def _meeting(regime: Regime, left_over_right: float, width: int) -> str:
+    """The width at which both terms are alike, from what they are in the widest network."""
+    x, y = regime.left_size.width, regime.right_size.width
+    if not (x.is_Rational and y.is_Rational):
+        return ""
+    meeting = crossing(math.exp(left_over_right), width, float(x), float(y))
+    return f", alike at about width {meeting:.2g}" if math.isfinite(meeting) else ""
 
 
 def small_targets(runs: Runs, targets: float) -> str:

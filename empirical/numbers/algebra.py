@@ -256,12 +256,16 @@ def row_mean(x: LayerValue) -> LayerValue:
 def moving_average(old: LayerValue | None, new: LayerValue, beta: float) -> LayerValue:
     """Beta old + (1 - beta) new, where nothing is old at the first step.
 
-    Factors stay factors while they are cheaper than the dense matrix: the basis is extended by the
-    history, and what has faded below rounding is dropped.
+    The basis is extended by the history, and what has faded below rounding is dropped.
     """
     if old is None:
         return new.scale(1 - beta)
-    average = add(old.scale(beta), new.scale(1 - beta))
+    return accumulated(old.scale(beta), new.scale(1 - beta))
+
+
+def accumulated(old: LayerValue, new: LayerValue) -> LayerValue:
+    """Old + new, kept in factors while they are cheaper than the dense matrix."""
+    average = add(old, new)
     match average:
         case Square():
             return average.pruned()

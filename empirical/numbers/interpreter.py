@@ -34,7 +34,7 @@ from empirical.numbers import algebra
 from empirical.numbers.factored_update import FactoredUpdate
 from empirical.numbers.layer_matrices import LayerTensors, LayerValues
 from empirical.numbers.layer_values import Entries, LayerValue, Rectangular
-from empirical.numbers.operators import MEANINGS
+from empirical.numbers.operators import MEANINGS, Advance
 from empirical.numbers.state import State
 from scaling.models.recipe import sums_over_everything
 from scaling.rules.literal_dampings import LiteralDamping
@@ -321,6 +321,18 @@ class _Evaluation:
         if debias:
             reading.counts[key] = t
         return average
+
+    def advanced(self, node: Node, first: LayerValue, next: Advance) -> LayerValue:
+        """A recursion over the steps, advanced by one."""
+        old = self.reading.state.averages.get(str(node))
+        value = first if old is None else next(old)
+        self.reading.averages[str(node)] = value
+        return value
+
+    def kept(self, node: Node, x: LayerValue) -> LayerValue:
+        """The value at the step before, and at the first step x; x is kept for the next."""
+        self.reading.averages[str(node)] = x
+        return self.reading.state.averages.get(str(node), x)
 
 
 def _is_curvature(node: Node) -> bool:

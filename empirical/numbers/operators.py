@@ -19,10 +19,13 @@ from torch import Tensor
 
 from empirical.numbers import algebra
 from empirical.numbers.layer_matrices import LayerValues
-from empirical.numbers.layer_values import Entries, LayerValue
+from empirical.numbers.layer_values import Entries, LayerValue, Rectangular
 from empirical.numbers.sample_moments import sample_square
 from scaling.rules.tree import Call, Node, Power
 from scaling.sizes.errors import InvalidInput
+
+Advance = Callable[[LayerValue], LayerValue]
+"""A recursion over the steps: from what it was to what it is."""
 
 
 class Evaluation(Protocol):
@@ -37,6 +40,12 @@ class Evaluation(Protocol):
 
     def remembered(self, node: Node, x: LayerValue, beta: float, debias: bool) -> LayerValue:
         """A moving average, advanced by one step."""
+
+    def advanced(self, node: Node, first: LayerValue, next: Advance) -> LayerValue:
+        """A value kept of the step before, advanced by one; ``first`` where there was none."""
+
+    def kept(self, node: Node, x: LayerValue) -> LayerValue:
+        """The value kept of the step before, x itself where there was none; x is kept."""
 
     def below(self, node: Node) -> LayerValue:
         """The value of another node."""
@@ -103,6 +112,35 @@ def _average(debias: bool) -> Meaning:
     )
 
 
+def _running_sum(evaluation: Evaluation, node: Node, x: Values) -> LayerValue:
+    return evaluation.advanced(node, x[0], lambda old: algebra.accumulated(old, x[0]))
+
+
+def _previous(evaluation: Evaluation, node: Node, x: Values) -> LayerValue:
+    return evaluation.kept(node, x[0])
+
+
+def _running_max(evaluation: Evaluation, node: Node, x: Values) -> LayerValue:
+    new, beta = x[0], _number(x[1])
+    return evaluation.advanced(
+        node, new, lambda old: algebra.by_entry(torch.maximum, old.scale(beta), new)
+    )
+
+
+def _yogi(evaluation: Evaluation, node: Node, x: Values) -> LayerValue:
+    new, rest = x[0], 1 - float(_number(x[1]))
+    return evaluation.advanced(
+        node, new.scale(rest),
+        lambda old: algebra.by_entry(lambda v, g: v + rest * (g - v).sign() * g, old, new),
+    )  # fmt: skip
+
+
+def _largest(x: LayerValue, over: tuple[int, ...]) -> LayerValue:
+    assert isinstance(x, Rectangular), "the language refuses entries of anything else"
+    largest = x.dense().amax(over, keepdim=True)
+    return Entries(largest if len(over) < 2 else largest.reshape(()))
+
+
 def _sample_square(evaluation: Evaluation, node: Node, x: Values) -> LayerValue:
     assert isinstance(node, Call), "a function"
     return sample_square(node.argument, evaluation.layer, evaluation.below)
@@ -139,8 +177,15 @@ MEANINGS: Mapping[str, Meaning] = MappingProxyType(
         "row_mean": _of_values(algebra.row_mean),
         "col_mean": _of_values(lambda x: algebra.row_mean(x.T).T),
         "mean": _of_values(lambda x: Entries(x.row_mean().dense().mean())),
+        "row_max": _of_values(lambda x: _largest(x, (1,))),
+        "col_max": _of_values(lambda x: _largest(x, (0,))),
+        "entry_max": _of_values(lambda x: _largest(x, (0, 1))),
         "ema": _average(debias=False),
         "debiased": _average(debias=True),
+        "running_sum": _running_sum,
+        "previous": _previous,
+        "running_max": _running_max,
+        "yogi": _yogi,
         "eig": _of_values(algebra.eig),
         "sample_square": _sample_square,
         "max": _of_entries(torch.maximum),

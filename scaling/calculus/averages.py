@@ -1,11 +1,16 @@
 """Moving averages at the first and at the second step.
 
-    ema(X, beta)       (1 - beta) X_1                      then (1 - beta) (beta X_1 + X_2)
-    debiased(X, beta)  X_1                                 then (beta X_1 + X_2) / (1 + beta)
+    ema(X, beta)          (1 - beta) X_1          then (1 - beta) (beta X_1 + X_2)
+    debiased(X, beta)     X_1                     then (beta X_1 + X_2) / (1 + beta)
+    running_sum(X)        X_1                     then X_1 + X_2
+    previous(X)           X_1                     then X_1
+    running_max(X, beta)  X_1                     then max(beta X_1, X_2)            of X >= 0
+    yogi(X, beta)         (1 - beta) X_1 =: v     then v + (1 - beta) sign(X_2 - v) X_2     likewise
 
-At the first step both are X up to a factor, and a debiased average *is* X: `at_first` writes a tree
-without it, so that debiased(X, beta) - X is found to cancel. At the second step the weights are of
-order one, so an average is as large as the larger of X_1 and X_2 (if they do not cancel), and what
+The last two are as large as beta X_1 + X_2 up to a factor: v - (1 - beta) X_2 >= beta v where v >=
+X_2. At the first step all are X up to a factor, and some *are* X: `at_first` writes a tree without
+them, so that debiased(X, beta) - X is found to cancel. At the second step the weights are of order
+one, so an average is as large as the larger of X_1 and X_2 (if they do not cancel), and what
 cancelled before appears: debiased(X, beta) - X = beta (X_1 - X_2) / (1 + beta). That is as large as
 X only if the first step changed X by its own size, which is what `Before.moved` says.
 
@@ -27,6 +32,7 @@ from scaling.calculus.entrywise import Reading
 from scaling.calculus.sums import merged, size_of
 from scaling.calculus.values import (
     Aligned,
+    Rotated,
     Scalar,
     Spectral,
     Value,
@@ -75,6 +81,11 @@ def average(context: Context, node: Call, first: Reading, second: Reading) -> Re
     """An average of X at the first and at the second step."""
     (x, step_x), (y, step_y) = first, second
     steps = (step_x, step_y)
+    weights = FUNCTIONS[node.function].weights
+    if weights is not None and weights.now == "0":
+        value = _of_before(context, x)
+        return value, Step(AVERAGE, str(node), size_of(context, value), "of the first step",
+                           (step_x,), node=node)  # fmt: skip
     numbers = f"the larger of {x.main} at the first and {y.main} at the second step"
     if _is_zero(x) or _is_zero(y):
         value = y if _is_zero(x) else x
@@ -87,6 +98,38 @@ def average(context: Context, node: Call, first: Reading, second: Reading) -> Re
         assumption = ""
     size = size_of(context, value)
     return value, Step(AVERAGE, str(node), size, numbers, steps, assumption, node)
+
+
+def _of_before(context: Context, x: Value) -> Value:
+    """A value of the first step as the second one sees it: it vanishes in places of its own."""
+    if isinstance(x, Aligned | Vector) and not x.main.is_zero:
+        x = replace(x, steps=2, monomial=False, mixes=True)
+    return replace(x, portions=everywhere(context, x)) if isinstance(x, Aligned) else x
+
+
+def running(
+    context: Context, node: Call, reading: Reading, read: Callable[[Context, Node], Reading]
+) -> Reading:
+    """A recursion as large as the larger of X_1 and X_2, entry by entry, neither negative.
+
+    Raises:
+        NotCovered: for X of both signs.
+    """
+    value, _ = reading
+    known = isinstance(value, Scalar | Aligned | Vector) or (
+        isinstance(value, Rotated) and value.inner.positive and value.off.positive
+    )
+    positive = not isinstance(value, Scalar | Aligned | Vector) or value.positive
+    if not (known and positive):
+        raise context.not_covered(
+            node,
+            f"{node.function} of values that may be negative, or of W",
+            f"{node.function} of abs(X) or of X*X",
+            instead.positive,
+        )
+    if context.before is None:
+        return first_average(node, reading)
+    return average(context, node, read(context.before.context, node.argument), reading)
 
 
 def everywhere(context: Context, value: Aligned) -> Portions:

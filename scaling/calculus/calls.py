@@ -1,9 +1,9 @@
 """The rule of inference for each function of the language.
 
 What the row of a function says of its size is enough for functions of single entries, for means,
-norms, for the larger and the smaller of two numbers, and for what has the size of an expression
-(scaling/rules/operators.py); and so are its traits for diagonal blocks, eigenvectors and averages
-over steps. All others have an inference of their own, by name:
+norms, for the larger and the smaller of two, for the largest of many, and for what has the size of
+an expression (scaling/rules/operators.py); and so are its traits for diagonal blocks, eigenvectors
+and what is made of all steps. All others have an inference of their own, by name:
 
     orth, newton_schulz              spectra.py (rotation.py)
     inner, over_layers, trust        inner_product.py, layer_sums.py, scalars.py
@@ -21,6 +21,7 @@ from types import MappingProxyType
 from scaling.calculus import (
     averages,
     entry_functions,
+    extremes,
     instead,
     layer_sums,
     means,
@@ -40,6 +41,7 @@ from scaling.rules.operators import (
     FUNCTIONS,
     Extreme,
     Formula,
+    LargestEntry,
     OfEntries,
     SpectralSum,
     SumOfEntries,
@@ -73,14 +75,20 @@ def call(context: Context, node: Call, read: Read) -> Reading:
             return means.mean(context, node, *operands[0])
         case SumOfEntries() | SpectralSum():
             return _norm(context, node, *operands[0])
-        case Extreme() as which:
+        case Extreme() as which if node.shape.is_scalar:
             return scalars.extreme(context, node, which, operands)
+        case Extreme() as which:
+            return extremes.of_entries(context, node, which, operands, read)
+        case LargestEntry():
+            return extremes.largest(context, node, *operands[0])
     if row.cuts:
         return spectra.blocks(context, node, *operands[0])
     if row.basis:
         return rotation.eigenbasis(context, node, *operands[0])
     if row.average:
         return _average(context, node, operands[0], read)
+    if row.remembers:
+        return averages.running(context, node, operands[0], read)
     inference = _INFERENCES.get(node.function)
     if inference is None:
         raise context.not_covered(

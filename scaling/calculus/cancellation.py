@@ -28,8 +28,11 @@ import sympy
 from sympy import Expr, Rational, S
 
 from scaling.calculus.context import Context
-from scaling.rules.operators import FUNCTIONS, OfEntries, Symmetry
+from scaling.rules.operators import FUNCTIONS, OfEntries, StepWeights, Symmetry
+from scaling.rules.parser import parse_formula
+from scaling.rules.rewrites import substitute
 from scaling.rules.rule import evaluate_power
+from scaling.rules.symbols import SymbolKind
 from scaling.rules.tree import (
     Add,
     Call,
@@ -94,6 +97,12 @@ class Word:
         return replace(self, left=side) if on_left else replace(self, right=side)
 
 
+def _weights(node: Call) -> StepWeights:
+    weights = FUNCTIONS[node.function].weights
+    assert weights is not None, "what sums over steps has weights"
+    return weights
+
+
 def _degree(function: str) -> Expr | None:
     """The p of f(c X) = c^p f(X) for numbers c > 0, from the row of f."""
     p = FUNCTIONS[function].degree
@@ -120,6 +129,8 @@ class Reader:
     context: Context
     nodes: dict[Expr, Node] = field(default_factory=lambda: {_eigenvalue(L): L})
     """The node behind each symbol: a scalar, or a square matrix by its eigenvalue."""
+    at_first: bool = False
+    """Whether nodes are read as they were at the first step."""
 
     def _scalar_symbol(self, node: Node, positive: bool) -> Expr:
         symbol = sympy.Symbol(f"s:{node}", positive=True if positive else None)
@@ -139,7 +150,7 @@ class Reader:
 
     @property
     def _first(self) -> bool:
-        return self.context.step == 1
+        return self.context.step == 1 or self.at_first
 
     def scalar(self, node: Node) -> Expr:
         """A scalar as an expression in what it is made of."""
@@ -174,23 +185,24 @@ class Reader:
             case Call() if is_average(node):
                 if self._first:
                     return self._weight(node) * self.scalar(node.argument)
-                weight, beta = self._late_weights(node)
+                now, before = self._late_weights(node)
                 old = sympy.Symbol(f"s:{BEFORE} {node.argument}")
                 self.nodes[old] = node
-                return weight * (self.scalar(node.argument) + beta * old)
+                return now * self.scalar(node.argument) + before * old
         return self._scalar_symbol(node, False)
 
     def _weight(self, node: Call) -> Expr:
         """The weight of this step in an average at the first step."""
-        assert node.option is not None, "an average has a decay"
-        return S.One if FUNCTIONS[node.function].debiased else 1 - self.scalar(node.option)
+        return self._weighed(node, _weights(node).first)
 
     def _late_weights(self, node: Call) -> tuple[Expr, Expr]:
-        """Of an average at the second step, w and beta in w (X + beta X_1)."""
-        assert node.option is not None, "an average has a decay"
-        beta = self.scalar(node.option)
-        weight = 1 / (1 + beta) if FUNCTIONS[node.function].debiased else 1 - beta
-        return weight, beta
+        """Of an average at the second step, the weights of X and of X_1."""
+        weights = _weights(node)
+        return self._weighed(node, weights.now), self._weighed(node, weights.before)
+
+    def _weighed(self, node: Call, formula: str) -> Expr:
+        beta: dict[Node, Node] = {} if node.option is None else {Symbol("beta"): node.option}
+        return self.scalar(substitute(parse_formula(formula), beta))
 
     def factored(self, node: Node) -> tuple[Expr, Node]:
         """A factor and what it multiplies, through homogeneous functions."""
@@ -281,9 +293,10 @@ class Reader:
                 now = self.words(x)
                 if self._first:
                     return _scaled(now, self._weight(node))
-                weight, beta = self._late_weights(node)
-                old = [replace(word, before=True) for word in _scaled(now, weight * beta)]
-                return [*_scaled(now, weight), *old]
+                weight, before = self._late_weights(node)
+                first = replace(self, at_first=True).words(x)
+                old = [replace(word, before=True) for word in _scaled(first, before)]
+                return [*(_scaled(now, weight) if weight != 0 else ()), *old]
             case Call("orth", x) if self.words(x) in ([Word(S.One, G)], [Word(self._sign(x), G)]):
                 return [Word(S.One, G, middle=self._matrix_symbol(L) ** Rational(-1, 2))]
             case MatMul(x, y) if x.shape.is_square:
@@ -421,6 +434,7 @@ def canonical(context: Context, node: Node) -> Canonical | None:
         found: dict[tuple[object, ...], list[Word]] = {}
         for word in reader.words(node):
             found.setdefault(word.key, []).append(word)
+        found = {key: _weighed_once(reader, words) for key, words in found.items()}
         groups = [alike for words in found.values() for alike in _commuting(words)]
         others = len({(words[0].core, _names(words)) for words in groups})
     left = [(words, _left(words)) for words in groups]
@@ -446,6 +460,33 @@ def canonical(context: Context, node: Node) -> Canonical | None:
             return None
         terms += [term for term in written if term is not None]
     return Canonical(tuple(terms), others)
+
+
+def _weighed_once(reader: Reader, words: list[Word]) -> list[Word]:
+    """Words of the step before as one, where they differ by numbers that do not add up to zero.
+
+    What is left of them after a cancellation cannot be written as a rule of this step.
+    """
+    alike = {(word.left, word.middle, word.right) for word in words}
+    symbols = {s for word in words for s in word.coefficient.free_symbols}
+    if (
+        not words[0].before
+        or len(alike) > 1
+        or not all(_is_of_order_one(reader, s) for s in symbols)
+    ):
+        return words
+    total = sympy.expand(sum(word.coefficient for word in words))
+    return words if total == 0 else [replace(words[0], coefficient=total)]
+
+
+def _is_of_order_one(reader: Reader, symbol: Expr) -> bool:
+    """Whether a scalar is made of numbers of order one alone."""
+    inside = [n for n in reader.nodes[symbol].walk() if not n.children]
+    return all(
+        isinstance(n, Number)
+        or (isinstance(n, Symbol) and n.kind is SymbolKind.CONSTANT and not n.is_fan)
+        for n in inside
+    )
 
 
 def _is_free(reader: Reader, symbol: Expr) -> bool:

@@ -15,6 +15,7 @@ from sympy import S
 from scaling.report.step_lines import timed
 from scaling.sizes.derivation import Step
 from scaling.solve.alternatives import regime_lines
+from scaling.solve.crossover import crossovers
 from scaling.solve.derive import Derived
 from scaling.solve.predict import Prediction
 from scaling.solve.symmetry import Comparison
@@ -35,6 +36,7 @@ def derived_json(result: Derived) -> dict[str, Any]:
         "free": list(result.free),
         "assumptions": list(result.assumptions),
         "regimes": list(regime_lines(result)),
+        "crossovers": crossovers_json(result),
         "convention": result.convention,
     }
 
@@ -69,8 +71,21 @@ def predicted_json(result: Prediction) -> dict[str, Any]:
             for name, x in result.layers.items()
         },
         "assumptions": list(result.assumptions),
+        "crossovers": crossovers_json(result),
         "convention": result.convention,
     }
+
+
+def crossovers_json(result: Derived | Prediction) -> list[dict[str, Any]]:
+    """The widths at which terms trade places, layer by layer."""
+    return [
+        {
+            "layer": x.layer, "node": str(x.node), "larger_below": str(x.falling),
+            "larger_beyond": str(x.rising), "width": x.width, "exact": x.exact,
+            **({"kept": x.kept} if x.kept else {}),
+        }
+        for x in crossovers(result)
+    ]  # fmt: skip
 
 
 def steps_json(title: str, step: Step) -> dict[str, Any]:

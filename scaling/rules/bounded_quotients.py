@@ -48,12 +48,18 @@ def _bounds(divisor: Node, x: Node) -> bool:
             root = p
         case _:
             return False
-    own = isinstance(x, Call) and is_average(x) and x.argument == root
+    own = isinstance(x, Call) and is_average(x) and x.argument == root  # by Cauchy-Schwarz
     return x == root or ((averaged or within) and own)
 
 
 def _without_averages(node: Node) -> tuple[Node, bool]:
     averaged = False
-    while isinstance(node, Call) and is_average(node):
+    while isinstance(node, Call) and _holds_this_step(node):
         node, averaged = node.argument, True
     return node, averaged
+
+
+def _holds_this_step(node: Call) -> bool:
+    """Whether a sum over steps is at least some part of what it sums, as previous(X) is not."""
+    weights = FUNCTIONS[node.function].weights
+    return weights is not None and weights.now != "0"

@@ -146,8 +146,9 @@ def sees_entries(node: Node) -> bool:
     match node:
         case Matrix(name):
             return name == "W"
-        case Call(_, argument):
-            return Follows.SPAN not in _follows(node) and not argument.shape.is_scalar
+        case Call():
+            plain = all(x.shape.is_scalar for x in node.children)
+            return Follows.SPAN not in _follows(node) and not plain
         case Multiply(left, right) | Divide(left, right):
             return not left.shape.is_scalar and not right.shape.is_scalar
         case Add(left, right) | Subtract(left, right):

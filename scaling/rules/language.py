@@ -57,6 +57,7 @@ from scaling.rules.tree import (
     as_node,
     is_average,
     quotient,
+    remembers,
     row_of,
     short,
 )
@@ -66,7 +67,7 @@ __all__ = [
     "FANS", "MATRICES", "A", "Add", "B", "Call", "Divide", "G", "I", "L", "MatMul", "Matrix",
     "Multiply", "Negate", "Node", "Number", "Operand", "Power", "R", "Subtract", "Symbol",
     "SymbolKind", "Transpose", "W", "as_node", "call", "fan_in", "fan_out", "is_average",
-    "quotient", "row_of", "short", "symbol",
+    "quotient", "remembers", "row_of", "short", "symbol",
 ]  # fmt: skip
 
 
@@ -95,6 +96,11 @@ def _check_second(row: Operator, x: Node, y: Node) -> None:
             fits, found = y.shape == x.shape, f" of a {x.shape} and a {y.shape}"
         case SecondOperand.SCALAR:
             fits, found = y.shape.is_scalar, f" with a {y.shape} after the comma"
+        case SecondOperand.BESIDE:
+            fits = not (y.shape.is_square or y.shape.is_rotation)
+            found = f" with a {y.shape} after the comma"
+        case SecondOperand.FADING:
+            fits, found = constant or (isinstance(y, Number) and y.value <= 1), ""
         case SecondOperand.DECAY:
             fits, found = constant or (isinstance(y, Number) and y.value < 1), ""
         case _:

@@ -73,6 +73,14 @@ def _of_entries(operands: Shapes, refuse: Refuse, inverts: bool) -> Shape:
     return _broadcast(x, y, refuse)
 
 
+def of_entries(operands: Shapes, refuse: Refuse) -> Shape:
+    """A function of the entries of two values, over which scalars and vectors broadcast."""
+    x, y = operands
+    if x.is_scalar or y.is_scalar:
+        return y if x.is_scalar else x
+    return _broadcast(x, y, refuse)
+
+
 def of_matrix_product(operands: Shapes, refuse: Refuse) -> Shape:
     """X @ Y."""
     x, y = operands
@@ -154,6 +162,10 @@ SQUARE = Accepted(
 )
 MATRIX = Accepted(
     lambda x: not (x.is_scalar or x.is_rotation) and x.rows is not Dim.ANY, "a matrix"
+)
+ENTRIES_UNROTATED = Accepted(
+    lambda x: x.is_gradient_like or x.is_vector or x.is_scalar,
+    "a gradient-like matrix that is not rotated, a vector or a scalar",
 )
 NUMBER = Accepted(lambda x: x.is_scalar, "a scalar")
 CHANGE = Accepted(lambda x: x == UPDATE, "a change of the weights, fan_out x fan_in")

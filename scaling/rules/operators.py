@@ -10,7 +10,8 @@
                            OfEntries      f(x), by its exponents at 0 and at oo and its symmetry
                            SumOfEntries   (sum |x|^p)^(1/p), or the mean
                            SpectralSum    the same of singular values
-                           Extreme        the larger or the smaller of two numbers
+                           Extreme        the larger or the smaller of two, entry by entry
+                           LargestEntry   the largest entry of a row, a column or all
                            Formula        the size of an expression in the operands
                        others have an inference of their own (scaling/calculus/calls.py), and until
                        they do, the calculus refuses them by name
@@ -44,7 +45,9 @@ class SecondOperand(StrEnum):
 
     LIKE_FIRST = "a second matrix of the shape of the first"
     SCALAR = "a scalar after the comma"
+    BESIDE = "a scalar or entries that fit the first operand"
     DECAY = "a number in [0, 1) or a constant such as beta"
+    FADING = "a number in [0, 1], 1 if nothing fades, or a constant such as beta"
     COUNT = "a positive whole number"
 
 
@@ -69,7 +72,8 @@ class Trait(StrEnum):
     SPECTRAL = "f(U S V^T) = U f(S) V^T, a function of the singular values"
     DESCENT = "<f(X), X> adds up numbers that are never negative: X falls in the direction -f(X)"
     BASIS = "the columns of the result are a basis of their own, named after X"
-    AVERAGE = "an average of X over the steps of training"
+    AVERAGE = "a sum of X over the steps of training, each with its weight"
+    RUNNING = "of X over the steps of training, and not linear; as large as its largest"
     DEBIASED = "at the first step the result is X itself"
 
 
@@ -124,9 +128,14 @@ class SpectralSum:
 
 @dataclass(frozen=True)
 class Extreme:
-    """The ``larger`` of two numbers, or the smaller."""
+    """The ``larger`` of two numbers or entries, or the smaller."""
 
     larger: bool
+
+
+@dataclass(frozen=True)
+class LargestEntry:
+    """The largest entry over the sides that the operand has and the result has not."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,19 @@ class Formula:
     text: str
 
 
-Reading = OfEntries | SumOfEntries | SpectralSum | Extreme | Formula
+Reading = OfEntries | SumOfEntries | SpectralSum | Extreme | LargestEntry | Formula
+
+
+@dataclass(frozen=True)
+class StepWeights:
+    """The weights of a sum of X over steps, as formulas in beta, its second operand.
+
+    ``first``: of X_1 at the first step; ``now`` and ``before``: of X_2 and of X_1 at the second.
+    """
+
+    first: str
+    now: str
+    before: str
 
 
 @dataclass(frozen=True)
@@ -145,6 +166,7 @@ class Operator:
 
     ``default``: the value of the second operand for who builds a rule in Python and leaves it out.
     ``builder``: the name of the function of Python that builds it.
+    ``weights``: of a function that is linear in X and sums it over the steps of training.
     """
 
     name: str
@@ -158,6 +180,7 @@ class Operator:
     second: SecondOperand | None = None
     default: int | None = None
     builder: str = ""
+    weights: StepWeights | None = None
 
     @property
     def sums(self) -> bool:
@@ -181,12 +204,17 @@ class Operator:
 
     @property
     def average(self) -> bool:
-        """Whether it averages over the steps of training."""
+        """Whether it sums over the steps of training, as an average does."""
         return Trait.AVERAGE in self.traits
 
     @property
+    def remembers(self) -> bool:
+        """Whether it is made of what X has been at each step of training."""
+        return self.average or Trait.RUNNING in self.traits
+
+    @property
     def debiased(self) -> bool:
-        """Whether it is an average that is X itself at the first step."""
+        """Whether it is made of all steps, and X itself at the first."""
         return Trait.DEBIASED in self.traits
 
     @property
@@ -268,19 +296,22 @@ def _function(
     second: SecondOperand | None = None,
     default: int | None = None,
     builder: str = "",
+    weights: StepWeights | None = None,
 ) -> Operator:
     name = signature.partition("(")[0]
 
     def shape(operands: shapes.Shapes, refuse: shapes.Refuse) -> Shape:
         if not accepts.fits(operands[0]):
             raise refuse(accepts.words, f"write for example {example}, {about}")
+        if second is SecondOperand.BESIDE:
+            return shapes.of_entries(operands, refuse)
         return operands[0] if result is None else result(operands[0])
 
     return Operator(
         name, signature, about, shape, example,
         frozenset(x for x in known if isinstance(x, Follows)),
         frozenset(x for x in known if isinstance(x, Trait)),
-        reading, second, default, builder or name,
+        reading, second, default, builder or name, weights,
     )  # fmt: skip
 
 
@@ -354,14 +385,38 @@ FUNCTIONS = _rows(
     _function("mean(X)", "the mean of all entries of X",
               shapes.GRADIENT_LIKE, "mean(abs(G))", result=shapes.to_scalar,
               reading=SumOfEntries(1, mean=True)),
+    _function("row_max(X)", "the largest entry of each row of X, a column",
+              shapes.GRADIENT_LIKE, "row_max(abs(G))", Trait.HOMOGENEOUS, Trait.KEEPS_SIGN,
+              result=shapes.to_column, reading=LargestEntry()),
+    _function("col_max(X)", "the largest entry of each column of X, a row",
+              shapes.GRADIENT_LIKE, "col_max(abs(G))", Trait.HOMOGENEOUS, Trait.KEEPS_SIGN,
+              result=shapes.to_row, reading=LargestEntry()),
+    _function("entry_max(X)", "the largest of all entries of X", shapes.GRADIENT_LIKE,
+              "entry_max(abs(G))", Trait.HOMOGENEOUS, Trait.KEEPS_SIGN,
+              result=shapes.to_scalar, reading=LargestEntry()),
     _function("block(X, size)", "the diagonal blocks of a square X, size x size each",
               shapes.SQUARE, "block(A, 64)", Follows.BLOCK, second=SecondOperand.COUNT),
     _function("ema(X, beta)", "the moving average (1 - beta) sum_t beta^t X_{now - t}",
               shapes.AVERAGED, "ema(G, beta)", _SPAN, _ENTRY, Trait.AVERAGE,
-              second=SecondOperand.DECAY),
+              second=SecondOperand.DECAY,
+              weights=StepWeights("1 - beta", "1 - beta", "beta*(1 - beta)")),
     _function("debiased(X, beta)",
               "ema(X, beta) / (1 - beta^t) at step t, so X itself at the first",
               shapes.AVERAGED, "debiased(G, beta)", _SPAN, _ENTRY, Trait.AVERAGE, Trait.DEBIASED,
+              second=SecondOperand.DECAY,
+              weights=StepWeights("1", "1/(1 + beta)", "beta/(1 + beta)")),
+    _function("running_sum(X)", "the sum of X over all steps so far, as in Adagrad",
+              shapes.AVERAGED, "running_sum(G*G)", _SPAN, _ENTRY, Trait.AVERAGE, Trait.DEBIASED,
+              weights=StepWeights("1", "1", "1")),
+    _function("previous(X)", "X of the step before; at the first step X itself",
+              shapes.ENTRIES_UNROTATED, "previous(G)", _SPAN, _ENTRY, Trait.AVERAGE,
+              Trait.DEBIASED, weights=StepWeights("1", "0", "1")),
+    _function("running_max(X, beta)",
+              "the largest of X, beta times X of the step before, .., entry by entry",
+              shapes.ENTRIES, "running_max(G*G, 1)", _ENTRY, Trait.RUNNING, Trait.DEBIASED,
+              Trait.KEEPS_SIGN, second=SecondOperand.FADING, default=1),
+    _function("yogi(X, beta)", "v + (1 - beta) sign(X - v) X, v being the yogi of the step before",
+              shapes.ENTRIES, "yogi(G*G, beta)", _ENTRY, Trait.RUNNING, Trait.KEEPS_SIGN,
               second=SecondOperand.DECAY),
     _function("eig(X)", "the eigenvectors of a symmetric X as columns, by falling eigenvalue",
               shapes.SQUARE, "eig(L)", _SPAN, Trait.BASIS),
@@ -369,12 +424,12 @@ FUNCTIONS = _rows(
               "the mean over samples of the squared entries of X, each sample's own gradient "
               "standing for G, in which X is linear", shapes.SAMPLED, "sample_square(G)",
               Follows.SAMPLES, Trait.POSITIVE),
-    _function("max(x, y)", "the larger of two scalars", shapes.NUMBER, "max(1, norm(G))", _ENTRY,
-              result=shapes.to_scalar, reading=Extreme(larger=True), second=SecondOperand.SCALAR,
-              builder="maximum"),
-    _function("min(x, y)", "the smaller of two scalars", shapes.NUMBER, "min(1, norm(G))", _ENTRY,
-              result=shapes.to_scalar, reading=Extreme(larger=False), second=SecondOperand.SCALAR,
-              builder="minimum"),
+    _function("max(X, Y)", "the larger of two, of matrices entry by entry", shapes.ENTRIES,
+              "max(1, norm(G))", _ENTRY, reading=Extreme(larger=True),
+              second=SecondOperand.BESIDE, builder="maximum"),
+    _function("min(X, Y)", "the smaller of two, of matrices entry by entry", shapes.ENTRIES,
+              "min(1, norm(G))", _ENTRY, reading=Extreme(larger=False),
+              second=SecondOperand.BESIDE, builder="minimum"),
     _function("trust(x, y)", "x/y, the trust ratio of two scalars, and 1 where one of them is zero",
               shapes.NUMBER, "trust(norm(W), norm(G))", _ENTRY, Trait.KEEPS_SIGN,
               result=shapes.to_scalar, second=SecondOperand.SCALAR),

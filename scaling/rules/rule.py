@@ -32,7 +32,7 @@ from scaling.rules.tree import (
     Power,
     Subtract,
     Symbol,
-    is_average,
+    remembers,
     short,
 )
 from scaling.sizes.errors import RuleError
@@ -121,7 +121,7 @@ class Rule(InNotebook):
     def averages(self) -> tuple[str, ...]:
         """Names of the decays of moving averages, beta."""
         nodes = self.expression.walk()
-        options = (n.option for n in nodes if is_average(n) and isinstance(n, Call))
+        options = (n.option for n in nodes if remembers(n) and isinstance(n, Call))
         return tuple(dict.fromkeys(x.name for x in options if isinstance(x, Symbol)))
 
     @cached_property

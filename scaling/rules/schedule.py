@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from scaling.rules.ascents import operands
 from scaling.rules.dependence import has_matrix, is_blocked, is_cut, is_sum, is_whole, spans
-from scaling.rules.language import Call, Node, is_average
+from scaling.rules.language import Call, Node, remembers
 
 
 def sum_levels(nodes: Sequence[Node]) -> list[list[Call]]:
@@ -70,7 +70,7 @@ def blocked_nodes(nodes: Sequence[Node]) -> list[Node]:
 
 
 def averages(nodes: Sequence[Node]) -> list[Node]:
-    """The moving averages that tiles read entry by entry."""
+    """The moving averages and the like that tiles read entry by entry."""
     apart = {*spectral_nodes(nodes), *blocked_nodes(nodes)}
     found: dict[Node, None] = {}
 
@@ -79,7 +79,7 @@ def averages(nodes: Sequence[Node]) -> list[Node]:
             return
         for child in node.children:
             visit(child)
-        if is_average(node):
+        if remembers(node):
             found[node] = None
 
     for node in nodes:

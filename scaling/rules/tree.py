@@ -447,8 +447,13 @@ def untransposed(node: Node) -> Node:
 
 
 def is_average(node: Node) -> bool:
-    """Whether a node is a moving average over the steps of training."""
+    """Whether a node sums over the steps of training, as a moving average does."""
     return isinstance(node, Call) and FUNCTIONS[node.function].average
+
+
+def remembers(node: Node) -> bool:
+    """Whether a node is made of what its operand has been at each step of training."""
+    return isinstance(node, Call) and FUNCTIONS[node.function].remembers
 
 
 def short(node: Node, limit: int = 40) -> str:

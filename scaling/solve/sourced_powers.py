@@ -38,6 +38,7 @@ from scaling.rules.tree import (
     Subtract,
     Symbol,
     is_average,
+    remembers,
 )
 from scaling.sizes.errors import NotCovered
 
@@ -141,7 +142,7 @@ def _is_rooted(node: Node) -> bool:
     """Whether a denominator holds the root of an averaged square."""
     roots = [n for n in node.walk() if isinstance(n, Call) and n.function == "sqrt"]
     return any(
-        isinstance(x, Call) and is_average(x) and _degree(x) == 2
+        isinstance(x, Call) and remembers(x) and _degree(x) == 2
         for root in roots
         for x in root.argument.walk()
     )
@@ -181,7 +182,7 @@ def _degree(node: Node) -> Expr:
             return _degree(x) * HALF
         case Call("abs", x):
             return _degree(x)
-        case Call(_, x) if is_average(node):
+        case Call(_, x) if remembers(node):
             return _degree(x)
     return S.Zero
 
