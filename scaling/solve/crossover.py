@@ -281,8 +281,9 @@ def _factor(found: Decided, layer: Layer, node: Node) -> Factor | None:
 
 def _power(found: Decided, layer: Layer, base: Node, exponent: Node) -> Factor | None:
     inner = _factor(found, layer, base)
+    none: dict[str, Fraction] = {}
     try:
-        p = evaluate_power(exponent, Fraction, {}.__getitem__)
+        p = evaluate_power(exponent, Fraction, none.__getitem__)
     except (KeyError, RuleError):
         return Factor(1.0, exact=False)
     return None if inner is None else inner.power(float(p))
