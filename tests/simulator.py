@@ -561,6 +561,9 @@ def _call(name: str, arguments: list[ast.expr], layer: Layer) -> Value:
     if name == "sample_square":
         return _sample_square(arguments[0], layer)
     x = value(arguments[0], layer)
+    if name == "spectral_map":
+        u, s, v = x.svd
+        return Wide(p=u * np.array([_at(arguments[1], float(one), layer) for one in s]), q=v.T)
     options = [value(a, layer) for a in arguments[1:]]
     if name in ("max", "min") and not (isinstance(x, float) and isinstance(options[0], float)):
         second = _array(_times(options[0], _weighted(*arguments, layer)))
@@ -590,6 +593,12 @@ def _call(name: str, arguments: list[ast.expr], layer: Layer) -> Value:
         case Wide(), "orth":
             u, _, v = x.svd
             return Wide(p=u, q=v.T)
+        case Wide(), "project":
+            u, s, v = x.svd
+            r = math.ceil(options[0])
+            return Wide(p=u[:, :r] * s[:r], q=v[:r].T)
+        case Wide(), "agree":
+            return Wide((x.entries * options[0].entries > 0).astype(float))
         case Wide(), "newton_schulz":
             return _newton_schulz(x, int(options[0]))
         case Wide(), "norm":
@@ -616,6 +625,16 @@ def _call(name: str, arguments: list[ast.expr], layer: Layer) -> Value:
         case Square(), "block":
             return _block(x, int(options[0]))
     raise Unread(name)
+
+
+def _at(tree: ast.expr, sigma: float, layer: Layer) -> float:
+    """A number of sigma."""
+    memo = {key: x for key, x in layer.memo.items() if "sigma" not in key}
+    scalars = _Scalars({**layer.scalars, "sigma": sigma})
+    one = replace(layer, scalars=scalars, memo=memo)
+    found = value(tree, one)
+    assert isinstance(found, float), "a number"
+    return found
 
 
 ENTRYWISE: dict[str, Callable[..., Array]] = {

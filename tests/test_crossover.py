@@ -17,7 +17,7 @@ from scaling.models.chain import Setting, mlp
 from scaling.models.settings import read_settings
 from scaling.rules.parser import parse
 from scaling.rules.tree import Node
-from scaling.solve.crossover import Crossover, crossing, crossovers
+from scaling.solve.crossing_widths import Crossover, crossing, crossovers
 from scaling.solve.derive import Derived, derive
 from scaling.solve.predict import predict
 

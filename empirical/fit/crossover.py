@@ -29,7 +29,7 @@ from scaling.calculus.context import Regime
 from scaling.rules.like_terms import is_damping
 from scaling.rules.tree import Node
 from scaling.sizes.scale import Order
-from scaling.solve.crossover import crossing
+from scaling.solve.crossing_widths import crossing
 from scaling.solve.predict import Prediction
 
 Runs: TypeAlias = list[list[Measurement]]

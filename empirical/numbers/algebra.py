@@ -202,6 +202,27 @@ def orth(x: LayerValue) -> LayerValue:
     return LowRank(low.left, u[:, keep] @ vh[keep], low.right)
 
 
+def spectral_map(x: LayerValue, function: Callable[[Tensor], Tensor]) -> LayerValue:
+    """A function of the singular values of x, on the span of x."""
+    assert isinstance(x, Rectangular), "the language refuses it of anything else"
+    low = x.low_rank()
+    if low.core.numel() == 0:
+        return low
+    u, s, vh = torch.linalg.svd(low.core, full_matrices=False)
+    keep = s > tolerance(low.left.dtype) * s[0]
+    return LowRank(low.left, u[:, keep] * function(s[keep]) @ vh[keep], low.right)
+
+
+def project(x: LayerValue, rank: float) -> LayerValue:
+    """X on its largest singular directions, as many as ``rank`` says, rounded up."""
+    assert isinstance(x, Rectangular), "the language refuses it of anything else"
+    low, most = x.low_rank(), math.ceil(rank)
+    if low.core.numel() == 0:
+        return low
+    u, s, vh = torch.linalg.svd(low.core, full_matrices=False)
+    return LowRank(low.left, u[:, :most] * s[:most] @ vh[:most], low.right)
+
+
 QUINTIC = 3.4445, -4.7750, 2.0315
 """Jordan's coefficients of X -> a X + b X X^T X + c (X X^T)^2 X."""
 

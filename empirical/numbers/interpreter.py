@@ -29,6 +29,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from empirical.numbers import algebra
 from empirical.numbers.factored_update import FactoredUpdate
@@ -38,6 +39,7 @@ from empirical.numbers.operators import MEANINGS, Advance
 from empirical.numbers.state import State
 from scaling.models.recipe import sums_over_everything
 from scaling.rules.literal_dampings import LiteralDamping
+from scaling.rules.operators import SecondOperand
 from scaling.rules.rule import Rule, evaluate_power
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Call, Matrix, Node, Number, Symbol, row_of
@@ -56,6 +58,8 @@ __all__ = [
     "in_layer",
 ]
 
+SIGMA = Symbol("sigma")
+"""A singular value, in functions of them."""
 Record = Callable[[Node, LayerValue], None]
 Maker = Callable[[Callable[[Node], LayerValue]], LayerValue]
 """Makes the value of a node in its own way, told how to read others."""
@@ -279,9 +283,11 @@ class _Reading:
                 return self.layer.scalar(self.layer.fans.get(name) or self.values[name])
             case Number(number):
                 return self.layer.scalar(float(number))
-        operands = [self.value(child, within_factor) for child in node.children]
         row = row_of(node)
         assert row is not None, f"the language has no leaf {node!r}"
+        of_sigma = row.second is SecondOperand.OF_SINGULAR_VALUE
+        now = node.children[:1] if of_sigma else node.children
+        operands = [self.value(child, within_factor) for child in now]
         return MEANINGS[row.name](_Evaluation(self, within_factor), node, operands)
 
 
@@ -304,6 +310,19 @@ class _Evaluation:
     def below(self, node: Node) -> LayerValue:
         """The value of another node."""
         return self.reading.value(node, self.within_factor)
+
+    def at(self, node: Node, sigma: Tensor) -> Tensor:
+        """A number of sigma, for each of several singular values, (k,)."""
+        of_sigma = [part for part in node.walk() if SIGMA in part.walk()]
+        self.reading.known[SIGMA] = Entries(sigma[:, None])
+        try:
+            found = self.below(node)
+        finally:
+            for part in of_sigma:
+                self.reading.known.pop(part, None)
+            self.reading.known.pop(SIGMA, None)
+        assert isinstance(found, Entries), "the language refuses anything but numbers"
+        return found.x.expand(len(sigma), 1)[:, 0] if found.is_scalar else found.x[:, 0]
 
     def remembered(self, node: Node, x: LayerValue, beta: float, debias: bool) -> LayerValue:
         """The average, beta u + (1 - beta) x, or the same without bias.

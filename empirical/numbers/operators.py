@@ -47,6 +47,9 @@ class Evaluation(Protocol):
     def kept(self, node: Node, x: LayerValue) -> LayerValue:
         """The value kept of the step before, x itself where there was none; x is kept."""
 
+    def at(self, node: Node, sigma: Tensor) -> Tensor:
+        """A number of sigma, for each of several singular values, (k,)."""
+
     def below(self, node: Node) -> LayerValue:
         """The value of another node."""
 
@@ -112,6 +115,11 @@ def _average(debias: bool) -> Meaning:
     )
 
 
+def _spectral_map(evaluation: Evaluation, node: Node, x: Values) -> LayerValue:
+    f = node.children[1]
+    return algebra.spectral_map(x[0], lambda sigma: evaluation.at(f, sigma))
+
+
 def _running_sum(evaluation: Evaluation, node: Node, x: Values) -> LayerValue:
     return evaluation.advanced(node, x[0], lambda old: algebra.accumulated(old, x[0]))
 
@@ -166,6 +174,8 @@ MEANINGS: Mapping[str, Meaning] = MappingProxyType(
         "agree": _of_entries(lambda x, y: (x.sign() * y.sign()).clamp(min=0)),
         "clip": _of_values(lambda x, bound: algebra.clip(x, _number(bound))),
         "orth": _of_values(algebra.orth),
+        "spectral_map": _spectral_map,
+        "project": _of_values(lambda x, r: algebra.project(x, float(_number(r)))),
         "newton_schulz": _of_values(lambda x, n: algebra.newton_schulz(x, int(_number(n)))),
         "inner": _of_values(algebra.inner),
         "trace": _of_values(algebra.trace),

@@ -6,6 +6,7 @@ an expression (scaling/rules/operators.py); and so are its traits for diagonal b
 and what is made of all steps. All others have an inference of their own, by name:
 
     orth, newton_schulz              spectra.py (rotation.py)
+    spectral_map, project            singular_values.py
     inner, over_layers, trust        inner_product.py, layer_sums.py, scalars.py
     sample_square, ascended          per_sample_squares.py, moved_weights.py
 
@@ -30,6 +31,7 @@ from scaling.calculus import (
     rank,
     rotation,
     scalars,
+    singular_values,
     spectra,
 )
 from scaling.calculus.context import Context
@@ -43,6 +45,7 @@ from scaling.rules.operators import (
     Formula,
     LargestEntry,
     OfEntries,
+    SecondOperand,
     SpectralSum,
     SumOfEntries,
 )
@@ -67,7 +70,9 @@ def call(context: Context, node: Call, read: Read) -> Reading:
         return _as(context, node, moved, read)
     if isinstance(row.reading, Formula):
         return _as_formula(context, node, row.reading, read)
-    operands = [read(context, operand) for operand in node.children]
+    of_sigma = row.second is SecondOperand.OF_SINGULAR_VALUE
+    known = node.children[:1] if of_sigma else node.children
+    operands = [read(context, operand) for operand in known]
     match row.reading:
         case OfEntries() as f:
             return entry_functions.function(context, node, f, operands)
@@ -161,6 +166,8 @@ _INFERENCES: Mapping[str, Inference] = MappingProxyType(
     {
         "orth": _alone(spectra.orth),
         "newton_schulz": _alone(spectra.newton_schulz),
+        "spectral_map": singular_values.spectral_map,
+        "project": singular_values.project,
         "inner": _inner,
         "trust": scalars.trust,
         "over_layers": _over_layers,

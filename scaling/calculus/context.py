@@ -118,6 +118,7 @@ class Context:
         data: the directions of the fan_out and of the fan_in side (models/batch.py).
         batch_grows: whether the number of samples grows in proportion to the width; see rank.py.
         averages: names of the decays of moving averages, which lie between 0 and 1.
+        singular: the size of the singular value that sigma stands for; see singular_values.py.
     """
 
     sizes: LayerSizes
@@ -134,6 +135,7 @@ class Context:
     data: tuple[DataSpan, DataSpan] | None = None
     averages: frozenset[str] = frozenset()
     batch_grows: bool = False
+    singular: Scale | None = None
     readings: dict[Node, tuple[Value, Step]] = field(default_factory=dict, init=False)
     """What was read here: a rule may say the same again, and sums over layers ask all others."""
 

@@ -3,8 +3,8 @@
     <f(B) G g(A), G> = |f(B)^(1/2) G g(A)^(1/2)|^2        f, g positive
 
 so its size is the product of both spectral sizes: n directions, no cancellation. The same holds of
-<X, X>, and of <f(G), G> for functions that keep signs: <orth(G), G> is the sum of singular values,
-<sign(G), G> that of |G|.
+<X, X>, and of <f(X), X> for functions that keep signs: <orth(X), X> is the sum of singular values,
+<sign(X), X> that of |X|.
 
 At the start W is independent of the weights above it, which give delta its sign: with each of them
 reversed, <W, X> changes sign for X odd in delta, up to f. So it is a sum of random signs (CLT),
@@ -75,21 +75,28 @@ def inner(
     for value in (x, y):
         check_tails(context, node, value)
     along = (left, right) if right == G else (right, left)
+    own = any(_is_descent(x, y) for x, y in ((left, right), (right, left)))
     averaged = any(is_average(n) and n.shape.is_gradient_like for n in along[0].walk())
     # an average over steps may be orthogonal to the last of them
     late = averaged and context.step > 1
     sure = along[1] == G and not late and _leads_down(along[0], positive)
-    if left != right and not sure:
+    if left != right and not sure and not own:
         raise context.not_covered(
             node,
             "the inner product of two matrices that may be orthogonal",
-            "inner(X, X), or inner(X, G) with X = f(B) @ G @ g(A) for positive functions",
+            "inner(X, X), inner(orth(X), X), or inner(X, G) with X = f(B) @ G @ g(A) for positive "
+            "functions",
             instead.positive,
         )
     size = (x.entry * y.entry).as_size_of(Size.SCALAR) * context.spread**2
     numbers = f"{x.entry} x {y.entry} x fan_out fan_in"
     line = Step(INNER, str(node), size, numbers, (step_x, step_y), node=node)
     return Scalar(size), rank.assumed(context, line, [x, y])
+
+
+def _is_descent(x: Node, y: Node) -> bool:
+    """Whether X = f(Y) of a function whose <f(Y), Y> adds up numbers that are not negative."""
+    return isinstance(x, Call) and FUNCTIONS[x.function].descends and x.argument == y
 
 
 def _leads_down(node: Node, positive: PositiveScalar) -> bool:

@@ -23,6 +23,7 @@ from scaling.calculus.directions import ONE, OWN, TWIN, Portions
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import NOTHING, Aligned, Scalar, Spectral
 from scaling.rules.shapes import Dim
+from scaling.rules.symbols import SymbolKind
 from scaling.rules.tree import Matrix, Number, Symbol
 from scaling.sizes.derivation import GIVEN, GRAM, Step
 from scaling.sizes.scale import Scale, Size
@@ -38,6 +39,9 @@ def symbol(context: Context, node: Symbol) -> Reading:
     """A hyper-parameter, fan_in or fan_out."""
     if node.is_fan:
         size = context.fan(Dim(node.name))
+    elif node.kind is SymbolKind.SINGULAR_VALUE:
+        assert context.singular is not None, "a rule refuses sigma elsewhere"
+        size = context.singular.as_size_of(Size.SCALAR)
     elif node.kind.is_scaled:
         size = Scale.of_width(-context.scaled[node.name], Size.SCALAR)
     else:

@@ -152,6 +152,8 @@ def _read(context: Context, node: Node) -> Reading:
             return transposed(value), step
         case Add() | Subtract():
             return _sum(context, node)
+        case Multiply() if (x := weight_entries.masked_by(node)) is not None:
+            return weight_entries.masked(context, node, x, read)
         case Multiply() | Divide():
             return _entrywise(context, node)
         case MatMul():

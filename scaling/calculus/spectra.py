@@ -374,7 +374,7 @@ def gram_product(
     context: Context, node: MatMul, x: Aligned, y: Aligned, steps: tuple[Step, ...]
 ) -> Reading:
     """X @ Y.T and X.T @ Y of gradient-like matrices D C H^T."""
-    if not (x.low_rank and y.low_rank and _is_linear(x) and _is_linear(y)):
+    if not (x.low_rank and y.low_rank and is_linear(x) and is_linear(y)):
         raise context.not_covered(
             node,
             "a Gram matrix of a full-rank entrywise function",
@@ -406,7 +406,8 @@ def gram_product(
     return value, Step(GRAM, str(node), size, f"{x.gain} x {y.gain}", steps, node=node)
 
 
-def _is_linear(value: Aligned) -> bool:
+def is_linear(value: Aligned) -> bool:
+    """Whether a matrix is odd in delta and in h, so that its directions are those of the data."""
     return value.left.parity is value.right.parity is Parity.ODD
 
 
@@ -421,7 +422,7 @@ def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
     need_entries(context, node, value)
     if value.entry.is_zero:
         return value, replace(step, subject=str(node), node=node)
-    if not _is_linear(value):
+    if not is_linear(value):
         raise context.not_covered(
             node,
             "the polar factor of a matrix that is not odd in delta and in h",
@@ -478,7 +479,7 @@ def _orth_beside_weights(context: Context, node: Call, value: Weights, step: Ste
     if signal is not None and value.entry.is_zero:
         return orth(context, node, signal, step)
     plain = signal is None or (
-        _is_linear(signal) and signal.low_rank and signal.portions == Portions()
+        is_linear(signal) and signal.low_rank and signal.portions == Portions()
     )
     if not (plain and value.independent and value.parity is Parity.ODD):
         raise context.not_covered(

@@ -16,6 +16,9 @@ once both have met the layer's input. |W| alone is a constant and a number aroun
 abs(W)*sign(G), Madam's step, follows the gradient as sign(G) does; means over rows are of the size
 of an entry.
 
+W where it has the sign of X is (W + sign(X) |W|)/2: half of W, and half of what follows X as the
+step of Madam does.
+
 Refused: entries of W times odd functions of G (W is not independent of them at that order), a
 quotient of sums of W and G in which they stand in other ways, divisors that vanish with W, and
 entries of orth(G + decay*W).
@@ -52,6 +55,7 @@ from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF, Order, Scale, Size
 
 SizeOf = Callable[[Scale], Scale]
+W = Matrix("W")
 
 
 def source(node: Node) -> Node:
@@ -202,6 +206,29 @@ def product(
     size = context.plus(mean.entry, beside) if mean is not None else beside
     numbers = f"{whole_x} {'/' if invert else 'x'} {whole_y}"
     return value, Step(ENTRYWISE, str(node), size, numbers, steps, node=node)
+
+
+def masked_by(node: Multiply) -> Node | None:
+    """The X of agree(X, W)*W."""
+    for mask, other in ((node.left, node.right), (node.right, node.left)):
+        match mask:
+            case Call("agree", x, Node() as y) if other == W and W in (x, y) and x != y:
+                return y if x == W else x
+    return None
+
+
+def masked(
+    context: Context, node: Multiply, x: Node, read: Callable[[Context, Node], Reading]
+) -> Reading:
+    """agree(X, W)*W, the weights that have the sign of X."""
+    both = Multiply(Call("sign", x), Call("abs", W))
+    value, step = read(context, both)
+    weights, _ = read(context, W)
+    if not isinstance(value, Weights) or not isinstance(weights, Weights):
+        return value, replace(step, subject=str(node), node=node)
+    whole = replace(value, multiple=weights.multiple, parity=Parity.MIXED)
+    numbers = f"half of W and half of {both}"
+    return whole, Step(ENTRYWISE, str(node), step.result, numbers, (step,), node=node)
 
 
 def mean(context: Context, node: Call, value: Weights, step: Step) -> Reading:

@@ -15,7 +15,7 @@ from sympy import S
 from scaling.report.step_lines import timed
 from scaling.sizes.derivation import Step
 from scaling.solve.alternatives import regime_lines
-from scaling.solve.crossover import crossovers
+from scaling.solve.crossing_widths import crossovers
 from scaling.solve.derive import Derived
 from scaling.solve.predict import Prediction
 from scaling.solve.symmetry import Comparison

@@ -19,7 +19,7 @@ from scaling.report.as_markdown import markdown
 from scaling.report.as_text import Cell, text
 from scaling.report.references import abbreviated, quotable
 from scaling.solve.alternatives import regime_lines
-from scaling.solve.crossover import crossover_lines
+from scaling.solve.crossing_widths import crossover_lines
 from scaling.solve.derive import Derived
 from scaling.states.problem import CONVENTION, Problem
 

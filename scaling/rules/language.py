@@ -56,6 +56,7 @@ from scaling.rules.tree import (
     Transpose,
     as_node,
     is_average,
+    maps_spectrum,
     quotient,
     remembers,
     row_of,
@@ -99,6 +100,9 @@ def _check_second(row: Operator, x: Node, y: Node) -> None:
         case SecondOperand.BESIDE:
             fits = not (y.shape.is_square or y.shape.is_rotation)
             found = f" with a {y.shape} after the comma"
+        case SecondOperand.OF_SINGULAR_VALUE:
+            nested = any(map(maps_spectrum, y.walk()))
+            fits, found = y.shape.is_scalar and not nested, ""
         case SecondOperand.FADING:
             fits, found = constant or (isinstance(y, Number) and y.value <= 1), ""
         case SecondOperand.DECAY:

@@ -49,6 +49,7 @@ class SecondOperand(StrEnum):
     DECAY = "a number in [0, 1) or a constant such as beta"
     FADING = "a number in [0, 1], 1 if nothing fades, or a constant such as beta"
     COUNT = "a positive whole number"
+    OF_SINGULAR_VALUE = "a number made of sigma, a singular value of the first operand"
 
 
 class Follows(StrEnum):
@@ -365,6 +366,13 @@ FUNCTIONS = _rows(
               "newton_schulz(G, 5)", _SPAN, _WHOLE,
               Trait.SPECTRAL, Trait.SCALE_FREE, Trait.DESCENT,
               second=SecondOperand.COUNT, default=5),
+    _function("spectral_map(X, f)",
+              "U f(S) V^T of X = U S V^T on the span of X, f a number made of sigma",
+              shapes.GRADIENT_LIKE, "spectral_map(G, min(sigma, 1))", _SPAN, _WHOLE,
+              Trait.SPECTRAL, second=SecondOperand.OF_SINGULAR_VALUE),
+    _function("project(X, r)", "X on its r largest singular directions, the best of rank r",
+              shapes.GRADIENT_LIKE, "project(G, 4)", _SPAN, _WHOLE,
+              Trait.SPECTRAL, Trait.HOMOGENEOUS, Trait.DESCENT, second=SecondOperand.SCALAR),
     _function("inner(X, Y)", "the sum over entries of X times Y, for X and Y of one shape",
               shapes.GRADIENT_LIKE, "inner(G, G)", _SPAN, Trait.LINEAR, result=shapes.to_scalar,
               second=SecondOperand.LIKE_FIRST),

@@ -32,6 +32,7 @@ from scaling.rules.tree import (
     Power,
     Subtract,
     Symbol,
+    outside_of_spectra,
     remembers,
     short,
 )
@@ -78,6 +79,13 @@ class Rule(InNotebook):
         check_frames(self.expression)
         for name in self.constants:
             check_meaning(name)
+        for node in outside_of_spectra(self.expression):
+            if isinstance(node, Symbol) and node.kind is SymbolKind.SINGULAR_VALUE:
+                raise RuleError(
+                    f"'{node}' outside of a function of singular values",
+                    "sigma, a singular value of X, in spectral_map(X, f) alone",
+                    "write for example spectral_map(G, min(sigma, 1)), or another name",
+                )
         for call in self.ascents:
             _check_ascent(call)
 

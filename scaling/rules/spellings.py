@@ -5,6 +5,7 @@
     trace(F @ R), trace(L @ F)  inner(G @ F, G), inner(F @ G, G), as R = G.T @ G and L = G @ G.T
     trace(F @ F)                norm(F)**2
     X @ (F @ E), (F @ E) @ X    (X @ F) @ E, F @ (E @ X), for square F and E
+    x * X * W                   x * (X*W), for a number x
 
 >>> from scaling.rules.language import A, G, R, block, trace
 >>> usual(block(A, 1)), usual(trace(A @ R)), usual(G @ (A @ R))
@@ -15,9 +16,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from scaling.rules.tree import Call, MatMul, Matrix, Node, Number, Power, transposed
+from scaling.rules.tree import Call, MatMul, Matrix, Multiply, Node, Number, Power, transposed
 
-G, L, R = (Matrix(name) for name in "GLR")
+G, L, R, W = (Matrix(name) for name in "GLRW")
 
 
 def usual(node: Node) -> Node:
@@ -36,6 +37,8 @@ def usual(node: Node) -> Node:
             other = y if own is x else x
             factor = MatMul(G, other) if own == R else MatMul(other, G)
             return Call("inner", factor, G)
+        case Multiply(Multiply(x, y), z) if x.shape.is_scalar and z == W and y.shape == z.shape:
+            return Multiply(x, Multiply(y, z))
         case MatMul(x, MatMul(y, z)) if x.shape.is_gradient_like and y.shape.is_square:
             if z.shape.is_square:
                 return MatMul(MatMul(x, y), z)

@@ -5,6 +5,7 @@
     rho*, eps*               a damping, which scales with the width as M^(-d)
     decay*, radius*          a decay of the weights, the size of a perturbation: likewise
     e, e_*, e1..             an exponent, which stays symbolic
+    sigma                    a singular value of X, in spectral_map(X, f) alone
     any other lower case     a number of order one, such as beta, if it does not say otherwise
 
 A new kind of hyper-parameter is a row of `SymbolKind` here and a condition that fixes it
@@ -40,6 +41,7 @@ class SymbolKind(StrEnum):
     DECAY = "decay"
     RADIUS = "radius"
     EXPONENT = "exponent"
+    SINGULAR_VALUE = "singular value"
     CONSTANT = "constant"
 
     @property
@@ -53,6 +55,7 @@ _KINDS = {
     SymbolKind.DECAY: re.compile(r"decay\w*"),
     SymbolKind.RADIUS: re.compile(r"radius\w*"),
     SymbolKind.EXPONENT: re.compile(r"e(_\w+|\d+)?"),
+    SymbolKind.SINGULAR_VALUE: re.compile("sigma"),
 }
 _NAME = re.compile(r"[a-z]\w*")
 _MISLEADING = (

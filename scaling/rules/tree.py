@@ -23,7 +23,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from scaling.rules.operators import FUNCTIONS, OPERATORS, Operator
+from scaling.rules.operators import FUNCTIONS, OPERATORS, Operator, SecondOperand
 from scaling.rules.shapes import SCALAR, Frame, Shape
 from scaling.rules.symbols import FANS, MATRICES, SymbolKind, check_matrix, check_symbol, kind_of
 from scaling.sizes.errors import RuleError
@@ -454,6 +454,20 @@ def is_average(node: Node) -> bool:
 def remembers(node: Node) -> bool:
     """Whether a node is made of what its operand has been at each step of training."""
     return isinstance(node, Call) and FUNCTIONS[node.function].remembers
+
+
+def maps_spectrum(node: Node) -> bool:
+    """Whether a node is a function of singular values, written with sigma."""
+    if not isinstance(node, Call):
+        return False
+    return FUNCTIONS[node.function].second is SecondOperand.OF_SINGULAR_VALUE
+
+
+def outside_of_spectra(node: Node) -> Iterator[Node]:
+    """A node and all below it, but for functions of singular values."""
+    yield node
+    for child in node.children[:1] if maps_spectrum(node) else node.children:
+        yield from outside_of_spectra(child)
 
 
 def short(node: Node, limit: int = 40) -> str:

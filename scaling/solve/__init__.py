@@ -3,7 +3,7 @@
 conditions     what is asked of a network as it grows
 derive         the conditions solved in order: initialisation radii damping learning_rate decay,
                later_step; by elimination (equations); solution: what it answers
-alternatives   regimes, and those that decide an exponent; crossover: the width up to which
+alternatives   regimes, and those that decide an exponent; crossing_widths: up to where
                the lesser term is the larger one
 offers         an accepted rule in the place of a refused one
 predict        one step under any exponents; one_step: the alignment that it has
