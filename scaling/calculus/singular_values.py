@@ -129,7 +129,7 @@ def _cut_off(context: Context, node: Call, f: Node, reading: Reading, read: Read
         assert isinstance(balanced, Scalar), "a number"
         limit = balanced
     if regime.order is Order.LESS:
-        value: Value = aligned
+        value = aligned
         numbers = "below the bound"
     else:
         need_entries(context, node, aligned)
