@@ -313,14 +313,19 @@ class _Evaluation:
 
     def at(self, node: Node, sigma: Tensor) -> Tensor:
         """A number of sigma, for each of several singular values, (k,)."""
+        reading = self.reading
         of_sigma = [part for part in node.walk() if SIGMA in part.walk()]
-        self.reading.known[SIGMA] = Entries(sigma[:, None])
+        for part in node.walk():
+            if part not in of_sigma:
+                self.below(part)
+        record, reading.record = reading.record, None  # a number for each sigma is not one number
+        reading.known[SIGMA] = Entries(sigma[:, None])
         try:
             found = self.below(node)
         finally:
-            for part in of_sigma:
-                self.reading.known.pop(part, None)
-            self.reading.known.pop(SIGMA, None)
+            reading.record = record
+            for part in (*of_sigma, SIGMA):
+                reading.known.pop(part, None)
         assert isinstance(found, Entries), "the language refuses anything but numbers"
         return found.x.expand(len(sigma), 1)[:, 0] if found.is_scalar else found.x[:, 0]
 
