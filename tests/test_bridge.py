@@ -375,6 +375,7 @@ RULES = (
     "G * norm(sqrt(sample_square(eig(B).T @ G @ eig(A))))", "G * rms(abs(eig(L).T @ G))",
     "(G + previous(G))/(sqrt(running_max(G*G, 1)) + eps)", "project(G, 3)",
     "G/(sqrt(yogi(running_sum(G*G), 1/2)) + eps)", "spectral_map(G, sigma**(1/2))",
+    "Q @ (X/(abs(X) + eps)) where Q = eig(L), X = Q.T @ project(G, 3)",  # GaLore
     "tanh(G/rms(G))", "tanh(fan_out*G)", "G*tanh(norm(W))", "G*min(norm(W), 1)", "G/mean(abs(G))",
     "G*agree(G, G - G @ A/trace(A))", CAUTIOUS, "G*clip(norm(W), 1)", "G/(norm(G) + max(rho, 1))",
     "(eig(A) @ sign(eig(A).T @ G.T)).T", "orth(eig(B) @ sign(eig(B).T @ G))",

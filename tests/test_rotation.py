@@ -358,3 +358,31 @@ def test_limits_refuse_eigenvectors_by_name() -> None:
     trial = Trial(solution.problem, solution.exponents, dict(find("soap").values), DATA)
     with pytest.raises(NotCovered, match="eigenvectors in"):
         limits(trial, calibrate(trial, 16), 64)
+
+
+# --- rounding noise outside of the corner ---------------------------------------------------------
+
+SPLUS = "eig(L) @ sign(eig(L).T @ ema(G, beta) @ eig(R)) @ eig(R).T"
+DAMPED = "eig(L) @ (X/(abs(X) + eps)) @ eig(R).T where X = eig(L).T @ ema(G, beta) @ eig(R)"
+
+
+def test_the_sign_of_what_is_exactly_zero_is_said_to_be_noise_in_floating_point() -> None:
+    said = [x for x in derive(parse(SPLUS)).assumptions if "rounding noise" in x]
+    assert len(said) == 1 and "divide by abs(X) + eps" in said[0]
+    assert not [x for x in derive(parse(DAMPED)).assumptions if "rounding noise" in x]
+    assert derive(parse(DAMPED)).exponents.c == derive(parse(SPLUS)).exponents.c
+
+
+def test_a_library_has_random_signs_there_and_theory_s_numbers_have_zeros() -> None:
+    generator = torch.Generator().manual_seed(0)
+    d, h = (torch.randn(40, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    g = d @ h.T / 3
+    left, right = torch.linalg.eigh(g @ g.T)[1], torch.linalg.eigh(g.T @ g)[1]
+    noisy = left @ (left.T @ g @ right).sign() @ right.T
+    seen = LayerTensors(h, d, torch.zeros(40, 40).double())
+    ours = evaluate(parse("eig(L) @ sign(eig(L).T @ G @ eig(R)) @ eig(R).T"), seen, {}).dense()
+    assert float(torch.linalg.matrix_norm(ours)) < 4 < 20 < float(torch.linalg.matrix_norm(noisy))
+    inside = torch.linalg.qr(h)[0]
+    other = torch.randn(40, generator=generator, dtype=torch.float64)
+    other = other - inside @ (inside.T @ other)  # of a sample held out, what the batch lacks
+    assert float((ours @ other).norm()) < 1e-9 < 1 < float((noisy @ other).norm())

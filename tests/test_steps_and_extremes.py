@@ -4,7 +4,9 @@ Each row is answered, measured by a network that shares no code, and contradicte
 is added to what is predicted.
 """
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from empirical.numbers.interpreter import evaluate
 from empirical.numbers.layer_matrices import LayerTensors
 from empirical.numbers.state import State
 from scaling.rules.parser import parse
+from scaling.sizes.errors import NotCovered
+from scaling.solve.derive import derive
 
 SOME, WIDE = (64, 128, 256, 512, 1024), (128, 512, 2048)
 V = "ema(G*G, beta2)"
@@ -85,9 +89,6 @@ def test_what_is_not_known_of_them_is_refused_by_name(rule: str) -> None:
 
 
 def test_a_refusal_offers_the_function_of_absolute_values() -> None:
-    from scaling.sizes.errors import NotCovered
-    from scaling.solve.derive import derive
-
     for written, offered in {
         "G*running_max(G, 1)": "running_max(abs(G), 1)", "G/row_max(G)": "row_max(abs(G))",
     }.items():  # fmt: skip
@@ -154,3 +155,17 @@ def test_amsgrad_and_adamax_are_torch_s() -> None:
             old, w.grad = w.detach().clone(), g
             optimizer.step()
         assert torch.allclose(old - w, found, rtol=1e-5)
+
+
+def test_what_stands_near_an_optimizer_outside_of_the_language_is_a_rule_that_is_accepted() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "optimizers.md").read_text(encoding="utf-8")
+    rows = page.partition("outside of the language")[2].splitlines()
+    cells = [row.split(" | ")[-1] for row in rows if row.startswith("| ") and " | " in row]
+    found = [text for cell in cells for text in re.findall(r"`([^`]*G[^`]*)`", cell)]
+    rules = [text for text in found if "=" not in text]
+    assert len(rules) >= 8
+    for text in rules:
+        assert derive(text.replace("U*U", f"({ADAM})*({ADAM})"))
+
+
+ADAM = "ema(G, beta1)/(sqrt(ema(G*G, beta2)) + eps)"

@@ -18,6 +18,11 @@ may be rotated there. B of sampled cotangents need not hold the gradient.
 Zeros inside the corner.  In the eigenbases of G the corner is diagonal. So a quotient is only
 covered if the divisor vanishes nowhere but where the dividend does, or is damped.
 
+Rounding.  Outside of the corner a library has rounding noise in the place of zeros. A function that
+jumps at zero, as sign (SPlus), makes entries of order one of it, on all but O(1) rows and columns:
+a random matrix, which no sample of the batch meets and others do by a CLT. Theory reads the zeros
+and says so; with an eps, X / (abs(X) + eps), both are the same.
+
 Signs of eigenvectors are arbitrary: an even function may divide but not be rotated back, and an odd
 one may not be averaged over steps.
 
@@ -68,6 +73,10 @@ from scaling.sizes.derivation import ROTATION, Step
 from scaling.sizes.scale import Order, Scale, Size
 
 NOTHING = Scalar(Scale.zero(Size.SCALAR))
+ROUNDED = (
+    "a rotated matrix is exactly zero outside of the corner of the data, and its sign there is 0; "
+    "in floating point it is rounding noise of random sign: divide by abs(X) + eps"
+)
 
 
 def corner_context(context: Context, sides: frozenset[Dim]) -> Context:
@@ -392,7 +401,8 @@ def function(
     assert isinstance(inner, Aligned), "a function of entries is a matrix"
     off = value.off
     if off.size.is_zero and not (isinstance(node, Power) and p == 0):
-        return replace(value, inner=inner), step
+        jumps = p == 0 and context.fan(Dim.FAN_IN).width + context.fan(Dim.FAN_OUT).width != 0
+        return replace(value, inner=inner), step.because(ROUNDED) if jumps else step
     if not off.positive:
         raise context.not_covered(
             node,
