@@ -77,6 +77,16 @@ SCALARS = (
     "norm(G)", "rms(G)", "norm(W)", "trace(A)", "rms(B)", "fan_in", "specnorm(R)", "norm({0})",
     "max(norm(G), {k})", "inner({0}, {0})", "over_layers(norm(G))",
 )  # fmt: skip
+LARGER = (
+    "{0}/(sqrt(running_max({0}*{0}, 1)) + {eps})", "{0}/(sqrt(yogi({0}*{0}, beta)) + {eps})",
+    "{0}/(sqrt(running_sum({0}*{0})) + {eps})", "{0}/max(abs({0}), {eps})",
+    "{0}*min(abs({0}), {eps})", "{0}/(sqrt(min(row_mean({0}*{0}), col_mean({0}*{0}))) + {eps})",
+    "spectral_map({0}, min(sigma, {eps}))", "spectral_map({0}, sigma/sqrt(sigma**2 + {eps}))",
+    "spectral_map({0}, sigma**(1/2))", "project({0}, 2)", "orth(project({0}, 2))",
+    "inner(orth({0}), {0})*orth({0})", "{0} + {k}*previous({0})", "max({k}*abs({0}), abs(G))*{0}",
+    "agree({0}, G)*{0}",
+)  # fmt: skip
+"""Functions that came later: seeds from a thousand on draw them too."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,7 @@ class Drawn(random.Random):
     """Random choices, and new names: a sixth of the dampings shares one."""
 
     count = 0
+    entries: tuple[str, ...] = ENTRIES
 
     def name(self, kind: str) -> str:
         self.count += 1
@@ -115,7 +126,7 @@ def update(draw: Drawn, depth: int) -> str:
         square = f"({matrix} + {damping}*I)**({power})"
         return f"{square} @ {inner}" if side == 0 else f"{inner} @ {square}"
     if kind <= 3:
-        return draw.choice(ENTRIES).format(inner, eps=draw.name("eps"), k=draw.name("k"))
+        return draw.choice(draw.entries).format(inner, eps=draw.name("eps"), k=draw.name("k"))
     if kind == 4:
         scalar = draw.choice(SCALARS).format(inner, k=draw.name("k"))
         return f"{inner} {draw.choice('*/')} ({scalar}){draw.choice(['', '**(1/2)'])}"
@@ -147,6 +158,14 @@ def question(draw: Drawn) -> Question:
         features=draw.choice([5, 16]),
         settled=tuple(names),
     )  # fmt: skip
+
+
+def drawn(name: str) -> Question:
+    """The pair of that name; seeds from a thousand on know more functions."""
+    draw = Drawn(name)
+    if int(name.partition("/")[0]) >= 1000:
+        draw.entries = (*ENTRIES, *LARGER)
+    return question(draw)
 
 
 def asked(pair: Question, rungs: int = len(LADDER)) -> Found:
@@ -225,7 +244,7 @@ def fuzz(names: list[str], rungs: int = len(LADDER), log: Path | None = None) ->
         if name in known:
             seen[known[name]] += 1
             continue
-        found = asked(question(Drawn(name)), rungs)
+        found = asked(drawn(name), rungs)
         seen[found.outcome] += 1
         if log is not None:
             row = {"pair": name, "outcome": found.outcome, "details": found.details}

@@ -1,10 +1,12 @@
 """Theory against measurement on random rules, and text that no one would write."""
 
 import random
+import re
 import string
 
 import pytest
 from fuzzing import Case, fuzz, outcome
+from random_questions import drawn
 
 from derivations.catalogue import catalogue
 from scaling.models.chain import Activation
@@ -60,3 +62,13 @@ def test_no_text_makes_the_parser_fail_in_words_of_its_own() -> None:
             assert error.found and error.needed and error.do_this
             refused += 1
     assert min(read, refused) > 1000
+
+
+LATER = re.compile(r"running_max|yogi|spectral_map|project|previous|agree")
+
+
+def test_functions_that_came_later_are_drawn_by_seeds_of_their_own() -> None:
+    """Pairs that are recorded by name stay what they were."""
+    early, late = ([drawn(f"{seed}/{i}").rule for i in range(40)] for seed in (3, 1000))
+    assert not any(LATER.search(rule) for rule in early)
+    assert sum(bool(LATER.search(rule)) for rule in late) > 5
