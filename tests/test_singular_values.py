@@ -23,7 +23,7 @@ from scaling.sizes.errors import NotCovered, RuleError
 from scaling.solve.alternatives import regime_lines
 from scaling.solve.derive import derive
 
-SOME = (64, 128, 256, 512, 1024)
+SOME = (256, 1024)
 M, ADAM = "ema(G, beta)", "ema(G, beta1)/(sqrt(ema(G*G, beta2)) + eps)"
 MASKED = "agree(G, W)*W"
 
@@ -31,7 +31,7 @@ MASKED = "agree(G, W)*W"
 def row(rule: str, c: str, *fixed: str, dense: bool = False, **options: object):
     """``dense``: a decomposition of the whole matrix, which narrow networks can afford."""
     question = Question(rule, fixed, **options)  # type: ignore[arg-type]
-    return question, tuple(c.split()), ((32, 64, 128, 256), 8) if dense else (SOME, 4)
+    return question, tuple(c.split()), ((64, 256), 8) if dense else (SOME, 4)
 
 
 ANSWERED = {
