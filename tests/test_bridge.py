@@ -59,8 +59,9 @@ from scaling.models.chain import Activation, Loss, Setting, mlp
 from scaling.models.settings import Settings, read_settings
 from scaling.rules.operators import FUNCTIONS, LargestEntry
 from scaling.rules.parser import parse
+from scaling.rules.rule import Rule
 from scaling.rules.shapes import Dim
-from scaling.rules.tree import Add, Call, Node, Subtract
+from scaling.rules.tree import Add, Call, Node, Subtract, maps_spectrum
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF, Scale, Size
 from scaling.solve.derive import derive
@@ -304,6 +305,16 @@ def measured(
     return found
 
 
+def _with_sigma(context: Context, rule: Rule) -> Context:
+    """With the size of the singular values that sigma stands for in the rule, if it does."""
+    for node in rule.expression.walk():
+        if maps_spectrum(node):
+            value, _ = read(context, node.children[0])
+            assert isinstance(value, Aligned)
+            return replace(context, singular=value.gain.as_size_of(Size.SCALAR))
+    return context
+
+
 def readings(case: Case) -> Iterator[Reading]:
     """Every node of a rule in every layer: the exponent and the slope of its size."""
     trial, start = prepare(case)
@@ -313,7 +324,7 @@ def readings(case: Case) -> Iterator[Reading]:
     scales = {width: trial.scales(width, constants) for width in case.widths}
     contexts = state.contexts(table.d)
     for layer in problem.setting.layers:
-        context = contexts[layer.name]
+        context = _with_sigma(contexts[layer.name], problem.rule)
         runs = [
             [measured(trial, start, layer.name, m, s, scales[m])
              for s in range(case.seeds)]

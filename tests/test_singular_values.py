@@ -12,13 +12,16 @@ from soundness import Question, disagreements, practice, theory
 from sympy import S
 from torch import Tensor
 
+from empirical.measure.training import damped_sums, size_of
 from empirical.numbers.interpreter import evaluate
 from empirical.numbers.layer_matrices import LayerTensors
+from empirical.numbers.layer_values import LayerValue
 from scaling.models.batch import Batch, BatchGrowth
 from scaling.models.chain import Setting, mlp
 from scaling.rules.language import G, spectral_map, symbol
 from scaling.rules.parser import parse
 from scaling.rules.rule import Rule
+from scaling.rules.tree import Node
 from scaling.sizes.errors import NotCovered, RuleError
 from scaling.solve.alternatives import regime_lines
 from scaling.solve.derive import derive
@@ -186,3 +189,17 @@ def test_a_zero_matrix_has_no_singular_values_to_map() -> None:
     zero = torch.zeros(6, 4).double()
     for text in ("spectral_map(G, 1)", "project(G, 2)"):
         assert torch.equal(value(text, zero), zero)
+
+
+def test_a_damping_beside_sigma_is_watched_and_calibrated() -> None:
+    """The sum is recorded as it is at the largest singular value."""
+    text = "spectral_map(G, sigma/(sigma + eps)) + 0*G"
+    seen: dict[str, float] = {}
+
+    def record(node: Node, found: LayerValue) -> None:
+        seen[str(node)] = size_of(node, found)
+
+    layer = LayerTensors(torch.eye(4).double(), 4 * X, W=torch.ones_like(X))
+    evaluate(parse(text), layer, {"eps": 2.0}, record=record)
+    assert seen["sigma + eps"] == pytest.approx(float(SINGULAR[0]) + 2)
+    assert [str(x) for x in damped_sums(parse(text))] == ["sigma + eps"]

@@ -312,22 +312,30 @@ class _Evaluation:
         return self.reading.value(node, self.within_factor)
 
     def at(self, node: Node, sigma: Tensor) -> Tensor:
-        """A number of sigma, for each of several singular values, (k,)."""
+        """A number of sigma, for each of several singular values, (k,).
+
+        Recorded is what the number and its parts are at the largest.
+        """
         reading = self.reading
-        of_sigma = [part for part in node.walk() if SIGMA in part.walk()]
-        for part in node.walk():
-            if part not in of_sigma:
-                self.below(part)
-        record, reading.record = reading.record, None  # a number for each sigma is not one number
-        reading.known[SIGMA] = Entries(sigma[:, None])
+        if len(sigma):
+            self._of_sigma(node, Entries(sigma.max()))
+        record, reading.record = reading.record, None
         try:
-            found = self.below(node)
+            found = self._of_sigma(node, Entries(sigma[:, None]))
         finally:
             reading.record = record
-            for part in (*of_sigma, SIGMA):
-                reading.known.pop(part, None)
         assert isinstance(found, Entries), "the language refuses anything but numbers"
         return found.x.expand(len(sigma), 1)[:, 0] if found.is_scalar else found.x[:, 0]
+
+    def _of_sigma(self, node: Node, sigma: Entries) -> LayerValue:
+        known = self.reading.known
+        known[SIGMA] = sigma
+        try:
+            return self.below(node)
+        finally:
+            for part in [*node.walk(), SIGMA]:
+                if SIGMA in part.walk():
+                    known.pop(part, None)
 
     def remembered(self, node: Node, x: LayerValue, beta: float, debias: bool) -> LayerValue:
         """The average, beta u + (1 - beta) x, or the same without bias.
