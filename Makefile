@@ -6,7 +6,7 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test check-fast models verify readme docs bench fuzz fuzz-measured check format clean
+.PHONY: help venv test check-fast catalogue models verify readme docs bench fuzz fuzz-measured check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,11 @@ LITE := not gpt and (not grows_as_the_calculus or kfac or muon or shampoo or soa
 check-fast: export BUDGET = 120
 check-fast: venv  ## run the fast tests: 2 minutes at most on two cores
 	.venv/bin/python -m pytest -m "not slow" -k "$(LITE)" $(FAST:%=tests/test_%.py) $(ARGS)
+
+catalogue: export OMP_NUM_THREADS = 1
+catalogue: export WHOLE_CATALOGUE = 1
+catalogue: venv  ## run the sweeps of the tests over the whole catalogue, not a tour of it (an hour)
+	.venv/bin/python -m pytest $(ARGS)
 
 models: venv  ## install models of transformers and timm, and test the answers on them
 	@$(PIP) install -c constraints.txt -e '.[models]'

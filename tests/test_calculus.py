@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sympy import Expr, Rational, S, Symbol
+from tour import tour
 
 from derivations.catalogue import catalogue
 from scaling.calculus.context import Context
@@ -314,7 +315,7 @@ def test_a_negligible_damping_sets_the_scale_of_a_sampled_factor_and_says_so() -
 # --- the derivation as data -----------------------------------------------------------------------
 
 KNOWN = {x for x in vars(derivation).values() if isinstance(x, Inference)}
-RULES = [*catalogue(), "G + W", "sign(G) @ (A + rho*I)**-1", "G/sqrt(row_mean(G*G)+eps)", "G - G"]
+RULES = [*tour(), "G + W", "sign(G) @ (A + rho*I)**-1", "G/sqrt(row_mean(G*G)+eps)", "G - G"]
 
 
 @pytest.mark.parametrize("name", RULES)

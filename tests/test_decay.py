@@ -13,6 +13,7 @@ from golden import LAYERS, TABLES
 from sympy import Rational, S, Symbol
 from torch import nn
 from torch.nn.functional import cross_entropy
+from tour import tour
 
 from derivations.catalogue import catalogue, find
 from empirical import RuleOptimizer
@@ -35,7 +36,7 @@ from scaling.solve.derive import Derived, derive
 from scaling.solve.predict import predict
 from scaling.solve.symmetry import compare, shift
 
-DECAYING = [name for name, optimizer in catalogue().items() if optimizer.rule.decays]
+DECAYING = [name for name, optimizer in tour().items() if optimizer.rule.decays]
 
 
 def solve(text: str, *given: str, off: tuple[Any, ...] = ()) -> Derived:

@@ -11,9 +11,9 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor
+from tour import tour
 from typer.testing import CliRunner
 
-from derivations.catalogue import catalogue
 from scaling.cli.main import app
 from scaling.models.batch import Batch, BatchGrowth
 from scaling.models.chain import Setting
@@ -109,7 +109,7 @@ def test_the_fixed_batch_is_said_exactly_where_it_decides() -> None:
     for rule, (_, fixed, growing) in RULES.items():
         assert bool(lines(derive(rule))) is (fixed != growing), rule
         assert not lines(derive(rule, setting=GROWING))
-    for name, optimizer in catalogue().items():
+    for name, optimizer in tour().items():
         told = bool(lines(derive(optimizer.rule)))
         try:
             other = derive(optimizer.rule, setting=GROWING).exponents

@@ -11,6 +11,7 @@ import pytest
 import torch
 from dense_layers import Array, power
 from scipy.special import softmax
+from tour import tour
 
 from derivations.catalogue import catalogue
 from empirical import RuleOptimizer
@@ -224,7 +225,7 @@ def test_a_rule_with_a_bound_has_no_abc_symmetry(rule: str) -> None:
         shift(trial.problem.rule, t="1/2", exponents=trial.problem.settings.exponents)
 
 
-@pytest.mark.parametrize("rule", [name for name in catalogue() if name not in BOUNDED])
+@pytest.mark.parametrize("rule", [name for name in tour() if name not in BOUNDED])
 def test_the_abc_symmetry_leaves_every_size_as_it_was(rule: str) -> None:
     trial = trial_of(rule)
     constants = calibrate(trial, 16)
@@ -274,7 +275,7 @@ def test_samples_are_the_same_at_every_width_and_seed(monkeypatch: pytest.Monkey
 # --- calibration --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", catalogue())
+@pytest.mark.parametrize("rule", tour())
 def test_calibration_sets_own_updates_and_dampings_at_the_base(rule: str) -> None:
     undecayed = [f"{decay}=0" for decay in catalogue()[rule].rule.decays]
     trial = trial_of(rule, *undecayed, data=load("digits"))

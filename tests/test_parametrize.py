@@ -10,8 +10,9 @@ import sympy
 import torch
 from sympy import S, Symbol
 from torch import Tensor, nn
+from tour import tour
 
-from derivations.catalogue import catalogue, find
+from derivations.catalogue import find
 from empirical import RuleOptimizer
 from empirical.data.sources import load
 from empirical.measure.parametrize import LayerScales, at_width, draw_, power_of_width
@@ -384,6 +385,6 @@ def test_scales_can_be_handed_to_the_optimizer_as_they_are() -> None:
 
 @pytest.mark.filterwarnings("ignore::empirical.your_model.model_scales.RegimeWarning")
 def test_every_optimizer_of_the_catalogue_has_numbers_for_a_model() -> None:
-    for optimizer in catalogue().values():
+    for optimizer in tour().values():
         if not optimizer.rule.ascents:  # derived for a chain alone, and refused by name here
             for_model(optimizer.rule, dense(4), dense(8), 64, 128, exponents=optimizer.exponents)

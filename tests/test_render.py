@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sympy import Max, S, Symbol, sympify
+from tour import tour
 
 from derivations.catalogue import catalogue
 from scaling.models.chain import Activation, Setting, mlp
@@ -45,7 +46,7 @@ LAYERS = mlp(3, biases=True)
 TABULAR = [Format.TEXT, Format.MARKDOWN, Format.LATEX, Format.HTML]
 # rules and settings that between them print Max, oo, free symbols, assumptions and regimes
 CASES: dict[str, tuple[str, list[str]]] = {
-    **{name: (name, []) for name in catalogue()},
+    **{name: (name, []) for name in tour()},
     "readout beta": ("kfac", ["b_output=beta"]),
     "readout zero": ("kfac", ["b_output=oo"]),
     "constant damping": ("kfac", ["d_rho_A=0", "d_rho_B=0"]),

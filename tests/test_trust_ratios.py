@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from tour import tour
 
-from derivations.catalogue import catalogue, find
+from derivations.catalogue import find
 from empirical import RuleOptimizer, for_model
 from scaling.models.chain import Setting
 from scaling.models.settings import read_settings
@@ -80,7 +81,7 @@ def test_a_readout_that_is_zero_has_the_rate_of_the_gradient_and_the_bare_rule_s
 
 def test_relative_adafactor_leaves_a_zero_weight_and_the_answer_says_so() -> None:
     still = []
-    for name, optimizer in catalogue().items():
+    for name, optimizer in tour().items():
         if Matrix("W") in optimizer.rule.expression.walk() and not optimizer.rule.ascents:
             found = with_zero_readout(str(optimizer.rule))
             still += [name] if any("never moves" in x for x in found.assumptions) else []

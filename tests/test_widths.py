@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 from sympy import Expr
+from tour import tour
 
 from derivations.catalogue import catalogue
 from empirical.fit.exponent import estimate
@@ -28,7 +29,7 @@ from scaling.solve.derive import Derived, derive
 from scaling.solve.predict import predict
 from scaling.solve.symmetry import compare
 
-NAMES = list(catalogue())
+NAMES = list(tour())
 LIST_WIDTH = 120
 WIDE = estimate((64, 128), [[1.0, 1.0], [1e9, 1e-30]])
 """An estimate with an interval as long as any."""
@@ -140,6 +141,6 @@ def test_headings_put_each_part_on_a_line() -> None:
 def test_the_list_of_the_catalogue_fits_and_has_a_line_an_optimizer() -> None:
     lines = catalogue_text(catalogue().values()).split("\n")
     assert max(map(len, lines)) <= LIST_WIDTH
-    assert [line.split()[0] for line in lines[4 : 4 + len(NAMES)]] == NAMES
-    for name in NAMES:
+    assert [line.split()[0] for line in lines[4 : 4 + len(catalogue())]] == list(catalogue())
+    for name in catalogue():
         assert widest(render(declared_table(catalogue()[name]), Format.TEXT)) <= WIDTH
