@@ -6,7 +6,7 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test check-fast catalogue models verify readme docs bench fuzz fuzz-measured check format clean
+.PHONY: help venv test check-fast catalogue atlas models verify readme docs bench fuzz fuzz-measured check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,12 @@ catalogue: venv  ## run the sweeps of the tests over the whole catalogue, not a 
 models: venv  ## install models of transformers and timm, and test the answers on them
 	@$(PIP) install -c constraints.txt -e '.[models]'
 	.venv/bin/python -m pytest tests/test_published_models.py $(ARGS)
+
+# Optimizers of libraries that are not installed keep the record that they have.
+atlas: export OMP_NUM_THREADS = 1
+atlas: venv  ## measure optimizers of libraries beside the theory, into docs/atlas.md (resumable)
+	@$(PIP) install -c constraints.txt -e '.[libraries]'
+	.venv/bin/python -m empirical.black_box.atlas $(ARGS)
 
 verify: venv  ## derive and measure the paper's claims, into results/verify
 	.venv/bin/scaling verify --out results/verify $(ARGS)

@@ -1,8 +1,10 @@
 """The catalogue: one file per optimizer family, in terms of scaling/.
 
-    gradient adaptive factored layerwise norms        first-order and entrywise rules
+    gradient clipping adaptive adaptive_relatives signs   first-order and entrywise rules
+    factored row_norms hamiltonian                    one number a row or a column
+    norms polar layerwise                             norms, polar factors, trust ratios
     kfac shampoo rotated                              curvature and eigenbases
-    hamiltonian sharpness                             momentum by row and column, moved weights
+    sharpness                                         moved weights
 
 Each holds the mathematics with its references, and `Optimizer` declarations (declaration.py): the
 update as text, never an exponent. catalogue.py finds them; a new file needs no other line.

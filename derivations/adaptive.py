@@ -36,6 +36,7 @@ OPTIMIZERS = (
         about="sign descent",
         reference="arXiv 1802.04434",
         units=_LR,
+        library="pytorch_optimizer.SignSGD(momentum=0.0)",
     ),
     Optimizer(
         name="lion",
@@ -60,6 +61,7 @@ OPTIMIZERS = (
         reference="arXiv 1412.6980, Alg. 1",
         units={**_LR, **_EPS, **_BETAS},
         values=_ADAM,
+        library="torch.optim.Adam(eps=1e-3)",
     ),
     Optimizer(
         name="adamw",
@@ -84,6 +86,7 @@ OPTIMIZERS = (
         reference="Tieleman and Hinton 2012",
         units={**_LR, **_EPS, "beta": "decay per step"},
         values={"beta": 0.99},
+        library="torch.optim.RMSprop(eps=1e-3)",
     ),
     Optimizer(
         name="adagrad",

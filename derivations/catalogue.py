@@ -32,15 +32,25 @@ _NAME = re.compile(r"[A-Za-z_]\w+")
 
 
 @cache
+def families() -> dict[str, tuple[Optimizer, ...]]:
+    """The optimizers of each file, by the claim that opens it."""
+    found: dict[str, tuple[Optimizer, ...]] = {}
+    for module in pkgutil.iter_modules(derivations.__path__):
+        declared = importlib.import_module(f"derivations.{module.name}")
+        if optimizers := getattr(declared, "OPTIMIZERS", ()):
+            claim = (declared.__doc__ or module.name).partition("\n\n")[0]
+            found[" ".join(claim.split()).removesuffix(".")] = tuple(optimizers)
+    return found
+
+
+@cache
 def catalogue() -> dict[str, Optimizer]:
     """All optimizers by name, in the order of their files."""
     found: dict[str, Optimizer] = {}
-    for module in pkgutil.iter_modules(derivations.__path__):
-        declared = importlib.import_module(f"derivations.{module.name}")
-        for optimizer in getattr(declared, "OPTIMIZERS", ()):
-            if optimizer.name in found:
-                raise ValueError(f"two optimizers are called {optimizer.name}")
-            found[optimizer.name] = optimizer
+    for optimizer in (one for family in families().values() for one in family):
+        if optimizer.name in found:
+            raise ValueError(f"two optimizers are called {optimizer.name}")
+        found[optimizer.name] = optimizer
     return found
 
 

@@ -29,6 +29,9 @@ class Optimizer:
             them symbolic, measurements take these.
         values: constants that practice uses (beta, ...); dampings and decays are set by the
             measurement.
+        library: the class that runs the rule, with the options under which its first two steps are
+            those of the rule up to the unit of the rate: ``module.Class(key=value)``. Empty where
+            no library is held against it (tests/test_catalogue.py).
     """
 
     name: str
@@ -38,6 +41,7 @@ class Optimizer:
     units: Mapping[str, str] = field(default_factory=dict)
     exponents: Mapping[str, Fraction] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
+    library: str = ""
 
     @cached_property
     def rule(self) -> Rule:

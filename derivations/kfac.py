@@ -124,4 +124,11 @@ OPTIMIZERS = (
         reference="arXiv 1503.05671",
         units={"lr": "weight per natural gradient"},
     ),
+    Optimizer(
+        name="tkfac",
+        update="trace(A)*trace(B)*((B + rho_B*I)**(-1) @ G @ (A + rho_A*I)**(-1))",
+        about="TKFAC: K-FAC with factors of trace one",
+        reference="arXiv 2011.10741",
+        units={"lr": "weight per gradient", **_UNITS_B, **_UNITS_A},
+    ),
 )

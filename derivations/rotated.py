@@ -73,4 +73,54 @@ OPTIMIZERS = (
         },
         exponents={"e": Fraction(1)},
     ),
+    Optimizer(
+        name="splus",
+        update=f"Q_L @ sign(Q_L.T @ ema(G, beta1) @ Q_R) @ Q_R.T where {_Q_L}, {_Q_R}",
+        about="SPlus: signs in the eigenbases of Shampoo's factors",
+        reference="arXiv 2506.07254",
+        units={"lr": "spectral norm of the change of W", "beta1": "decay", "shampoo_beta": "decay"},
+        values={"beta1": 0.9, "shampoo_beta": 0.999},
+    ),
+    Optimizer(
+        name="conda",
+        update="Q @ (X / (sqrt(V) + eps)) where M = debiased(G, beta1), Q = eig(M @ M.T), "
+        "X = Q.T @ M, V = debiased((Q.T @ G)**2, beta2)",
+        about="Conda: Adam in the left singular vectors of the average",
+        reference="arXiv 2509.24218",
+        units={
+            "lr": "entries of the change of W in the eigenbasis",
+            "eps": "entry of the gradient in the eigenbasis",
+            "beta1": "decay per step",
+            "beta2": "decay per step",
+        },
+        values={"beta1": 0.9, "beta2": 0.99},
+    ),
+    Optimizer(
+        name="adadiag",
+        update=f"Q_L @ (X / (sqrt(V) + eps)) where {_Q_L}, X = Q_L.T @ ema(G, beta1), "
+        "V = ema((Q_L.T @ G)**2, beta2)",
+        about="AdaDiag: Adam where G G^T is diagonal (as soap_one_sided)",
+        reference="arXiv 2502.07488",
+        units={
+            "lr": "entries of the change of W in the eigenbasis",
+            "eps": "entry of the gradient in the eigenbasis",
+            **_BETAS,
+        },
+        values=_VALUES,
+    ),
+    Optimizer(
+        name="adadiag_two_sided",
+        update="Q_L @ (X / (sqrt(V) + eps)) @ Q_R.T where "
+        "Q_L = eig(L), Q_R = eig(R), X = Q_L.T @ ema(G, beta1) @ Q_R, "
+        "V = ema((Q_L.T @ G @ Q_R)**2, beta2)",
+        about="AdaDiag++: Adam in the singular vectors of the gradient",
+        reference="arXiv 2502.07488",
+        units={
+            "lr": "spectral norm of the change of W",
+            "eps": "spectral norm of the gradient",
+            "beta1": "decay per step",
+            "beta2": "decay per step",
+        },
+        values={"beta1": 0.95, "beta2": 0.95},
+    ),
 )

@@ -105,4 +105,31 @@ OPTIMIZERS = (
         units={"lr": _UNITS["lr"], "rho_L": _SQUARED, "e": "power of the preconditioner"},
         exponents=_HALF,
     ),
+    Optimizer(
+        name="asgo",
+        update="(ema(L, beta2) + rho_L*I)**(-1/2) @ ema(G, beta1)",
+        about="ASGO: the output factor alone, with averages",
+        reference="arXiv 2503.20762",
+        units={
+            "lr": "spectral norm of the change of W",
+            "rho_L": _SQUARED,
+            "beta1": "decay per step",
+            "beta2": "decay per step",
+        },
+        values={"beta1": 0.9, "beta2": 0.95},
+    ),
+    Optimizer(
+        name="freon",
+        update="(M @ M.T + rho*I)**(-e) @ M where M = ema(G, beta)/norm(ema(G, beta))",
+        about="Freon: a power of singular values, SGD to beyond Muon",
+        reference="arXiv 2605.11181",
+        units={
+            "lr": "spectral norm of the change of W",
+            "rho": "a number, the squared norm of M being one",
+            "e": "from 0 (normalised SGD) by 1/2 (Muon) to beyond",
+            "beta": "decay per step",
+        },
+        exponents={"e": Fraction(3, 4)},
+        values={"beta": 0.95},
+    ),
 )

@@ -23,4 +23,34 @@ OPTIMIZERS = (
         reference="arXiv 2010.01412, Eq. 2; arXiv 2411.00075",
         units={**_LR, "radius": "Frobenius norm of the perturbation of W"},
     ),
+    Optimizer(
+        name="sam_adam",
+        update="ema(X, beta1) / (sqrt(ema(X*X, beta2)) + eps) "
+        "where X = ascended(radius * G / norm(G))",
+        about="SAM with Adam: Adam of the gradient taken uphill",
+        reference="arXiv 2010.01412",
+        units={
+            "lr": "weight: the change of every entry",
+            "eps": "entry of the gradient",
+            "radius": "Frobenius norm of the perturbation of W",
+            "beta1": "decay per step",
+            "beta2": "decay per step",
+        },
+        values={"beta1": 0.9, "beta2": 0.999},
+    ),
+    Optimizer(
+        name="sassha",
+        update="ema(ascended(radius * G / norm(G)), beta1) / (sqrt(ema(D, beta2)) + eps) "
+        "where D = sample_square(G)",
+        about="SASSHA: the gradient taken uphill over a root curvature",
+        reference="arXiv 2502.18153",
+        units={
+            "lr": "weight: the change of every entry",
+            "eps": "entry of the gradient",
+            "radius": "Frobenius norm of the perturbation of W",
+            "beta1": "decay per step",
+            "beta2": "decay per step",
+        },
+        values={"beta1": 0.9, "beta2": 0.999},
+    ),
 )

@@ -87,6 +87,20 @@ class Broken(Widened):
                 p.mul_(float("nan"))
 
 
+class Late(Widened):
+    """Gradient descent for four steps, and Widened from then on: the first two steps mislead."""
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        self.taken = getattr(self, "taken", 0) + 1
+        if self.taken > 4:
+            return super().step()
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.add_(p.grad, alpha=-group["lr"])
+        return None
+
+
 class Vectors(Widened):
     """Refuses what Muon takes."""
 
@@ -157,6 +171,13 @@ def test_a_planted_wrong_rule_is_not_named_and_a_planted_width_shifts_the_expone
     assert not shifted.equals and probe(Widened, {"power": 0.0}, (16, 32, 64), 2).equals == (
         "sign",
     )
+
+
+def test_what_changes_after_two_steps_is_not_named_by_them() -> None:
+    late = probe(Late, {"power": 0.0}, (16, 32, 64), 1)
+    assert equal_rules(as_optimizer(Late))[0][0].name == "sgd" and not late.equals
+    assert any("later ones differ" in x for x in late.notes)
+    assert not found("RAdam").equals
 
 
 def test_json_has_the_keys_of_the_schema(typed: Typed) -> None:

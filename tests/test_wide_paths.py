@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_wide_rows import axis
 from torch import Tensor
+from tour import tour
 
 from derivations.catalogue import catalogue, find
 from empirical.numbers.interpreter import LayerTensors, evaluate_network
@@ -69,7 +70,7 @@ FIRST_STEP_ALONE = {
 }
 
 
-@pytest.mark.parametrize("name", catalogue())
+@pytest.mark.parametrize("name", tour())
 def test_a_rule_goes_by_rows_if_and_only_if_it_looks_at_entries(name: str) -> None:
     rule = find(name).rule
     assert path_of(rule, own_only=True) is expected(rule, own_only=True)
@@ -78,7 +79,7 @@ def test_a_rule_goes_by_rows_if_and_only_if_it_looks_at_entries(name: str) -> No
 
 
 def test_rules_that_every_way_refuses_are_on_a_list() -> None:
-    assert {n for n, x in catalogue().items() if path_of(x.rule) is None} == set(FIRST_STEP_ALONE)
+    assert {n for n, x in tour().items() if path_of(x.rule) is None} == set(FIRST_STEP_ALONE)
     spans = Coordinates(Span(axis(4)), Span(axis(3)), 2)
     for name in FIRST_STEP_ALONE:
         with pytest.raises(InvalidInput, match="with --quantity own"):

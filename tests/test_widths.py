@@ -6,7 +6,7 @@ import pytest
 from sympy import Expr
 from tour import tour
 
-from derivations.catalogue import catalogue
+from derivations.catalogue import catalogue, families
 from empirical.fit.exponent import estimate
 from empirical.fit.verdict import Verdict
 from empirical.report.measured_tables import render_lines
@@ -139,8 +139,10 @@ def test_headings_put_each_part_on_a_line() -> None:
 
 
 def test_the_list_of_the_catalogue_fits_and_has_a_line_an_optimizer() -> None:
-    lines = catalogue_text(catalogue().values()).split("\n")
+    lines = catalogue_text(families()).split("\n")
     assert max(map(len, lines)) <= LIST_WIDTH
-    assert [line.split()[0] for line in lines[4 : 4 + len(catalogue())]] == list(catalogue())
+    named = [line.split()[0] for line in lines[4:] if "  " in line]
+    assert named == list(catalogue())
+    assert [claim for claim in families() if claim in lines] == list(families())
     for name in catalogue():
         assert widest(render(declared_table(catalogue()[name]), Format.TEXT)) <= WIDTH

@@ -6,4 +6,6 @@ own_updates       what a step does to the output of each layer, on growing chain
 equal_rules       the rules that an optimizer equals
 probed_optimizer  all of that, and the rates that follow
 handed_over       a recipe made of it
+atlas_rows        classes of libraries, and the rule that each is held against
+atlas             all of them measured beside the theory, as a page
 """

@@ -75,6 +75,20 @@ def equal_rules(made: OptimizerClass, rtol: float = RTOL) -> tuple[list[EqualRul
     return found, [note] if found else []
 
 
+def distance(made: OptimizerClass, rule: Rule, usual: Mapping[str, float]) -> float:
+    """How far dW = -k U with the best k > 0 is from the first two steps, relative to the RMS of dW.
+
+    Args:
+        made: the optimizer, whose numbers the symbols of the rule get where it has them.
+        rule: without a second gradient.
+        usual: numbers of the symbols that the optimizer has not.
+    """
+    steps, numbers = _first_two(made), numbers_of(made)
+    names = list(steps[0].layers)
+    choices = itertools.islice(_choices(rule, numbers, usual), _MOST)
+    return min((_apart(steps, rule, values, names) for values in choices), default=math.inf)
+
+
 def numbers_of(made: OptimizerClass) -> dict[str, float]:
     """The numbers of an optimizer that are not zero, those of ``betas`` one by one."""
     group: Mapping[str, Any] = made.on(_small()).param_groups[0]

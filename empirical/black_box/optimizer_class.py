@@ -164,6 +164,22 @@ def read_optimizer(place: str, kwargs: Mapping[str, Any] | None = None) -> Optim
     return as_optimizer(made, place, kwargs)
 
 
+def read_call(text: str) -> OptimizerClass:
+    """The optimizer of a call as documentation writes it: ``module.Class(key=value)``.
+
+    Raises:
+        InvalidInput: for anything else, or as `read_optimizer`.
+
+    >>> read_call("torch.optim.SGD(momentum=0.9)").kwargs
+    {'momentum': 0.9}
+    """
+    place, bracket, inner = text.partition("(")
+    module, dot, name = place.rpartition(".")
+    if not (dot and bracket and inner.endswith(")")):
+        raise InvalidInput(f"the optimizer '{text}'", "module.Class(key=value)", _EXAMPLE)
+    return read_optimizer(f"{module}:{name}", read_kwargs(inner.removesuffix(")")))
+
+
 def as_optimizer(
     made: Any, name: str = "", kwargs: Mapping[str, Any] | None = None
 ) -> OptimizerClass:

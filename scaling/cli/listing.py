@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from scaling.report.as_text import text
 from scaling.report.tables import Table
+from scaling.report.wrapping import wrapped
 from scaling.solve.derive import derive
 from scaling.states.problem import CONVENTION
 
@@ -18,21 +19,37 @@ WIDTH = 120
 """No line of the catalogue as text is wider."""
 
 
-def catalogue_text(optimizers: Iterable[Optimizer]) -> str:
-    """Name, summary and first reference of each, as text."""
-    rows = tuple((o.name, o.about, o.reference.partition(";")[0]) for o in optimizers)
+def catalogue_text(families: Mapping[str, Sequence[Optimizer]]) -> str:
+    """Name, summary and first reference of each, family by family, as text."""
+    every = [one for family in families.values() for one in family]
+    rows = tuple((o.name, o.about, o.reference.partition(";")[0]) for o in every)
     note = "one of them, with its rule: scaling list NAME; its exponents: scaling derive NAME"
     more = "as libraries run them, for groups of tensors: scaling list --recipes"
-    return text("catalogue", ("name", "", "reference"), rows, (note, more), WIDTH)
+    title = f"catalogue: {len(every)} optimizers in {len(families)} families"
+    lines = text(title, ("name", "", "reference"), rows, (note, more), WIDTH).split("\n")
+    first = {family[0].name: claim for claim, family in families.items()}
+    found: list[str] = []
+    for line in lines:
+        claim = first.pop((line.split() or [""])[0], None)
+        found += ["", *wrapped(claim, WIDTH), line] if claim else [line]
+    return "\n".join(found)
 
 
-def catalogue_page(optimizers: Iterable[Optimizer]) -> Table:
+def catalogue_pages(families: Mapping[str, Sequence[Optimizer]]) -> list[Table]:
     """The same with rules and learning-rate exponents, for formats that know no width."""
-    rows = tuple(
-        (o.name, *derive(o.rule).exponents.c.values(), o.about, o.rule.written) for o in optimizers
-    )
     columns = ("name", "c input", "c hidden", "c output", "", "update")
-    return Table("catalogue", columns, rows, (CONVENTION,))
+    return [
+        Table(
+            claim,
+            columns,
+            tuple(
+                (o.name, *derive(o.rule).exponents.c.values(), o.about, o.rule.written)
+                for o in family
+            ),
+            (CONVENTION,),
+        )
+        for claim, family in families.items()
+    ]
 
 
 def declared_table(optimizer: Optimizer) -> Table:
@@ -40,7 +57,8 @@ def declared_table(optimizer: Optimizer) -> Table:
     usual = {**optimizer.exponents, **optimizer.values}
     rows = tuple((x, unit, str(usual.get(x, ""))) for x, unit in optimizer.units.items())
     left = tuple((x, "", str(value)) for x, value in usual.items() if x not in optimizer.units)
-    notes = (optimizer.about, f"reference: {optimizer.reference}")
+    notes: tuple[str, ...] = (optimizer.about, f"reference: {optimizer.reference}")
+    notes += (f"as its first two steps: {optimizer.library}",) if optimizer.library else ()
     title = f"{optimizer.name}: dW = {optimizer.rule.written}"
     return Table(title, ("symbol", "unit", "in practice"), (*rows, *left), notes)
 

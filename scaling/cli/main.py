@@ -119,9 +119,9 @@ def list_command(
 
     Example: scaling list shampoo.
     """
-    from derivations.catalogue import catalogue, find
+    from derivations.catalogue import catalogue, families, find
     from derivations.ready_made import ready_made
-    from scaling.cli.listing import catalogue_page, catalogue_text, declared_table
+    from scaling.cli.listing import catalogue_pages, catalogue_text, declared_table
     from scaling.solve.derive import derive
 
     if recipes or name in ready_made():
@@ -132,9 +132,11 @@ def list_command(
         chosen = catalogue() if name is None else {name: find(name)}
         typer.echo(to_json({key: derived_json(derive(o.rule)) for key, o in chosen.items()}))
     elif name is None and style is Style.text:
-        typer.echo(catalogue_text(catalogue().values()))
+        typer.echo(catalogue_text(families()))
     elif name is None:
-        _print(catalogue_page(catalogue().values()), style)
+        for page in catalogue_pages(families()):
+            _print(page, style)
+            typer.echo()
     else:
         _print(declared_table(find(name)), style)
 
