@@ -103,6 +103,13 @@ def test_most_libraries_meet_a_planted_constant() -> None:
     assert sum(bool(set(PLANTED) & {*x.constants, *x.scaled}) for x in rules) >= 0.7 * len(rules)
 
 
+@pytest.mark.parametrize("rule", ["ema(G, beta)", "debiased(G, beta)"])
+def test_an_average_that_takes_nothing_in_is_refused_and_equals_nothing(rule: str) -> None:
+    made = read_call("torch.optim.SGD(momentum=1.0)")
+    assert distance(made, parse(rule), {}) == math.inf
+    assert distance(read_call("torch.optim.SGD(momentum=0.5)"), parse("ema(G, beta)"), {}) < RTOL
+
+
 def test_a_library_is_named_as_a_call() -> None:
     assert read_call("torch.optim.SGD(momentum=0.9)").kwargs == {"momentum": 0.9}
     for text in ("torch.optim.SGD", "SGD()", "torch.optim.SGD(lr=1"):

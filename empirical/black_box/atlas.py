@@ -194,7 +194,8 @@ what `docs/atlas.json` lacks.
 * **as written**: c of the rule, where every damping follows the width
 * **these constants**: c of the rule where its dampings stay what they are, at infinite width
 * **agrees**: the intervals, widened by {margin}, hold what is derived as written ({agrees});
-  **constant**: what is derived with these constants alone ({constant}); **parts**: neither ({parts})
+  **constant**: what is derived with these constants alone ({constant}); **parts**:
+  neither ({parts})
 
 A tiny constant damping is not felt at the widths that are measured: there the exponents are those
 of the rule as written, and those of the other column set in where the damping meets what it is

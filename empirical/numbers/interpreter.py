@@ -342,6 +342,12 @@ class _Evaluation:
 
         That is b_t u + (1 - b_t) x with b_t = beta (1 - beta^(t-1)) / (1 - beta^t), and b_1 = 0.
         """
+        if not 0 <= beta < 1:
+            raise InvalidInput(
+                f"a decay of {beta:g} per step, in '{node}'",
+                "a number from 0 to below 1: at 1 an average takes nothing in",
+                "write for example 0.9",
+            )
         key, reading = str(node), self.reading
         t, old = reading.state.counts.get(key, 0) + 1, reading.state.averages.get(key)
         if debias and (old is None or t == 1):
