@@ -28,7 +28,6 @@ _TORCH_FACTORED = (
     "debiased(col_mean(G*G), beta2)/debiased(rms(G)**2, beta2), U = G/sqrt(V)"
 )
 _EPS = ("eps",)
-_IDLE = "the step that is measured is the first that moves"
 
 
 def _rows(module: str, *rows: tuple[Any, ...]) -> tuple[AtlasRow, ...]:
@@ -135,13 +134,5 @@ ROWS: tuple[AtlasRow, ...] = (
         ("SGDW", "sgd"),
         ("Shampoo", "shampoo"),
         ("Yogi", "yogi", {}, _EPS),
-    ),
-    *_rows(
-        "timm.optim",
-        ("Adopt", "adam_debiased", {}, _EPS),
-        ("Lars", "lars", {}, _EPS),
-        ("LaProp", "laprop", {}, _EPS),
-        ("MADGRAD", "madgrad", {}, _EPS),
-        ("NvNovoGrad", "novograd", {}, _EPS),
     ),
 )
