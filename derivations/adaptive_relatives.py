@@ -1,7 +1,8 @@
 """Relatives of Adam: another numerator, another denominator, another order of the two.
 
     NAdam, AdEMAMix, QHAdam    other averages of the gradient over sqrt(v)
-    RAdam, AMSGrad, Yogi       Adam at the first step, up to a number
+    RAdam, AMSGrad, Yogi       Adam up to a number, with a maximum, by signs of differences
+    Adan, MARS, ADOPT          the gradient of the step before
     AdaBelief                  v averages (G - m)^2
     LaProp                     the average of G / sqrt(v), where Adam divides the average
     Ano, Grams, Cautious       the sign of one of m, G and the size of the other, or both where
@@ -14,9 +15,9 @@ PAdam, MADGRAD and M-SVAG, and its entries are coherent with the layer's input: 
 = 0, 1, 1, and an eps that follows the gradient. A power of v below 1/2 leaves a power of the
 gradient's size, which shifts c from Adam's to SGD's.
 
-Simplified: running maxima and signs of differences (AMSGrad, Yogi, Ano) are those of the first
-step, where the second moment is new; schedules of beta are at their constant values; AdamP
-projects always, where the code asks first whether the update is along the weights.
+Simplified: schedules of beta are at their constant values; MADGRAD and Adadelta are those of the
+first step; AdamP projects always, where the code asks first whether the update is along the
+weights; MARS's cut at a norm of one is left out.
 """
 
 from fractions import Fraction
@@ -59,27 +60,63 @@ OPTIMIZERS = (
     ),
     Optimizer(
         name="amsgrad",
-        update="ema(G, beta1) / (sqrt(ema(G*G, beta2)) + eps)",
-        about="AMSGrad at its first step: its maximum has one term",
+        update="ema(G, beta1) / (sqrt(running_max(ema(G*G, beta2), 1)) + eps)",
+        about="AMSGrad: the largest second moment so far",
         reference="arXiv 1904.09237",
         units=_UNITS,
         values=_USUAL,
     ),
     Optimizer(
         name="yogi",
-        update="ema(G, beta1) / (sqrt(ema(G*G, beta2)) + eps)",
-        about="Yogi at its first step: the second moment grows from zero",
+        update=f"{_M} / (sqrt(yogi(G*G, beta2)) + eps)",
+        about="Yogi: a second moment that moves by signs, from zero",
         reference="Zaheer et al. 2018",
         units=_UNITS,
         values=_USUAL,
     ),
     Optimizer(
         name="adamax",
-        update="ema(G, beta1) / (abs(G) + eps)",
-        about="Adamax at its first step: its maximum has one term",
+        update=f"{_M} / running_max(abs(G) + eps, beta2)",
+        about="Adamax: the largest gradient so far, fading",
         reference="arXiv 1412.6980, Alg. 2",
-        units={**_LR, **_EPS, "beta1": "decay per step"},
-        values={"beta1": 0.9},
+        units=_UNITS,
+        values=_USUAL,
+        library="torch.optim.Adamax(eps=1e-3)",
+    ),
+    Optimizer(
+        name="adagrad_sum",
+        update="G / (sqrt(running_sum(G*G)) + eps)",
+        about="Adagrad: the sum of squares over all steps",
+        reference="Duchi et al. 2011",
+        units={**_LR, **_EPS},
+        library="torch.optim.Adagrad(eps=1e-3)",
+    ),
+    Optimizer(
+        name="adan",
+        update=f"({_M} + beta2*debiased(D, beta2)) "
+        "/ (sqrt(debiased((G + beta2*D)**2, beta3)) + eps) where D = G - previous(G)",
+        about="Adan: averages of gradients and of their differences",
+        reference="arXiv 2208.06677",
+        units={**_UNITS, "beta3": "decay per step"},
+        values={"beta1": 0.98, "beta2": 0.92, "beta3": 0.99},
+        library="pytorch_optimizer.Adan(eps=1e-3)",
+    ),
+    Optimizer(
+        name="mars",
+        update="ema(C, beta1) / (sqrt(ema(C*C, beta2)) + eps) "
+        "where C = G + gamma*beta1/(1 - beta1)*(G - previous(G))",
+        about="MARS with Adam, its corrected gradient not cut off",
+        reference="arXiv 2411.10438",
+        units={**_UNITS, "gamma": "a number"},
+        values={"beta1": 0.95, "beta2": 0.99, "gamma": 0.025},
+    ),
+    Optimizer(
+        name="adopt",
+        update="ema(G / (sqrt(ema(previous(G)**2, beta2)) + eps), beta1)",
+        about="ADOPT: by the second moment of the step before",
+        reference="arXiv 2411.02853",
+        units=_UNITS,
+        values={"beta1": 0.9, "beta2": 0.9999},
     ),
     Optimizer(
         name="adabelief",
@@ -101,12 +138,12 @@ OPTIMIZERS = (
     ),
     Optimizer(
         name="qhadam",
-        update=f"((1 - nu)*G + nu*{_M}) / (sqrt({_V}) + eps)",
-        about="QHAdam with nu2 = 1: the gradient beside its average",
+        update=f"((1 - nu1)*G + nu1*{_M}) / (sqrt((1 - nu2)*G*G + nu2*{_V}) + eps)",
+        about="QHAdam: averages mixed with the gradient of the step",
         reference="arXiv 1810.06801",
-        units={**_UNITS, "nu": "a part"},
-        values={**_USUAL, "nu": 0.7},
-        library="pytorch_optimizer.QHAdam(nus=(0.7, 1.0), eps=1e-3)",
+        units={**_UNITS, "nu1": "a part", "nu2": "a part"},
+        values={**_USUAL, "nu1": 0.7, "nu2": 0.9},
+        library="pytorch_optimizer.QHAdam(nus=(0.7, 0.9), eps=1e-3)",
     ),
     Optimizer(
         name="laprop",
@@ -119,7 +156,7 @@ OPTIMIZERS = (
     ),
     Optimizer(
         name="ano",
-        update="sign(ema(G, beta1))*abs(G) / (sqrt(debiased(G*G, beta2)) + eps) + decay*W",
+        update="sign(ema(G, beta1))*abs(G) / (sqrt(yogi(G*G, beta2)) + eps) + decay*W",
         about="Ano: the sign of the average, the size of the gradient",
         reference="arXiv 2508.18258",
         units={**_UNITS, **_DECAY},

@@ -47,6 +47,14 @@ OPTIMIZERS = (
         values={"bound": 1.0},
     ),
     Optimizer(
+        name="sgd_spectral_cut",
+        update="spectral_map(G, min(sigma, bound))",
+        about="spectral clipping: every singular value cut off",
+        reference="arXiv 2506.01913",
+        units={"lr": "weight per gradient", "bound": "singular value of the gradient"},
+        values={"bound": 1.0},
+    ),
+    Optimizer(
         name="sgd_centred",
         update="G - row_mean(G)",
         about="gradient descent, centralised: without its row means",

@@ -105,6 +105,13 @@ OPTIMIZERS = (
         values={"beta": 0.9},
     ),
     Optimizer(
+        name="orthograd",
+        update="norm(G)/norm(X)*X where X = G - inner(W, G)/norm(W)**2*W",
+        about="OrthoGrad: the gradient across the weights, its length kept",
+        reference="arXiv 2501.04697",
+        units=_UNITS,
+    ),
+    Optimizer(
         name="msvag",
         update="M*M/V*M where M = debiased(G, beta), V = debiased(G*G, beta)",
         about="M-SVAG: momentum times its signal-to-noise ratio",

@@ -41,6 +41,15 @@ OPTIMIZERS = (
         values={"beta1": 0.95, "beta2": 0.95},
     ),
     Optimizer(
+        name="adamuon",
+        update="1/5*sqrt(fan_in*fan_out)*U/norm(U) where O = orth(ema(G, beta)), "
+        "U = O / (sqrt(ema(O*O, beta)) + eps)",
+        about="AdaMuon without the signs before its polar factor",
+        reference="arXiv 2507.11005",
+        units={**_RMS, **_BETA, "eps": "entry of the polar factor"},
+        values={"beta": 0.95},
+    ),
+    Optimizer(
         name="namo",
         update="norm(debiased(G, beta1))/(sqrt(debiased(norm(G)**2, beta2)) + eps)"
         "*orth(ema(G, beta1))",
@@ -51,7 +60,7 @@ OPTIMIZERS = (
     ),
     Optimizer(
         name="polargrad",
-        update="inner(G, O)*O where O = orth(ema(G, beta))",
+        update="inner(M, O)*O where M = ema(G, beta), O = orth(M)",
         about="PolarGrad, momentum first: the nuclear norm restored",
         reference="arXiv 2505.21799",
         units={"lr": "weight per gradient", **_BETA},
@@ -114,6 +123,22 @@ OPTIMIZERS = (
         about="Dion at full rank, where no error is fed back",
         reference="arXiv 2504.05295",
         units={**_TARGET, **_BETA, **_DECAY},
+        values={"beta": 0.95},
+    ),
+    Optimizer(
+        name="dion_low_rank",
+        update=f"sqrt(fan_out/fan_in)*orth(project({_M}, 4))",
+        about="Dion at rank 4, before an error is fed back",
+        reference="arXiv 2504.05295",
+        units={**_TARGET, **_BETA},
+        values={"beta": 0.95},
+    ),
+    Optimizer(
+        name="soft_muon",
+        update=f"spectral_map({_M}, sigma/sqrt(sigma**2 + rho))",
+        about="Muon with singular values that saturate smoothly",
+        reference="arXiv 2605.19781",
+        units={**_SPECTRAL, **_BETA, "rho": "squared spectral norm of the gradient"},
         values={"beta": 0.95},
     ),
     Optimizer(

@@ -123,4 +123,15 @@ OPTIMIZERS = (
         },
         values={"beta1": 0.95, "beta2": 0.95},
     ),
+    Optimizer(
+        name="galore",
+        update="Q @ (X / (sqrt(V) + eps)) where Q = eig(L), X = Q.T @ project(G, 4), "
+        "V = (Q.T @ project(G, 4))**2",
+        about="GaLore at its first step: Adam in four left directions",
+        reference="arXiv 2403.03507",
+        units={
+            "lr": "entries of the change of W in the eigenbasis",
+            "eps": "entry of the gradient in the eigenbasis",
+        },
+    ),
 )

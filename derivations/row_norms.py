@@ -4,12 +4,11 @@
     RMNP, SRON  dW = M / rms of its rows               M an average of G, or G
     SCALE       dW = G / rms of its columns
     SinkGD      rows, then columns, of one length; once here, five times in the paper
-    RACS        dW = G / (sqrt(r) sqrt(c) + eps)       r, c the mean squares of rows and columns
-    CAME        Adafactor's update, averaged, without its confidence
+    RACS        dW = G / (sqrt(V) + eps)               V = r c / mean, as Adafactor's
+    CAME        Adafactor's update, averaged, over the root of what the average misses
 
 Rows of a gradient of n samples have entries of one size, so that dividing by a row's RMS is as
-dividing by every entry's: Adam's exponents. RACS divides by rows and by columns, by the gradient's
-size twice, and has exponents of its own.
+dividing by every entry's: Adam's exponents.
 """
 
 from derivations.declaration import Optimizer
@@ -65,22 +64,22 @@ OPTIMIZERS = (
     ),
     Optimizer(
         name="racs",
-        update="G / (sqrt(ema(row_mean(G*G), beta) + eps)@sqrt(ema(col_mean(G*G), beta) + eps))",
-        about="RACS: rows and columns by their RMS, without its limiter",
+        update="G / (sqrt(V) + eps) where V = ema(row_mean(G*G), beta) @ ema(col_mean(G*G), beta) "
+        "/ ema(mean(G*G), beta)",
+        about="RACS: rows and columns scaled once, without its limiter",
         reference="arXiv 2502.07752",
-        units={
-            "lr": "weight times gradient", "eps": "squared entry of the gradient",
-            "beta": "decay per step",
-        },
+        units={**_LR, **_EPS, "beta": "decay per step"},
         values={"beta": 0.9},
     ),
     Optimizer(
         name="came",
-        update="ema(U / max(1, rms(U)), beta1) where V = ema(row_mean(G*G + eps), beta2) "
-        "@ ema(col_mean(G*G + eps), beta2) / ema(mean(G*G + eps), beta2), U = G / sqrt(V)",
-        about="CAME without its confidence: Adafactor's update averaged",
+        update="ema(U, beta1) / sqrt(S) "
+        "where V = ema(row_mean(G*G), beta2) @ ema(col_mean(G*G), beta2) / ema(mean(G*G), beta2), "
+        "N = G / sqrt(V), U = N / max(1, rms(N)), C = (U - ema(U, beta1))**2 + eps, "
+        "S = ema(row_mean(C), beta3) @ ema(col_mean(C), beta3) / ema(mean(C), beta3)",
+        about="CAME: Adafactor's update by its confidence",
         reference="arXiv 2307.02047",
-        units={**_LR, "eps": "squared entry of the gradient", **_BETAS},
-        values={"beta1": 0.9, "beta2": 0.999},
+        units={**_LR, "eps": "a number", **_BETAS, "beta3": "decay per step"},
+        values={"beta1": 0.9, "beta2": 0.999, "beta3": 0.9999},
     ),
 )  # fmt: skip

@@ -36,7 +36,7 @@ TORCH: dict[str, tuple[Mapping[str, Any], str, set[str]]] = {
     "Adam": ({}, "adam", {"adam_debiased", "torch_adam"}),
     "AdamW": ({}, "adam", {"torch_adamw"}),
     "RMSprop": ({}, "rmsprop", {"rmsprop"}),
-    "Adagrad": ({}, "adagrad", set()),
+    "Adagrad": ({}, "adagrad", {"adagrad_sum"}),
     "NAdam": ({}, "adam", set()),
     "RAdam": ({}, "adam", set()),
     "Muon": ({}, "muon_max", {"torch_muon (hidden)"}),

@@ -20,10 +20,11 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from derivations.catalogue import rule_of
+from derivations.catalogue import catalogue, rule_of
 from empirical.black_box.atlas_rows import ROWS, AtlasRow
 from empirical.black_box.own_updates import ROLES
 from empirical.black_box.probed_optimizer import probe
@@ -58,26 +59,27 @@ class Judged:
 
 
 def exponents(row: AtlasRow, constant: bool) -> tuple[str, ...]:
-    """C by role of the rule as written, or with the dampings of the row fixed.
+    """The c of each role of the rule as written, or with the dampings of the row fixed.
 
     Raises:
         NotCovered: where no exponent is derived.
     """
-    rule, setting = rule_of(row.rule), Setting()
-    settled = [f"d_{x}=0" for x in row.constants if x in rule.scaled] if constant else []
-    settled += [f"d_{x}=0" for x in rule.decays]
-    settings = read_settings([*settled, *_powers(row.rule)], rule, setting.layers)
+    return _derived(row.rule, row.constants if constant else ())
+
+
+@cache
+def _derived(name: str, constants: tuple[str, ...]) -> tuple[str, ...]:
+    rule, setting = rule_of(name), Setting()
+    settled = [f"d_{x}=0" for x in constants if x in rule.scaled]
+    settled += [f"{x}=0" for x in rule.decays]  # as the probe has it
+    settings = read_settings([*settled, *_powers(name)], rule, setting.layers)
     found = derive(rule, settings, setting).exponents.c
     return tuple(str(found[role]) for role in ROLES)
 
 
 def judged(row: AtlasRow, record: Mapping[str, Any]) -> Judged:
     """A record beside the theory."""
-    written = exponents(row, False)
-    try:
-        constant = exponents(row, True)
-    except NotCovered:
-        constant = ("refused",) * len(ROLES)
+    written, constant = (_exponents_or_refused(row, x) for x in (False, True))
     measured = tuple(record["layers"][role] for role in ROLES)
 
     def verdict(x: Mapping[str, Any], derived: str, other: str) -> str:
@@ -87,6 +89,13 @@ def judged(row: AtlasRow, record: Mapping[str, Any]) -> Judged:
     verdicts = tuple(map(verdict, measured, written, constant))
     equals, notes = tuple(record["equals"]), tuple(record["notes"])
     return Judged(row, measured, written, constant, verdicts, equals, notes)
+
+
+def _exponents_or_refused(row: AtlasRow, constant: bool) -> tuple[str, ...]:
+    try:
+        return exponents(row, constant)
+    except NotCovered:
+        return ("refused",) * len(ROLES)
 
 
 def measured(row: AtlasRow) -> dict[str, Any]:
@@ -147,8 +156,6 @@ def main(words: Sequence[str] = ()) -> None:
 
 
 def _powers(name: str) -> list[str]:
-    from derivations.catalogue import catalogue
-
     known = catalogue().get(name)
     return [f"{k}={x}" for k, x in known.exponents.items()] if known else []
 
