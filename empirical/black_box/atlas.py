@@ -118,7 +118,7 @@ def page(records: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     lines = [
         _HEAD.format(
-            optimizers=len(rows), widths=f"{WIDTHS[0]} to {WIDTHS[-1]}", seeds=SEEDS, margin=MARGIN,
+            optimizers=len({x.row.place for x in rows}), rows=len(rows), widths=f"{WIDTHS[0]} to {WIDTHS[-1]}", seeds=SEEDS, margin=MARGIN,
             **counts,
         ),
         "| optimizer | measured: input, hidden, output | as written | these constants | rule | |",
@@ -193,7 +193,8 @@ def _line(one: Judged) -> str:
 _HEAD = """# Atlas
 
 Own updates of {optimizers} optimizers of libraries, measured in their default settings (but for the
-decay of the weights, which is zero), beside what is derived. Made by `make atlas`, which measures
+decay of the weights, which is zero), and some with other constants, beside what is derived: {rows}
+rows. Made by `make atlas`, which measures
 what `docs/atlas.json` lacks.
 
 * **measured**: x of RMS(dW h) ~ M^x at one learning rate for widths {widths}, {seeds} seeds, on the
