@@ -118,8 +118,8 @@ def page(records: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     lines = [
         _HEAD.format(
-            optimizers=len({x.row.place for x in rows}), rows=len(rows), widths=f"{WIDTHS[0]} to {WIDTHS[-1]}", seeds=SEEDS, margin=MARGIN,
-            **counts,
+            optimizers=len({x.row.place for x in rows}), rows=len(rows), seeds=SEEDS, margin=MARGIN,
+            widths=f"{WIDTHS[0]} to {WIDTHS[-1]}", **counts,
         ),
         "| optimizer | measured: input, hidden, output | as written | these constants | rule | |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -194,8 +194,7 @@ _HEAD = """# Atlas
 
 Own updates of {optimizers} optimizers of libraries, measured in their default settings (but for the
 decay of the weights, which is zero), and some with other constants, beside what is derived: {rows}
-rows. Made by `make atlas`, which measures
-what `docs/atlas.json` lacks.
+rows. Made by `make atlas`, which measures what `docs/atlas.json` lacks.
 
 * **measured**: x of RMS(dW h) ~ M^x at one learning rate for widths {widths}, {seeds} seeds, on the
   chain of `scaling probe`; with a rate M^-x the layer's own update is as large at any width
