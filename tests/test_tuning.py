@@ -11,20 +11,31 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from optuna._hypervolume import compute_hypervolume
 from torch import nn
 
 from empirical.transfer.transfer_grid import TransferWay
 from empirical.tuning import online_hypergradients, tuning_strategy
 from empirical.tuning.cross_entropy import CrossEntropySampler, smoothing
 from empirical.tuning.gradient_filter import IsotropicKalman, Outlook, SelfTuned
+from empirical.tuning.hypervolume import front, hypervolume
 from empirical.tuning.measured_tuning import over_seeds
 from empirical.tuning.online_hypergradients import RateRecurrence
+from empirical.tuning.optimization_law import (
+    RateLaw,
+    ShortRun,
+    divergence_f1,
+    features,
+    fitted,
+    hits,
+)
 from empirical.tuning.optuna_studies import searched
 from empirical.tuning.rate_schedules import SCHEDULES, multipliers
 from empirical.tuning.recurring_halving import RecurringRatePruner
 from empirical.tuning.search_space import grid_of, read_budget, read_space
 from empirical.tuning.tuning_run import TunedPoint, TunedRun, TuningRun
 from empirical.tuning.tuning_strategy import HOMES, TuningTask, play, strategy
+from empirical.tuning.weighted_pretraining import response, weights_of
 from empirical.tuning.zeroth_order import estimated, unit_vectors
 from scaling.sizes.errors import InvalidInput
 
@@ -96,7 +107,9 @@ def test_a_grid_has_both_ends_and_no_more_points_than_runs() -> None:
 # --- searches on a valley that is known -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["random", "grid", "tpe", "cross-entropy", "morl", "hozog"])
+@pytest.mark.parametrize(
+    "name", ["random", "grid", "tpe", "cross-entropy", "morl", "pareto", "opt-laws", "hozog"]
+)
 def test_a_search_finds_the_valley_within_its_budget(name: str) -> None:
     own = task(30)
     answer = play(strategy(name).tune(own), own, valley)
@@ -379,8 +392,6 @@ def test_intervals_over_seeds_are_students() -> None:
 
 def test_the_hypergradient_of_weights_is_that_of_unrolled_steps() -> None:
     """At a w that its weighted tasks hold in place, so that every unrolled step is the same."""
-    from empirical.tuning.weighted_pretraining import response, weights_of
-
     centres = torch.tensor([[1.0, 0.0], [-1.0, 2.0], [0.0, -1.0]], dtype=torch.float64)
     curved = torch.tensor([[1.0, 2.0], [0.5, 1.0], [2.0, 0.3]], dtype=torch.float64)
     wanted, rate = torch.tensor([0.3, -0.2], dtype=torch.float64), 0.2
@@ -406,3 +417,60 @@ def test_the_hypergradient_of_weights_is_that_of_unrolled_steps() -> None:
         if terms > 1:
             short = response(pretraining(w, phi), [w], value, phi, [rate], 1)
             assert not torch.allclose(short, exact, rtol=1e-2)
+
+
+# --- multi-objective, laws ------------------------------------------------------------------------
+
+
+def test_hypervolumes_are_those_of_a_library() -> None:
+    draw = np.random.default_rng(0)
+    for count in (1, 2, 7, 20):
+        points = [tuple(map(float, row)) for row in draw.uniform(0, 1.3, size=(count, 2))]
+        inside = np.array([p for p in points if max(p) < 1]).reshape(-1, 2)
+        exact = compute_hypervolume(inside, np.ones(2)) if len(inside) else 0.0
+        assert hypervolume(points, (1.0, 1.0)) == pytest.approx(exact, rel=1e-12, abs=1e-15)
+        best = front(points)
+        assert hypervolume(best, (1.0, 1.0)) == hypervolume(points, (1.0, 1.0))
+    assert hypervolume([(0.2, 0.5), (0.4, 0.1)], (1.0, 1.0)) == pytest.approx(0.8 * 0.5 + 0.6 * 0.4)
+
+
+def test_trajectories_that_promise_nothing_are_stopped() -> None:
+    own, asked = task(16, steps=16), []
+
+    def train(run: TuningRun) -> TunedRun:
+        asked.append(run)
+        return valley(run)
+
+    play(strategy("pareto").tune(own), own, train)
+    whole = sum(run.steps == 16 for run in asked)
+    begun = sum(run.paid == 0 for run in asked)
+    assert whole < begun and begun > 16
+
+
+def test_a_law_is_found_again_and_ranks_what_it_has_not_seen() -> None:
+    true = RateLaw(0.2, 1.0, 0.6, 0.01, 0.3, 1.0)
+    draw = np.random.default_rng(0)
+
+    def runs(steps: int, count: int) -> list[ShortRun]:
+        found = []
+        for k in range(count):
+            rate = float(2.0 ** draw.uniform(-6, 1))
+            name = list(SCHEDULES)[k % 4]
+            rates = tuple(rate * x for x in multipliers(name, steps))
+            loss = true.loss(rates)
+            log = math.log(loss) if math.isfinite(loss) else 3.0
+            found.append(ShortRun(rates, log, not math.isfinite(loss)))
+        return found
+
+    seen, unseen = runs(12, 30), runs(48, 16)
+    law = fitted(seen)
+    for run in seen:
+        if not run.diverged:
+            assert math.log(law.loss(run.rates)) == pytest.approx(run.log_loss, abs=0.02)
+    assert (
+        0.7 < law.boundary < 1.4 and hits(law, unseen) >= 2 / 3 and divergence_f1(law, unseen) > 0.7
+    )
+    blind = replace(law, amplitude=0.0, annealing=0.0, noise=0.0, boundary=math.inf)
+    assert divergence_f1(blind, unseen) == 0 < sum(run.diverged for run in unseen)
+    s1, s2, peak = features((1.0, 0.5, 0.25))
+    assert (s1, peak) == (1.75, 1.0) and s2 == pytest.approx(0.5 + (0.99 * 0.5 + 0.25))

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 from typed import Typed
 
+from derivations.recipes import in_practice, recipe_of
 from empirical import tune
+from empirical.trace.model_file import read_model
 from empirical.transfer.transfer_grid import TransferWay
 from empirical.tuning import tuning_workers
 from empirical.tuning.measured_tuning import MeasuredTuning
-from empirical.tuning.measuring_tuning import TuningRequest, tune_of_file
+from empirical.tuning.measuring_tuning import TuningRequest, chosen, tune_of_file
 from empirical.tuning.search_space import read_space
+from empirical.tuning.second_derivatives import gradients, hessian_vector
 from empirical.tuning.tuning_run import TunedPoint, TuningRun
 from scaling.sizes.errors import InvalidInput
 
@@ -40,13 +44,17 @@ def batch(seed=0):
     draw = torch.Generator().manual_seed(seed)
     x = torch.randn(16, 8, generator=draw)
     return x, x[:, :4] * x[:, 4:]
+
+
+def tasks(inputs, targets):
+    return (inputs[:, 0] > 0).long()
 """
 SGD = """
 
 def optimizer(model):
     return torch.optim.SGD(model.parameters(), lr=0.1)
 """
-NAMES = ("grid", "hozog", "oho", "oho-layer", "filter", "morl")
+NAMES = ("grid", "hozog", "oho", "oho-layer", "filter", "morl", "opt-laws", "pretraining")
 
 
 @pytest.fixture(scope="module")
@@ -227,8 +235,6 @@ class Once(torch.autograd.Function):
 
 
 def test_a_model_without_second_derivatives_is_refused_by_strategies_that_need_them() -> None:
-    from empirical.tuning.second_derivatives import gradients, hessian_vector
-
     w = torch.randn(1, 2, 4, 8, requires_grad=True)
     for f in (lambda x: Once.apply(x) ** 2, lambda x: scaled_dot_product_attention(x, x, x)):
         gradient = gradients(f(w).sum(), [w])
@@ -253,3 +259,28 @@ def test_in_python_a_recipe_with_its_damping_is_tuned() -> None:
     assert set(several[0].point.numbers) == {"lr", "eps"}
     key = json.loads(TuningRun(TransferWay.plan, 4, 0, TunedPoint({"lr": 1.0}), 2, paid=1).key)
     assert "paid" not in key
+
+
+def test_the_librarys_own_adaptation_is_a_strategy(path: Path) -> None:
+    pytest.importorskip("pytorch_optimizer")
+    for recipe, text in (("sgd", SGD), ("adam", SGD.replace("SGD", "Adam"))):
+        place = path.with_name(f"{recipe}_model.py")
+        place.write_text(MODEL + text)
+        result = tune_of_file(str(place), recipe, request(("d-adaptation",), runs=1), None, 1)
+        (several,) = result.strategies.values()
+        assert all(-6 <= one.point.numbers["lr"] <= 3 and one.cost == 6 for one in several)
+
+
+def test_all_leaves_out_by_name_what_cannot_tune(path: Path) -> None:
+    """A recipe that is no descent, and samples without tasks."""
+    asked = request(("all",))
+    file = read_model(str(path))
+    whole = in_practice(recipe_of("adam"))
+    found, skipped = chosen(asked, whole, file)
+    left = {"oho", "oho-layer", "oho-tensor", "filter", "pretraining"}
+    assert (left <= set(skipped) and "G/(" in skipped["filter"]) or "ema" in skipped["filter"]
+    assert {"tpe", "hozog", "pareto", "morl"} <= {one.name for one in found}
+    plain = replace(file, tasks_of=None)
+    _, skipped = chosen(asked, in_practice(recipe_of("sgd")), plain)
+    assert set(skipped) - {"d-adaptation"} == {"pretraining"}
+    assert "samples without tasks" in skipped["pretraining"]

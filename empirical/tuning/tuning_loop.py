@@ -35,6 +35,7 @@ LOOP_HOMES: Mapping[str, str] = {
     "oho": "online_hypergradients",
     "filter": "gradient_filter",
     "pretraining": "weighted_pretraining",
+    "adapting": "distance_adaptation",
 }
 """The file of each loop."""
 PRETRAINED = 10
@@ -54,6 +55,7 @@ class TrainingLoop(CellTraining):
 
     def __init__(self, training: TransferTraining, run: TuningRun) -> None:
         self.run, self.cost, self.most = run, 0.0, math.inf
+        self.recipe = training.recipe
         cell = TransferCell(run.way, run.size, run.point.numbers.get(RATE, 0.0), run.seed)
         super().__init__(with_numbers(training, run.point.numbers), cell)
         self.names = {id(p): name for name, p in tensors_of(self.model).items()}

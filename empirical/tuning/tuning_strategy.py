@@ -119,12 +119,15 @@ HOMES: Mapping[str, str] = {
     "tpe": "tree_parzen",
     "cross-entropy": "cross_entropy",
     "morl": "recurring_halving",
+    "pareto": "pareto_trajectories",
+    "opt-laws": "optimization_law",
     "hozog": "zeroth_order",
     "oho": "online_hypergradients",
     "oho-layer": "online_hypergradients",
     "oho-tensor": "online_hypergradients",
     "filter": "gradient_filter",
     "pretraining": "weighted_pretraining",
+    "d-adaptation": "distance_adaptation",
 }
 """The file of each strategy: imported when it is asked for, since some need Optuna."""
 ALL = "all"
