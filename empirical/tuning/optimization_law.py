@@ -84,7 +84,7 @@ def _law(parameters: Floats, rows: Floats) -> Floats:
     s1, s2, peak = rows.T
     fallen = np.exp(np.clip(-power * np.log(s1), -50, 50))
     found = floor + amplitude * fallen - annealing * s2 + noise * peak**2
-    return np.maximum(found, 1e-9)
+    return np.asarray(np.maximum(found, 1e-9), float)
 
 
 def fitted(runs: Sequence[ShortRun]) -> RateLaw:
@@ -108,7 +108,8 @@ def fitted(runs: Sequence[ShortRun]) -> RateLaw:
     largest = max(max(run.rates) for run in stable)
     ended = [max(run.rates) for run in runs if run.diverged and max(run.rates) > largest]
     boundary = math.sqrt(largest * min(ended)) if ended else math.inf
-    return RateLaw(*map(float, _positive(found.x, scale, peak)), boundary=boundary)
+    floor, amplitude, power, annealing, noise = map(float, _positive(found.x, scale, peak))
+    return RateLaw(floor, amplitude, power, annealing, noise, boundary)
 
 
 def _positive(z: Floats, scale: float, peak: float) -> Floats:
@@ -159,11 +160,11 @@ def _tune(task: TuningTask) -> Tuning:
         )
     law = fitted(every)
     ranked = sorted(_candidates(task, names), key=lambda one: law.loss(_rates(one, task.steps)))
-    for point in ranked:
+    for best in ranked:
         if not task.affords(task.steps):
             break
-        outcome = yield task.run(point)
-        task.offer(point, outcome.value)
+        outcome = yield task.run(best)
+        task.offer(best, outcome.value)
     return task.best
 
 
