@@ -1,4 +1,4 @@
-"""The statements of two papers and of tuning methods, each as an object that derives, measures and can fail.
+"""Statements of papers, each as an object that derives, measures and can fail.
 
 arXiv 2312.12226 throughout; group 13 is of arXiv 2402.17440, 14 of methods that tune.
 

@@ -65,6 +65,7 @@ class MeasuredTuning:
         reference: at the target, by way: points, and runs by seed.
         skipped: strategies that cannot tune this recipe or model, and why.
         assumptions: what the plan rests on, and what the runs draw.
+        told: lines of strategies about their searches.
     """
 
     recipe: str
@@ -79,6 +80,7 @@ class MeasuredTuning:
     reference: Mapping[TransferWay, tuple[tuple[TunedPoint, tuple[TunedRun, ...]], ...]]
     skipped: Mapping[str, str]
     assumptions: tuple[str, ...]
+    told: tuple[str, ...] = ()
 
     @cached_property
     def best(self) -> dict[TransferWay, tuple[TunedPoint, tuple[TunedRun, ...]]]:
@@ -161,6 +163,7 @@ class MeasuredTuning:
                 for way, (point, runs) in self.best.items()
             },
             "skipped": dict(self.skipped),
+            "told": list(self.told),
             "assumptions": list(self.assumptions),
         }
 
@@ -191,6 +194,7 @@ class MeasuredTuning:
             f"{self.budget} steps at the base for each strategy and seed, runs of {self.steps} "
             f"steps, {self.seeds} seeds; intervals at 95 %, over seeds",
             f"space {self.space}",
+            *self.told,
             *(f"left out: {name}: {why}" for name, why in self.skipped.items()),
             *(f"assumed: {text}" for text in self.assumptions),
         ]

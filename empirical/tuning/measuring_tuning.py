@@ -215,7 +215,7 @@ def _tuned(
     return MeasuredTuning(
         str(recipe), asked.axis, asked.base, asked.at, asked.space, asked.budget, asked.steps,
         asked.seeds, found, reference, skipped,
-        tuple(dict.fromkeys([*probed, *notes, *told])),
+        tuple(dict.fromkeys([*probed, *notes])), tuple(dict.fromkeys(told)),
     )  # fmt: skip
 
 

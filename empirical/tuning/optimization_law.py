@@ -155,7 +155,7 @@ def _tune(task: TuningTask) -> Tuning:
     if first and short.get(2):
         law = fitted(short[4])
         task.told.append(
-            f"seed {task.seed}: of its first {min(TOP, len(short[2]))} at twice the steps "
+            f"seed {task.seed}, of its first {min(TOP, len(short[2]))} at twice the steps "
             f"{hits(law, short[2]):.0%} are; F1 of divergence {divergence_f1(law, short[2]):.2f}"
         )
     law = fitted(every)
