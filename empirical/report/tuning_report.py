@@ -1,9 +1,9 @@
 """A tuning on paper: a figure of regret against cost, and the files of a folder.
 
-figure         two panels, the plan and the standard; a curve a strategy, with a marker where a
+tuning.png     two panels, the plan and the standard; a curve a strategy, with a marker where a
                quarter, half and all of its budget were spent
 report.json    what `scaling tune --format json` prints
-report.md      its table; every run is in tunings.sqlite
+tuning.md      its table; every run is in tunings.sqlite
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 REPORT = "report.json"
-OTHERS = ("tuning.png", "report.md")
+OTHERS = ("tuning.png", "tuning.md")
 KEYS = {"recipe", "axis", "budget", "strategies"}
 TITLES = {
     TransferWay.plan: "numbers follow the size, by the plan",
@@ -52,7 +52,7 @@ def write_tuning(result: MeasuredTuning, folder: Path) -> None:
     require_own_tuning(folder)
     write_atomically(folder / REPORT, (to_json(result.as_json()) + "\n").encode())
     text = render(result.table(), Format.MARKDOWN) + "\n"
-    write_atomically(folder / "report.md", text.encode())
+    write_atomically(folder / "tuning.md", text.encode())
     write_atomically(folder / "tuning.png", tuning_figure(result))
 
 

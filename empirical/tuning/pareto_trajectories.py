@@ -107,7 +107,7 @@ class TrajectoryModel:
 class TrajectoryParetoSampler(BaseSampler):
     """Proposes the point with the largest expected gain of hypervolume by its trajectory.
 
-    Objectives report the value to be minimised at their steps (``trial.report``); cost is the step.
+    Objectives report the value to be minimised at their steps; the cost is the step.
 
     Args:
         steps: of a whole run.
