@@ -197,7 +197,8 @@ decay of the weights, which is zero), and some with other constants, beside what
 rows. Made by `make atlas`, which measures what `docs/atlas.json` lacks.
 
 * **measured**: x of RMS(dW h) ~ M^x at one learning rate for widths {widths}, {seeds} seeds, on the
-  chain of `scaling probe`; with a rate M^-x the layer's own update is as large at any width
+  chain of `scaling probe torch.optim:SGD`; with a rate M^-x the layer's own update is as large at
+  any width
 * **as written**: c of the rule, where every damping follows the width
 * **these constants**: c of the rule where its dampings stay what they are, at infinite width
 * **agrees**: the intervals, widened by {margin}, hold what is derived as written ({agrees});
