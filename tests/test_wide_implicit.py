@@ -199,10 +199,29 @@ def test_neither_chunks_nor_workers_nor_memory_change_what_neurons_hold() -> Non
     torch.testing.assert_close(overlap(chunk=2 * ROWS), reference, rtol=1e-12, atol=1e-9)
 
 
-def test_memory_is_granted_until_it_is_used_up() -> None:
+def test_memory_is_kept_until_it_is_used_up() -> None:
     memory = MemoryLimit(12)
     memory.reserve(2)
-    assert memory.grants(6) and not memory.grants(5) and memory.grants(4)
+    memory.keep(6)
+    assert memory.left == 4
+    memory.take(5)
+    assert memory.left == 0
+
+
+@pytest.mark.parametrize("granted", [0, 1, 3], ids=["nothing", "a chunk", "all"])
+def test_of_noise_that_does_not_fit_the_first_chunks_are_kept(granted: int) -> None:
+    def drawn(limit: int) -> tuple[NeuronAxis, list[Tensor]]:
+        neurons = axis(2 * ROWS + 5, torch.float32, memory_limit=limit, chunk=ROWS)
+        z = neurons.noise(Stream(0, (1,)), 4)
+        y = neurons.entrywise(torch.tanh, z)
+        return neurons, [gram(y, z), gram(z, z), gram(y, y)]
+
+    working = ROWS * 8 * (2 * 4 + 2 * 8)  # of both atoms
+    one = ROWS * 4 * 4
+    neurons, found = drawn(working + granted * one)
+    kept = [len(x) for x in neurons.kept.values()]
+    assert kept == ([min(granted * ROWS, neurons.side)] if granted else [])
+    assert all(map(torch.equal, found, drawn(2**30)[1]))
 
 
 def test_a_memory_limit_below_the_chunks_at_work_is_refused() -> None:

@@ -167,16 +167,18 @@ def plan(
     ways = [None if mode == "dense" else path_of(x.problem.rule, own) for x in subjects]
     for subject, way in zip(subjects, ways, strict=True):
         if mode == "wide" or way is not None:
-            refuse_unless_wide(subject.problem.rule, max(request.widths or (1,)), own)
-    workers = request.threads or cores()
-    streaming = Streaming(workers=workers, memory_limit=memory_limit or MEMORY_LIMIT)
+            widest = max(request.widths or (1,))
+            refuse_unless_wide(subject.problem.rule, widest, own, request.device)
+    workers = (request.threads or cores()) if request.device == "cpu" else 1
+    limit = memory_limit or MEMORY_LIMIT
+    streaming = Streaming(workers=workers, memory_limit=limit, device=request.device)
     plans = []
     for path in Path:
         chosen = [subject for subject, way in zip(subjects, ways, strict=True) if way is path]
         if chosen:
             usual = WIDE_WIDTHS[path], WIDE_SEEDS[path], MARGIN[Mode.WIDE]
             experiment = request.experiment(
-                *usual, data=data.with_probe(WIDE_PROBE[path]), device="cpu", mode=Mode.WIDE,
+                *usual, data=data.with_probe(WIDE_PROBE[path]), mode=Mode.WIDE,
                 streaming=streaming, quantity=quantity, most_seeds=_most(request, usual[1]),
             )  # fmt: skip
             plans.append((chosen, experiment))

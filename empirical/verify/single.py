@@ -46,10 +46,11 @@ def measure_once(
     own = quantity is Quantity.OWN and steps == 1
     path = path_of(problem.rule, own)
     limit = memory_limit or MEMORY_LIMIT
-    streaming = Streaming(workers=threads or cores(), memory_limit=limit)
+    workers = (threads or cores()) if device == "cpu" else 1
+    streaming = Streaming(workers=workers, memory_limit=limit, device=device)
     wide = mode == "wide" or (mode == "auto" and width > DENSE_UP_TO and path is not None)
     if wide:
-        refuse_unless_wide(problem.rule, width, own)
+        refuse_unless_wide(problem.rule, width, own, device)
         trial = replace(trial, data=data.with_probe(WIDE_PROBE[path or Path.CORE]))
         streaming.hold(trial.data, min(BASE, width))
     else:

@@ -10,7 +10,8 @@ for on each, and adds up small float64 matrices; the Gram matrix of two atoms is
 Sums, products with small matrices and Gram matrices of combinations are algebra on these.
 
 What an atom holds may be kept between passes or computed again from its noise: an allowance of
-memory decides, and the numbers are the same.
+memory decides, and the numbers are the same. Noise and functions of several columns are kept, and
+where not all of an atom fits, that of the first neurons.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from empirical.wide.noise import Stream
@@ -134,9 +135,10 @@ class Columns:
         return tuple(atom for atom, _ in self.terms)
 
     @cached_property
-    def rounded(self) -> tuple[tuple[Atom, NDArray[Any]], ...]:
-        """The terms with coefficients in the dtype of the axis."""
-        return tuple((atom, c.to(self.axis.dtype).numpy()) for atom, c in self.terms)
+    def rounded(self) -> tuple[tuple[Atom, Tensor], ...]:
+        """The terms with coefficients in the dtype and on the device of the axis."""
+        axis = self.axis
+        return tuple((atom, c.to(axis.device, axis.dtype)) for atom, c in self.terms)
 
     def rms(self, columns: Sequence[int] | None = None) -> float:
         """The root mean square entry."""
@@ -158,12 +160,20 @@ def gram(x: Columns, y: Columns) -> Tensor:
 
 
 class NeuronAxis:
-    """``side`` neurons, inputs or classes, and the Gram matrices of what they hold."""
+    """``side`` neurons, inputs or classes, and the Gram matrices of what they hold.
+
+    What they hold is on the device, Gram matrices and coefficients are on the CPU.
+    """
 
     def __init__(
-        self, side: int, dtype: torch.dtype, streaming: Streaming, memory: MemoryLimit
+        self,
+        side: int,
+        dtype: torch.dtype,
+        streaming: Streaming,
+        memory: MemoryLimit,
+        device: str = "cpu",
     ) -> None:
-        self.side, self.dtype, self.streaming = side, dtype, streaming
+        self.side, self.dtype, self.streaming, self.device = side, dtype, streaming, device
         self.kept: dict[Atom, Tensor] = {}
         self.ready: set[Atom] = set()
         self._memory = memory
@@ -179,14 +189,14 @@ class NeuronAxis:
 
     def given(self, x: Tensor) -> Columns:
         """Explicit numbers, (side, count)."""
-        return Columns.of(self, Given(x.to(self.dtype)))
+        return Columns.of(self, Given(x.to(self.device, self.dtype)))
 
     def entrywise(self, function: Function, *arguments: Columns) -> Columns:
         """A function of columns, entry by entry."""
         return Columns.of(self, Entrywise(function, arguments))
 
     def values(self, x: Columns) -> Tensor:
-        """The numbers themselves, (side, count), in the dtype of the axis."""
+        """The numbers themselves, (side, count), in the dtype and on the device of the axis."""
         return values(self, x)
 
     def known(self, a: Atom, b: Atom) -> Tensor:
@@ -229,12 +239,20 @@ class NeuronAxis:
         row = columns * (2 * self.dtype.itemsize + 2 * torch.float64.itemsize)
         rows = min(self.side, self.streaming.chunk)
         self._memory.reserve(self.streaming.workers * rows * row)
-        if not workers_share_memory(self.streaming.workers):
+        if not workers_share_memory():
             return
-        for atom in met:
-            size = self.side * atom.count * self.dtype.itemsize
-            if atom not in self.kept and not isinstance(atom, Given) and self._memory.grants(size):
-                self.kept[atom] = torch.empty(self.side, atom.count, dtype=self.dtype)
+        for atom in sorted(met, key=_is_function):  # noise first
+            if atom.count and atom not in self.kept and _is_dear(atom):
+                self._keep(atom)
+
+    def _keep(self, atom: Atom) -> None:
+        """Reserve memory for an atom: for as many whole chunks of neurons as are granted."""
+        one, chunk = atom.count * self.dtype.itemsize, self.streaming.chunk
+        rows = min(self._memory.left // one, self.side)
+        rows = rows if rows == self.side else rows // chunk * chunk
+        if rows:
+            self._memory.keep(rows * one)
+            self.kept[atom] = _fresh(rows, atom.count, self.dtype, self.device)
 
     def take(self, numbers: int) -> None:
         """Count numbers that stay until the network is gone against the memory limit."""
@@ -247,10 +265,34 @@ class NeuronAxis:
 
     def __getstate__(self) -> dict[str, Any]:
         """The part that a worker without our memory needs: the rest is computed again there."""
-        return {"side": self.side, "dtype": self.dtype, "streaming": self.streaming}
+        return {
+            "side": self.side,
+            "dtype": self.dtype,
+            "streaming": self.streaming,
+            "device": self.device,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state, memory=MemoryLimit(0))  # type: ignore[misc]
+
+
+def _is_function(atom: Atom) -> bool:
+    return isinstance(atom, Entrywise)
+
+
+def _is_dear(atom: Atom) -> bool:
+    """Whether it costs more to make an atom again than to read what was kept.
+
+    A function of one combination of columns is about as fast as memory.
+    """
+    return isinstance(atom, Noise) or (isinstance(atom, Entrywise) and len(atom.arguments) > 1)
+
+
+def _fresh(rows: int, columns: int, dtype: torch.dtype, device: str) -> Tensor:
+    """Memory for much: that of numpy on a CPU, which asks the system for large pages."""
+    if device != "cpu":
+        return torch.empty(rows, columns, dtype=dtype, device=device)
+    return torch.from_numpy(np.empty((rows, columns), torch.empty(0, dtype=dtype).numpy().dtype))
 
 
 def _below(atoms: Iterable[Atom]) -> list[Atom]:

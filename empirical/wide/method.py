@@ -50,6 +50,8 @@ SAMPLED_ROWS = 1024
 """Rows that are a sample; a layer with no more of them is taken whole."""
 WIDEST_SAMPLE = WIDEST_ROWS**2 // SAMPLED_ROWS
 """The widest layer of which a sample of rows is made: as many entries."""
+DEVICE_ENTRIES = 2**8
+"""Times as many entries on a GPU, whose memory is about as many times as fast."""
 LARGEST_BLOCK = 256
 """Rows of a tile (tiles.py), which has to hold the blocks of block(X, size)."""
 
@@ -90,7 +92,9 @@ def way_of(rule: Rule, own_only: bool = False) -> Path | None:
     return Path.SAMPLE if own_only and _needs_all_rows(rule) is None else Path.ROWS
 
 
-def refuse_unless_wide(rule: Rule, width: int = 1, own_only: bool = False) -> None:
+def refuse_unless_wide(
+    rule: Rule, width: int = 1, own_only: bool = False, device: str = "cpu"
+) -> None:
     """Raise `InvalidInput` for a rule that no way covers, or none in reasonable time."""
     path = path_of(rule, own_only)
     if path is Path.CORE:
@@ -106,7 +110,9 @@ def refuse_unless_wide(rule: Rule, width: int = 1, own_only: bool = False) -> No
             f"blocks of at most {LARGEST_BLOCK} rows",
             f"measure it with --mode dense, at widths up to some thousands{first}",
         )
-    widest = WIDEST_SAMPLE if path is Path.SAMPLE else WIDEST_ROWS
+    faster = 1 if device == "cpu" else DEVICE_ENTRIES
+    whole_layer = path is not Path.SAMPLE
+    widest = WIDEST_ROWS * math.isqrt(faster) if whole_layer else WIDEST_SAMPLE * faster
     if width > widest:
         whole = _needs_all_rows(rule) if own_only and way_of(rule) is Path.ROWS else None
         seen = next(node for node in rule.expression.walk() if sees_entries(node))

@@ -8,30 +8,32 @@ Claim.  A task is a function of its description alone: noise is drawn again from
 it may run in a thread, in another process or on another machine, and a task whose worker died is
 simply run again, with the same result. Workers that share memory also find there what was kept.
 
-Which workers there are is joblib's business: processes of this machine by default, or whatever
-backend is active (`joblib.parallel_config`), a Dask cluster among them.
+Which workers there are is joblib's business: threads of this process for chunks of neurons, whose
+arithmetic lets other threads go on, and processes for tiles of entries (tiles.py), whose Python
+does not; or whatever backend is active (`joblib.parallel_config`), a Dask cluster among them.
+
+Chunks lie on the device of the axis, and so do their sums until a task ends; a GPU is one worker.
 """
 
 from __future__ import annotations
 
 import functools
 import warnings
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 import torch
 from joblib import Parallel, delayed
-from joblib.parallel import BACKENDS, DEFAULT_BACKEND, get_active_backend
-from numpy.typing import NDArray
+from joblib.parallel import get_active_backend
 from torch import Tensor
 
 from empirical.measure.measurement import blas_threads
 from empirical.wide.streaming import Streaming
 
-Floats: TypeAlias = NDArray[np.float64]
 T = TypeVar("T")
 
 # joblib replaces a worker that has grown, between two tasks; nothing is lost and no one need know.
@@ -58,8 +60,8 @@ class Combination(Protocol):
         """Columns."""
 
     @property
-    def rounded(self) -> Sequence[tuple[Any, NDArray[Any]]]:
-        """Atoms, each with its coefficients in the dtype of the axis."""
+    def rounded(self) -> Sequence[tuple[Any, Tensor]]:
+        """Atoms, each with its coefficients in the dtype and on the device of the axis."""
 
 
 class Neurons(Protocol):
@@ -74,12 +76,16 @@ class Neurons(Protocol):
         """The type of the values that they hold."""
 
     @property
+    def device(self) -> str:
+        """Where these values are."""
+
+    @property
     def streaming(self) -> Streaming:
         """How they stream through the machine."""
 
     @property
     def kept(self) -> Mapping[Any, Tensor]:
-        """Memory of atoms that are kept, by atom."""
+        """Memory of atoms that are kept, by atom: of the first neurons, or of all."""
 
     @property
     def ready(self) -> Container[Any]:
@@ -91,21 +97,30 @@ A = TypeVar("A", bound=Atom)
 
 @dataclass(frozen=True)
 class AxisProduct(Generic[A]):
-    """The Gram matrix of two lists of atoms; of one list with itself where they are the same."""
+    """The Gram matrix of two lists of atoms, of which the left one may begin the right one."""
 
     left: tuple[A, ...]
     right: tuple[A, ...]
 
 
 def products_of(pairs: Sequence[tuple[A, A]]) -> list[AxisProduct[A]]:
-    """Products that cover all pairs: one of all atoms with themselves unless that wastes much."""
+    """Products that cover all pairs: of one atom with others, or of all atoms with themselves.
+
+    All with all unless that wastes much, or one or two atoms meet all others.
+    """
+    left, stars = list(pairs), list[AxisProduct[A]]()
+    while left:
+        met = Counter(atom for pair in left for atom in dict.fromkeys(pair))
+        centre = met.most_common(1)[0][0]
+        touched = [pair for pair in left if centre in pair]
+        others = dict.fromkeys(b if a is centre else a for a, b in touched)
+        first = [centre] if centre in others else []
+        stars.append(AxisProduct((centre,), (*first, *(x for x in others if x is not centre))))
+        left = [pair for pair in left if centre not in pair]
     atoms = tuple(dict.fromkeys(atom for pair in pairs for atom in pair))
-    if _count(atoms) ** 2 <= 3 * sum(a.count * b.count for a, b in pairs):
+    if len(stars) > 2 and _count(atoms) ** 2 <= 3 * sum(a.count * b.count for a, b in pairs):
         return [AxisProduct(atoms, atoms)]
-    rows: dict[A, list[A]] = {}
-    for a, b in pairs:
-        rows.setdefault(a, []).append(b)
-    return [AxisProduct((a,), tuple(others)) for a, others in rows.items()]
+    return stars
 
 
 def sums(axis: Neurons, products: Sequence[AxisProduct[Any]]) -> list[Tensor]:
@@ -118,17 +133,33 @@ def values(axis: Neurons, x: Combination) -> Tensor:
     return torch.cat(list(run(axis, partial(_values, axis, x))))
 
 
-def workers_share_memory(workers: int) -> bool:
-    """Whether a worker sees what this process keeps."""
-    backend, _ = get_active_backend()
-    alone = workers == 1 and isinstance(backend, BACKENDS[DEFAULT_BACKEND])
-    return alone or bool(getattr(backend, "supports_sharedmem", False))
+class Workers(StrEnum):
+    """The kind of workers that a task is made for, where no backend of joblib is asked for."""
+
+    THREADS = "threads"
+    PROCESSES = "processes"
 
 
-def mapped(task: Callable[[slice], T], slices: Sequence[slice], workers: int) -> Iterator[T]:
+def workers_share_memory() -> bool:
+    """Whether a worker that streams neurons sees what this process keeps."""
+    backend, _ = get_active_backend(prefer=Workers.THREADS)
+    return bool(getattr(backend, "supports_sharedmem", False))
+
+
+def mapped(
+    task: Callable[[slice], T],
+    slices: Sequence[slice],
+    workers: int,
+    kind: Workers = Workers.PROCESSES,
+) -> Iterator[T]:
     """Results of a task on every slice, in order."""
-    if len(slices) == 1:
-        yield _alone(task, slices[0])
+    if len(slices) == 1 or (workers == 1 and kind is Workers.THREADS and workers_share_memory()):
+        with blas_threads(1):
+            yield from map(task, slices)
+    elif kind is Workers.THREADS and workers_share_memory():
+        with blas_threads(1):  # of all threads: each of them finds and leaves it as it is
+            run = Parallel(workers, return_as="generator", prefer=kind)
+            yield from run(delayed(task)(rows) for rows in slices)
     else:
         run = Parallel(workers, return_as="generator")
         yield from run(delayed(_alone)(task, rows) for rows in slices)
@@ -143,7 +174,7 @@ def run(axis: Neurons, task: Callable[[slice], T]) -> Iterator[T]:
     """Results of a task on slices of the neurons of an axis, in order."""
     least = max(axis.streaming.task, -(-axis.side // MOST_TASKS))
     slices = list(pieces(slice(0, axis.side), least, axis.streaming.chunk))
-    return mapped(task, slices, axis.streaming.workers)
+    return mapped(task, slices, axis.streaming.workers, Workers.THREADS)
 
 
 def _alone(task: Callable[[slice], T], rows: slice) -> T:
@@ -166,13 +197,15 @@ def chunks(axis: Neurons, rows: slice) -> Iterator[Chunk]:
 
 
 def _sums(axis: Neurons, products: Sequence[AxisProduct[Any]], rows: slice) -> list[Tensor]:
-    totals = [np.zeros((_count(p.left), _count(p.right))) for p in products]
+    double = {"dtype": torch.float64, "device": axis.device}
+    totals = [torch.zeros(_count(p.left), _count(p.right), **double) for p in products]  # type: ignore[call-overload]
     for chunk in chunks(axis, rows):
         for total, product in zip(totals, products, strict=True):
-            left = chunk.beside(product.left)
-            right = left if product.right == product.left else chunk.beside(product.right)
-            total += left.T @ right
-    return [torch.from_numpy(total) for total in totals]
+            right = chunk.beside(product.right)
+            begins = product.right[: len(product.left)] == product.left
+            left = right[:, : len(total)] if begins else chunk.beside(product.left)
+            total.addmm_(left.T, right)
+    return [total.cpu() for total in totals]
 
 
 def _values(axis: Neurons, x: Combination, rows: slice) -> Tensor:
@@ -189,11 +222,13 @@ class Workspace:
     def __init__(self) -> None:
         self._buffers: dict[object, Tensor] = {}
 
-    def tensor(self, owner: object, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    def tensor(
+        self, owner: object, rows: int, columns: int, dtype: torch.dtype, device: str
+    ) -> Tensor:
         """An uninitialised (rows, columns) tensor, the same memory for the same owner."""
         buffer = self._buffers.get(owner)
         if buffer is None or len(buffer) < rows:
-            buffer = self._buffers[owner] = torch.empty(rows, columns, dtype=dtype)
+            buffer = self._buffers[owner] = torch.empty(rows, columns, dtype=dtype, device=device)
         return buffer[:rows]
 
 
@@ -207,35 +242,35 @@ class Chunk:
     def tensor(self, owner: object, columns: int, dtype: torch.dtype | None = None) -> Tensor:
         """Memory for the (rows, columns) of an atom or a combination of atoms."""
         rows = int(self.rows.stop - self.rows.start)
-        return self._workspace.tensor(owner, rows, columns, dtype or self.axis.dtype)
+        dtype = dtype or self.axis.dtype
+        return self._workspace.tensor(owner, rows, columns, dtype, self.axis.device)
 
-    def beside(self, atoms: tuple[Atom, ...]) -> Floats:
+    def beside(self, atoms: tuple[Atom, ...]) -> Tensor:
         """Atoms side by side in float64, (rows, columns of all)."""
         double = self.tensor(atoms, _count(atoms), torch.float64)
         start = 0
         for atom in atoms:
             double[:, start : start + atom.count] = self.value(atom)
             start += atom.count
-        return double.numpy()
+        return double
 
     def value(self, atom: Atom) -> Tensor:
         """An atom, (rows, count): as it was kept, or computed."""
         if atom not in self._values:
             kept = self.axis.kept.get(atom)
-            if kept is not None and atom in self.axis.ready:
-                self._values[atom] = kept[self.rows]
-            else:
-                self._values[atom] = atom.evaluate(self, None if kept is None else kept[self.rows])
+            place = None if kept is None or len(kept) < self.rows.stop else kept[self.rows]
+            ready = place is not None and atom in self.axis.ready
+            self._values[atom] = place if ready else atom.evaluate(self, place)  # type: ignore[assignment]
         return self._values[atom]
 
     def columns(self, x: Combination) -> Tensor:
-        """A combination, (rows, count); the memory is that of the next chunk's."""
+        """A combination, (rows, count), to read; the memory is that of the next chunk's."""
         total = self.tensor(x, x.count)
         if not x.rounded:
             return total.zero_()
         for i, (atom, c) in enumerate(x.rounded):
             part = self.tensor((x, "term"), x.count) if i else total
-            np.matmul(self.value(atom).numpy(), c, out=part.numpy())  # faster than torch's, if thin
+            torch.mm(self.value(atom), c, out=part)
             if i:
-                total += part
+                total += part  # addmm is far slower on a CPU, if thin
         return total

@@ -125,22 +125,22 @@ class RowLearner:
         for x in (d, h):
             x.axis.take(x.axis.side * (x.count + _held(spectral, x.axis)))
         sides = d.axis.side, h.axis.side
-        dtype = precision(sides)
+        place = d.axis.streaming.device, precision(sides)
         evaluated = {Dim.FAN_OUT: d.axis.values, Dim.FAN_IN: h.axis.values}
         whole = {
             node: form.make(
-                {side: evaluated[side](x).to(dtype) for side, x in form.columns.items()}
+                {side: evaluated[side](x).to(*place) for side, x in form.columns.items()}
             )
             for node, form in spectral.items()
         }
-        seen = StepFactors(d.axis.values(d).to(dtype), h.axis.values(h).to(dtype), whole)
+        seen = StepFactors(d.axis.values(d).to(*place), h.axis.values(h).to(*place), whole)
         self.history.append(seen)
         for level in sum_levels(found.terms):
             tiles = self.tiles(sides)
             task = partial(added_up, tiles, level)
             totals = added(mapped(task, tiles.tasks(), d.axis.streaming.workers))
             for node, total in zip(level, totals, strict=True):
-                whole[node] = finished(node, total, sides, dtype)
+                whole[node] = finished(node, total, sides, seen.d)
         tiles = self.tiles(sides)
         rows = Rows(tiles, found.update, (d.axis, h.axis), watched - sizes.keys(), sizes)
         if found.multiple is None:

@@ -84,9 +84,9 @@ class Strip:
         for node, form in self.forms.items():
             sides = dict(self.left[node])
             if Dim.FAN_IN in form.columns:
-                sides[Dim.FAN_IN] = chunk.columns(form.columns[Dim.FAN_IN]).to(self.d.dtype)
+                sides[Dim.FAN_IN] = chunk.columns(form.columns[Dim.FAN_IN]).to(self.d)
             whole[node] = form.make(sides)
-        seen = StepFactors(self.d, chunk.columns(self.h).to(self.d.dtype), whole)
+        seen = StepFactors(self.d, chunk.columns(self.h).to(self.d), whole)
         tiles = Tiles(self.terms, self.values, (seen,), self.sides, self.unit)
         for level in self.across:
             for node, total in zip(level, added_up(tiles, level, self.rows), strict=True):
@@ -102,7 +102,7 @@ class Strip:
         """The value of a sum, for as many rows as the layer has."""
         over_rows = Dim.FAN_OUT in node.argument.shape.dims and Dim.FAN_OUT not in node.shape.dims
         unseen = self.sides[0] / len(self.d) if over_rows else 1.0
-        return finished(node, total * unseen, self.sides, self.d.dtype)
+        return finished(node, total * unseen, self.sides, self.d)
 
     @property
     def reads(self) -> list[Columns]:
@@ -120,12 +120,12 @@ def _moved(
 ) -> tuple[Tensor, Tally]:
     """The contribution of some columns of dW to dW x, on the rows of a strip."""
     tally = Tally(watched)
-    total = torch.zeros(len(strip.d), x.count, dtype=torch.float64)
+    total = strip.d.new_zeros(len(strip.d), x.count, dtype=torch.float64)
     for chunk in chunks(strip.axis, columns):
         part, seen = moved(strip.tiles(chunk), node, chunk.columns(x), False, watched, strip.rows)
         total += part
         tally.add(seen)
-    return total, tally
+    return total.cpu(), tally
 
 
 def _sums(strip: Strip, nodes: Sequence[Call], columns: slice) -> list[Tensor]:
@@ -169,7 +169,7 @@ class Sample:
         self.sizes.update(tally.sizes())
         total *= self.scale
         if self.rate:
-            total += self.rate * head(self.weight @ x, len(total)).double()
+            total += self.rate * head(self.weight @ x, len(total)).cpu().double()
         return float(total.square().mean().sqrt())
 
 
@@ -187,14 +187,14 @@ def sampled(
     assert found.update is not None, "the path refuses a rule without an update"
     spectral = forms_of(source, d, h, fisher, weight, watched, sizes, joint)
     sides = d.axis.side, h.axis.side
-    dtype = precision(sides)
+    place = d.axis.streaming.device, precision(sides)
     left: dict[Node, dict[Dim, Tensor]] = {
         node: {
-            k: head(x, SAMPLED_ROWS).to(dtype) for k, x in form.columns.items() if k is Dim.FAN_OUT
+            k: head(x, SAMPLED_ROWS).to(*place) for k, x in form.columns.items() if k is Dim.FAN_OUT
         }
         for node, form in spectral.items()
     }
-    rows = head(d, SAMPLED_ROWS).to(dtype)
+    rows = head(d, SAMPLED_ROWS).to(*place)
     unit, sums = block_unit(source.rule), dict[Node, Plain]()
     strip = Strip(found.terms, source.values, sides, unit, rows, h, spectral, left, sums)
     for level in sum_levels(found.terms):

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 import torch
 
 from empirical.data.sources import Data
-from empirical.wide.noise import ROWS
+from empirical.wide.noise import ROWS, Bits
 from scaling.sizes.errors import InvalidInput
 
 MEMORY_LIMIT = 2**30
+DEVICE_CHUNK = 2**18
+"""Neurons at a time on a GPU: enough that starting a kernel is cheap beside it."""
 EXACT_BELOW = 100_000
 """Up to this width float64 costs nothing worth saving."""
 
@@ -33,19 +35,42 @@ class Streaming:
             a width of `EXACT_BELOW`, float32 above it.
         memory_limit: bytes for the chunks at work and for what is kept between passes; what does
             not fit is computed again. Beyond what python and its libraries take, in each worker.
-        workers: processes that neurons are shared among, unless another backend of joblib is
-            active. Only a single one keeps anything: the others would not see it.
-        chunk: neurons at a time, a multiple of `noise.ROWS`; about what a cache holds.
+        workers: that neurons are shared among, threads unless another backend of joblib is active;
+            processes for single entries. Only threads keep anything: others would not see it.
+        chunk: neurons at a time, a multiple of `noise.ROWS`; about what a cache holds. By default
+            `noise.ROWS` on a CPU, `DEVICE_CHUNK` on another device.
         task: neurons at least that are worth the way to another process.
+        device: where neurons live: "cpu" or "cuda". One worker feeds a GPU.
+        bits: the generator of noise. By default SFC64 on a CPU, and Philox on another device, which
+            has no other; with Philox a CPU has the same network.
     """
 
     dtype: torch.dtype | None = None
     memory_limit: int = MEMORY_LIMIT
     workers: int = 1
-    chunk: int = ROWS
+    chunk: int = 0
     task: int = 2**17
+    device: str = "cpu"
+    bits: Bits | None = None
 
     def __post_init__(self) -> None:
+        elsewhere = self.device != "cpu"
+        if self.chunk == 0:
+            object.__setattr__(self, "chunk", DEVICE_CHUNK if elsewhere else ROWS)
+        if self.bits is None:
+            object.__setattr__(self, "bits", Bits.PHILOX if elsewhere else Bits.SFC64)
+        if elsewhere and self.bits is not Bits.PHILOX:
+            raise InvalidInput(
+                f"bits={self.bits} with device={self.device}",
+                "a generator that runs there: Philox",
+                "leave bits out, or pass bits=Bits.PHILOX",
+            )
+        if elsewhere and self.workers != 1:
+            raise InvalidInput(
+                f"workers={self.workers} with device={self.device}",
+                "a single worker, which feeds the device",
+                "leave workers out",
+            )
         if self.dtype not in (None, torch.float32, torch.float64):
             raise InvalidInput(
                 f"dtype={self.dtype}", "torch.float32 or torch.float64", "leave dtype out"
@@ -148,8 +173,12 @@ class MemoryLimit:
                 f"pass --memory-limit {mib}MiB or more, fewer workers, or fewer samples",
             )
 
-    def grants(self, size: int) -> bool:
-        """Take ``size`` bytes for good if they are left."""
-        granted = self._working + self._needed + self._kept + size <= self._limit
-        self._kept += size if granted else 0
-        return granted
+    @property
+    def left(self) -> int:
+        """The bytes that may yet be kept."""
+        return max(0, self._limit - self._working - self._needed - self._kept)
+
+    def keep(self, size: int) -> None:
+        """Take ``size`` bytes that are left for what is kept between passes."""
+        assert size <= self.left, "no more than is left"
+        self._kept += size

@@ -146,7 +146,7 @@ def _on_chunk(
         for leaf, (lean, least) in step.zeros.items():
             x = next(given)
             size = x.abs()
-            x = torch.where(size <= least + size @ lean.T.to(x.dtype), 0, x)
+            x = torch.where(size <= least + size @ lean.T.to(x), 0, x)
             known[leaf] = Entries(x if isinstance(leaf.shape.cols, Frame) else x.T)
         asked = [node] if step is steps[-1] else kept
         found = LayerReader(layer, values, state, known=known).read(asked)

@@ -37,6 +37,8 @@ from scaling.rules.schedule import averages, blocked_nodes
 from scaling.rules.shapes import Dim, Side
 
 TILE = (256, 1024)
+DEVICE_TILE = (4096, 8192)
+"""On a GPU, where starting a kernel is dear and memory fast."""
 EXACT_BELOW = 2**24
 """Layers with fewer entries are made in float64, larger ones in float32."""
 TASK = 2**25
@@ -160,7 +162,8 @@ class Tiles:
         return {**self.__dict__, "blocks": {}}
 
     def _step(self, side: int) -> int:
-        return max(TILE[side] // self.unit, 1) * self.unit
+        sizes = TILE if self.steps[-1].d.device.type == "cpu" else DEVICE_TILE
+        return max(sizes[side] // self.unit, 1) * self.unit
 
     def grid(self, rows: slice) -> list[tuple[slice, slice]]:
         """The tiles of some rows."""
@@ -222,7 +225,7 @@ def moved(
     """Of dW x some rows; of dW^T x what some rows of dW contribute. ``node`` is dW."""
     tally = Tally(watched)
     side = tiles.held[1] if transposed else rows.stop - rows.start
-    x = x.to(tiles.steps[-1].d.dtype)
+    x = x.to(tiles.steps[-1].d)
     total = x.new_zeros(side, x.shape[1])
     nodes = [node, *watched]  # some occur only below a sum that is known already
     for i, j in tiles.grid(rows):
@@ -236,11 +239,14 @@ def moved(
 
 
 def added_up(tiles: Tiles, nodes: Sequence[Call], rows: slice) -> list[Tensor]:
-    """For every sum over entries, what some rows contribute; see `finished`."""
+    """For every sum over entries, what some rows contribute, on the CPU; see `finished`."""
+    place = tiles.steps[-1].d.device
     fan_out, fan_in = tiles.held
     length: dict[Side, int] = {Dim.FAN_OUT: fan_out, Dim.FAN_IN: fan_in, Dim.ONE: 1}
     totals = [
-        torch.zeros(length[node.shape.rows], length[node.shape.cols], dtype=torch.float64)
+        torch.zeros(
+            length[node.shape.rows], length[node.shape.cols], dtype=torch.float64, device=place
+        )
         for node in nodes
     ]
     operands = [node.argument for node in nodes]
@@ -259,11 +265,14 @@ def added_up(tiles: Tiles, nodes: Sequence[Call], rows: slice) -> list[Tensor]:
                 if side is Dim.ONE
             ]
             part += (x if _sum_of(node).power == 1 else x.square()).sum(dim=over, keepdim=True)
-    return totals
+    return [total.cpu() for total in totals]
 
 
-def finished(node: Call, total: Tensor, sides: tuple[int, int], dtype: torch.dtype) -> Plain:
-    """The value of a sum over entries of a layer with these sides; of some rows, their part."""
+def finished(node: Call, total: Tensor, sides: tuple[int, int], like: Tensor) -> Plain:
+    """The value of a sum over entries of a layer with these sides; of some rows, their part.
+
+    A number stays on the CPU, rows and columns go where ``like`` is.
+    """
     length: dict[Side, int] = {Dim.FAN_OUT: sides[0], Dim.FAN_IN: sides[1], Dim.ONE: 1}
     shape = node.argument.shape
     count = length[shape.rows] * length[shape.cols]
@@ -272,7 +281,7 @@ def finished(node: Call, total: Tensor, sides: tuple[int, int], dtype: torch.dty
         total = total / (count // (length[node.shape.rows] * length[node.shape.cols]))
     if kind.power == 2:
         total = total.sqrt()
-    return Plain(total.reshape(()) if node.shape.is_scalar else total.to(dtype))
+    return Plain(total.reshape(()) if node.shape.is_scalar else total.to(like))
 
 
 def _sum_of(node: Call) -> SumOfEntries:

@@ -91,7 +91,7 @@ class Cut:
         """The blocks of a tile."""
         q = self.q[rows]
         basis = Basis(len(q), q.dtype, q.double(), orthonormal=True)
-        return Square(basis, self.core, self.off).blocks(self.size)
+        return Square(basis, self.core.to(q.device), self.off.to(q.device)).blocks(self.size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,12 +140,18 @@ def network(
 ) -> Network:
     """A network at the start, on inputs (features, samples); ``stream`` draws its weights.
 
+    Hidden neurons live on the device of ``streaming``, inputs and outputs on the CPU.
+
     ``then``: how many cotangents will be sent back next.
     """
     memory, small = streaming.memory(), torch.float64
     sides = [len(inputs), *[width] * (setting.depth - 1), classes]
     dtypes = [small, *[streaming.type_at(width)] * (setting.depth - 1), small]
-    axes = [NeuronAxis(side, t, streaming, memory) for side, t in zip(sides, dtypes, strict=True)]
+    places = ["cpu", *[streaming.device] * (setting.depth - 1), "cpu"]
+    axes = [
+        NeuronAxis(side, dtype, streaming, memory, place)
+        for side, dtype, place in zip(sides, dtypes, places, strict=True)
+    ]
     one = NeuronAxis(1, small, streaming, memory).given(torch.ones(1, inputs.shape[1]))
     value = ACTIVATIONS[setting.activation.label].value
     parameters = {}

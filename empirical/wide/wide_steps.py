@@ -16,7 +16,10 @@ the step, and rules that look at single entries are measured on a sample of rows
 O(M n) time for a fixed number of rows; unless a sample does not tell what they add up or cut, or
 the step that is measured is not the first.
 
-Not covered: what `method.py` refuses; CUDA.
+Neurons live on the device of `Streaming`, a CPU or a GPU; what is left of them, Gram matrices, and
+all that follows from these, on the CPU.
+
+Not covered: what `method.py` refuses.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ from empirical.wide.columns import gram
 from empirical.wide.implicit import Span
 from empirical.wide.look_ahead import Ascents, Moves
 from empirical.wide.method import Path, path_of, refuse_unless_wide, way_of
-from empirical.wide.noise import Stream
+from empirical.wide.noise import Bits, Stream
 from empirical.wide.rows import learner
 from empirical.wide.sample import sampled
 from empirical.wide.span_update import (
@@ -90,13 +93,14 @@ def measure_wide(
     rule = trial.problem.rule
     if steps < 1:
         raise InvalidInput(f"steps={steps}", "at least 1", "pass steps=1")
-    refuse_unless_wide(rule, width, _is_one_own(trial, steps, quantity))
+    streaming = streaming or Streaming(device=trial.device)
+    refuse_unless_wide(rule, width, _is_one_own(trial, steps, quantity), streaming.device)
     start = time.perf_counter()
-    run = _Run(trial, constants, width, seed, steps, streaming or Streaming(), quantity)
+    run = _Run(trial, constants, width, seed, steps, streaming, quantity)
     sizes = run.sizes()
     check_finite(sizes, width, seed)
     seconds = time.perf_counter() - start
-    peak = peak_memory("cpu")
+    peak = peak_memory(streaming.device)
     return Measurement(rule.name or str(rule), width, seed, sizes, run.sums, seconds, peak, steps)
 
 
@@ -109,8 +113,9 @@ def outputs_wide(
     streaming: Streaming | None = None,
 ) -> Tensor:
     """The outputs f on the probe samples after the steps, (classes, probe), float64."""
-    refuse_unless_wide(trial.problem.rule, width)
-    return _Run(trial, constants, width, seed, steps, streaming or Streaming()).output()
+    streaming = streaming or Streaming(device=trial.device)
+    refuse_unless_wide(trial.problem.rule, width, device=streaming.device)
+    return _Run(trial, constants, width, seed, steps, streaming).output()
 
 
 def _is_one_own(trial: Trial, steps: int, quantity: Quantity) -> bool:
@@ -138,7 +143,7 @@ class _Run:
         self.path = path_of(trial.problem.rule, own_only)
         self.way = way_of(trial.problem.rule, own_only)
         sampled = self.path is Path.SAMPLE
-        self.stream = Stream(seed, (0 if sampled else width,))
+        self.stream = Stream(seed, (0 if sampled else width,), streaming.bits or Bits.SFC64)
         single = sampled and streaming.dtype is None  # so that all widths share their draws
         self.streaming = replace(streaming, dtype=torch.float32) if single else streaming
         self.scales = trial.scales(width, constants)
