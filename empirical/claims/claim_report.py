@@ -3,6 +3,7 @@
 `summary` has one row a claim, in twelve groups; `details` shows the evidence of each. `write`
 leaves claims.json (the interface), claims.md (everything), summary.md (what docs/claims.md shows),
 figures.json and the figures in a folder, beside the records and cells that the next run takes up.
+A run writes the tables after every claim, so that one that is cut off leaves what it found.
 """
 
 from __future__ import annotations
@@ -122,10 +123,15 @@ def require_own(folder: Path) -> None:
 
 def write(results: Sequence[Result], about: str, folder: Path) -> None:
     """Write claims.json, claims.md, summary.md, figures.json and the figures into a folder."""
+    write_tables(results, about, folder)
+    figures.write([figure for r in results for figure in r.evidence.figures], folder)
+
+
+def write_tables(results: Sequence[Result], about: str, folder: Path) -> None:
+    """The same without figures, which take a while: after every claim of a run that goes on."""
     require_own(prepare_folder(folder))
     write_atomically(folder / "claims.json", (to_json(as_json(results, about)) + "\n").encode())
     text = render(results, about, Format.MARKDOWN, full=True) + "\n"
     write_atomically(folder / "claims.md", text.encode())
     short = render_table(summary(results, about, timed=False), Format.MARKDOWN) + "\n"
     write_atomically(folder / "summary.md", short.encode())
-    figures.write([figure for r in results for figure in r.evidence.figures], folder)

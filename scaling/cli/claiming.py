@@ -52,6 +52,9 @@ def claims(
 ) -> None:
     """Check the claims of the papers: derive, measure, try to refute.
 
+    With --out a run that was cut off, killed as well, is taken up where it was: what every cell
+    measured is kept there, and the report of every claim that is finished.
+
     Example: scaling claims 4b --full.
     """
     report, registry = lazily("claims.claim_report"), lazily("claims.registry")
@@ -79,8 +82,13 @@ def claims(
             tick,
         )
         context.require()
-        results = [claim.run(context) for claim in chosen]
-    about = f"tier {tier}, {context.device}, seed {seed}; {module.describe(context.tier)}"
+        about = f"tier {tier}, {context.device}, seed {seed}; {module.describe(context.tier)}"
+        results = []
+        for claim in chosen:
+            results.append(claim.run(context))
+            if out is not None and len(results) < len(chosen):
+                so_far = f"{about}; {len(results)} of {len(chosen)} claims so far"
+                report.write_tables(results, so_far, out)
     if out is not None:
         report.write(results, about, out)
     typer.echo(report.render(results, about, style, full))
