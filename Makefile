@@ -6,7 +6,7 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test check-fast catalogue atlas models verify readme docs bench fuzz fuzz-measured check format clean
+.PHONY: help venv test check-fast catalogue atlas models verify readme docs bench gpu fuzz fuzz-measured check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -89,6 +89,11 @@ docs:  ## build the documentation site into site/; warnings are errors, links ar
 bench: venv  ## time and weigh everything, beside other libraries, into benchmarks/RESULTS.md (an hour)
 	@$(PIP) install --no-deps -r benchmarks/requirements.txt
 	.venv/bin/python docs/fill.py benchmarks/RESULTS.md
+
+# Ten minutes of one GPU. Another run goes on where this one was cut off: results/gpu keeps it.
+gpu: venv  ## measure on a CUDA device into benchmarks/gpu.md and RESULTS.md (10 minutes)
+	benchmarks/gpu.sh $(ARGS)
+	.venv/bin/python docs/fill.py --only=benchmarks/gpu.md benchmarks/RESULTS.md
 
 fuzz: export OMP_NUM_THREADS = 1
 fuzz: N ?= 1000

@@ -7,7 +7,8 @@
 A block "made by: python SCRIPT" takes what the script prints, "made by: FILE" the file's text.
 `python docs/fill.py [PAGE]...` rewrites the pages named, or README.md, CONTRIBUTING.md and those
 of docs/. With `--printed` only the blocks that commands print, not those that come from
-measurements; `--check` says which pages are out of date, and rewrites none.
+measurements; with `--only=COMMAND` those made by it; `--check` says which pages are out of date and
+rewrites none.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ def output(command: str) -> str:
     return done.stdout or done.stderr
 
 
-def filled(text: str, files: bool = True) -> str:
-    """The text with its blocks made anew."""
+def filled(text: str, files: bool = True, only: str | None = None) -> str:
+    """The text with its blocks made anew; ``only`` those of one command or file."""
 
     def block(match: re.Match[str]) -> str:
         head, command, _, end = match.groups()
-        if not files and not command.startswith("scaling "):
+        if only not in (None, command) or (not files and not command.startswith("scaling ")):
             return match.group(0)
         body = output(command).rstrip()
         if command.startswith("scaling ") and "--format markdown" not in command:
@@ -60,10 +61,11 @@ def pages() -> list[Path]:
 def main() -> None:
     """Rewrite or check."""
     named = [ROOT / word for word in sys.argv[1:] if not word.startswith("-")]
+    only = next((w.partition("=")[2] for w in sys.argv[1:] if w.startswith("--only=")), None)
     stale = []
     for path in named or pages():
         old = path.read_text(encoding="utf-8")
-        new = filled(old, files=not {"--check", "--printed"} & set(sys.argv))
+        new = filled(old, files=not {"--check", "--printed"} & set(sys.argv), only=only)
         if new != old:
             stale.append(str(path.relative_to(ROOT)))
             if "--check" not in sys.argv:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ def test_a_run_that_was_killed_loses_one_cell_at_most(
     killed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, folder = tmp_path / "measured", tmp_path / "out"
-    process = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of other threads, which the killed run has no use for
+        process = os.fork()
     if process == 0:  # the run that is killed
         registry.find = lambda ids: made(log, killed)  # type: ignore[assignment]
         with open(os.devnull, "w") as nothing:

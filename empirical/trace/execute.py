@@ -6,10 +6,10 @@
     .cotangents   d loss / d of every operation's result
     .gradients    d loss / d of every trained tensor
 
-The operations are those that `torch.export` lists on the CPU, under the names of the graph: blocks
-that were folded have the name of the first, and all of their values are kept. Everything random
-(dropout) is drawn anew from the same seed in every run, so that a difference of two runs is the
-difference of the weights. Buffers are frozen: a run changes none.
+The operations are those that `torch.export` lists on the device, under the names of the graph:
+blocks that were folded have the name of the first, and all of their values are kept. Everything
+random (dropout) is drawn anew from the same seed in every run, so that a difference of two runs is
+the difference of the weights. Buffers are frozen: a run changes none.
 """
 
 from __future__ import annotations
@@ -42,14 +42,15 @@ class Execution:
         seed: of its initialisation, and of what forward draws.
         standing: names of operations and leaves -> the names by which values are returned.
         factors: of results of operations, by these names: a factor of the code that is changed.
+        device: where it runs; weights and data are drawn on the CPU, and so the same everywhere.
     """
 
     def __init__(
         self, file: ModelFile, sizes: Mapping[str, int], seed: int, standing: Mapping[str, str],
-        factors: Mapping[str, float] | None = None,
+        factors: Mapping[str, float] | None = None, device: str = "cpu",
     ) -> None:  # fmt: skip
         self.seed, self._standing, self._factors = seed, standing, dict(factors or {})
-        self._file, self._sizes = file, sizes
+        self._file, self._sizes, self._device = file, sizes, device
         with in_double(seed):
             model, inputs, targets = self._built()
             loss = file.loss_for(targets)
@@ -72,17 +73,23 @@ class Execution:
         if any(path_of(s) not in known for s in kept) or self._module.graph.find_nodes(
             op="get_attr"
         ):
-            return Execution(self._file, self._sizes, seed, self._standing, self._factors)
+            return Execution(
+                self._file, self._sizes, seed, self._standing, self._factors, self._device
+            )
         other = copy(self)
         other.seed = seed
         other._take(model, (*inputs, targets))
         return other
 
     def _built(self) -> tuple[nn.Module, tuple[Any, ...], Tensor]:
-        """The model and its data, in float64."""
-        model = self._file.build(self._sizes).double().train()
+        """The model and its data, in float64, on the device."""
+        model = self._file.build(self._sizes).double().train().to(self._device)
         inputs, targets = self._file.batch(self._sizes)
-        return model, tuple(double_of(x) for x in inputs), double_of(targets)
+        there = tuple(self._there(double_of(x)) for x in inputs)
+        return model, there, self._there(double_of(targets))
+
+    def _there(self, x: Any) -> Any:
+        return x.to(self._device) if isinstance(x, Tensor) else x
 
     def _take(self, model: nn.Module, data: Sequence[Any]) -> None:
         """The tensors of a module that was built anew, and its data."""

@@ -95,6 +95,7 @@ def verify_graph(
     seeds: Sequence[int] | None = None,
     margin: float = MARGIN,
     first_seed: int = 0,
+    device: str = "cpu",
 ) -> GraphVerification:
     """Derive the exponents of a model, step it at every size of the axis, and compare.
 
@@ -108,6 +109,7 @@ def verify_graph(
             ``MOST_SEEDS`` at most while noise leaves a check open that more would settle.
         margin: of exponents, within which they agree.
         first_seed: where seeds begin that are not given.
+        device: where the model runs, "cpu" or "cuda".
 
     Raises:
         InvalidInput: for a model, an axis or an expectation that cannot be used.
@@ -125,7 +127,7 @@ def verify_graph(
     start, _ = two_states(lowered.graph, answer_starts(answer))
     values = {name: values_of(given.groups[name], settings) for name in answer.tensors}
     parts = {name: group.parts for name, group in given.groups.items()}
-    steps = ModelSteps(file, grown, lowered, answer, start, values, parts)
+    steps = ModelSteps(file, grown, lowered, answer, start, values, parts, device=device)
     nodes = {operation: node for operation, node in lowered.made.items() if node in start.values}
     asked = tuple(_asked(answer, start, nodes))
     wanted = dict(expected or {})

@@ -106,11 +106,11 @@ class ModelSteps:
         self, file: ModelFile, axis: GrowingAxis, lowered: Lowered, answer: GraphDerived,
         start: Passes, values: Mapping[str, Mapping[str, float]], parts: Mapping[str, int],
         steps: int = 1, given: Sequence[GivenNumbers] | None = None,
-        factors: Sequence[Mapping[str, float]] | None = None,
+        factors: Sequence[Mapping[str, float]] | None = None, device: str = "cpu",
     ) -> None:  # fmt: skip
         self.file, self.axis, self.lowered, self.answer = file, axis, lowered, answer
         self.values, self.parts = values, parts
-        self.steps, self.given, self.factors = steps, given, factors
+        self.steps, self.given, self.factors, self.device = steps, given, factors, device
         self._first: dict[int, Execution] = {}
         self.uses = uses(start, lowered, answer.tensors)
         self.starts = {p.name: p.start for p in start.parameters.values()}
@@ -166,7 +166,8 @@ class ModelSteps:
         if k not in self._first:
             factors = {} if self.factors is None else self.factors[k]
             standing = self.lowered.standing[k]
-            self._first[k] = Execution(self.file, {self.axis.name: size}, seed, standing, factors)
+            sizes = {self.axis.name: size}
+            self._first[k] = Execution(self.file, sizes, seed, standing, factors, self.device)
         run = self._first[k].redrawn(seed)
         if self.given is not None:
             run.parameters |= {n: x.clone() for n, x in self.given[k].weights(seed).items()}

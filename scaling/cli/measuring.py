@@ -91,7 +91,7 @@ def verify(
     Example: scaling verify kfac --set d_rho_B=0.
     """
     chain = {"init": init, "alignment": alignment, "step": step, "out": out}
-    if model.given(network, run, how, taken=("seed", "seeds", "threads"), **chain):
+    if model.given(network, run, how, taken=("seed", "seeds", "threads", "device"), **chain):
         names = rules or []
         if len(names) != 1 or everything or deep:
             raise InvalidInput(

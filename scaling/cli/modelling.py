@@ -214,13 +214,15 @@ def measured_models(
     chosen, found = in_practice(asked), []
     verification, expected = lazily("verify.graph_verification"), _expected(expect or ())
     seeds = None if run.seeds is None else range(run.seed, run.seed + run.seeds)
+    # auto is the CPU here: forward may make tensors of its own, which only its author can place
+    device = "cpu" if run.device == "auto" else lazily("measure.machine").pick_device(run.device)
     for file, axis in lazily("trace.model_file").read_model(model.model).along(model.axis or []):
         starts = starts_of(chosen, settings)
         trained = lazily("trace.trained").trained(chosen, file, axis, starts=starts)
         given = settings_of(chosen, trained.lowered.graph, settings, trained.groups)
         width = verification.MARGIN if margin is None else margin
         verify = verification.verify_graph
-        one = verify(chosen, trained, axis, given, expected, seeds, width, run.seed)
+        one = verify(chosen, trained, axis, given, expected, seeds, width, run.seed, device)
         found.append(replace(one, answer=one.answer.assuming(probed)))
     return found
 
