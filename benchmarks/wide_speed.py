@@ -6,9 +6,11 @@ One K-FAC step of a 3-layer ReLU network on n digits and 3 probe samples, in flo
 4 n + 3 * 3 normal numbers a neuron, 41 for n = 8, which is the floor: 5 n of them, 4e8 at M = 10^7,
 are drawn by torch in the same run, one thread, into memory that is warm.
 
-Nothing is kept between passes (--memory-limit 256 MiB), so one worker and two do the same work.
-Each time is the least of a few after a first one, which starts the workers. Peak memory counts
-python and torch: the largest of the workers times their number, and this process.
+With 2 GiB all noise is kept between passes, with the default of 1 GiB that of two neurons in three,
+with 64 MiB next to none. Other work on the machine blurs times, so normals and steps take turns and
+a ratio is the median of those of neighbours: of wall time, and of processor time over the number of
+workers, which is the wall time of cores that do nothing else. Peak memory counts python and torch:
+of this process, whose threads are the workers.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
 
 import torch
-from joblib.externals.loky import get_reusable_executor
 
 from derivations.catalogue import find
 from empirical.data.sources import load
@@ -35,7 +38,9 @@ from scaling.models.settings import read_settings
 from scaling.solve.derive import derive
 
 PROBE = 3
-KEEP_NOTHING = 2**28
+NORMALS = 40
+"""Times 10^7, of the floor."""
+MEMORY = {"2 GiB": 2**31, "1 GiB": 2**30, "64 MiB": 2**26}
 
 
 def trial(name: str, samples: int, probe: int = PROBE) -> Trial:
@@ -47,86 +52,89 @@ def trial(name: str, samples: int, probe: int = PROBE) -> Trial:
     return Trial(solution.problem, solution.exponents, dict(optimizer.values), data)
 
 
-def least(work: Callable[[], object], runs: int) -> float:
-    """Seconds of the fastest run."""
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
+@dataclass(frozen=True)
+class Seconds:
+    """Wall time and processor time of one piece of work."""
+
+    wall: float
+    processor: float
+
+    @classmethod
+    def of(cls, work: Callable[[], object]) -> Seconds:
+        """Do it, and say how long it took."""
+        wall, processor = time.perf_counter(), time.process_time()
         work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+        return cls(time.perf_counter() - wall, time.process_time() - processor)
 
 
-def floor() -> float:
-    """Seconds that torch takes for 4e8 normal numbers."""
-    buffer = torch.empty(10**7)
-    buffer.normal_()
-    with blas_threads(1):
-        return least(lambda: [buffer.normal_() for _ in range(40)], 3)
-
-
-def peak_gib(workers: int) -> float:
-    """Of this process and its workers, which end here; in GiB."""
-    get_reusable_executor().shutdown(wait=True)
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return float(own + workers * largest) / 2**20
+def ratio(ones: Sequence[Seconds], others: Sequence[Seconds], workers: int) -> tuple[float, float]:
+    """Medians of the ratios of neighbours: of wall time, of processor time by worker."""
+    pairs = list(zip(ones, others, strict=True))
+    wall = median(x.wall / y.wall for x, y in pairs)
+    return wall, median(x.processor / workers / y.processor for x, y in pairs)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=8, help="training samples, n")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--full", action="store_true", help="also M = 10^9, and a verification")
     options = parser.parse_args()
-    subject = trial("kfac", options.samples)
-    constants = calibrate(subject, 64)
+    many, subject = options.workers, trial("kfac", options.samples)
+    constants, buffer = calibrate(subject, 64), torch.empty(10**7)
 
-    def seconds(width: int, workers: int, runs: int = options.runs) -> float:
-        streaming = Streaming(torch.float32, KEEP_NOTHING, workers)
+    def step(width: int, workers: int, memory: int) -> Seconds:
+        streaming = Streaming(torch.float32, memory, workers)
+        return Seconds.of(lambda: measure_wide(subject, constants, width, 0, streaming=streaming))
 
-        def step() -> None:
-            measure_wide(subject, constants, width, 0, streaming=streaming)
+    def normals() -> Seconds:
+        with blas_threads(1):
+            return Seconds.of(lambda: [buffer.normal_() for _ in range(NORMALS)])
 
-        if workers > 1:
-            step()
-        return least(step, runs)
-
-    many, normals = options.workers, floor()
-    alone = seconds(10**7, 1)
-    shared, tenth = seconds(10**7, many), seconds(10**6, many)
-    rows = [
-        (f"4e8 normals by torch: {normals:.2f} s", "1", ""),
-        (f"M = 10^7, n = {options.samples}, {many} workers: {shared:.2f} s, against the normals",
-         f"{shared / normals:.2f}", "at most 4"),
-        (f"the same, one worker: {alone:.2f} s, against {many} workers",
-         f"{alone / shared:.2f}", "at least 1.6"),
-        (f"M = 10^6, {many} workers: {tenth:.3f} s; 10^7 against it",
-         f"{shared / tenth:.1f}", "at most 11"),
-    ]  # fmt: skip
-    print(f"n = {options.samples}, float32, {many} workers, one thread each")
+    step(10**6, many, 2**30), buffer.normal_()
+    cases = {name: (10**7, many, limit) for name, limit in MEMORY.items()}
+    cases |= {"alone": (10**7, 1, MEMORY["2 GiB"]), "tenth": (10**6, many, MEMORY["2 GiB"])}
+    floor, found = list[Seconds](), {name: list[Seconds]() for name in cases}
+    for _ in range(options.runs):
+        floor.append(normals())
+        for name, case in cases.items():
+            found[name].append(step(*case))
+    whole = found["2 GiB"]
+    rows = [(f"4e8 normals by torch: {median(x.wall for x in floor):.2f} s", "1", "1", "")]
+    for name in MEMORY:
+        wall, processor = ratio(found[name], floor, many)
+        asked = "at most 2" if name == "2 GiB" else ""
+        took = median(x.wall for x in found[name])
+        what = (
+            f"M = 10^7, n = {options.samples}, --memory-limit {name.replace(' ', '')}: {took:.2f} s"
+        )
+        rows.append((f"{what}, against the normals", f"{wall:.2f}", f"{processor:.2f}", asked))
+    wall, processor = ratio(found["alone"], whole, 1)
+    rows.append(("one worker against all, 2GiB", f"{wall:.2f}", f"{processor:.2f}", "at least 1.6"))
+    wall, processor = ratio(whole, found["tenth"], 1)
+    rows.append(("M = 10^7 against 10^6, 2GiB", f"{wall:.1f}", f"{processor:.1f}", "at most 11"))
+    print(f"n = {options.samples}, float32, {many} workers, medians of {options.runs} pairs")
     print()
-    print("| what | ratio | asked for |")
-    print("| --- | --- | --- |")
+    print("| what | wall | processor, by worker | asked for |")
+    print("| --- | --- | --- | --- |")
     for row in rows:
         print("| " + " | ".join(row) + " |", flush=True)
     if options.full:
-        get_reusable_executor().shutdown(wait=True)
         subject = trial("kfac", 4)
         constants = calibrate(subject, 64)
-        streaming = Streaming(torch.float32, KEEP_NOTHING, many)
-        found = least(lambda: measure_wide(subject, constants, 10**9, 0, streaming=streaming), 1)
-        print(f"\nM = 10^9, n = 4: {found / 60:.1f} minutes (asked for: 15), "
-              f"peak memory {peak_gib(many):.2f} GiB (asked for: 4)")  # fmt: skip
+        found_at = step(10**9, many, 2**30).wall
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"\nM = 10^9, n = 4: {found_at / 60:.1f} minutes (asked for: 15), "
+              f"peak memory {peak:.2f} GiB (asked for: 4)")  # fmt: skip
         command = "verify kfac shampoo"
         words = [sys.executable, "-m", "scaling.cli", *command.split(), "--format", "json"]
         start = time.perf_counter()
         done = subprocess.run(words, capture_output=True, text=True, check=False)
-        found, verdict = time.perf_counter() - start, json.loads(done.stdout)["verdict"]
+        took, verdict = time.perf_counter() - start, json.loads(done.stdout)["verdict"]
         print(f"\n`scaling {command}`, widths up to 1048576 and dense networks up to 4096: "
-              f"{found:.0f} s (asked for: 60), verdict {verdict}")  # fmt: skip
+              f"{took:.0f} s (asked for: 60), verdict {verdict}")  # fmt: skip
 
 
 if __name__ == "__main__":
