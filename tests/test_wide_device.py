@@ -19,7 +19,7 @@ from empirical.measure.calibration import calibrate
 from empirical.measure.measurement import Quantity
 from empirical.measure.trial import Constants, Trial
 from empirical.verify.campaign import Mode, RunRequest, plan
-from empirical.wide import Streaming, measure_wide
+from empirical.wide import Streaming, measure_wide, usual_memory
 from empirical.wide.method import refuse_unless_wide
 from empirical.wide.noise import ROWS, Bits
 from scaling.cli.requests import problem_with, subject_of
@@ -109,6 +109,7 @@ def test_wide_networks_are_planned_on_the_device_that_is_asked_for() -> None:
         assert {x.device for _, x in plans} == {device}
         wide = next(x for _, x in plans if x.mode is Mode.WIDE)
         assert (wide.streaming.device, wide.streaming.workers) == (device, workers)
+        assert wide.streaming.memory_limit == usual_memory(device)
 
 
 def test_a_gpu_reaches_further_than_a_cpu() -> None:

@@ -35,7 +35,7 @@ from empirical.measure.store import Store, fingerprint
 from empirical.measure.trial import Constants, Trial
 from empirical.verify import derivation_lines
 from empirical.verify.subject import Subject
-from empirical.wide import MEMORY_LIMIT, WIDE_PROBE, Streaming, measure_wide
+from empirical.wide import WIDE_PROBE, Streaming, measure_wide, usual_memory
 from empirical.wide.method import Path, path_of, refuse_unless_wide
 from empirical.wide.rows import is_one_task
 from scaling.models.chain import Loss
@@ -170,7 +170,7 @@ def plan(
             widest = max(request.widths or (1,))
             refuse_unless_wide(subject.problem.rule, widest, own, request.device)
     workers = (request.threads or cores()) if request.device == "cpu" else 1
-    limit = memory_limit or MEMORY_LIMIT
+    limit = memory_limit or usual_memory(request.device)
     streaming = Streaming(workers=workers, memory_limit=limit, device=request.device)
     plans = []
     for path in Path:

@@ -11,7 +11,7 @@ from empirical.measure.dense_steps import measure
 from empirical.measure.machine import blas_threads, check_memory, cores
 from empirical.measure.measured_sizes import Measurement, Quantity
 from empirical.measure.trial import Trial
-from empirical.wide import MEMORY_LIMIT, WIDE_PROBE, Streaming, measure_wide
+from empirical.wide import WIDE_PROBE, Streaming, measure_wide, usual_memory
 from empirical.wide.method import Path, path_of, refuse_unless_wide
 from scaling.states.problem import Exponents, Problem
 
@@ -45,7 +45,7 @@ def measure_once(
     trial = Trial(problem, exponents, values, data, device)
     own = quantity is Quantity.OWN and steps == 1
     path = path_of(problem.rule, own)
-    limit = memory_limit or MEMORY_LIMIT
+    limit = memory_limit or usual_memory(device)
     workers = (threads or cores()) if device == "cpu" else 1
     streaming = Streaming(workers=workers, memory_limit=limit, device=device)
     wide = mode == "wide" or (mode == "auto" and width > DENSE_UP_TO and path is not None)

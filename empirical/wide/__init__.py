@@ -1,7 +1,8 @@
 """Networks of any width, exact in law: hidden weights are sampled only where products need them.
 
 neurons         columns (what M neurons hold) passes (streamed through workers) activations
-weights         implicit (a Gaussian matrix that never exists) weight (and its updates) noise
+weights         implicit (a Gaussian matrix that never exists) weight (and its updates)
+noise           noise (streams) philox (bits that any device makes alike)
 a network       wide_network (forward, backward, step) wide_steps (what is measured)
 look_ahead (at moved weights)
 updates         method decides which way: span_update (by Gram matrices), rows (entry by entry),
@@ -10,7 +11,14 @@ on tiles        tiles whole_layer_values strips
 the machine     streaming
 """
 
-from empirical.wide.streaming import MEMORY_LIMIT, Streaming
+from empirical.wide.streaming import MEMORY_LIMIT, Streaming, usual_memory
 from empirical.wide.wide_steps import WIDE_PROBE, measure_wide, outputs_wide
 
-__all__ = ["MEMORY_LIMIT", "WIDE_PROBE", "Streaming", "measure_wide", "outputs_wide"]
+__all__ = [
+    "MEMORY_LIMIT",
+    "WIDE_PROBE",
+    "Streaming",
+    "measure_wide",
+    "outputs_wide",
+    "usual_memory",
+]

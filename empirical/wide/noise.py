@@ -72,17 +72,17 @@ class Stream:
             a, b, c, d = map(int, sequence.generate_state(4, np.uint32))
             philox.normal_(out, first * out.shape[1], (a, b, c, d))
             return
-        generators = [self._generator((first + i) // ROWS) for i in range(0, len(out), ROWS)]
+        starts = range(0, len(out), ROWS)
+        generators = [self._generator((first + start) // ROWS) for start in starts]
         if out.dtype is torch.float64:
-            for block, generator in zip(out.split(ROWS), generators, strict=True):
-                generator.standard_normal(out=block.numpy())
+            for start, generator in zip(starts, generators, strict=True):
+                generator.standard_normal(out=out[start : start + ROWS].numpy())
             return
         whole = len(out) // ROWS
+        rest = out[whole * ROWS :]
         _fill_(out[: whole * ROWS].view(whole, ROWS * out.shape[1]), generators[:whole])
-        for block, generator in zip(
-            out[whole * ROWS :].split(ROWS), generators[whole:], strict=False
-        ):
-            _fill_(block.reshape(1, -1), [generator])
+        if len(rest):
+            _fill_(rest.view(1, rest.numel()), generators[whole:])
 
     def chi_square(self, degrees: int) -> float:
         """A number with the law of a sum of so many squared normal ones."""

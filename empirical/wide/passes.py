@@ -197,8 +197,10 @@ def chunks(axis: Neurons, rows: slice) -> Iterator[Chunk]:
 
 
 def _sums(axis: Neurons, products: Sequence[AxisProduct[Any]], rows: slice) -> list[Tensor]:
-    double = {"dtype": torch.float64, "device": axis.device}
-    totals = [torch.zeros(_count(p.left), _count(p.right), **double) for p in products]  # type: ignore[call-overload]
+    totals = [
+        torch.zeros(_count(p.left), _count(p.right), dtype=torch.float64, device=axis.device)
+        for p in products
+    ]
     for chunk in chunks(axis, rows):
         for total, product in zip(totals, products, strict=True):
             right = chunk.beside(product.right)
@@ -259,8 +261,9 @@ class Chunk:
         if atom not in self._values:
             kept = self.axis.kept.get(atom)
             place = None if kept is None or len(kept) < self.rows.stop else kept[self.rows]
-            ready = place is not None and atom in self.axis.ready
-            self._values[atom] = place if ready else atom.evaluate(self, place)  # type: ignore[assignment]
+            if place is None or atom not in self.axis.ready:
+                place = atom.evaluate(self, place)
+            self._values[atom] = place
         return self._values[atom]
 
     def columns(self, x: Combination) -> Tensor:

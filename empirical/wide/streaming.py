@@ -20,7 +20,9 @@ from empirical.wide.noise import ROWS, Bits
 from scaling.sizes.errors import InvalidInput
 
 MEMORY_LIMIT = 2**30
-DEVICE_CHUNK = 2**18
+DEVICE_MEMORY = 2**33
+"""The same on a GPU, in its own memory, where chunks are longer."""
+DEVICE_CHUNK = 2**19
 """Neurons at a time on a GPU: enough that starting a kernel is cheap beside it."""
 EXACT_BELOW = 100_000
 """Up to this width float64 costs nothing worth saving."""
@@ -116,6 +118,11 @@ class Streaming:
     def memory(self) -> MemoryLimit:
         """A fresh allowance."""
         return MemoryLimit(self.memory_limit)
+
+
+def usual_memory(device: str) -> int:
+    """The memory limit where none is asked for."""
+    return MEMORY_LIMIT if device == "cpu" else DEVICE_MEMORY
 
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

@@ -339,7 +339,8 @@ class ModeOptions:
         typer.Option(
             "--memory-limit",
             metavar="SIZE",
-            help="What neurons may fill in wide mode, beside the libraries; default 1GiB.",
+            help="What neurons may fill in wide mode, beside the libraries; default 1GiB, on CUDA "
+            "8GiB.",
         ),
     ] = None
     backend: Annotated[BackendName, typer.Option("--backend", help=BACKEND_HELP)] = (
