@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -252,7 +251,7 @@ class NeuronAxis:
         rows = rows if rows == self.side else rows // chunk * chunk
         if rows:
             self._memory.keep(rows * one)
-            self.kept[atom] = _fresh(rows, atom.count, self.dtype, self.device)
+            self.kept[atom] = torch.empty(rows, atom.count, dtype=self.dtype, device=self.device)
 
     def take(self, numbers: int) -> None:
         """Count numbers that stay until the network is gone against the memory limit."""
@@ -286,13 +285,6 @@ def _is_dear(atom: Atom) -> bool:
     A function of one combination of columns is about as fast as memory.
     """
     return isinstance(atom, Noise) or (isinstance(atom, Entrywise) and len(atom.arguments) > 1)
-
-
-def _fresh(rows: int, columns: int, dtype: torch.dtype, device: str) -> Tensor:
-    """Memory for much: that of numpy on a CPU, which asks the system for large pages."""
-    if device != "cpu":
-        return torch.empty(rows, columns, dtype=dtype, device=device)
-    return torch.from_numpy(np.empty((rows, columns), torch.empty(0, dtype=dtype).numpy().dtype))
 
 
 def _below(atoms: Iterable[Atom]) -> list[Atom]:
