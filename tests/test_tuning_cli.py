@@ -245,6 +245,36 @@ def test_a_model_without_second_derivatives_is_refused_by_strategies_that_need_t
     assert not zero.any()  # linear: it has them, and they are zero
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "found"),
+    [
+        ("SGD(model.parameters(), lr=1, momentum=0.9)", "SGD in .* with momentum"),
+        ("Adam(model.parameters())", "Adam in "),
+    ],
+)
+def test_who_takes_the_steps_itself_refuses_another_optimizer(
+    optimizer: str, found: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "model.py"
+    place.write_text(MODEL + SGD.replace("SGD(model.parameters(), lr=0.1)", optimizer))
+    file, whole = read_model(str(place)), in_practice(recipe_of("sgd"))
+    for name in ("oho", "filter", "pretraining"):
+        with pytest.raises(InvalidInput, match=found):
+            chosen(request((name,)), whole, file)
+    with pytest.raises(InvalidInput, match="decay"):
+        chosen(request(("oho",)), in_practice(recipe_of("G + decay*W")), file)
+    assert chosen(request(("hozog",)), whole, file)[0]
+
+
+def test_progress_ends_at_its_total(path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    asked = request(("hozog",), runs=2, steps=3)
+    tune_of_file(str(path), "sgd", asked, None, 1, lambda *x: told.append(x))
+    last = {name: (done, total) for name, done, total in told}
+    assert last["training at 32"][0] == last["training at 32"][1] == 2 * (2 * 3 + 10 * 2)
+    assert 0 < last["tuning"][0] <= last["tuning"][1]
+
+
 def test_in_python_a_recipe_with_its_damping_is_tuned() -> None:
     def build(width: int = 4) -> nn.Module:
         return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 2))

@@ -11,7 +11,7 @@ the weights alone (normal, or as the code draws them), and the search is made on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,7 @@ def _tuned(
     with TuningStore(out, settings) as store:
         with tuning_workers(training, store, count, at_base) as workers:
             answers = dict(workers.played(tunings))
-        with tuning_workers(training, store, count, _ticking(tick)) as workers:
+        with tuning_workers(training, store, count, _ticking(tick, asked, len(tasks))) as workers:
             target, reference = _at_target(workers, asked, tasks, answers)
     found = {
         one.name: tuple(
@@ -257,13 +257,17 @@ def _refuse_what_the_optimizer_lacks(file: ModelFile, recipe: Recipe, asked: Tun
             )
 
 
-def _ticking(tick: Tick | None) -> Callable[[TuningRun, TunedRun], None]:
+def _ticking(
+    tick: Tick | None, asked: TuningRequest, searches: int
+) -> Callable[[TuningRun, TunedRun], None]:
     done = [0]
+    points = sum(1 for _ in _reference(asked))
+    total = len(TransferWay) * (searches * len(SHARES) + points * asked.seeds)
 
     def finished(run: TuningRun, outcome: TunedRun) -> None:
         done[0] += 1
         if tick is not None:
-            tick(f"training at {run.size}", done[0], 0)
+            tick(f"training at {run.size}", done[0], total)
 
     return finished
 
@@ -271,6 +275,10 @@ def _ticking(tick: Tick | None) -> Callable[[TuningRun, TunedRun], None]:
 def reference_runs(space: SearchSpace, runs: int) -> int:
     """Points of the reference: one a doubling of a single number, else as many as the budget."""
     return int(space.widths[0]) + 1 if space.dimension == 1 else runs
+
+
+def _reference(asked: TuningRequest) -> Iterator[dict[str, float]]:
+    return grid_of(asked.space, reference_runs(asked.space, asked.budget // asked.steps))
 
 
 Targets = dict[tuple[str, int, TransferWay, int], TunedRun]
@@ -288,7 +296,7 @@ def _at_target(
             for k, point in enumerate(so_far(task, answers[name, seed], asked.budget)):
                 run = TuningRun(way, asked.at, seed, point, asked.steps)
                 runs[name, seed, way, k] = run
-    points = list(grid_of(asked.space, reference_runs(asked.space, asked.budget // asked.steps)))
+    points = list(_reference(asked))
     for way in TransferWay:
         for k, numbers in enumerate(points):
             for seed in range(asked.seeds):

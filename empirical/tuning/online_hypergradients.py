@@ -11,10 +11,11 @@ go on as parameters are reset; global, per tensor or per layer). What H acts on 
 the w that the step starts from. The published code shares one product among groups, whose slices
 are no derivatives; ours takes one for each group, and so agrees with finite differences.
 
-Ours: rates move in their logarithm, and by the log of the loss (``logarithmic``), which makes the
-step of a rate a pure number, the same at every width (claim 14b measures that, and how m must scale
-in the published form); it is at most half a doubling a step. The answer is the geometric mean over
-the last episode. After an episode that diverged all rates start the next one at a quarter.
+Ours: the strategy tunes rates alone, of the rule without a decay. They move in their logarithm and
+by the log of the loss, which makes the step of a rate a pure number, the same at every width (claim
+14a measures that, and how m must scale in the published form); it is at most half a doubling a
+step. The answer is the geometric mean over the last episode. After an episode that diverged all
+rates start the next one at a quarter.
 """
 
 from __future__ import annotations
