@@ -1,5 +1,7 @@
 """A model run node by node: the numbers of plain PyTorch, and the slopes that its code implies."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,8 @@ from test_trace import READ, file_of
 from torch import nn
 
 from empirical.fit.verdict import Verdict, at_most
-from empirical.trace.execute import Execution, start_sizes
-from empirical.trace.model_file import standard_loss
+from empirical.trace.execute import Execution, root_mean_square, start_sizes
+from empirical.trace.model_file import read_model, standard_loss
 from empirical.trace.read_model import graph_of
 from empirical.verify.graph_verification import verify_graph
 
@@ -96,3 +98,93 @@ def test_a_loss_that_falls_to_the_log_of_the_classes_is_no_contradiction() -> No
     assert ("cross_entropy_loss", "init") not in checks
     assert checks[at].at_most and at_most(checks[at].fit, -1, found.margin) is Verdict.agree
     assert [c for c in found.checks if c.verdict is Verdict.contradict] == [checks[at]]
+
+
+LEARNED_MASK = """
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class Attention(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.embed = nn.Embedding(8, width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.near = nn.Parameter(torch.zeros(2, 6, 6))
+        self.head = nn.Linear(width, 8, bias=False)
+
+    def forward(self, ids):
+        x = self.embed(ids)
+        q, k, v = (t.unflatten(-1, (2, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+        shown = torch.where(ids[:, None, None, :] >= 0, 0.0, -torch.inf)
+        later = torch.ones(6, 6, dtype=torch.bool).triu(1)
+        hidden = torch.zeros(6, 6, dtype=x.dtype).masked_fill(later, torch.finfo(x.dtype).min)
+        mask = self.near + hidden + shown
+        y = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1 / q.shape[-1])
+        return self.head(y.transpose(1, 2).reshape(x.shape)).flatten(0, 1)
+
+
+def build(width=16):
+    return Attention(width)
+
+
+def batch():
+    ids = torch.arange(24).reshape(4, 6) * 5 % 8
+    return ids, ids.flatten()
+"""
+
+
+def test_a_learned_bias_beside_masks_is_laid_out_as_its_kernel_likes_and_measured(
+    tmp_path: Path,
+) -> None:
+    """One mask blanks nothing, and so is zero; one blanks by the least number of its type."""
+    (tmp_path / "learned_mask.py").write_text(LEARNED_MASK)
+    file = read_model(str(tmp_path / "learned_mask.py"))
+    values, _, _ = Execution(file, {"width": 16}, 0, {}).with_gradients()
+    (shown,) = (x for name, x in values.items() if name.startswith("where"))
+    assert not shown.any() and root_mean_square([values["masked_fill"]]) == 0
+    found = verify_graph("sign(G)", file, "width=16,32,64,128", seeds=(0, 1))
+    checks = {(c.name, c.quantity): c for c in found.checks}
+    assert checks["where", "init"].at_most and not checks["embedding", "init"].at_most
+    assert not [c for c in found.checks if c.verdict is Verdict.contradict]
+
+
+SCALED_READOUT = """
+import torch
+from torch import nn
+
+
+class Tied(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.table = nn.Embedding(12, width)
+        self.up = nn.Linear(width, width, bias=False)
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, ids):
+        x = self.table(ids) + self.up(self.table(ids)).relu()
+        x = self.gain * (x * x.square().mean(-1, keepdim=True).rsqrt())
+        return x * x.shape[-1] ** -0.5 @ self.table.weight.T
+
+
+def build(width=32):
+    return Tied(width)
+
+
+def batch():
+    return torch.arange(9), torch.arange(9) * 5 % 12
+"""
+
+
+def test_a_factor_behind_a_product_is_part_of_how_much_the_product_moves(tmp_path: Path) -> None:
+    """As in T5: the table binds at the readout, its second use; the gain may move by M^(1/2)."""
+    (tmp_path / "scaled_readout.py").write_text(SCALED_READOUT)
+    planted = {("gain", "own"): Rational(0)}
+    model, sizes = str(tmp_path / "scaled_readout.py"), "width=32,64,128,256"
+    found = verify_graph("sign(G)", model, sizes, expected=planted, seeds=(0, 1, 2))
+    checks = {c.name: c for c in found.checks if c.quantity == "own"}
+    assert found.answer.products["table.weight"] == found.answer.graph.outputs[0]
+    assert checks["table.weight"].fit.slope == pytest.approx(-0.5, abs=0.1)
+    assert checks["gain"].fit.slope == pytest.approx(0.5, abs=0.05)
+    assert [c for c in found.checks if c.verdict is Verdict.contradict] == [checks["gain"]]

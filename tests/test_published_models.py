@@ -15,6 +15,8 @@ from empirical.trace.given_model import model_of
 from empirical.trace.model_file import ModelFile
 from empirical.trace.read_model import graph_of
 from empirical.verify.graph_verification import verify_graph
+from scaling.models.settings import Settings
+from scaling.sizes.errors import NotCovered
 from scaling.solve.graph_solution import GraphDerived, derive_graph
 
 for library in ("torchvision", "transformers", "timm"):
@@ -100,5 +102,23 @@ def test_every_tensor_has_the_exponents_of_its_use(name: str) -> None:
 def test_no_node_of_it_contradicts_the_derived_exponents(name: str) -> None:
     found = verify_graph("sign(G)", file_of(name), "width=32,64,128,256", seeds=(0, 1, 2))
     assert len(found.checks) > 100
+    wrong = [f"{c.quantity} {c.name}" for c in found.checks if c.verdict is Verdict.contradict]
+    assert not wrong
+
+
+T5 = "found: entries that grow like M\\^\\(1/2\\) under a softmax.*\n.*\n.*'b_\\*.q.weight=1'"
+
+
+@pytest.mark.slow
+def test_t5_has_no_scale_of_attention_and_is_read_where_its_queries_start_small() -> None:
+    """Encoder, decoder and attention across, with learned biases of positions beside masks."""
+    file, sizes = file_of("t5"), "width=16,32,64,128"
+    with pytest.raises(NotCovered, match=T5):
+        derive_graph("sign(G)", graph_of(file, sizes).graph)
+    tensors = [p.name for p in graph_of(file, sizes).graph.parameters]
+    queries = [name for name in tensors if name.endswith(".q.weight")]
+    given = Settings(b=dict.fromkeys(queries, Rational(1)))
+    found = verify_graph("sign(G)", file, sizes, given, seeds=(0, 1, 2))
+    assert len(queries) == 3 and len(found.checks) > 100
     wrong = [f"{c.quantity} {c.name}" for c in found.checks if c.verdict is Verdict.contradict]
     assert not wrong

@@ -90,5 +90,5 @@ def grown_model(
     factors = factors_of(answer, lowered, axis, base) if changed else [{} for _ in axis.sizes]
     powers = answer.missing_powers if changed else None
     start, _ = two_states(lowered.graph, answer_starts(answer), powers)
-    looked_at = uses(start, lowered, answer.tensors)
+    looked_at = uses(start, lowered, answer.tensors, answer.products)
     return GrownModel(model, axis, answer, start, looked_at, changed, factors)

@@ -24,10 +24,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
-from empirical.trace.export import exported, names_of, path_of
+from empirical.trace.export import exported, names_of, operation_names, path_of
 from empirical.trace.model_file import GrowingAxis, ModelFile
 from empirical.trace.weight_columns import UseColumns, columns_of
 from empirical.trace.weight_tracker import Tracker
+from scaling.sizes.errors import NotCovered
 
 Values = dict[str, list[Tensor]]
 """By the name of a node: one tensor, or one of each block that it stands for."""
@@ -58,6 +59,10 @@ class Execution:
         self._module = program.graph_module
         _keep_double(self._module)
         self._specs = list(program.graph_signature.input_specs)
+        leaves = {path_of(spec) for spec in self._specs}
+        leaves |= {n.name for n in self._module.graph.find_nodes(op="get_attr")}
+        self._names = operation_names(self._module.graph, leaves)
+        self._refuse_others()
         self._constants = {**program.state_dict, **program.constants}
         self._take(model, (*inputs, targets))
 
@@ -110,6 +115,16 @@ class Execution:
             if p.requires_grad and name in self.parameters
         ]
 
+    def _refuse_others(self) -> None:
+        """Refuse operations that the trace of shapes does not have: names would not match."""
+        odd = [n for n in self._names.values() if self._standing and n not in self._standing]
+        if odd:
+            raise NotCovered(
+                f"the operation {odd[0]}, which the model runs on numbers and not on shapes alone",
+                "one list of operations on all devices",
+                "take the branch in forward that asks for a device or a layout out",
+            )
+
     def name(self, own: str) -> str:
         """The name in the graph of an operation or a tensor of this size."""
         return self._standing.get(own, own)
@@ -124,9 +139,9 @@ class Execution:
             tracker: is told every operation.
         """
         weights = {**self.parameters, **(parameters or {})}
-        names = (n.name for n in self._module.graph.nodes)
-        factors = {n: self._factors[self.name(n)] for n in names if self.name(n) in self._factors}
-        runner = _Recorder(self._module, factors, tracker)
+        asked = {n: self.name(n) for n in self._names.values() if self.name(n) in self._factors}
+        factors = {n: self._factors[name] for n, name in asked.items()}
+        runner = _Recorder(self._module, self._names, factors, tracker)
         data = iter(self._data)
         arguments = []
         for spec in self._specs:
@@ -181,9 +196,18 @@ class Execution:
         return found
 
 
+MASKED = -1e37
+"""A mask blanks entries by -oo, or by the least number of its type: all of those are below."""
+
+
 def root_mean_square(tensors: Sequence[Tensor]) -> float:
-    """The size of a typical entry of several tensors together; entries that a mask blanks apart."""
-    finite = [x[x.isfinite()].double() for x in tensors]
+    """The size of a typical entry of several tensors together; entries that a mask blanks apart.
+
+    >>> least = torch.finfo(torch.float64).min
+    >>> root_mean_square([torch.tensor([3.0, -3.0, least, -torch.inf], dtype=torch.float64)])
+    3.0
+    """
+    finite = [x[x.isfinite() & (x > MASKED)].double() for x in tensors]
     total = sum(float(x.square().sum()) for x in finite)
     count = sum(x.numel() for x in finite)
     return float((total / count) ** 0.5) if count else 0.0
@@ -219,9 +243,11 @@ class _Recorder(fx.Interpreter):
     """Runs the operations one by one, and keeps every tensor of numbers that they make."""
 
     def __init__(
-        self, module: fx.GraphModule, factors: Mapping[str, float], tracker: Tracker | None = None
-    ) -> None:
+        self, module: fx.GraphModule, names: Mapping[str, str], factors: Mapping[str, float],
+        tracker: Tracker | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(module, garbage_collect_values=False)
+        self.names = names
         self.found: dict[str, Tensor] = {}
         self.excess: dict[str, Tensor] = {}
         self.factors = factors
@@ -230,14 +256,15 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """The result of one operation."""
         result = super().run_node(n)
-        if n.name in self.factors:
-            result = result * self.factors[n.name]
+        name = self.names.get(n.name, n.name)
+        if name in self.factors:
+            result = result * self.factors[name]
         if self._tracker is not None and n.op == "call_function":
             args, kwargs = self.fetch_args_kwargs_from_env(n)
             with torch.no_grad():
-                self._tracker.call(n.target, args, kwargs, result, n.name)  # type: ignore[arg-type]
+                self._tracker.call(n.target, args, kwargs, result, name)  # type: ignore[arg-type]
         if n.op == "call_function" and isinstance(result, Tensor) and result.is_floating_point():
-            self.found[n.name] = result
+            self.found[name] = result
         if str(n.target) == "aten.cross_entropy_loss.default":
             (logits, target, *options), _ = self.fetch_args_kwargs_from_env(n)
             options[1:2] = [0]  # no reduction over the samples
@@ -246,7 +273,7 @@ class _Recorder(fx.Interpreter):
                 torch.ops.aten.cross_entropy_loss(x.detach(), target, *options)
                 for x in (logits, torch.zeros_like(logits))
             )
-            self.excess[n.name] = here - there
+            self.excess[name] = here - there
         return result
 
 

@@ -21,7 +21,8 @@ import inspect
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -33,10 +34,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.overrides import TorchFunctionMode
 
 from empirical.trace.model_file import LossOf, ModelFile
 from scaling.sizes.errors import InvalidInput, NotCovered, ScalingError
+
+ATEN = torch.ops.aten
+COPIES = ("aten.clone.", "aten.contiguous.", "aten.to.", "aten._to_copy.", "aten.type_as.")
+RESHAPES = (ATEN.view.default, ATEN._unsafe_view.default, ATEN.reshape.default)
 
 
 class LeafKind(StrEnum):
@@ -144,12 +150,14 @@ def exported(
         NotCovered: with torch's reason and the user's line, if the model cannot be traced.
     """
     try:
-        with warnings.catch_warnings(), _silent_logs():
+        # a graph's Python code, which nobody runs here, is a tenth of the time
+        with warnings.catch_warnings(), _silent_logs(), _use_lazy_graph_module(True):
             warnings.simplefilter("ignore")
             program = torch.export.export(_WithLoss(model, loss), (inputs, targets), strict=False)
             _inline_no_grad(program.graph_module)
             if any(_is_in_place(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})  # the same operations, without writes
+            _take_any_layout(program.graph_module)
     except ScalingError:
         raise  # the user's loss refuses the outputs
     except Exception as error:
@@ -181,6 +189,49 @@ def _inline_no_grad(module: fx.GraphModule) -> None:
 def _detached(graph: fx.Graph, node: fx.Node) -> fx.Node:
     found = graph.call_function(torch.ops.aten.detach.default, (node,))
     found.meta.update({k: x for k, x in node.meta.items() if k != "tensor_meta"})
+    return found
+
+
+def _take_any_layout(module: fx.GraphModule) -> None:
+    """Copies and casts of numbers go, views are reshapes: kernel, device and precision decide them.
+
+    So a model makes one list of operations on all devices and in all precisions, and runs on
+    kernels that were not traced: attention takes another one beside a trained bias.
+    """
+    for node in list(module.graph.nodes):
+        if node.op == "call_function" and node.target in RESHAPES:
+            node.target = ATEN.reshape.default
+        elif node.op == "call_function" and str(node.target).startswith(COPIES) and _is_copy(node):
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+    module.recompile()
+
+
+def _is_copy(node: fx.Node) -> bool:
+    """Whether a result is its argument, up to layout, device and precision."""
+    (given, *_), after = node.args, node.meta.get("val")
+    before = given.meta.get("val") if isinstance(given, fx.Node) else None
+    if not isinstance(before, Tensor) or not isinstance(after, Tensor):
+        return False
+    return before.dtype == after.dtype or not (_is_whole(before) or _is_whole(after))
+
+
+def operation_names(graph: fx.Graph, leaves: Collection[str]) -> dict[str, str]:
+    """Names of operations in a graph of torch's -> the same on all devices, and no leaf's.
+
+    torch numbers all copies, and `view` and `_unsafe_view` apart, of which either makes a reshape.
+    """
+    found: dict[str, str] = {}
+    counts = Counter[str]()
+    for node in graph.nodes:
+        if node.op == "call_function" and not _counts_batches(node):
+            name = node.name
+            is_copy = str(node.target).startswith(COPIES)
+            if is_copy or node.target is ATEN.reshape.default:
+                kind = re.sub(r"_\d+$", "", name) if is_copy else "view"
+                name = f"{kind}_{counts[kind]}" if counts[kind] else kind
+                counts[kind] += 1
+            found[node.name] = f"{name}()" if name in leaves else name
     return found
 
 
@@ -298,6 +349,8 @@ def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Progr
     operations: list[Operation] = []
     written = set(exported.graph_signature.buffers_to_mutate.values())
     output = ""
+    attributes = [node.name for node in exported.graph.find_nodes(op="get_attr")]
+    by_node |= operation_names(exported.graph, {*leaves, *attributes})
     for node in exported.graph.nodes:
         if node.op == "output":
             output = by_node.get(node.args[0][-1].name, node.args[0][-1].name)
@@ -306,8 +359,6 @@ def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Progr
             shape = tuple(value.shape) if isinstance(value, Tensor) else ()
             leaves[node.name] = ModelLeaf(node.name, LeafKind.BUFFER, shape)
         elif node.op == "call_function":
-            if node.name in leaves:  # a parameter may bear the name of an operation
-                by_node[node.name] = f"{node.name}()"
             operation = _operation(node, by_node)
             if operation is not None:
                 operations.append(operation)

@@ -12,8 +12,8 @@ graph is read at one size, so that no gradient is the larger one, at the first t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from sympy import S
 
@@ -56,9 +56,24 @@ class Use:
         return math.prod(shape[k] for k in self.contracted)
 
 
-def uses(state: Passes, lowered: Lowered, names: Iterable[str]) -> dict[str, Use | None]:
-    """The use of each tensor; None where no operation of PyTorch stands for it."""
-    return {name: use_of(state, lowered, name) for name in names}
+def uses(
+    state: Passes, lowered: Lowered, names: Iterable[str], products: Mapping[str, str] | None = None
+) -> dict[str, Use | None]:
+    """The use of each tensor; None where no operation of PyTorch stands for it.
+
+    Args:
+        state: the graph at the start.
+        lowered: the operations behind it.
+        names: of the tensors.
+        products: by tensor, the node whose change is looked at, if not that of its use.
+    """
+    found = {name: use_of(state, lowered, name) for name in names}
+    for name, node in (products or {}).items():
+        use = found.get(name)
+        if use is not None and node not in ("", use.node.name):
+            operation = _operation_of(state, lowered, node)
+            found[name] = None if operation is None else replace(use, operation=operation)
+    return found
 
 
 def at_rest(state: ForwardPass, lowered: Lowered, name: str) -> Use | None:
@@ -74,8 +89,7 @@ def use_of(state: Passes, lowered: Lowered, name: str) -> Use | None:
 
 
 def _use(state: ForwardPass, lowered: Lowered, name: str, node: GraphNode, i: int) -> Use | None:
-    made = {o: n for o, n in lowered.made.items() if state.nodes[n].inputs}  # no leaves
-    operation = next((o for o, n in made.items() if n == node.name or is_part(n, node.name)), None)
+    operation = _operation_of(state, lowered, node.name)
     if operation is None:
         return None
     rank = len(state.parameters[name].axes)
@@ -88,6 +102,12 @@ def _use(state: ForwardPass, lowered: Lowered, name: str, node: GraphNode, i: in
     summed, kept = tuple(sorted(of.contracted)), tuple(sorted(of.left))
     looked_up = (0,) if node.op == "gather" and rank else ()
     return Use(node, operation, summed, kept, direct, True, of.is_bias, looked_up)
+
+
+def _operation_of(state: ForwardPass, lowered: Lowered, node: str) -> str | None:
+    """The operation of PyTorch that a node stands for."""
+    made = {o: n for o, n in lowered.made.items() if state.nodes[n].inputs}  # no leaves
+    return next((o for o, n in made.items() if n == node or is_part(n, node)), None)
 
 
 def _own_axes(

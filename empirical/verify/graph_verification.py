@@ -1,10 +1,12 @@
 """Theory against measurement on a user's own model: every node and tensor of its graph.
 
-    init        of every node                        as the start of the graph has it
+    init        of every node                        as the start of the graph has it; no more where
+                                                     no weight reaches it (a mask may blank nothing)
     excess      of a cross-entropy whose logits      no more than the logits: what they add, sample
                 vanish, in place of init             by sample, to the log of the number of classes
     cotangent   of every node                        likewise
-    own         of every trained tensor              own - c: maximal is 0; no more than that
+    own         of every trained tensor              borne + own - c: maximal is what is borne,
+                                                     of order one unless a factor follows; a bound
                                                      where a damping decides it (own_product)
     bound       of the node that binds a tensor      what it bears: the rate is the largest stable
                                                      one
@@ -190,10 +192,11 @@ Question = tuple[str, str, Expr, bool]
 
 def _asked(answer: GraphDerived, start: Passes, nodes: Mapping[str, str]) -> Iterator[Question]:
     """All that theory says of the nodes that PyTorch computes, and of every tensor."""
+    given = _reached_by_no_weight(start)
     for operation, node in nodes.items():
         logits = _vanishing_logits(start, node)
         if logits is None:
-            yield operation, "init", start.values[node].size, False
+            yield operation, "init", start.values[node].size, node in given
         else:
             yield operation, "excess", logits, True
         if node in start.cotangents:
@@ -207,6 +210,16 @@ def _asked(answer: GraphDerived, start: Passes, nodes: Mapping[str, str]) -> Ite
             yield operation, "change", start.tolerances[node].coherent, True
 
 
+def _reached_by_no_weight(start: Passes) -> set[str]:
+    """Nodes that follow from the inputs and the code alone, zeros included, outside of repeats."""
+    found: set[str] = set()
+    for node in start.graph.nodes:
+        drawn = node.op == "parameter" and not start.values[node.name].is_zero
+        if not drawn and node.op != "repeat" and all(x in found for x in node.inputs):
+            found.add(node.name)
+    return found
+
+
 def own_product(x: TensorAnswer, steps: int = 1) -> tuple[Expr, bool] | None:
     """The exponent of the change of a tensor's own product after some steps; whether it is a bound.
 
@@ -218,10 +231,10 @@ def own_product(x: TensorAnswer, steps: int = 1) -> tuple[Expr, bool] | None:
     """
     if not x.c.is_number:
         return None
-    readings = [x.start.own, x.start.followed]
+    readings = [(x.start.own, x.start.borne), (x.start.followed, x.start.borne)]
     if steps > 1:
-        readings.append(x.moved.own)
-    known = [own for own in readings if own is not None]
+        readings.append((x.moved.own, x.moved.borne))
+    known = [own + borne for own, borne in readings if own is not None]
     if not known:
         return None
     return larger(*known) - x.c, any(own != known[0] for own in known)

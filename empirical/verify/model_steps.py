@@ -112,7 +112,7 @@ class ModelSteps:
         self.values, self.parts = values, parts
         self.steps, self.given, self.factors, self.device = steps, given, factors, device
         self._first: dict[int, Execution] = {}
-        self.uses = uses(start, lowered, answer.tensors)
+        self.uses = uses(start, lowered, answer.tensors, answer.products)
         self.starts = {p.name: p.start for p in start.parameters.values()}
         self.unseen = [name for name, use in self.uses.items() if use is None]
         self.base = self._calibrated() if given is None else self._uncalibrated()

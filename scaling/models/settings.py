@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Protocol, TypeVar
 
@@ -144,6 +145,11 @@ def read_settings(pairs: Iterable[str], rule: HasSymbols, layers: Iterable[Layer
     >>> from scaling.rules.parser import parse
     >>> read_settings(["b_output=1/2", "c_hidden=0.25"], parse("G"), mlp()).c
     {'hidden': 1/4}
+
+    A pattern names several layers, such as the queries of all blocks:
+
+    >>> read_settings(["b_hidden_*=1"], parse("G"), mlp(4)).b
+    {'hidden_1': 1, 'hidden_2': 1}
     """
     layers = list(layers)
     a: dict[str, Expr] = {}
@@ -233,8 +239,13 @@ def _place(key: str, rule: HasSymbols, layers: list[Layer]) -> tuple[str, str, l
     for head in sorted(heads, key=len, reverse=True):
         if key == head:
             return head[0], heads[head], everywhere
-        if key.startswith(f"{head}_") and key[len(head) + 1 :] in named:
-            return head[0], heads[head], named[key[len(head) + 1 :]]
+        place = key.removeprefix(f"{head}_")
+        if place == key:
+            continue
+        if place in named:
+            return head[0], heads[head], named[place]
+        if matching := [name for name in everywhere if "*" in place and fnmatchcase(name, place)]:
+            return head[0], heads[head], matching
     known = [*heads, *rule.exponents, *rule.scaled, *rule.constants]
     known += [f"{head}_{place}" for head in heads for place in named]
     if rule.scaled and (key == "d" or key.removeprefix("d_") in named):

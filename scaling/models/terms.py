@@ -89,7 +89,7 @@ class Seen:
 
     def least(self, other: Seen) -> Seen:
         """The stronger one of two dependences on the same source."""
-        return self if _at_least(other.share, self.share) else other
+        return self if other is self or _at_least(other.share, self.share) else other
 
 
 @cache
@@ -234,7 +234,8 @@ def contract(operands: Sequence[tuple[GraphValue, str]], out: str) -> GraphValue
             known[states] = _contract_states(states, [x for _, x in operands], lengths, out)
         size, along = known[states]
         for term in terms:
-            size += term.size
+            if term.size is not S.Zero:  # an addition of sympy's takes its time
+                size += term.size
         found.append(Term(size, along))
     return GraphValue(tuple(lengths.get(c, S.Zero) for c in out), merged(found))
 
@@ -262,8 +263,9 @@ def _contract_states(
         if c not in out and n is not S.Zero:
             grows = _sum(n, reduce(meet, [states[k][i] for k, i in places[c]]))
             size += grows
+            share = n - grows
             for k, _ in places[c]:
-                shares[k] += n - grows
+                shares[k] += share
     along = tuple(
         reduce(meet, [states[k][i].weaker(shares[k]) for k, i in places[c]])
         if c in places
@@ -294,10 +296,13 @@ def meet(x: AxisState, y: AxisState) -> AxisState:
         return PLAIN
     few = y.few if x.few is None else x.few if y.few is None else smaller(x.few, y.few)
     before, after = x.sources, y.sources
-    nearest = {**before, **after}
-    for source in before.keys() & after.keys():
-        nearest[source] = before[source].least(after[source])
-    both = frozenset(nearest.values())
+    if x.seen <= y.seen or y.seen <= x.seen:
+        both = max(x.seen, y.seen, key=len)
+    else:
+        nearest = {**before, **after}
+        for source in before.keys() & after.keys():
+            nearest[source] = before[source].least(after[source])
+        both = frozenset(nearest.values())
     for odd, other in ((x.odd, after), (y.odd, before)):
         if odd and not odd & other.keys():
             return axis_state(odd, both, few=few)
@@ -315,9 +320,11 @@ def meet(x: AxisState, y: AxisState) -> AxisState:
 def joined(states: tuple[AxisState, ...]) -> AxisState:
     """The state of a sum of terms of one size, or of a function of it: odd where all flip alike."""
     nearest: dict[Source, Seen] = {}
-    for state in states:
+    for state in dict.fromkeys(states):
         for source, x in state.sources.items():
-            nearest[source] = x.least(nearest[source]) if source in nearest else x
+            old = nearest.setdefault(source, x)
+            if old is not x:
+                nearest[source] = x.least(old)
     odd = frozenset[Source]().union(*(state.odd for state in states))
     flips = all(s.odd and not (odd - s.odd) & s.sources.keys() for s in states)
     weak = smaller(*(s.weak for s in states if not s.odd))

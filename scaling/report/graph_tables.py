@@ -135,7 +135,7 @@ def own_and_bound(x: TensorAnswer) -> tuple[Expr | str, Expr | str]:
     state = x.start
     if state.c is None or state.own is None:
         return "0", "0"
-    return state.own - x.c, state.c - x.c
+    return state.borne + state.own - x.c, state.c - x.c
 
 
 def regime(x: TensorAnswer) -> str:
@@ -147,7 +147,7 @@ def regime(x: TensorAnswer) -> str:
         return "open"
     if bound > 0:
         return "unstable"
-    if own == 0:
+    if own == x.start.borne:
         return "maximal"
     return "bound" if bound == 0 else "sub-maximal"
 

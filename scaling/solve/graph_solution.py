@@ -108,6 +108,11 @@ class GraphDerived(InNotebook):
         return replace(self, assumptions=(*self.assumptions, *texts))
 
     @property
+    def products(self) -> dict[str, str]:
+        """By tensor, its own product: of several with data, the one that bears least of it."""
+        return {name: x.start.product for name, x in self.tensors.items()}
+
+    @property
     def missing_powers(self) -> dict[str, Expr]:
         """By node, the power that a factor of the code would be changed by, as `changes` say."""
         return {n: x.needed - x.found for x in self.changes for n in x.twins or (x.node,)}

@@ -48,7 +48,8 @@ from scaling.states.tensor_uses import main_use, tensor_sizes
 class TensorRate:
     """A tensor in one state: its gradient, rate and dampings; c is None where it does not move.
 
-    ``own``: the exponent of the rate at which its own product moves by all that it bears;
+    ``own``: the exponent of the rate at which its own product moves by all that it bears, M^borne;
+    ``product``: that product; of several with data, the one that bears least of the tensor;
     ``binds``: the node that binds the rate; ``bound``: the line of what binds it beyond that.
     """
 
@@ -62,6 +63,8 @@ class TensorRate:
     bound: Step | None = None
     followed: Expr | None = None
     """``own`` at the start under dampings that follow the gradient there, not the later ones."""
+    product: str = ""
+    borne: Expr = S.Zero
     weaker: str = ""
     """What was assumed of its dampings, where they cannot all be balanced."""
     reader: Callable[[], OutputChange] | None = field(default=None, compare=False, repr=False)
@@ -170,8 +173,10 @@ def tensor_rates(
         c, own, binds = _largest(state, one, descent(update) if decays else update, bounds)
         gradient = (one.h * one.delta).width
         bound = tolerance_line(state, name) if c != own else None
+        product = state.tolerances[name].own_by or main_use(state, name)[0].name
         found[name] = TensorRate(
-            one.layer, gradient, c, own, d[name], binds, update, bound,
+            one.layer, gradient, c, own, d[name], binds, update, bound, product=product,
+            borne=state.natural(state.nodes[product], state.values[product]),
             weaker=weaker.get(name, ""), reader=reader,
         )  # fmt: skip
     return found

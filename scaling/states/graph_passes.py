@@ -41,7 +41,7 @@ class Tolerance:
     """How large a change may be: entry sizes, the nodes that bind them, and the ways there.
 
     ``own`` is what the first product with data bears, that is maximal update of the tensor alone;
-    each for a change along the cotangents and for a random one.
+    each for a change along the cotangents and for a random one; ``own_by`` is that product.
     """
 
     coherent: Expr = S.Infinity
@@ -50,6 +50,7 @@ class Tolerance:
     random_by: str = ""
     own: Expr = S.Infinity
     own_random: Expr = S.Infinity
+    own_by: str = ""
     path: Path = None
     random_path: Path = None
 
@@ -57,6 +58,7 @@ class Tolerance:
         """The stricter one."""
         first = self if smaller(other.coherent, self.coherent) == self.coherent else other
         second = self if smaller(other.random, self.random) == self.random else other
+        product = self if smaller(other.own, self.own) == self.own else other
         return Tolerance(
             first.coherent,
             second.random,
@@ -64,6 +66,7 @@ class Tolerance:
             second.random_by,
             smaller(self.own, other.own),
             smaller(self.own_random, other.own_random),
+            product.own_by,
             first.path,
             second.random_path,
         )
@@ -83,6 +86,7 @@ class Tolerance:
             self.random_by,
             smaller(self.own - coherent, self.own_random - turned),
             self.own_random - random,
+            self.own_by,
             (node, self.path if follows else self.random_path),
             (node, self.random_path),
         )
@@ -160,7 +164,7 @@ class Passes(CotangentPass):
         factor = self.extra.get(node.name, S.Zero)
         if self.is_weight(name) and not self.is_weight(node.name):
             natural = self.natural(node, self.values[node.name]) + factor
-            above = replace(above, own=natural, own_random=natural)
+            above = replace(above, own=natural, own_random=natural, own_by=node.name)
         coherent = turned = S.NegativeInfinity
         along = self.cotangents.get(name)
         if along is not None and not along.is_zero:

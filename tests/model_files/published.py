@@ -45,6 +45,14 @@ class Logits(nn.Module):
         return logits
 
 
+class Translated(Logits):
+    """An encoder and a decoder, which see the same words."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=x, decoder_input_ids=x).logits
+        return logits
+
+
 def gpt2(width: int = 32, depth: int = 2) -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -74,6 +82,16 @@ def mixtral(width: int = 32, depth: int = 2) -> nn.Module:
         max_position_embeddings=16, experts_implementation="batched_mm", **SMALL,
     )  # fmt: skip
     return Logits(MixtralForCausalLM(config))
+
+
+def t5(width: int = 32) -> nn.Module:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(
+        d_model=width, d_kv=width // 4, d_ff=2 * width, num_layers=1, num_heads=4,
+        dropout_rate=0.0, **SMALL,
+    )  # fmt: skip
+    return Translated(T5ForConditionalGeneration(config))
 
 
 def resnet(width: int = 16) -> nn.Module:

@@ -134,7 +134,8 @@ def _softmax(at: Operands) -> GraphValue:
             f"entries that grow like M^({x.size}) under a softmax, which saturates",
             "logits of order one",
             f"multiply them by M^({-x.size}) or less, or start the queries with entries as much "
-            "smaller, as T5 does: --set b_NAME=1, by the name of the tensor",
+            "smaller, as T5 does: --set b_NAME=1, by the name of the tensor, or a pattern of "
+            "names: --set 'b_*.q.weight=1'",
         )
     if at.node.get("log", False):
         return add(x.axes, [constant(x.axes), x])
