@@ -305,6 +305,7 @@ def test_the_kind_of_a_hyper_parameter_is_read_off_its_name(name: str, kind: Sym
         SymbolKind.RADIUS: rule.radii,
         SymbolKind.EXPONENT: rule.exponents,
         SymbolKind.CONSTANT: rule.constants,
+        SymbolKind.SINGULAR_VALUE: (),  # sigma stands inside of spectral_map alone
     }
     assert groups == {k: ((name,) if k is kind else ()) for k in SymbolKind}
     assert rule.scaled == ((name,) if kind.is_scaled else ())

@@ -177,6 +177,7 @@ def test_a_function_is_the_formula_that_gives_its_size(name: str) -> None:
 
 OWN = {
     "empirical/numbers/operators.py": "the rows",
+    "empirical/black_box/atlas_rows.py": "optimizers of the catalogue, some named as functions are",
     "scaling/calculus/calls.py": "inferences of functions whose rows do not say their size",
 }
 MODELS = ("models", "trace")

@@ -332,7 +332,9 @@ def test_a_derivation_is_well_formed_in_every_format(name: str) -> None:
 # --- JSON -----------------------------------------------------------------------------------------
 
 
-INTERFACE = {"rule", "name", "layers", "free", "assumptions", "regimes", "convention"}
+INTERFACE = {
+    "rule", "name", "layers", "free", "assumptions", "regimes", "crossovers", "convention",
+}  # fmt: skip
 
 
 def same(text: str, value: Any) -> bool:

@@ -42,7 +42,7 @@ RULES = [
     "ema(G, beta)*agree(ema(G, beta), G) / (mean(agree(ema(G, beta), G)) + eps)",
     "tanh(G/mean(abs(G))) * min(rms(G), mean(G*G))",
     "atan(newton_schulz(ema(G, beta), 4)) + newton_schulz(G, 2) * abs(G)",
-    "(G - previous(G)) / (sqrt(running_max(ema(G*G, beta2), 1)) + eps) * yogi(abs(G), beta)",
+    "(G - beta*previous(G)) / (sqrt(running_max(ema(G*G, beta2), 1)) + eps) * yogi(abs(G), beta)",
     "running_sum(G) / max(min(abs(G), 1), eps) * max(row_mean(abs(G)), col_mean(abs(G)))",
     "ema((block(B, 3) + norm(sign(G))*I)**(-1/2) @ G, beta) @ (diag(A) @ block(A, 2) + rho*I)",
 ]

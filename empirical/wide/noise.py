@@ -4,7 +4,7 @@ A stream is named by a seed and a path of counters (width, layer, purpose, ...);
 block of `ROWS` neurons has a generator of its own. So noise is a function, not a state: it need not
 be stored, and neither the size of the chunks nor the number of workers changes it.
 
-Two generators make the bits. SFC64 of numpy is the faster one on a CPU, by a factor of about eight,
+Two generators make the bits. SFC64 of numpy is the faster one on a CPU, by a factor of about six,
 and the usual one there. Philox (philox.py) is plain arithmetic on counters, the usual one on a GPU:
 a CPU that is asked for it has the same bits, and so the same network to rounding.
 
