@@ -197,7 +197,9 @@ def test_what_is_left_out_changes_nothing_else(name: str) -> None:
         assert all(x.feature is None for x in alone.sizes.values())
         for what, x in numbers(alone).items():
             assert numbers(full)[what] == pytest.approx(x, rel=1e-9), what
-        assert alone.sums == full.sums
+        assert alone.sums.keys() == full.sums.keys()
+        for key, terms in alone.sums.items():  # what is kept between passes moves the last bit
+            assert full.sums[key] == pytest.approx(terms, rel=1e-9), key
     dense, less = measure(t, constants, 48, 0), measure(t, constants, 48, 0, quantity=OWN)
     for layer, sizes in less.sizes.items():
         assert sizes == replace(dense.sizes[layer], feature=None)
