@@ -193,13 +193,7 @@ def clip(x: LayerValue, bound: Tensor) -> LayerValue:
 
 def orth(x: LayerValue) -> LayerValue:
     """The polar factor on the span of x: every singular value but zero becomes one."""
-    assert isinstance(x, Rectangular), "the language refuses orth of anything else"
-    low = x.low_rank()
-    if low.core.numel() == 0:
-        return low
-    u, s, vh = torch.linalg.svd(low.core, full_matrices=False)
-    keep = s > tolerance(low.left.dtype) * s[0]
-    return LowRank(low.left, u[:, keep] @ vh[keep], low.right)
+    return spectral_map(x, torch.ones_like)
 
 
 def spectral_map(x: LayerValue, function: Callable[[Tensor], Tensor]) -> LayerValue:

@@ -492,7 +492,7 @@ def unchanged(low: Lowering, x: Traced, *_: Any, **__: Any) -> Traced:
 
 
 row(
-    "aten.contiguous", "aten.clone", "aten.alias", "aten.detach", "aten.to", "aten._to_copy",
+    "aten.alias", "aten.detach", "aten.to", "aten._to_copy",
     "aten.type_as", "aten.dropout", "aten.feature_dropout", "aten.alpha_dropout",
     "aten.lift_fresh", "aten.float", "aten.native_dropout",
 )(unchanged)  # fmt: skip

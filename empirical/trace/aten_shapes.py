@@ -12,8 +12,8 @@ from empirical.trace.lowering import Lowering, Traced, row
 
 
 @row(
-    "aten.view", "aten.reshape", "aten._unsafe_view", "aten.flatten", "aten.unflatten",
-    "aten.squeeze", "aten.unsqueeze", "aten.view_as", "aten.reshape_as",
+    "aten.reshape", "aten.flatten", "aten.unflatten", "aten.squeeze",
+    "aten.unsqueeze", "aten.view_as", "aten.reshape_as",
 )  # fmt: skip
 def view(low: Lowering, x: Traced, *_: Any, **__: Any) -> Traced:
     """The same entries in other axes."""

@@ -59,9 +59,7 @@ class Execution:
         self._module = program.graph_module
         _keep_double(self._module)
         self._specs = list(program.graph_signature.input_specs)
-        leaves = {path_of(spec) for spec in self._specs}
-        leaves |= {n.name for n in self._module.graph.find_nodes(op="get_attr")}
-        self._names = operation_names(self._module.graph, leaves)
+        self._names = operation_names(self._module.graph, {path_of(spec) for spec in self._specs})
         self._refuse_others()
         self._constants = {**program.state_dict, **program.constants}
         self._take(model, (*inputs, targets))

@@ -220,8 +220,10 @@ def operation_names(graph: fx.Graph, leaves: Collection[str]) -> dict[str, str]:
     """Names of operations in a graph of torch's -> the same on all devices, and no leaf's.
 
     torch numbers all copies, and `view` and `_unsafe_view` apart, of which either makes a reshape.
+    ``leaves``: names of tensors and inputs; constants in the graph are leaves, too.
     """
     found: dict[str, str] = {}
+    taken = {*leaves, *(node.name for node in graph.find_nodes(op="get_attr"))}
     counts = Counter[str]()
     for node in graph.nodes:
         if node.op == "call_function" and not _counts_batches(node):
@@ -231,7 +233,7 @@ def operation_names(graph: fx.Graph, leaves: Collection[str]) -> dict[str, str]:
                 kind = re.sub(r"_\d+$", "", name) if is_copy else "view"
                 name = f"{kind}_{counts[kind]}" if counts[kind] else kind
                 counts[kind] += 1
-            found[node.name] = f"{name}()" if name in leaves else name
+            found[node.name] = f"{name}()" if name in taken else name
     return found
 
 
@@ -349,8 +351,7 @@ def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Progr
     operations: list[Operation] = []
     written = set(exported.graph_signature.buffers_to_mutate.values())
     output = ""
-    attributes = [node.name for node in exported.graph.find_nodes(op="get_attr")]
-    by_node |= operation_names(exported.graph, {*leaves, *attributes})
+    by_node |= operation_names(exported.graph, leaves)
     for node in exported.graph.nodes:
         if node.op == "output":
             output = by_node.get(node.args[0][-1].name, node.args[0][-1].name)

@@ -26,7 +26,8 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -113,22 +114,9 @@ def trained_cell(training: TransferTraining, cell: TransferCell) -> TrainedCell:
             optimizer cannot train; for a device that is not there.
     """
     began = time.perf_counter()
-    pick_device(training.device)  # a worker elsewhere may have none
-    cuda = range(torch.cuda.device_count()) if training.device == "cuda" else []
-    with blas_threads(1), torch.random.fork_rng(devices=cuda):
+    with undisturbed(training.device):
         run = CellTraining(training, cell)
-        try:
-            start = run.loss()
-        except RuntimeError as error:
-            if training.device == "cpu":
-                raise
-            raise _not_moved(training.device, error) from error
-        if not (math.isfinite(start) and start > 0):
-            raise InvalidInput(
-                f"a loss of {start:g} before training, at {training.axis}={cell.size}",
-                "a positive number: best rates are those of the logarithm of the loss",
-                "return a loss that is positive, such as cross_entropy or mse_loss",
-            )
+        start = run.loss_before(training.axis, "best rates are")
         curve: list[float] = []
         try:
             for step in range(training.steps):
@@ -148,6 +136,19 @@ def trained_cell(training: TransferTraining, cell: TransferCell) -> TrainedCell:
             )
     seconds = time.perf_counter() - began
     return TrainedCell(start, loss, "", training.steps, seconds, tuple(curve))
+
+
+@contextmanager
+def undisturbed(device: str) -> Iterator[None]:
+    """One thread, and a stream of random numbers of its own.
+
+    Raises:
+        InvalidInput: for a device that is not there: a worker elsewhere may have none.
+    """
+    pick_device(device)
+    cuda = range(torch.cuda.device_count()) if device == "cuda" else []
+    with blas_threads(1), torch.random.fork_rng(devices=cuda):
+        yield
 
 
 class CellTraining:
@@ -217,6 +218,27 @@ class CellTraining:
     def loss(self) -> float:
         """The mean over what is held out, or the loss of the one batch."""
         return sum(float(self.loss_on(batch)) for batch in self.held_out) / len(self.held_out)
+
+    def loss_before(self, axis: str, compared: str) -> float:
+        """The loss before training; ``compared``: what its logarithm is taken for, with a verb.
+
+        Raises:
+            InvalidInput: for one that is not a positive number, or a model that does not run on
+                the device.
+        """
+        try:
+            start = self.loss()
+        except RuntimeError as error:
+            if self.device == "cpu":
+                raise
+            raise _not_moved(self.device, error) from error
+        if not (math.isfinite(start) and start > 0):
+            raise InvalidInput(
+                f"a loss of {start:g} before training, at {axis}={self.sizes[axis]}",
+                f"a positive number: {compared} those of the logarithm of the loss",
+                "return a loss that is positive, such as cross_entropy or mse_loss",
+            )
+        return start
 
     def step(self, step: int, most: float) -> float:
         """One step; the loss that it trains on."""

@@ -9,6 +9,7 @@ https://optuna.readthedocs.io: studies are asked and told, so that runs are made
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -17,6 +18,7 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from empirical.tuning.search_space import SearchSpace
+from empirical.tuning.tuning_run import TunedPoint
 from empirical.tuning.tuning_strategy import Tuning, TuningTask
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -52,4 +54,33 @@ def searched(task: TuningTask, sampler: BaseSampler, most: int = 2**31) -> Tunin
         outcome = yield task.run(point)
         study.tell(trial, outcome.value)
         task.offer(point, outcome.value)
+    return task.best
+
+
+def in_rungs(
+    task: TuningTask, study: Study, ends: Sequence[int],
+    point_of: Callable[[dict[str, float]], TunedPoint] = TunedPoint,
+) -> Tuning:  # fmt: skip
+    """Runs that go on from rung to rung, until the study's pruner stops them.
+
+    Args:
+        task: what is tuned.
+        study: proposes numbers; its pruner sees the value at the end of each rung.
+        ends: the steps at which rungs end; the last is a whole run.
+        point_of: the point that numbers stand for.
+    """
+    while task.affords(ends[0]):
+        trial, numbers = asked(study, task.space)
+        point, value, begun = point_of(numbers), 0.0, 0
+        for end in ends:
+            if not task.affords(end - begun):
+                break
+            outcome = yield task.run(point, end, task.steps, paid=begun)
+            value, begun = outcome.value, end
+            trial.report(value, end)
+            if end == task.steps:
+                task.offer(point, value)
+            elif outcome.diverged or trial.should_prune():
+                break
+        study.tell(trial, value)
     return task.best

@@ -31,7 +31,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
 from empirical.tuning.hypervolume import Pair, front, hypervolume
-from empirical.tuning.optuna_studies import asked, study_of
+from empirical.tuning.optuna_studies import in_rungs, study_of
 from empirical.tuning.tuning_strategy import Tuning, TuningStrategy, TuningTask
 
 EPOCHS, RANDOM, CANDIDATES, SAMPLES, MARGIN = 4, 4, 48, 16, 1.1
@@ -204,22 +204,7 @@ def _tune(task: TuningTask) -> Tuning:
     pruner = TrajectoryParetoPruner(task.steps)
     sampler = TrajectoryParetoSampler(task.steps, task.seed)
     study = study_of(sampler, pruner=pruner)
-    ends = ends_of(task.steps)
-    while task.affords(ends[0]):
-        trial, point = asked(study, task.space)
-        value, begun = 0.0, 0
-        for end in ends:
-            if not task.affords(end - begun):
-                break
-            outcome = yield task.run(point, end, task.steps, paid=begun)
-            value, begun = outcome.value, end
-            trial.report(value, end)
-            if end == task.steps:
-                task.offer(point, value)
-            elif outcome.diverged or trial.should_prune():
-                break
-        study.tell(trial, value)
-    return task.best
+    return in_rungs(task, study, ends_of(task.steps))
 
 
 STRATEGIES = {"pareto": TuningStrategy("pareto", "arXiv 2405.15303", _tune)}

@@ -11,10 +11,12 @@ one by one. eta = 3. Ours: three rungs; the answer is trained at the target unde
 
 from __future__ import annotations
 
+from functools import partial
+
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import RandomSampler
 
-from empirical.tuning.optuna_studies import asked, study_of
+from empirical.tuning.optuna_studies import in_rungs, study_of
 from empirical.tuning.rate_schedules import multiplier, recurring
 from empirical.tuning.tuning_run import TunedPoint
 from empirical.tuning.tuning_strategy import Tuning, TuningStrategy, TuningTask
@@ -49,21 +51,8 @@ class RecurringRatePruner(SuccessiveHalvingPruner):
 def _tune(task: TuningTask) -> Tuning:
     pruner = RecurringRatePruner(task.steps)
     study = study_of(RandomSampler(seed=task.seed), pruner=pruner)
-    while task.affords(pruner.ends[0]):
-        trial, numbers = asked(study, task.space)
-        point, value, begun = TunedPoint(numbers, pruner.schedule), 0.0, 0
-        for end in pruner.ends:
-            if not task.affords(end - begun):
-                break
-            outcome = yield task.run(point, end, task.steps, paid=begun)
-            value, begun = outcome.value, end
-            trial.report(value, end)
-            if end == task.steps:
-                task.offer(point, value)
-            elif outcome.diverged or trial.should_prune():
-                break
-        study.tell(trial, value)
-    return task.best
+    point_of = partial(TunedPoint, schedule=pruner.schedule)
+    return in_rungs(task, study, pruner.ends, point_of)
 
 
 STRATEGIES = {"morl": TuningStrategy("morl", "arXiv 2209.12499", _tune)}

@@ -17,18 +17,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from empirical.measure.machine import blas_threads
 from empirical.plans.planned_tensors import tensors_of
 from empirical.transfer.transfer_grid import TransferCell
-from empirical.transfer.transfer_run import CellTraining, Diverged, TransferTraining, too_large
+from empirical.transfer.transfer_run import (
+    CellTraining,
+    Diverged,
+    TransferTraining,
+    too_large,
+    undisturbed,
+)
 from empirical.transfer.user_optimizer import DECAY
 from empirical.tuning.rate_schedules import multiplier
 from empirical.tuning.tuning_run import PLAIN, TunedRun, TuningRun
 from scaling.models.recipe import RATE
-from scaling.sizes.errors import InvalidInput
 
 Loop = Callable[["TrainingLoop"], Mapping[str, Any]]
 LOOP_HOMES: Mapping[str, str] = {
@@ -168,16 +171,9 @@ def tuned_run(training: TransferTraining, run: TuningRun) -> TunedRun:
             cannot train.
     """
     began = time.perf_counter()
-    cuda = range(torch.cuda.device_count()) if training.device == "cuda" else []
-    with blas_threads(1), torch.random.fork_rng(devices=cuda):
+    with undisturbed(training.device):
         loop = TrainingLoop(training, run)
-        start = loop.loss()
-        if not (math.isfinite(start) and start > 0):
-            raise InvalidInput(
-                f"a loss of {start:g} before training, at {training.axis}={run.size}",
-                "a positive number: regrets are those of the logarithm of the loss",
-                "return a loss that is positive, such as cross_entropy or mse_loss",
-            )
+        start = loop.loss_before(training.axis, "regrets are")
         loop.most = training.diverged * start
         found: Mapping[str, Any] = {}
         loss, why, at_step = math.nan, "", run.steps

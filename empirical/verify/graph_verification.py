@@ -231,10 +231,10 @@ def own_product(x: TensorAnswer, steps: int = 1) -> tuple[Expr, bool] | None:
     """
     if not x.c.is_number:
         return None
-    readings = [(x.start.own, x.start.borne), (x.start.followed, x.start.borne)]
+    readings = [x.start.moves, x.start.followed]
     if steps > 1:
-        readings.append((x.moved.own, x.moved.borne))
-    known = [own + borne for own, borne in readings if own is not None]
+        readings.append(x.moved.moves)
+    known = [moves for moves in readings if moves is not None]
     if not known:
         return None
     return larger(*known) - x.c, any(own != known[0] for own in known)

@@ -253,7 +253,7 @@ def predictions(read: ReadModel, name: str) -> Mapping[str, Expr]:
     x, use = read.answer.tensors[name], read.uses[name]
     assert use is not None, "a layer that is called has an operation"
     node = use.node.name
-    own = S.NegativeInfinity if x.start.own is None else x.start.borne + x.start.own - x.c
+    own = S.NegativeInfinity if x.start.moves is None else x.start.moves - x.c
     bears = read.start.tolerances[node].coherent
     feature = own if bears is S.Infinity else larger(own, bears)
     return {"init": read.start.values[node].size, "own": own, "feature": feature}

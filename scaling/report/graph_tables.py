@@ -133,9 +133,9 @@ def predicted_graph_table(answer: GraphDerived) -> Table:
 def own_and_bound(x: TensorAnswer) -> tuple[Expr | str, Expr | str]:
     """Exponents of a first step; a tensor that it does not move has none."""
     state = x.start
-    if state.c is None or state.own is None:
+    if state.c is None or state.moves is None:
         return "0", "0"
-    return state.borne + state.own - x.c, state.c - x.c
+    return state.moves - x.c, state.c - x.c
 
 
 def regime(x: TensorAnswer) -> str:

@@ -62,13 +62,18 @@ class TensorRate:
     update: OutputChange | None = None
     bound: Step | None = None
     followed: Expr | None = None
-    """``own`` at the start under dampings that follow the gradient there, not the later ones."""
+    """``moves`` at the start under dampings that follow the gradient there, not the later ones."""
     product: str = ""
     borne: Expr = S.Zero
     weaker: str = ""
     """What was assumed of its dampings, where they cannot all be balanced."""
     reader: Callable[[], OutputChange] | None = field(default=None, compare=False, repr=False)
     """Reads the rule in this very tensor, where ``update`` was read in one of the same sizes."""
+
+    @property
+    def moves(self) -> Expr | None:
+        """The exponent by which its own product moves at a rate of order one."""
+        return None if self.own is None else self.borne + self.own
 
     @property
     def derived(self) -> OutputChange | None:
@@ -110,7 +115,7 @@ def in_both_states(
     fixed = {k: x.d for k, x in later.items() if x.update is not None}
     if any(first[k].d != d for k, d in fixed.items() if k in first):
         again = tensor_rates(problems, conditions, start, bounds, fixed, readings)
-        first = {k: replace(x, followed=first[k].own) for k, x in again.items()}
+        first = {k: replace(x, followed=first[k].moves) for k, x in again.items()}
     return first, later
 
 
