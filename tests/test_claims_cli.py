@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,8 +52,7 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def found(check: Verdict, control: Verdict = Verdict.contradict) -> None:
         def fake(ids: Any) -> tuple[Claim, ...]:
             return tuple(
-                Claim(c.id, c.title, c.statement, c.reference, evidence(check), evidence(control))
-                for c in real(ids)
+                replace(c, check=evidence(check), control=evidence(control)) for c in real(ids)
             )
 
         monkeypatch.setattr(registry, "find", fake)
@@ -119,6 +120,22 @@ def test_out_leaves_a_report_and_figures_that_are_drawn_again(
     (tmp_path / "a_figure.png").unlink()
     again = run("--redraw", "--out", str(tmp_path))
     assert again.code == 0 and (tmp_path / "a_figure.png").exists() and "a_figure" in again.out
+
+
+def test_a_claim_without_its_package_is_left_out_by_name_and_others_run(
+    run: Run, verdicts: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts(Verdict.agree)
+    whole = run("14", "--format", "markdown")
+    assert whole.code == 0 and "(3 agree)" in whole.out and "left out" not in whole.out
+    monkeypatch.setitem(sys.modules, "optuna", None)  # as if it were not installed
+    found = run("14", "--format", "markdown")
+    assert found.code == 0 and "(2 agree)" in found.out
+    assert "14c is left out: no package 'optuna'" in found.out
+    assert "pip install 'scaling[tuning]'" in found.out
+    alone = run("14c")
+    assert alone.code == 2 and alone.err.startswith("found: no package 'optuna', which claim 14c")
+    assert "\ndo this: pip install 'scaling[tuning]'" in alone.err
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,13 @@ import html
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from empirical.claims.figures import Figure
 from empirical.fit.verdict import Verdict, overall
 from scaling.report.tables import Format, Table, render
+from scaling.sizes.errors import InvalidInput
 
 if TYPE_CHECKING:
     from empirical.claims.environment import Environment
@@ -100,6 +102,7 @@ class Claim:
             sources could be.
         check: derives and measures.
         control: the same measurement with planted falsehoods, none of which may be agreed to.
+        package: that it needs beside those of all claims, and the extra that brings it.
     """
 
     id: str
@@ -108,6 +111,19 @@ class Claim:
     reference: str
     check: Callable[[Environment], Evidence]
     control: Callable[[Environment], Evidence]
+    package: tuple[str, str] | None = None
+
+    @property
+    def missing(self) -> InvalidInput | None:
+        """The refusal of a claim whose package is not installed, or None."""
+        if self.package is None or find_spec(self.package[0]) is not None:
+            return None
+        name, extra = self.package
+        return InvalidInput(
+            f"no package '{name}', which claim {self.id} needs",
+            f"the extra '{extra}' of this package",
+            f"pip install 'scaling[{extra}]', or run other claims: scaling claims --list",
+        )
 
     @property
     def group(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import empirical.claims
@@ -55,3 +55,16 @@ def find(ids: Iterable[str]) -> tuple[Claim, ...]:
         else:
             raise unknown("claim", name, [*numbers, *known])
     return tuple(found.values())
+
+
+def runnable(chosen: Sequence[Claim]) -> tuple[list[Claim], list[str]]:
+    """The claims whose packages are installed, and of each other one why it is left out.
+
+    Raises:
+        InvalidInput: if none is left.
+    """
+    refused = {claim.id: why for claim in chosen if (why := claim.missing) is not None}
+    if refused and len(refused) == len(chosen):
+        raise next(iter(refused.values()))
+    told = [f"{name} is left out: {why.found}; {why.do_this}" for name, why in refused.items()]
+    return [claim for claim in chosen if claim.id not in refused], told

@@ -282,6 +282,7 @@ GROUP = Group(
             "derived here, of the method of arXiv 2409.09240",
             _check_damped,
             partial(_check_damped, sign=-1.0),
+            package=("optuna", "tuning"),
         ),
     ),
 )

@@ -82,7 +82,9 @@ def claims(
             tick,
         )
         context.require()
+        chosen, left_out = registry.runnable(chosen)
         about = f"tier {tier}, {context.device}, seed {seed}; {module.describe(context.tier)}"
+        about = "; ".join([about, *left_out])
         results = []
         for claim in chosen:
             results.append(claim.run(context))
