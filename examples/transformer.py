@@ -4,16 +4,19 @@
     python examples/tune_small_train_large.py examples/transformer.py
 
 The model is that of nanoGPT, with heads of a fixed size, so that their number grows with the width.
-The text is `pydoc_data.topics`, which every Python has.
+The text is `pydoc_data.topics`, which every Python has; with ``--data-root DIR`` it is WikiText-2,
+of the files DIR/wiki.train.tokens and DIR/wiki.valid.tokens.
 """
 
+from functools import cache
 from pydoc_data.topics import topics
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-TEXT = "\n".join(topics[name] for name in sorted(topics))
+from empirical.data.text import wikitext
+
 LETTERS = {chr(code): code - 31 for code in range(32, 127)} | {"\n": 0}  # others: read as "?"
 LENGTH, HEAD = 32, 8
 
@@ -26,7 +29,13 @@ def numbers_of(text):
     return torch.tensor([LETTERS.get(letter, LETTERS["?"]) for letter in text])
 
 
-PARTS = numbers_of(TEXT[: len(TEXT) * 9 // 10]), numbers_of(TEXT[len(TEXT) * 9 // 10 :])
+@cache
+def parts(data_root=None):
+    """The letters to train on, and those held out."""
+    if data_root is not None:
+        return tuple(numbers_of(" ".join(words)) for words in wikitext(data_root))
+    text = "\n".join(topics[name] for name in sorted(topics))
+    return numbers_of(text[: len(text) * 9 // 10]), numbers_of(text[len(text) * 9 // 10 :])
 
 
 class Block(nn.Module):
@@ -69,9 +78,9 @@ def windows(text, seed, count=16):
     return rows[:, :-1], rows[:, 1:]
 
 
-def batch(seed=0):
+def batch(seed=0, data_root=None):
     """Seeds 0 to 7 are held out: they draw from the last tenth of the text."""
-    return windows(PARTS[seed < 8], seed)
+    return windows(parts(data_root)[seed < 8], seed)
 
 
 def optimizer(model, groups=None):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import signal
 import sqlite3
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,6 +23,8 @@ from typed import Typed
 
 from derivations.recipes import in_practice, recipe_of
 from empirical import tune
+from empirical.data import text as texts
+from empirical.data.image_files import FOLDERS
 from empirical.trace.model_file import read_model
 from empirical.transfer.transfer_grid import TransferWay
 from empirical.tuning import tuning_workers
@@ -31,6 +35,7 @@ from empirical.tuning.second_derivatives import gradients, hessian_vector
 from empirical.tuning.tuning_run import TunedPoint, TuningRun
 from scaling.sizes.errors import InvalidInput
 
+ROOT = Path(__file__).resolve().parent.parent
 MODEL = """
 import torch
 from torch import nn
@@ -217,6 +222,61 @@ def test_what_cannot_be_tuned_is_refused(
     told = dict(re.findall(r"^(found|needed|do this): (.*)$", done.err, re.MULTILINE))
     assert set(told) == {"found", "needed", "do this"}, done.err
     assert found in told["found"] and do_this in told["do this"], done.err
+
+
+# --- data of a folder -----------------------------------------------------------------------------
+
+
+def test_a_folder_of_data_reaches_the_model_its_batches_and_the_runs(
+    typed: Typed, tmp_path: Path
+) -> None:
+    """CIFAR-10 in small: the example learns the images of the folder, and not the digits."""
+    draw = np.random.default_rng(0)
+    for name in FOLDERS["cifar10"].files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        data = draw.integers(0, 256, (80, 3072), dtype=np.uint8)
+        (tmp_path / name).write_bytes(pickle.dumps({"data": data, "labels": [*range(10)] * 8}))
+    words = (
+        "tune", "sgd", "--model", str(ROOT / "examples" / "digits.py"), "--axis", "width=4", "--at",
+        "width=8", "--strategy", "grid", "--budget", "1runs", "--steps", "1", "--seeds", "2",
+        "--space", "lr=2^-9:2^-8", "--format", "json",
+    )  # fmt: skip
+    found = {}
+    for folder in ((), ("--data-root", str(tmp_path))):
+        done = typed(*words, *folder)
+        assert done.code == 0, done.err
+        found[folder] = json.loads(done.out)["strategies"]["grid"]["plan"]["loss"]["value"]
+    assert len(set(found.values())) == 2
+    file = read_model(str(ROOT / "examples" / "digits.py"), tmp_path)
+    ((inputs,), targets), ((held,), _) = file.batch({"seed": 8}), file.batch({"seed": 0})
+    assert inputs.shape == held.shape == (64, 3072) and targets.shape == (64, 10)
+    assert file.axes == {"width": 32} and file.axis(None).name == "width"
+    assert not (inputs[:, None] == held[None]).all(2).any()
+
+
+def test_the_transformer_reads_wikitext_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts, "WIKITEXT2", {"wiki.train.tokens": 900, "wiki.valid.tokens": 90})
+    for name, word in (("wiki.train.tokens", "a b"), ("wiki.valid.tokens", "Y z")):
+        (tmp_path / name).write_text(f"{word}\n" * 300)
+    file = read_model(str(ROOT / "examples" / "transformer.py"), tmp_path)
+    letters = {chr(31 + int(x)) for x in file.batch({"seed": 8})[1].unique() if int(x)}
+    held_out = {chr(31 + int(x)) for x in file.batch({"seed": 0})[1].unique() if int(x)}
+    assert letters == set("ab <eos>") and held_out == set("yz <eos>")
+
+
+def test_a_folder_that_no_function_takes_is_refused(
+    path: Path, typed: Typed, tmp_path: Path
+) -> None:
+    for verb in ("tune", "transfer"):
+        words = (verb, "sgd", "--model", str(path), "--axis", "width=4", "--at", "width=32")
+        words = words if verb == "tune" else (*words[:4], "--axis", "width=4:16")
+        done = typed(*words, "--data-root", str(tmp_path))
+        assert done.code == 2 and "neither build nor batch" in done.err
+        assert "def batch(seed=0, data_root=None)" in done.err
+        gone = typed(*words, "--data-root", str(tmp_path / "no"))
+        assert gone.code == 2 and "no folder" in gone.err
 
 
 class Once(torch.autograd.Function):

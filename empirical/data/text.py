@@ -88,7 +88,7 @@ def load(
         raise unknown("text", name, NAMES)
     if name == "pydoc":
         return given(_pydoc(), None, vocabulary, radius, samples, probe, seed, name)
-    train, held_out = (_wikitext(root, file) for file in WIKITEXT2)
+    train, held_out = wikitext(root)
     return given(train, held_out, vocabulary, radius, samples, probe, seed, name)
 
 
@@ -173,7 +173,17 @@ def _pydoc() -> list[str]:
     return [word for topic in sorted(topics) for word in words_of(topics[topic])]
 
 
-def _wikitext(root: str | Path | None, file: str) -> list[str]:
+def wikitext(root: str | Path | None) -> tuple[list[str], list[str]]:
+    """The tokens of WikiText-2 to train on, and those held out, of a folder.
+
+    Raises:
+        InvalidInput: for files that are missing, damaged or too short.
+    """
+    train, held_out = (_tokens(root, file) for file in WIKITEXT2)
+    return train, held_out
+
+
+def _tokens(root: str | Path | None, file: str) -> list[str]:
     """The tokens of one file as they are, lower-cased; every line ends in "<eos>"."""
     wanted = f"a folder with {' and '.join(WIKITEXT2)} in it, one paragraph a line"
     fetch = (

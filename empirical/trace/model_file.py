@@ -8,6 +8,8 @@
                               optimizer(model, groups), which takes the groups of a plan
     tasks(inputs, targets)    optional: the number of the task of each sample, for strategies that
                               weight tasks
+    data_root=None            optional keyword of build and batch: the folder of a data set that
+                              the user names (--data-root); no axis
 
 A file may define several models: ``FILE.py:name`` calls ``name`` in place of ``build``.
 
@@ -19,6 +21,7 @@ GrowingAxis(name='width', sizes=(64, 128, 192))
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import sys
@@ -38,6 +41,8 @@ LossOf = Callable[[Any, Tensor], Tensor]
 EXAMPLE = "def build(width=64, depth=4): return GPT(width, depth)"
 SEED = "seed"
 """The keyword of batch that draws other samples; no axis."""
+DATA_ROOT = "data_root"
+"""The keyword of build and batch that names a folder of data; no axis."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class ModelFile:
 
     ``axes``: the default of every keyword of ``build``, by name; None where there is none.
     ``optimizer_of``: what makes the optimizer of the user's own, if there is one. ``tasks_of``: the
-    task of each sample, likewise.
+    task of each sample, likewise. ``data_root``: the folder that build and batch were given.
     """
 
     path: Path
@@ -64,6 +69,7 @@ class ModelFile:
     axes: Mapping[str, int | None]
     optimizer_of: Callable[..., Any] | None = field(default=None, kw_only=True)
     tasks_of: Callable[..., Tensor] | None = field(default=None, kw_only=True)
+    data_root: Path | None = field(default=None, kw_only=True)
 
     def build(self, sizes: Mapping[str, int]) -> nn.Module:
         """The module at these sizes; other axes at their defaults.
@@ -260,11 +266,12 @@ def read_axis(text: str) -> GrowingAxis:
     return GrowingAxis(name, parse_widths(sizes))
 
 
-def read_model(place: str) -> ModelFile:
-    """The file behind ``FILE.py`` or ``FILE.py:name``.
+def read_model(place: str, data_root: Path | None = None) -> ModelFile:
+    """The file behind ``FILE.py`` or ``FILE.py:name``; ``data_root``: the folder of its data.
 
     Raises:
-        InvalidInput: if there is no such file, it cannot be run, or it lacks a function.
+        InvalidInput: if there is no such file, it cannot be run, or it lacks a function; for a
+            folder that is not there, or that neither function takes.
     """
     name, _, builder = place.partition(":") if place.count(":") else (place, "", "")
     path = Path(name)
@@ -277,6 +284,8 @@ def read_model(place: str) -> ModelFile:
     batch = _function(
         path, module, "batch", "write for example: def batch(): return inputs, targets"
     )
+    _refuse_folder(path, data_root, (build, batch))
+    build, batch = (_at_folder(function, data_root) for function in (build, batch))
     axes = {
         p.name: p.default if isinstance(p.default, int) else None
         for p in inspect.signature(build).parameters.values()
@@ -284,7 +293,42 @@ def read_model(place: str) -> ModelFile:
     }
     names = ("loss", "optimizer", "tasks")
     loss, optimizer, tasks = (getattr(module, name, None) for name in names)
-    return ModelFile(path, build, batch, loss, axes, optimizer_of=optimizer, tasks_of=tasks)
+    return ModelFile(
+        path, build, batch, loss, axes, optimizer_of=optimizer, tasks_of=tasks, data_root=data_root
+    )
+
+
+def _refuse_folder(
+    path: Path, folder: Path | None, functions: Sequence[Callable[..., Any]]
+) -> None:
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise InvalidInput(
+            f"no folder {folder}", "the folder that holds the data set", "pass --data-root DIR"
+        )
+    if not any(DATA_ROOT in inspect.signature(function).parameters for function in functions):
+        raise InvalidInput(
+            f"--data-root {folder}, and neither build nor batch in {path} takes {DATA_ROOT}",
+            f"a keyword {DATA_ROOT} of the function that reads the data",
+            f"write for example: def batch(seed=0, {DATA_ROOT}=None): ... "
+            f'empirical.data.sources.images("cifar10", {DATA_ROOT}), as examples/digits.py does',
+        )
+
+
+def _at_folder(function: Callable[..., Any], folder: Path | None) -> Callable[..., Any]:
+    """A function of the user's file without its keyword for a folder, which is given."""
+    signature = inspect.signature(function)
+    others = [p for name, p in signature.parameters.items() if name != DATA_ROOT]
+    if len(others) == len(signature.parameters):
+        return function
+
+    @functools.wraps(function)
+    def bound(*sizes: Any, **named: Any) -> Any:
+        return function(*sizes, **named, data_root=folder)
+
+    bound.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]
+    return bound
 
 
 def module_of_file(path: Path) -> Any:

@@ -211,9 +211,10 @@ def transfer_of_file(
     asked: TransferRequest,
     place: TransferPlace,
     tick: Tick | None = None,
+    data_root: Path | None = None,
 ) -> MeasuredTransfer:
-    """The same for FILE.py or FILE.py:BUILD; see `measure_transfer`."""
-    return _measured(read_model(name), name, recipe, asked, place, tick)
+    """The same for FILE.py or FILE.py:BUILD, and its folder of data; see `measure_transfer`."""
+    return _measured(read_model(name, data_root), name, recipe, asked, place, tick)
 
 
 def _measured(
@@ -296,7 +297,9 @@ def planned_training(
         for size in sizes
     }  # fmt: skip
     source: ModelSource = (
-        GivenModel(at_sizes(file, base)) if name is None else SourceFile.of(name, base)
+        GivenModel(at_sizes(file, base))
+        if name is None
+        else SourceFile.of(name, base, file.data_root)
     )
     training = TransferTraining(
         source, whole, asked.axis.name, factors, numbers, asked.steps, asked.diverged,

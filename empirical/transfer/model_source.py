@@ -30,18 +30,20 @@ class ModelSource(Protocol):
 
 @dataclass(frozen=True)
 class SourceFile:
-    """FILE.py or FILE.py:BUILD, the fingerprint of its text, and sizes by axis."""
+    """FILE.py or FILE.py:BUILD, the fingerprint of its text, sizes by axis, the folder of data."""
 
     place: str
     mark: str
     base: tuple[tuple[str, int], ...]
+    data_root: Path | None = None
 
     @classmethod
-    def of(cls, place: str, base: dict[str, int]) -> SourceFile:
+    def of(cls, place: str, base: dict[str, int], data_root: Path | None = None) -> SourceFile:
         """The file as it is now."""
         path, build = _parts(place)
         absolute = f"{path.resolve()}:{build}" if build else str(path.resolve())
-        return cls(absolute, _mark(place), tuple(base.items()))
+        folder = None if data_root is None else data_root.resolve()
+        return cls(absolute, _mark(place), tuple(base.items()), folder)
 
     def file(self) -> ModelFile:
         """Read, once in a process.
@@ -66,7 +68,7 @@ class GivenModel:
 
 @cache
 def _read(source: SourceFile) -> ModelFile:
-    file = read_model(source.place)
+    file = read_model(source.place, source.data_root)
     if _mark(source.place) != source.mark:
         raise InvalidInput(
             f"another text of {source.place} than that which was planned for",

@@ -161,10 +161,10 @@ def tune(
 
 def tune_of_file(
     name: str, recipe: Recipe | Rule | str, asked: TuningRequest, out: Path | None = None,
-    jobs: int = 0, tick: Tick | None = None,
+    jobs: int = 0, tick: Tick | None = None, data_root: Path | None = None,
 ) -> MeasuredTuning:  # fmt: skip
-    """The same for FILE.py or FILE.py:BUILD; see `tune`."""
-    return _tuned(read_model(name), name, recipe, asked, out, jobs, tick)
+    """The same for FILE.py or FILE.py:BUILD, and its folder of data; see `tune`."""
+    return _tuned(read_model(name, data_root), name, recipe, asked, out, jobs, tick)
 
 
 def _tuned(

@@ -197,6 +197,10 @@ OutOption = Annotated[
         "of the page.",
     ),
 ]
+DataRootOption = Annotated[
+    Path | None,
+    typer.Option("--data-root", parser=folder, help="Folder that holds the data set."),
+]
 SamplesOption = Annotated[
     int | None,
     typer.Option(
@@ -286,10 +290,7 @@ class Run:
     data: Annotated[
         str, typer.Option("--data", help="digits, mnist, fashionmnist, cifar10.., or FILE.npz.")
     ] = "digits"
-    data_root: Annotated[
-        Path | None,
-        typer.Option("--data-root", parser=folder, help="Folder that holds the data set."),
-    ] = None
+    data_root: DataRootOption = None
     samples: SamplesOption = None
     device: DeviceOption = DeviceName.auto
     threads: ThreadsOption = 0

@@ -19,6 +19,7 @@ from scaling.cli.options import (
     MODEL_HELP,
     SCHEDULER_HELP,
     SEEDS_HELP,
+    DataRootOption,
     DeviceName,
     DeviceOption,
     DivergedOption,
@@ -74,6 +75,7 @@ def transfer(
     change_code: ChangeCodeOption = False,
     margin: MarginOption = None,
     diverged: DivergedOption = 100.0,
+    data_root: DataRootOption = None,
     backend: Annotated[
         RunnerName, typer.Option("--backend", help=BACKEND_HELP)
     ] = RunnerName.joblib,
@@ -128,7 +130,7 @@ def transfer(
         lazily("report.plots").require()
         report.require_own_reports(out)
     with lazily("report.measured_tables").progress(sys.stderr.isatty()) as tick:
-        result = measuring.transfer_of_file(model, recipe, request, place, tick)
+        result = measuring.transfer_of_file(model, recipe, request, place, tick, data_root)
     if out is not None:
         report.write_transfer(result, out)
     typer.echo(report.render_transfer(result, style))
@@ -169,6 +171,7 @@ def tune(
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help=SEEDS_HELP)] = None,
     change_code: ChangeCodeOption = False,
     diverged: DivergedOption = 100.0,
+    data_root: DataRootOption = None,
     device: DeviceOption = DeviceName.cpu,
     jobs: JobsOption = 0,
     out: OutOption = None,
@@ -202,7 +205,7 @@ def tune(
         lazily("report.plots").require()
         report.require_own_tuning(out)
     with lazily("report.measured_tables").progress(sys.stderr.isatty()) as tick:
-        result = measuring.tune_of_file(model, recipe, request, out, jobs, tick)
+        result = measuring.tune_of_file(model, recipe, request, out, jobs, tick, data_root)
     if out is not None:
         report.write_tuning(result, out)
     typer.echo(report.render_tuning(result, style))
