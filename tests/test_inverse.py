@@ -12,13 +12,19 @@ from sympy import Max, Rational, S, Symbol, symbols
 from typed import Typed
 
 import scaling.solve.inverse as inverse
+from scaling.models.architectures import perceptron
 from scaling.models.chain import Setting
+from scaling.models.recipe import as_recipe
+from scaling.models.recipe_text import parse_recipe
 from scaling.models.settings import read_settings
+from scaling.report.inverse_tables import inverse_table
+from scaling.report.tables import Format, render
 from scaling.rules.parser import as_rule
 from scaling.sizes.affine_cases import cases, feasible, vanishes
 from scaling.sizes.errors import Conflict, InvalidInput, NotCovered, ScalingError
+from scaling.solve.asked_network import OnGraph, trained_layers
 from scaling.solve.derive import derive
-from scaling.solve.inverse import solve_for
+from scaling.solve.inverse import solve_for, solve_on
 
 KFAC = "(B + rho_B*I)**(-e_B) @ G @ (A + rho_A*I)**(-e_A)"
 SHAMPOO = "(L + rho_L*I)**(-e_L) @ G @ (R + rho_R*I)**(-e_R)"
@@ -130,6 +136,62 @@ def test_what_is_no_question_is_refused_by_name(
     with pytest.raises(kind) as error:
         solve_for(KFAC, *question)  # type: ignore[arg-type]
     assert told in str(error.value) and inverse.STANDS_FOR not in str(error.value)
+
+
+# --- a user's model -------------------------------------------------------------------------------
+
+
+def on_perceptron(rule: str, *given: str) -> OnGraph:
+    recipe, graph = as_recipe(rule), perceptron(3)
+    return OnGraph(recipe, graph, read_settings(given, recipe, trained_layers(graph)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "unknowns", "require", "given"),
+    [
+        (KFAC, "e_A,e_B", "c=0", []),
+        (SHAMPOO, "e_L,e_R", "c=0", []),
+        (KFAC, "d_rho_A_hidden", "c_hidden=-1/2", ["e_A=1", "e_B=1"]),
+        ("G @ (A + rho*I)**(-1)", "d_rho_hidden", "c_hidden=-1", []),
+    ],
+)
+def test_a_perceptron_as_a_model_has_the_answers_of_the_chain(
+    rule: str, unknowns: str, require: str, given: list[str]
+) -> None:
+    found = solve_on(on_perceptron(rule, *given), unknowns, require)
+    chain = solve_for(rule, unknowns, require, given)
+    assert [str(x) for x in found.answers] == [str(x) for x in chain.answers]
+    assert [r.alone for r in found.required] == [r.alone for r in chain.required]
+    text = render(inverse_table(found), Format.TEXT)
+    assert inverse.STANDS_FOR not in text and "gradient independence" in text
+
+
+@pytest.mark.parametrize(
+    ("question", "kind", "told"),
+    [
+        (("e_A", "c=0"), Conflict, "they need e_B = 1"),
+        (("b_output", "c=0"), NotCovered, "b_output"),
+        (("e_A", "c_embedding=0"), InvalidInput, "c_embedding"),
+        (("e_A", "d_eps=0"), InvalidInput, "d_eps"),
+        (("rho_A", "c=0"), InvalidInput, "solve for d_rho_A"),
+    ],
+)
+def test_what_is_no_question_of_a_model_is_refused_by_name(
+    question: tuple[str, str], kind: type[ScalingError], told: str
+) -> None:
+    with pytest.raises(kind) as error:
+        solve_on(on_perceptron(KFAC), *question)
+    assert told in str(error.value) and inverse.STANDS_FOR not in str(error.value)
+
+
+def test_an_exponent_that_a_tensors_rule_lacks_is_no_requirement() -> None:
+    """Of a recipe: bare, the damping of those that have one; by name it is refused."""
+    recipe = parse_recipe("hidden: G/(norm(G) + eps)**e; rest: sign(G)")
+    asked = OnGraph(recipe, perceptron(3))
+    found = solve_on(asked, "e", "c_hidden=0,d_eps=0")
+    assert {f"{r.key}_{r.layer}" for r in found.required} == {"c_hidden", "d_eps_hidden"}
+    with pytest.raises(InvalidInput, match="d_eps_output"):
+        solve_on(asked, "e", "d_eps_output=0")
 
 
 # --- cases and inequalities -----------------------------------------------------------------------

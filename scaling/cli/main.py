@@ -63,7 +63,7 @@ from scaling.sizes.errors import InvalidInput, NotCovered, ScalingError, unknown
 
 if TYPE_CHECKING:
     from scaling.report.tables import Table
-    from scaling.states.problem import Problem
+    from scaling.solve.inverse import Inverse
 
 INTERRUPTED = 130
 
@@ -225,11 +225,14 @@ def derive(
 
     if model.given(
         network, numbers, run, init=init, alignment=alignment, step=step, steps=steps,
-        solve_for=solve_for, require=require,
     ):  # fmt: skip
-        from scaling.cli.modelling import derive_model
+        from scaling.cli.modelling import derive_model, inverse_on_model
 
-        derive_model(rule, model, settings, style)
+        if solve_for or require:
+            asked = rule, model, settings, solve_for or "", require or []
+            _print_inverse(inverse_on_model(*asked), style)
+        else:
+            derive_model(rule, model, settings, style)
         return
     given = numbers_asked(numbers, run, "measured" in str(alignment))
     start = partial(problem_of, rule, settings, network, init=init, practice=True, numbers=given)
@@ -239,7 +242,10 @@ def derive(
         numbers=given,
     )  # fmt: skip
     if solve_for or require:
-        _print_inverse(problem, solve_for or "", require or [], style)
+        from scaling.solve.asked_network import OnChain
+        from scaling.solve.inverse import solve_on
+
+        _print_inverse(solve_on(OnChain(problem), solve_for or "", require or []), style)
         return
     solution = solution_of(problem)
     if style is Style.json:
@@ -250,14 +256,9 @@ def derive(
         _print(derived_table(solution), style)
 
 
-def _print_inverse(problem: Problem, unknowns: str, require: list[str], style: Style) -> None:
+def _print_inverse(found: Inverse, style: Style) -> None:
     from scaling.report.inverse_tables import inverse_json, inverse_table
-    from scaling.solve.inverse import solve_for
 
-    found = solve_for(
-        problem.rule, unknowns, require, problem.settings, problem.setting,
-        problem.sampled_fisher, problem.step,
-    )  # fmt: skip
     if style is Style.json:
         from scaling.report.as_json import to_json
 

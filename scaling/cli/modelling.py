@@ -15,12 +15,13 @@ from sympy import Expr
 
 from scaling.cli.options import ModelOptions, Style, SweepRun
 from scaling.cli.requests import lazily
-from scaling.models.chain import Layer
 from scaling.models.graph import Graph
 from scaling.models.recipe import Recipe, TensorGroup
 from scaling.models.settings import Settings, read_settings
 from scaling.sizes.errors import InvalidInput, unknown
-from scaling.solve.graph_solution import GraphDerived, derive_graph
+from scaling.solve.asked_network import OnGraph, trained_layers
+from scaling.solve.graph_solution import GraphDerived
+from scaling.solve.inverse import Inverse, solve_on
 
 if TYPE_CHECKING:
     from empirical.verify.graph_verification import GraphVerification
@@ -29,19 +30,26 @@ Read = tuple[GraphDerived, tuple[str, ...]]
 """The answer for a model along an axis, and what was read into its code."""
 
 
-def answers_of(recipe: str, model: ModelOptions, settings: Sequence[str] | None) -> list[Read]:
-    """The answers for a model, axis by axis."""
+def asked_of(
+    recipe: str, model: ModelOptions, settings: Sequence[str] | None
+) -> list[tuple[OnGraph, tuple[str, ...]]]:
+    """The recipe on the graph of a model, and what was read into its code, axis by axis."""
     assert model.model is not None, "asked for where --model is given"
     chosen, probed = lazily("black_box.handed_over").recipe_with_probes(recipe)
     tracing = lazily("trace.trained")
-    answers = []
+    asked = []
     for file, axis in lazily("trace.model_file").read_model(model.model).along(model.axis or []):
         found = tracing.trained(chosen, file, axis, starts=starts_of(chosen, settings))
         graph = found.lowered.graph
         given = settings_of(chosen, graph, settings, found.groups)
-        answer = derive_graph(chosen, graph, given, kinds=found.kinds)
-        answers.append((answer.assuming(probed), (*found.lowered.notes, *found.notes)))
-    return answers
+        one = OnGraph(chosen, graph, given, found.kinds, tuple(probed))
+        asked.append((one, (*found.lowered.notes, *found.notes)))
+    return asked
+
+
+def answers_of(recipe: str, model: ModelOptions, settings: Sequence[str] | None) -> list[Read]:
+    """The answers for a model, axis by axis."""
+    return [(one.derived(one.settings), x) for one, x in asked_of(recipe, model, settings)]
 
 
 def answer_of(recipe: str, model: ModelOptions, settings: Sequence[str] | None) -> Read:
@@ -50,13 +58,31 @@ def answer_of(recipe: str, model: ModelOptions, settings: Sequence[str] | None) 
     Raises:
         InvalidInput: for several.
     """
+    _refuse_several_axes(model)
+    return answers_of(recipe, model, settings)[0]
+
+
+def inverse_on_model(
+    recipe: str, model: ModelOptions, settings: Sequence[str] | None, unknowns: str,
+    require: Sequence[str],
+) -> Inverse:  # fmt: skip
+    """Exponents of a recipe that make those of tensors what is required, along one axis.
+
+    Raises:
+        InvalidInput: for several axes.
+    """
+    _refuse_several_axes(model)
+    ((asked, _),) = asked_of(recipe, model, settings)
+    return solve_on(asked, unknowns, require)
+
+
+def _refuse_several_axes(model: ModelOptions) -> None:
     if len(model.axis or ()) > 1:
         raise InvalidInput(
             f"{len(model.axis or ())} axes at once",
             "one axis, for all verbs but derive and verify",
             f"pass --axis {(model.axis or [''])[0]} alone",
         )
-    return answers_of(recipe, model, settings)[0]
 
 
 def settings_of(
@@ -71,14 +97,7 @@ def settings_of(
         InvalidInput: for a setting that cannot be read, or of a damping that the tensor's rule
             does not have.
     """
-    from sympy import S
-
-    layers = [
-        Layer(p.name, 1, S.One, S.One)
-        for p in (*graph.parameters, *_inside(graph))
-        if p.trained
-    ]  # fmt: skip
-    found = read_settings(settings or (), recipe, layers)
+    found = read_settings(settings or (), recipe, trained_layers(graph))
     asked = {pair.partition("=")[0].strip() for pair in settings or ()}
     for name, group in groups.items():
         own = group.rule.scaled if group.rule is not None else ()
@@ -93,13 +112,6 @@ def starts_of(
 ) -> Callable[[Graph], Mapping[str, Expr]]:
     """B that is given, by the names of a graph's tensors."""
     return lambda graph: settings_of(recipe, graph, settings, {}).b
-
-
-def _inside(graph: Graph):  # type: ignore[no-untyped-def]
-    for node in graph.nodes:
-        if node.op == "repeat":
-            yield from node.get("repeat").body.parameters
-            yield from _inside(node.get("repeat").body)
 
 
 def derive_model(

@@ -43,7 +43,7 @@ def graph_table(answer: GraphDerived, notes: Sequence[str] = ()) -> Table:
         )
         for key, same in rows.items()
     )
-    below = [*rule_lines(answer.recipe), _convention(answer)]
+    below = [*rule_lines(answer.recipe), convention_of(answer)]
     below += [f"within {within[:-1]}: names in the table begin with '{within}'"] if within else []
     below += [f"free: {', '.join(answer.free)}"] if answer.free else []
     below += graph_notes(answer, notes)
@@ -185,7 +185,7 @@ def graph_json(answer: GraphDerived) -> dict[str, Any]:
         "free": list(answer.free),
         "regimes": regimes_in_graph(answer),
         "assumptions": list(answer.assumptions),
-        "convention": _convention(answer),
+        "convention": convention_of(answer),
     }  # fmt: skip
 
 
@@ -208,7 +208,7 @@ def answer_letter(answer: GraphDerived) -> str:
     return axis_letter(answer.graph)
 
 
-def _convention(answer: GraphDerived) -> str:
+def convention_of(answer: GraphDerived) -> str:
     """The base of the powers: M, or the name of the axis."""
     letter = answer_letter(answer)
     width = "width M" if letter == "M" else letter

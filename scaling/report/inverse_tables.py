@@ -7,9 +7,11 @@ from typing import Any
 from sympy import Max, Min
 
 from scaling.report.as_text import Cell
+from scaling.report.graph_tables import convention_of, recipe_title, regimes_in_graph
 from scaling.report.tables import Table, heading
 from scaling.solve.alternatives import regime_lines
-from scaling.solve.inverse import STANDS_FOR, Answer, Inverse, Requirement
+from scaling.solve.graph_solution import GraphDerived
+from scaling.solve.inverse import STANDS_FOR, Answer, Answered, Inverse, Requirement
 
 
 def inverse_table(found: Inverse) -> Table:
@@ -22,12 +24,29 @@ def inverse_table(found: Inverse) -> Table:
         for r in found.required
     )  # fmt: skip
     notes = [f"answer{'' if one else f' {i}'}: {x}" for i, x in enumerate(found.answers, 1)]
-    notes += [found.derived.convention]
+    notes += [_convention(found.derived)]
     notes += [f"assumed: {text}" for text in found.derived.assumptions]
-    notes += dict.fromkeys(text for x in found.answers for text in regime_lines(x.again))
-    columns = ("layer", "exponent", "formula", "required", "needs, alone", *again)
+    notes += dict.fromkeys(text for x in found.answers for text in _regimes(x.again))
+    place = "tensor" if isinstance(found.derived, GraphDerived) else "layer"
+    columns = (place, "exponent", "formula", "required", "needs, alone", *again)
     texts = tuple(note.replace(STANDS_FOR, "") for note in notes)
-    return Table(heading(found.derived.problem), columns, rows, texts)
+    return Table(_title(found.derived), columns, rows, texts)
+
+
+def _title(derived: Answered) -> str:
+    if isinstance(derived, GraphDerived):
+        return recipe_title(derived.recipe)
+    return heading(derived.problem)
+
+
+def _convention(derived: Answered) -> str:
+    return convention_of(derived) if isinstance(derived, GraphDerived) else derived.convention
+
+
+def _regimes(again: Answered) -> list[str]:
+    if isinstance(again, GraphDerived):
+        return regimes_in_graph(again)
+    return list(regime_lines(again))
 
 
 def _again(answer: Answer, r: Requirement) -> Cell:
@@ -39,8 +58,7 @@ def _again(answer: Answer, r: Requirement) -> Cell:
 def inverse_json(found: Inverse) -> dict[str, Any]:
     """The same as data; exponents are strings."""
     return {
-        "rule": str(found.derived.problem.rule),
-        "name": found.derived.problem.rule.name,
+        **_asked(found.derived),
         "solved_for": list(found.unknowns),
         "required": [
             {
@@ -54,5 +72,11 @@ def inverse_json(found: Inverse) -> dict[str, Any]:
             for x in found.answers
         ],
         "assumptions": list(found.derived.assumptions),
-        "convention": found.derived.convention,
+        "convention": _convention(found.derived),
     }  # fmt: skip
+
+
+def _asked(derived: Answered) -> dict[str, str]:
+    if isinstance(derived, GraphDerived):
+        return {"recipe": str(derived.recipe), "name": derived.recipe.name}
+    return {"rule": str(derived.problem.rule), "name": derived.problem.rule.name}

@@ -7,7 +7,8 @@ alternatives   regimes, and those that decide an exponent; crossing_widths: up t
                the lesser term is the larger one
 offers         an accepted rule in the place of a refused one
 predict        one step under any exponents; one_step: the alignment that it has
-inverse        exponents that make derived ones what is required
+inverse        exponents that make derived ones what is required; asked_network: on a chain
+               or a model
 phases         the regime over two exponents: regions, and boundaries as formulas
 symmetry       when two tables describe the same training; equivalence: compare two optimizers
 graph_solution   the same for every tensor of any graph, with the node that binds: tensor_rates

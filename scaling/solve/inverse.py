@@ -27,7 +27,7 @@ import sympy
 from sympy import Expr, S, Symbol
 
 from scaling.models.chain import Setting
-from scaling.models.settings import Settings, read_settings
+from scaling.models.settings import HasSymbols, Settings, read_settings
 from scaling.rules.language import Node
 from scaling.rules.parser import as_rule
 from scaling.rules.rule import Rule
@@ -40,10 +40,14 @@ from scaling.sizes.affine_cases import (
     solved,
     vanishes,
 )
-from scaling.sizes.errors import Conflict, InvalidInput, NotCovered, ScalingError
+from scaling.sizes.errors import Conflict, InvalidInput, NotCovered, ScalingError, unknown
 from scaling.sizes.in_notebook import InNotebook
-from scaling.solve.derive import Derived, derive
+from scaling.solve.asked_network import AskedNetwork, OnChain
+from scaling.solve.derive import Derived
+from scaling.solve.graph_solution import GraphDerived
 from scaling.states.problem import Exponents, Problem
+
+Answered = Derived | GraphDerived
 
 STANDS_FOR = "unknown_"
 """The head of the symbol that stands for an exponent of a layer while it is solved for."""
@@ -69,11 +73,13 @@ class Answer:
 
     values: Mapping[str, Expr]
     where: tuple[str, ...]
-    again: Derived
+    again: Answered
+    exponents: Exponents
+    """Derived again."""
 
     def exponent(self, of: Requirement) -> Expr:
         """The exponent of a requirement, derived again."""
-        return _at(self.again.exponents, of.key, of.layer)
+        return _at(self.exponents, of.key, of.layer)
 
     def __str__(self) -> str:
         return _told(self.values, self.where)
@@ -83,7 +89,7 @@ class Answer:
 class Inverse(InNotebook):
     """The answers to an inverse question; at least one, or it is refused."""
 
-    derived: Derived
+    derived: Answered
     unknowns: tuple[str, ...]
     required: tuple[Requirement, ...]
     answers: tuple[Answer, ...]
@@ -122,7 +128,22 @@ def solve_for(
     if not isinstance(settings, Settings):
         settings = read_settings(settings or (), asked, network.layers)
     problem = Problem(asked, network, settings, sampled_fisher, step=step)
-    question = _Question(problem, _unknowns(problem, _split(unknowns)), _split(require))
+    return solve_on(OnChain(problem), unknowns, require)
+
+
+def solve_on(
+    asked: AskedNetwork, unknowns: str | Sequence[str], require: str | Sequence[str]
+) -> Inverse:
+    """The same on any network: c of the readout of a model, say, by the name of its tensor.
+
+    >>> from scaling.models.architectures import perceptron
+    >>> from scaling.models.recipe import as_recipe
+    >>> from scaling.solve.asked_network import OnGraph
+    >>> model = OnGraph(as_recipe("G @ (A + rho*I)**(-e)"), perceptron(3))
+    >>> print(solve_on(model, "e", "c_output=0").answers[0])
+    e = 1
+    """
+    question = _Question(asked, _unknowns(asked, _split(unknowns)), _split(require))
     return question.answered()
 
 
@@ -132,9 +153,9 @@ def _split(texts: str | Sequence[str]) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in joined.split(",") if part.strip()))
 
 
-def _unknowns(problem: Problem, keys: Sequence[str]) -> dict[str, Symbol]:
+def _unknowns(asked: AskedNetwork, keys: Sequence[str]) -> dict[str, Symbol]:
     """The names of what is solved for, and their symbols."""
-    rule, found = problem.rule, dict[str, Symbol]()
+    rule, found = asked.rule, dict[str, Symbol]()
     if not keys:
         raise InvalidInput("nothing to solve for", "names of exponents", _example(rule))
     for key in keys:
@@ -144,9 +165,9 @@ def _unknowns(problem: Problem, keys: Sequence[str]) -> dict[str, Symbol]:
         if key in rule.scaled or key in rule.constants:
             do_this = f"solve for d_{key}" if key in rule.scaled else _example(rule)
             raise InvalidInput(f"the constant {key} to solve for", "an exponent", do_this)
-        places = _flat(read_settings([f"{key}=x"], rule, problem.setting.layers))
+        places = _flat(read_settings([f"{key}=x"], rule, asked.layers))
         found |= {name: Symbol(STANDS_FOR + name) for name in places}
-    given = {*_flat(problem.settings), *problem.settings.exponents}
+    given = {*_flat(asked.settings), *asked.settings.exponents}
     for name in found:
         if name in given:
             raise InvalidInput(
@@ -155,7 +176,7 @@ def _unknowns(problem: Problem, keys: Sequence[str]) -> dict[str, Symbol]:
     return found
 
 
-def _example(rule: Rule) -> str:
+def _example(rule: HasSymbols) -> str:
     names = rule.exponents or tuple(f"d_{name}" for name in rule.scaled) or ("b_output",)
     return f"write for example --solve-for {','.join(names[:2])} --require c=0"
 
@@ -164,6 +185,10 @@ def _flat(settings: Settings) -> dict[str, Expr]:
     """Exponents of layers by name: c_hidden, d_rho_A_output."""
     named = {f"{k}_{name}": x for k in "abc" for name, x in getattr(settings, k).items()}
     return named | {f"d_{k}_{name}": x for (k, name), x in settings.d.items()}
+
+
+def _has(x: Exponents, key: str, layer: str) -> bool:
+    return layer in x.b and (not key.startswith("d_") or key[2:] in x.d[layer])
 
 
 def _at(x: Exponents, key: str, layer: str) -> Expr:
@@ -198,14 +223,15 @@ class _Found:
 class _Question:
     """A question about a rule: unknowns by name, and requirements as they were written."""
 
-    def __init__(self, problem: Problem, symbols: Mapping[str, Symbol], require: Sequence[str]):
-        self.problem, self.symbols = problem, symbols
+    def __init__(self, asked: AskedNetwork, symbols: Mapping[str, Symbol], require: Sequence[str]):
+        self.asked, self.symbols = asked, symbols
         self.unknowns = list(symbols.values())
         self.free = {s: Symbol(n) for n, s in symbols.items()}
         self.bounds = tuple(
-            Symbol(e) for e in problem.rule.exponents if e not in problem.settings.exponents
+            Symbol(e) for e in asked.rule.exponents if e not in asked.settings.exponents
         )
         self.derived = self.again({s: s for s in self.unknowns})
+        self.exponents = asked.exponents(self.derived)
         self.required = self._read(require)
 
     def answered(self) -> Inverse:
@@ -218,7 +244,8 @@ class _Question:
                 told = _told(self._values(one), self._where(one))
                 failed.append(f"{told} solves them, but {why}")
             else:
-                answers.append(Answer(self._values(one), self._where(one), back))
+                values, where = self._values(one), self._where(one)
+                answers.append(Answer(values, where, back, self.asked.exponents(back)))
         if not answers:
             raise self._none([*failed, *refused])
         alone = tuple(
@@ -226,12 +253,12 @@ class _Question:
         )
         return Inverse(self._shown(self.derived), tuple(self.symbols), alone, tuple(answers))
 
-    def again(self, values: Mapping[Symbol, Expr]) -> Derived:
+    def again(self, values: Mapping[Symbol, Expr]) -> Answered:
         """The rule derived with values for the unknowns."""
-        settings, p = self.problem.settings, self.problem
+        settings, asked = self.asked.settings, self.asked
         changed = {"b": {**settings.b}, "a": {**settings.a}, "c": {**settings.c}}
         d, exponents = {**settings.d}, {**settings.exponents}
-        places = {f"d_{k}_{n.name}": (k, n.name) for k in p.rule.scaled for n in p.setting.layers}
+        places = {f"d_{k}_{n.name}": (k, n.name) for k in asked.rule.scaled for n in asked.layers}
         for name, symbol in self.symbols.items():
             value = values.get(symbol, symbol)
             if name in places:
@@ -242,15 +269,14 @@ class _Question:
                 exponents[name] = value
         given = Settings(changed["a"], changed["b"], changed["c"], d, exponents, settings.values)
         try:
-            return derive(
-                p.rule, given.closed(), p.setting, sampled_fisher=p.sampled_fisher, step=p.step
-            )
+            found: Answered = asked.derived(given.closed())
         except ScalingError as error:
             raise _renamed(error) from None
+        return found
 
     def _read(self, require: Sequence[str]) -> list[Requirement]:
-        rule = self.problem.rule
-        read = read_settings(require, rule, self.problem.setting.layers)
+        rule = self.asked.rule
+        read = read_settings(require, rule, self.asked.layers)
         if not require or read.exponents or read.values:
             named = [*read.exponents, *read.values]
             raise InvalidInput(
@@ -258,16 +284,25 @@ class _Question:
                 "a value for a derived exponent: a, b, c or d_<name>, perhaps of a layer",
                 _example(rule),
             )
-        found = []
+        found, keys = [], ("a", "b", "c", *(f"d_{x}" for x in rule.scaled))
         for name, value in _flat(read).items():
-            key = next(
-                k
-                for k in ("a", "b", "c", *(f"d_{x}" for x in rule.scaled))
-                if name.startswith(f"{k}_") and name[len(k) + 1 :] in self.derived.exponents.b
-            )
-            layer = name[len(key) + 1 :]
-            found.append(Requirement(key, layer, value, _at(self.derived.exponents, key, layer)))
+            places = ((k, name[len(k) + 1 :]) for k in keys if name.startswith(f"{k}_"))
+            for key, layer in places:
+                if _has(self.exponents, key, layer):
+                    formula = _at(self.exponents, key, layer)
+                    found.append(Requirement(key, layer, value, formula))
+        written = {text.partition("=")[0].strip() for text in require}
+        known = {f"{r.key}_{r.layer}" for r in found}
+        lacks = sorted((written & set(_flat(read))) - known)
+        if lacks or not found:
+            raise unknown("exponent", min(lacks or written), self._exponents())
         return found
+
+    def _exponents(self) -> list[str]:
+        """The names of all derived exponents."""
+        x = self.exponents
+        scaled = [f"d_{k}_{name}" for name, own in x.d.items() for k in own]
+        return [*(f"{key}_{name}" for key in "cba" for name in x.b), *scaled]
 
     # --- solving ----------------------------------------------------------------------------------
 
@@ -310,7 +345,7 @@ class _Question:
                 kept = rest
         return tuple(kept)
 
-    def _back(self, found: _Found, required: Sequence[Requirement]) -> tuple[Derived | None, str]:
+    def _back(self, found: _Found, required: Sequence[Requirement]) -> tuple[Answered | None, str]:
         """The rule derived with the answer, or what it gives in the place of what is required."""
         try:
             back = self.again(found.values)
@@ -318,22 +353,18 @@ class _Question:
             return None, f"the rule is refused with it: {error.found}"
         where = (*found.where, *self.bounds)
         for r in required:
-            value = _at(back.exponents, r.key, r.layer)
+            value = _at(self.asked.exponents(back), r.key, r.layer)
             if value.has(S.Infinity, S.NaN) or not vanishes(value - r.value, where):
                 return None, f"the rule has {r.key}_{r.layer} = {self._named(value)} with it"
         return self._shown(back), ""
 
     # --- words ------------------------------------------------------------------------------------
 
-    def _shown(self, found: Derived) -> Derived:
+    def _shown(self, found: Answered) -> Answered:
         """With the names of unknowns in the place of what stands for them."""
-        x = found.exponents
-
-        def named(values: Mapping[str, Expr]) -> dict[str, Expr]:
-            return {name: value.xreplace(self.free) for name, value in values.items()}
-
-        d = {name: named(values) for name, values in x.d.items()}
-        return replace(found, exponents=Exponents(named(x.a), named(x.b), named(x.c), d))
+        named = {s: x for s, x in self.free.items() if s != x}
+        shown: Answered = self.asked.renamed(found, named)
+        return shown
 
     def _named(self, x: Expr) -> Expr:
         return x.xreplace(self.free)
@@ -381,14 +412,14 @@ class _Question:
 
     def _instead(self) -> str:
         """Another question, which has an answer."""
-        rule = self.problem.rule
+        rule = self.asked.rule
         free = {s.name for r in self.required for s in (r.formula - r.value).free_symbols}
         more = [e for e in rule.exponents if e in free and e not in self.symbols]
         if more:
             names = {**self.symbols, **{e: Symbol(e) for e in more}}
             texts = [f"{r.key}_{r.layer}={r.value}" for r in self.required]
             try:
-                asked = _Question(self.problem, names, texts).answered()
+                asked = _Question(self.asked, names, texts).answered()
                 return f"solve for {', '.join(more)} as well: {asked.answers[0]}"
             except ScalingError:
                 pass
