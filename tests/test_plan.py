@@ -12,7 +12,10 @@ import torch
 from torch import nn
 from typed import Typed
 
+from derivations.recipes import recipe_of
 from empirical import ModelPlan, plan
+from empirical.trace.given_model import model_of
+from empirical.trace.trained import trained
 from scaling.rules.parser import parse
 from scaling.sizes.errors import InvalidInput, NotCovered
 from scaling.solve.sourced_powers import degree, family_of, sourced_powers
@@ -337,6 +340,39 @@ def test_tensors_that_change_their_names_with_the_depth_keep_their_numbers() -> 
     readout, hidden = small.tensors["4.weight"].std, small.tensors["1.up.weight"].std
     assert found.tensors["8.weight"].std == pytest.approx(readout / 4)
     assert found.tensors["6.up.weight"].std == pytest.approx(hidden / 2, rel=0.2)
+
+
+class Numbered(nn.Module):
+    """A block whose tensors have numbers of their own."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+        self.scale = 1 / depth
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.scale * self.mlp(x)
+
+
+def test_the_number_of_a_block_is_blanked_and_no_other_number_of_a_name() -> None:
+    """A second layer in a block is no twin of the first: it was frozen and shown with it."""
+
+    def build(width: int = 16, depth: int = 2) -> nn.Module:
+        blocks = [Numbered(width, depth) for _ in range(depth)]
+        return nn.Sequential(nn.Linear(4, width), *blocks, nn.Linear(width, 3))
+
+    recipe = "*.mlp.0.weight: frozen; rest: sign(G)"
+    base, sizes = {"width": 16, "depth": 2}, {"width": 32, "depth": 4}
+    found = plan(build, rows, recipe, base, sizes, {"lr": 0.1})
+    assert list(found.frozen) == [f"{k}.mlp.0.weight" for k in range(1, 5)]
+    assert {f"{k}.mlp.2.weight" for k in range(1, 5)} <= set(found.tensors)
+    shown = [row[0] for row in found.table().rows]
+    assert "*.mlp.2.weight" in shown and "*.mlp.*.weight" not in shown
+    model = trained(recipe_of(recipe), model_of(build, rows), "depth=2,4,8").file
+    for depth in (2, 6, 8):  # 6 is no size that was traced
+        still = [n for n, p in model.build({"depth": depth}).named_parameters()
+                 if not p.requires_grad]  # fmt: skip
+        assert still == [f"{k}.mlp.0.weight" for k in range(1, depth + 1)]
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from empirical.plans.plan import ModelPlan
-from empirical.plans.planned_tensors import tensors_of
 from empirical.trace.execute import double_of, in_double
 from empirical.trace.model_file import ModelFile
+from empirical.trace.wrapped_names import tensors_of
 from empirical.verify.model_steps import refuse_no_number
 from scaling.sizes.errors import InvalidInput
 

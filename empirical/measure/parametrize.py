@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from sympy import Expr, S
-from torch import Tensor, nn
+from torch import Tensor
 
 from scaling.models.chain import Layer
 from scaling.rules.symbols import SymbolKind
@@ -76,13 +76,32 @@ def power_of_width(width: int, x: Expr, name: str) -> float:
 
 
 def draw_(weight: Tensor, std: float, seed: int, width: int, index: int) -> None:
-    """Fill a weight with N(0, std^2) from a stream of its own: seed, width and layer name it."""
+    """Fill a weight with N(0, std^2) from a stream of its own: seed, width and layer name it.
+
+    A weight that is sharded over processes (`fully_shard`) gets the entries of the whole one.
+    """
     generator = torch.Generator(device=weight.device).manual_seed(_stream(seed, width, index))
-    if std == 0:
-        nn.init.zeros_(weight)
-    else:
-        with torch.no_grad():
+    with torch.no_grad():
+        if std == 0:
+            weight.zero_()
+        elif hasattr(weight, "device_mesh"):
+            _draw_sharded(weight, std, generator)
+        else:
             weight.normal_(0.0, std, generator=generator)
+
+
+def _draw_sharded(weight: Tensor, std: float, generator: torch.Generator) -> None:
+    """Draw the whole of a weight in every process, for each to keep its own part.
+
+    `normal_` with a generator would draw the same numbers for every part.
+    """
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(weight, DTensor)
+    whole = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+    whole.normal_(0.0, std, generator=generator)
+    own = distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None)
+    weight.copy_(own)
 
 
 def _stream(seed: int, width: int, index: int) -> int:

@@ -119,7 +119,7 @@ def plan_of_file(
     at_base = at_sizes(file, base)
     planned = derived or derived_axes(recipe, at_base, base, target, change_code)
     first = planned.axes[0]
-    large, drawn = on_meta(first.model.file, target), _drawn(at_base)
+    large, drawn = on_meta((planned.blocks or first).model.file, target), _drawn(at_base)
     names = [name for name, _ in large.named_parameters()]
     _refuse_unknown(keep, names)
     ratios = {size: target[size] / base[size] for size in SIZES if size in base}

@@ -27,9 +27,10 @@ from empirical.plans.planned_tensors import (
     PlannedTensor,
     PlanRequest,
     refuse_another_model,
+    refuse_undrawable,
 )
 from empirical.plans.torch_groups import param_groups, refuse_other_numbers
-from empirical.trace.trained import starred
+from empirical.trace.trained import common_name, starred
 from scaling.report.tables import Table
 from scaling.sizes.errors import InvalidInput
 from scaling.sizes.in_notebook import InNotebook
@@ -84,10 +85,14 @@ class ModelPlan(InNotebook):
 
         What is frozen, starts at zero, at one or at given numbers, or was to be kept, stays.
 
+        In several processes each draws its own part: a model under DDP, or sharded by fully_shard,
+        has the weights that it would have in one.
+
         Raises:
             InvalidInput: for a model that the plan was not made for, which stays as it was.
         """
         refuse_another_model(self.shapes, model)
+        refuse_undrawable(model)
         return started(model, self.tensors, seed)
 
     def param_groups(self, model: nn.Module, group: str | None = None) -> list[dict[str, Any]]:
@@ -148,9 +153,7 @@ class ModelPlan(InNotebook):
                 _number(x.lr), *map(_number, numbers),
             )  # fmt: skip
             rows.setdefault(row, []).append(name)
-        shown = tuple(
-            (row[0] if len(names) > 1 else names[0], *row[1:]) for row, names in rows.items()
-        )
+        shown = tuple((common_name(names), *row[1:]) for row, names in rows.items())
         notes = list(self.told_changes)
         if self.frozen:
             notes.append(f"not trained: {', '.join(self.frozen)}")

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from empirical.measure.parametrize import draw_
-from empirical.plans.planned_tensors import PlannedTensor, tensors_of
+from empirical.plans.planned_tensors import PlannedTensor
+from empirical.trace.wrapped_names import tensors_of
 
 
 def started(model: nn.Module, planned: Mapping[str, PlannedTensor], seed: int) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from empirical.trace.wrapped_names import is_flattened, tensors_of
 from scaling.sizes.errors import InvalidInput
 
 
@@ -121,11 +122,19 @@ class PlanRequest:
 def refuse_another_model(shapes: Mapping[str, tuple[int, ...]], model: nn.Module) -> None:
     """Refuse a model whose tensors are not those of a plan.
 
+    Tensors that FullyShardedDataParallel flattens are known by their names alone.
+
     Raises:
         InvalidInput: naming the first tensor that is missing, left over, or of another shape.
     """
-    own: dict[str, Tensor] = dict(model.named_parameters())
-    known = {name.removeprefix("_orig_mod."): tuple(x.shape) for name, x in own.items()}
+    known = {name: tuple(x.shape) for name, x in tensors_of(model).items()}
+    flat = next((name for name in known if name.endswith("_flat_param")), None)
+    if flat is not None:
+        raise InvalidInput(
+            f"the tensor '{flat}' of FullyShardedDataParallel, in the place of those of the model",
+            "tensors that keep their names",
+            "pass use_orig_params=True to it, or shard by fully_shard",
+        )
     missing = next((name for name in shapes if name not in known), None)
     over = next((name for name in known if name not in shapes), None)
     if missing or over:
@@ -134,7 +143,7 @@ def refuse_another_model(shapes: Mapping[str, tuple[int, ...]], model: nn.Module
             "the model that the plan was made for",
             "make a plan for this one",
         )
-    for name, shape in shapes.items():
+    for name, shape in {} if is_flattened(model) else shapes.items():
         if known[name] != shape:
             raise InvalidInput(
                 f"'{name}' of shape {known[name]}, which has {shape} in the plan",
@@ -143,6 +152,22 @@ def refuse_another_model(shapes: Mapping[str, tuple[int, ...]], model: nn.Module
             )
 
 
-def tensors_of(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The tensors by name, under torch.compile as without it."""
-    return {name.removeprefix("_orig_mod."): p for name, p in model.named_parameters()}
+def refuse_undrawable(model: nn.Module) -> None:
+    """Refuse a model whose tensors have no entries to draw, or not in their shapes.
+
+    Raises:
+        InvalidInput: for flattened tensors, and for those on the meta device.
+    """
+    if is_flattened(model):
+        raise InvalidInput(
+            "a model whose tensors FullyShardedDataParallel has flattened",
+            "weights in their shapes",
+            "call apply_ before it wraps the model, or shard by fully_shard",
+        )
+    meta = next((name for name, x in tensors_of(model).items() if x.is_meta), None)
+    if meta is not None:
+        raise InvalidInput(
+            f"'{meta}' on the meta device, where it has no entries",
+            "a model whose tensors have memory",
+            'call model.to_empty(device="cpu"), start what the plan does not draw, then apply_',
+        )

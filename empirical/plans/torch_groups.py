@@ -7,7 +7,9 @@
     eps, others     by their own names
 
 Nothing hangs on tensors: any optimizer that takes groups takes these, and schedulers, FSDP, DDP,
-torch.compile and state_dict see nothing unusual. An optimizer keeps keys that it does not know.
+torch.compile and state_dict see nothing unusual. An optimizer keeps keys that it does not know. A
+wrapper's part of a name is dropped (trace/wrapped_names.py); groups are made once the model is
+wrapped, since FSDP puts tensors of its own in the place of the model's.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from empirical.plans.planned_tensors import PlannedTensor, tensors_of
+from empirical.plans.planned_tensors import PlannedTensor
+from empirical.trace.wrapped_names import tensors_of
 from scaling.sizes.errors import InvalidInput, unknown
 
 

@@ -6,6 +6,7 @@ a file       model_file (build, batch, loss) given_model (the same, handed over 
              starts (how its tensors start) uses (where a tensor meets data)
 a list       export (torch's operations at one size) aligned (at all sizes, side by side)
              fold (blocks that repeat) growth (a number's exponent from its values)
+names        wrapped_names (of tensors and modules, under torch.compile, DDP and the like)
 in numbers   execute (the same operations on the CPU, node by node)
 a weight     weight_rows (the equation of each call) weight_tracker (calls that meet it, or a view)
              weight_columns (its inputs and cotangents) use_capture (those of a model in training)

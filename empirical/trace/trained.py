@@ -80,7 +80,7 @@ def trained(
     _refuse_unlike_blocks(recipe, groups, kinds, lowered.standing)
     still = [name for name, group in groups.items() if group.rule is None]
     if still:
-        file = _with_frozen(file, _patterns(lowered, still))
+        file = _with_frozen(file, file.axis(axis), lowered.standing, still)
         lowered = graph_of(file, axis)
         notes.append(f"frozen by the recipe: {', '.join(still)}")
     kept = {name: group for name, group in groups.items() if group.rule is not None}
@@ -92,21 +92,36 @@ def _all_parameters(lowered: Lowered) -> list[Any]:
     return [p for graph in (lowered.graph, *bodies) for p in graph.parameters]
 
 
-def _patterns(lowered: Lowered, names: Sequence[str]) -> list[str]:
-    """The names of all tensors that these stand for, as patterns."""
-    alone = {p.name for p in lowered.graph.parameters}
-    return [n if n in alone else starred(n) for n in names]
+def _with_frozen(
+    file: ModelFile, axis: GrowingAxis, standing: Sequence[Mapping[str, str]], still: Sequence[str]
+) -> ModelFile:
+    """The file with these tensors frozen, and at each size of the axis those they stand for.
 
+    At a size that was not traced a tensor is known by its name, numbers of blocks apart.
+    """
+    same = dict.fromkeys(axis.sizes, dict.fromkeys(still))
+    for size, names in zip(axis.sizes, standing, strict=True):
+        same[size] = {own: None for own, name in names.items() if name in still}
+    patterns = {
+        common_name(
+            [own for names in same.values() for own in names if _stands(own, one, standing)]
+        )
+        for one in still
+    }
 
-def _with_frozen(file: ModelFile, patterns: Sequence[str]) -> ModelFile:
     def build(**sizes: int) -> nn.Module:
         model: nn.Module = file.builder(**sizes)
+        names = same.get(sizes.get(axis.name, file.axes.get(axis.name) or 0), {})
         for name, tensor in model.named_parameters():
-            if any(fnmatchcase(name, pattern) for pattern in patterns):
+            if name in names or (not names and any(fnmatchcase(name, x) for x in patterns)):
                 tensor.requires_grad_(False)
         return model
 
     return replace(file, builder=build)
+
+
+def _stands(own: str, name: str, standing: Sequence[Mapping[str, str]]) -> bool:
+    return any(names.get(own) == name for names in standing)
 
 
 def _refuse_unlike_blocks(
@@ -126,7 +141,7 @@ def _refuse_unlike_blocks(
                     f"'{own}', which '{other or 'no group'}' trains, unlike '{name}', where the "
                     "number of blocks grows",
                     "one group for a tensor of all blocks",
-                    f"select for example '{starred(name)}'",
+                    f"select for example '{common_name([own, name])}'",
                 )
 
 
@@ -137,3 +152,13 @@ def starred(name: str) -> str:
     ('blocks.*.up.weight', '*.weight', 'norm1.weight')
     """
     return re.sub(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.|$)", "*", name)
+
+
+def common_name(names: Sequence[str]) -> str:
+    """The name of the tensors that one of a block stands for: the number of the block is blanked.
+
+    >>> common_name(["blocks.0.mlp.2.weight", "blocks.1.mlp.2.weight"]), common_name(["0.weight"])
+    ('blocks.*.mlp.2.weight', '0.weight')
+    """
+    parts = zip(*(name.split(".") for name in names), strict=True)
+    return ".".join(several[0] if len(set(several)) == 1 else "*" for several in parts)

@@ -24,9 +24,9 @@ from empirical.plans.making import plan_of_file
 from empirical.plans.plan import ModelPlan
 from empirical.plans.planned_axes import at_sizes, derived_axes, named_parameters_of
 from empirical.plans.planned_numbers import TunedNumbers
-from empirical.plans.planned_tensors import tensors_of
 from empirical.trace.given_model import GivenBatch, model_of
 from empirical.trace.model_file import SEED, GrowingAxis, LossOf, ModelFile, read_axis, read_model
+from empirical.trace.wrapped_names import tensors_of
 from empirical.transfer.curve_loggers import loggers_of
 from empirical.transfer.exported_runs import export, require_exporter
 from empirical.transfer.measured_transfer import MARGIN, MeasuredTransfer

@@ -36,8 +36,8 @@ from torch import Tensor, nn
 
 from empirical.measure.machine import blas_threads, pick_device
 from empirical.plans.plan import ModelPlan
-from empirical.plans.planned_tensors import tensors_of
 from empirical.trace.model_file import SEED
+from empirical.trace.wrapped_names import tensors_of
 from empirical.transfer.model_source import ModelSource
 from empirical.transfer.transfer_grid import TransferCell, TransferWay
 from empirical.transfer.user_optimizer import at_one_rate, at_planned_numbers

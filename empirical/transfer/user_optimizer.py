@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from empirical.plans.planned_tensors import PlannedTensor, tensors_of
+from empirical.plans.planned_tensors import PlannedTensor
+from empirical.trace.wrapped_names import tensors_of
 from scaling.sizes.errors import InvalidInput
 
 DECAY = "weight_decay"

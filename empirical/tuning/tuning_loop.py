@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from empirical.plans.planned_tensors import tensors_of
+from empirical.trace.wrapped_names import tensors_of
 from empirical.transfer.transfer_grid import TransferCell
 from empirical.transfer.transfer_run import (
     CellTraining,

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from empirical.measure.parametrize import LayerScales, draw_
+from empirical.trace.wrapped_names import plain_name, tensors_of
 from empirical.your_model.model_scales import ModelScales, ReadModel, matching
 from scaling.models.graph import Start
 from scaling.sizes.errors import InvalidInput
@@ -130,12 +131,13 @@ def started_(
     draw: Sequence[str] = (),
 ) -> ModelStart:
     """The same with any numbers; ``read`` says how many terms each tensor's use adds up."""
-    names = [name for name, _ in model.named_parameters()]
+    tensors = tensors_of(model)
+    names = list(tensors)
     kept, asked = matching(keep, names, "keep"), matching(draw, names, "draw")
     stds, owners = start_stds(read, at_base, scales, gain), _owners(model)
     bases = dict(at_base.named_parameters())
     drawn, zeroed, rescaled, left = [], [], [], {}
-    for index, (name, tensor) in enumerate(model.named_parameters()):
+    for index, (name, tensor) in enumerate(tensors.items()):
         why = "" if name in asked else _reason(name, tensor, owners, kept, name in stds)
         if name in asked and name not in stds:
             raise InvalidInput(
@@ -178,7 +180,7 @@ def _factor(tensor: Tensor, at_base: Tensor, std: float) -> float:
 def _owners(model: nn.Module) -> dict[str, nn.Module]:
     """The module that each tensor belongs to, under its first name."""
     return {
-        f"{path}.{name}".lstrip("."): module
+        plain_name(model, f"{path}.{name}".lstrip(".")): module
         for path, module in reversed(list(model.named_modules(remove_duplicate=False)))
         for name, _ in module.named_parameters(recurse=False)
     }
