@@ -6,7 +6,7 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test check-fast catalogue atlas models verify readme docs bench gpu fuzz fuzz-measured check format clean
+.PHONY: help venv test check-fast catalogue atlas models tournament verify readme docs bench gpu fuzz fuzz-measured check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,19 @@ atlas: export OMP_NUM_THREADS = 1
 atlas: venv  ## measure optimizers of libraries beside the theory, into docs/atlas.md (resumable)
 	@$(PIP) install -c constraints.txt -e '.[libraries]'
 	.venv/bin/python -m empirical.black_box.atlas $(ARGS)
+
+# Taken up where it was cut off: every run is in results/tune. docs/tuning.md shows these commands.
+tournament: venv  ## let strategies tune small and train large, into docs/tuning.md (ten minutes)
+	@$(PIP) install --no-deps -c constraints.txt pytorch_optimizer
+	.venv/bin/scaling tune sgd --model examples/digits.py --axis width=32 --at width=512 \
+	  --strategy all --budget 20runs --steps 40 --seeds 4 --space lr=2^-8:2^4 \
+	  --out results/tune/digits
+	.venv/bin/scaling tune adamw --model examples/transformer.py --axis width=8 --at width=128 \
+	  --strategy all --budget 20runs --steps 30 --seeds 4 \
+	  --space lr=2^-10:2^-2,eps=2^-30:2^-6 --out results/tune/damping
+	cp results/tune/digits/tuning.png docs/tuning.png
+	cp results/tune/damping/tuning.png docs/tuning_damping.png
+	.venv/bin/python docs/fill.py docs/tuning.md
 
 verify: venv  ## derive and measure the paper's claims, into results/verify
 	.venv/bin/scaling verify --out results/verify $(ARGS)

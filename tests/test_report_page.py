@@ -307,9 +307,14 @@ LOOK = """
 addEventListener("load", () => {
   const found = [...document.querySelectorAll("iframe")].map(frame => {
     const page = frame.contentDocument, root = page.documentElement;
-    const closed = page.querySelector("details:not([open])");
+    const folded = [...page.querySelectorAll("details:not([open])")];
+    const shown = folded.filter(x => x.clientHeight > 2 * x.firstElementChild.offsetHeight);
+    const stuck = [...page.querySelectorAll("*")].filter(x => x.scrollWidth > x.clientWidth + 1 &&
+      getComputedStyle(x).overflowX == "auto" && x.tabIndex < 0);
+    const closed = folded[0];
     if (closed) closed.querySelector("summary").click();
-    return {width: root.clientWidth, needed: root.scrollWidth, opened: closed ? closed.open : null,
+    return {folded: folded.length, shown: shown.length, stuck: stuck.length,
+            width: root.clientWidth, needed: root.scrollWidth, opened: closed ? closed.open : null,
             focus: (page.querySelector("a, summary, [tabindex]") || {}).className,
             drawn: [...page.querySelectorAll("svg.plot")].every(x => x.clientWidth > 200)};
   });
@@ -318,11 +323,25 @@ addEventListener("load", () => {
 """
 
 
+PAPER = 640
+"""Pixels between the margins of a sheet of A4."""
+UNFOLDS = "details::details-content { content-visibility: visible; block-size: auto; }"
+
+
+def printed(text: str) -> str:
+    """The page with the style that paper gets."""
+    assert text.count("@media print {") == 1 and UNFOLDS in text
+    return text.replace("@media print {", "@media all {")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 def test_a_browser_shows_it_at_phone_and_desk_width_without_an_error(
     pages: Pages, tmp_path: Path
 ) -> None:
-    frames = [(380, pages.chain), (1400, pages.chain), (380, pages.model), (380, WIDE)]
+    paper = [printed(x) for x in (pages.chain, pages.model)]
+    frames = [(380, pages.chain), (1400, pages.chain), (380, pages.model)]
+    frames += [(PAPER, paper[0]), (PAPER, paper[1]), (PAPER, paper[0].replace(UNFOLDS, ""))]
+    frames += [(380, WIDE)]
     body = "".join(
         f'<iframe style="width:{width}px;border:0" srcdoc="{html.escape(text)}"></iframe>'
         for width, text in frames
@@ -340,10 +359,13 @@ def test_a_browser_shows_it_at_phone_and_desk_width_without_an_error(
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     told = re.search(r'<pre id="found">(\[.*?\])</pre>', done.stdout)
     assert told, done.stderr[-2000:]
-    *found, control = json.loads(html.unescape(told[1]))
+    *found, unfolded, control = json.loads(html.unescape(told[1]))
     for (width, _), one in zip(frames, found, strict=False):
         assert one["width"] == width >= one["needed"], one
         assert one["opened"] and one["drawn"] and one["focus"] == "skip"
+        assert one["stuck"] == 0 and one["folded"] > 1, "a key reaches all that scrolls"
+        assert one["shown"] == (one["folded"] if width == PAPER else 0), "paper cannot be clicked"
+    assert unfolded["folded"] > 1 and unfolded["shown"] == 0
     assert control["needed"] > control["width"]
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert [line for line in console if "planted" not in line] == [] and console

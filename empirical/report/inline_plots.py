@@ -24,6 +24,8 @@ QUANTITIES = {
     "bound": "the node that binds, moved",
     "change": "nodes, all tensors moved",
 }
+PANEL, BELOW, ROW = 2.3, 0.55, 0.19
+"""Heights in inches: of a panel, of its axis below, and of a line of the legend."""
 _NAMED = re.compile(r'(\bid="|url\(#|href="#)')
 
 
@@ -41,13 +43,15 @@ def inline_plot(title: str, shown: Sequence[DrawnSizes], sizes: Sequence[int], a
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
-        figure = Figure(figsize=(4.6, 4.2))
+        below = BELOW + ROW * len(shown)
+        height = PANEL + below + 0.12
+        figure = Figure(figsize=(4.6, height))
         FigureCanvasSVG(figure)
-        figure.subplots_adjust(left=0.18, right=0.97, top=0.97, bottom=0.43)
+        figure.subplots_adjust(left=0.18, right=0.97, top=1 - 0.12 / height, bottom=below / height)
         panel = figure.subplots()
         draw(panel, shown, sizes)
         panel.set_xlabel(axis)
-        panel.legend(fontsize=8.5, framealpha=0, loc="upper left", bbox_to_anchor=(-0.18, -0.22))
+        panel.legend(fontsize=8.5, framealpha=0, loc="upper left", bbox_to_anchor=(-0.18, -0.2))
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return as_element(buffer.getvalue(), title)
