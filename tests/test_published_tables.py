@@ -3,6 +3,7 @@
 Where a table speaks of another convention than ours, the test says how one becomes the other.
 """
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -19,6 +20,7 @@ from scaling.models.architectures import (
 )
 from scaling.models.graph import Graph
 from scaling.models.settings import Settings
+from scaling.report.graph_tables import regime
 from scaling.rules.rule import Rule
 from scaling.solve.graph_solution import GraphDerived, derive_graph
 from scaling.states.moved_state import two_states
@@ -184,6 +186,34 @@ def test_complete_p_in_the_width() -> None:
     for name in (*GAINS, *OUTSIDE):
         x = answer.tensors[name]
         assert (x.c, x.d["eps"], x.d["decay"]) == (0, 1, 0), name
+
+
+# --- arXiv 2407.17465: u-muP, as its library's optim.py has it ------------------------------------
+# All weights start at one; multipliers 1, fan_in^-1/2, fan_in^-1; attention over head_size. Adam's
+# rate: fan_in^-1/2 for "weight" (an embedding's fan_in is its width), 1 for "output", "norm" and
+# "bias"; depth^-1/2 times that in residual branches, which are added times depth^-1/2.
+
+
+def test_unit_scaled_mup_in_the_width() -> None:
+    """All rates but that of embeddings: theirs is M^(-1/2), and the largest stable one M^0."""
+    a = {"readout": S.One, **dict.fromkeys(MATRICES, HALF)}
+    given = Settings(a=a, b=dict.fromkeys(("embedding", "positions", *a), S.Zero))
+    graph = transformer("width", attention=-S.One)
+    answer = derive_graph(RULES["adam"], graph, given)
+    published = {**dict.fromkeys(MATRICES, HALF), **dict.fromkeys((*GAINS, "readout"), S.Zero)}
+    assert {name: answer.tensors[name].c for name in published} == published
+    assert all(answer.tensors[name].binds.startswith("its own product") for name in MATRICES)
+    assert not answer.changes
+    theirs = derive_graph(RULES["adam"], graph, replace(given, c={"embedding": HALF}))
+    assert answer.tensors["embedding"].c == 0
+    assert regime(theirs.tensors["embedding"]) == "sub-maximal"
+    assert regime(answer.tensors["embedding"]) == "maximal"
+
+
+def test_unit_scaled_mup_in_the_depth() -> None:
+    answer = derive_graph(RULES["adam"], transformer("depth", multiplier=-HALF))
+    assert {answer.tensors[name].c for name in (*MATRICES, *GAINS)} == {HALF}
+    assert {answer.tensors[name].c for name in OUTSIDE} == {0}
 
 
 # --- arXiv 2407.05872: four parametrizations ------------------------------------------------------
