@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
+from sympy import S
 from typer.testing import CliRunner
 
 from empirical.data.sources import load
@@ -12,13 +13,17 @@ from empirical.measure.measured_sizes import Measurement
 from empirical.measure.trial import Trial
 from empirical.wide import measure_wide
 from scaling.cli.main import app
+from scaling.models.architectures import perceptron, residual
 from scaling.models.batch import Batch
 from scaling.models.chain import Setting, mlp
-from scaling.models.settings import read_settings
+from scaling.models.settings import Settings, read_settings
+from scaling.report.graph_tables import graph_json, graph_table
 from scaling.rules.parser import parse
 from scaling.rules.tree import Node
 from scaling.solve.crossing_widths import Crossover, crossing, crossovers
 from scaling.solve.derive import Derived, derive
+from scaling.solve.graph_regimes import crossovers_in_graph
+from scaling.solve.graph_solution import derive_graph
 from scaling.solve.predict import predict
 
 SETTING = Setting(mlp(3), batch=Batch(samples=4))
@@ -170,3 +175,33 @@ def test_both_verbs_print_it_and_give_it_as_json(verb: str) -> None:
     }  # fmt: skip
     plain = CliRunner().invoke(app, [verb, "sign(G)", "--format", "json"]).output
     assert json.loads(plain)["crossovers"] == []
+
+
+# --- on models ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "fixed"), [
+    ("G/(sqrt(G*G) + 1e-8)", ("d_eps_1=0",)),
+    ("G/(sqrt(G*G) + eps)", ("eps=1e-8",)),
+    ("G @ (A + rho*I)**(-1)", ("rho=1000",)),
+])  # fmt: skip
+def test_a_chain_as_a_graph_has_the_widths_of_the_chain(text: str, fixed: tuple[str, ...]) -> None:
+    rule, layers = parse(text), SETTING.layers
+    answer = derive_graph(rule, perceptron(3), read_settings(fixed, rule, layers))
+    found = {x.layer: x for x in crossovers_in_graph(answer)}
+    assert {n: (str(x.node), x.width, x.kept) for n, x in told(text, *fixed).items()} == {
+        n: (str(x.node), x.width, x.kept) for n, x in found.items()
+    }
+    assert not any(x.exact for x in found.values())
+
+
+def test_the_size_at_which_a_kept_eps_takes_over_is_named_by_its_axis() -> None:
+    rule = parse("G/(sqrt(G*G) + eps)")
+    answer = derive_graph(rule, residual("depth", 2, -S.One), Settings(values={"eps": 1e-6}))
+    (line,) = [x for x in graph_table(answer).notes if x.startswith("crossover in blocks")]
+    assert (
+        "with eps kept as it is, sqrt(G*G) is larger than eps up to about depth 1,000,000" in line
+    )
+    found = {x["tensor"]: x["depth"] for x in graph_json(answer)["crossovers"]}
+    assert found == dict.fromkeys(("blocks.0", "blocks.1"), pytest.approx(1e6))
+    assert not graph_json(derive_graph(rule, residual("depth", 2, -S.One)))["crossovers"]

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from sympy import Rational
 from torch import nn
 
 from derivations.recipes import in_practice, recipe_of
@@ -66,6 +68,55 @@ def test_blocks_of_convolutions_and_of_reshapes_add_up_with_signs_of_their_own()
         blocks = {c for name, c in found.items() if ".0.map" in name or ".0.norm" in name}
         assert blocks == {"1/2"}, found
         assert {c for name, c in found.items() if name.startswith("0.")} == {"0"}
+
+
+def convolved_change(depth: int, seed: int) -> dict[str, float]:
+    """RMS of the change of the outputs of `images` by a small signed step of half of its blocks.
+
+    In plain torch, the norms written out; per unit of the rate. The second half: a folded block
+    stands for a typical one, and the gradients of the first few are larger by (depth/k)^(0.7).
+    """
+    torch.manual_seed(seed)
+    width, step = 16, 1e-6
+    maps = torch.randn(depth, width, width, 1, 1, dtype=torch.float64) / width**0.5
+    tensors = {"map": maps, "gain": torch.ones(depth, width, 1, 1, dtype=torch.float64)}
+    x0 = torch.randn(16, width, 2, 2, dtype=torch.float64)
+    readout = torch.randn(4 * width, 3, dtype=torch.float64) / width
+
+    def normed(x: torch.Tensor) -> torch.Tensor:
+        centred = x - x.mean((0, 2, 3), keepdim=True)
+        return centred / centred.square().mean((0, 2, 3), keepdim=True).sqrt()
+
+    def output() -> torch.Tensor:
+        x = x0
+        for block, gain in zip(tensors["map"], tensors["gain"], strict=True):
+            x = x + nn.functional.conv2d((normed(x) * gain).relu(), block)
+        return normed(x).flatten(1) @ readout
+
+    for x in tensors.values():
+        x.requires_grad_()
+    before = output()
+    gradients = torch.autograd.grad((before - 1).square().mean(), list(tensors.values()))
+    found = {}
+    with torch.no_grad():
+        for (name, x), g in zip(tensors.items(), gradients, strict=True):
+            way = g.sign()
+            way[: depth // 2] = 0
+            x -= step * way
+            found[name] = float((output() - before).square().mean().sqrt()) / step
+            x += step * way
+    return found
+
+
+def test_outputs_of_convolutions_in_blocks_move_by_the_root_of_the_depth() -> None:
+    """At a rate of its own the depth is felt as its root: the derived rates take that away."""
+    depths, seeds = (8, 24, 72), range(6)
+    sizes = [[convolved_change(depth, seed) for seed in seeds] for depth in depths]
+    derived = answers(images, "depth=2,4,6", SQUARES)
+    for name, tensor in (("map", "1.0.map.weight"), ("gain", "1.0.norm.weight")):
+        logs = [np.mean([np.log(x[name]) for x in row]) for row in sizes]
+        slope = np.polyfit(np.log(depths), logs, 1)[0]
+        assert abs(slope - float(Rational(derived[tensor]))) < 0.2, (name, slope)
 
 
 class Adapted(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 from sympy import Expr, S
 
 from empirical.trace.aligned import Varying
-from empirical.trace.aten_algebra import contract, linear, scaled
+from empirical.trace.aten_algebra import contract, linear, raised, reduced, scaled
 from empirical.trace.aten_shapes import expanded
 from empirical.trace.lowering import Lowering, Traced, row
 from scaling.models.graph import Graph, Repeat
@@ -316,7 +316,7 @@ def _scan(
 
 # --- losses -------------------------------------------------------------------------------------
 
-MEAN, SUM = 1, 2
+NONE, MEAN, SUM = 0, 1, 2
 
 
 @row("aten.cross_entropy_loss")
@@ -328,8 +328,11 @@ def cross_entropy(
     reduction: int = MEAN,
     *_: Any,
 ) -> Traced:
-    """Cross-entropy, the mean or the sum over everything that is left."""
+    """Cross-entropy, the mean or the sum over everything that is left, or neither."""
     axis = 1 if logits.rank > 1 else 0
+    if reduction == NONE:
+        logs = low.emit("softmax", (logits,), logits.shapes, axis=axis, log=True)
+        return low.pointwise("multiply", _at_targets(low, logs, target, axis), -1)
     found = low.emit("cross_entropy", (logits, target), ((),) * len(low.sizes), axis=axis)
     return _reduced(low, found, target, reduction)
 
@@ -338,7 +341,9 @@ def cross_entropy(
 def squared_error(
     low: Lowering, output: Traced, target: Traced, reduction: int = MEAN, *_: Any
 ) -> Traced:
-    """Mean squared error; Huber's loss has its exponents."""
+    """Mean squared error, or the errors themselves; Huber's loss has its exponents."""
+    if reduction == NONE:
+        return raised(low, low.pointwise("subtract", output, target), 2)
     found = low.emit("mean_squared_error", (output, target), ((),) * len(low.sizes))
     return _reduced(low, found, output, reduction)
 
@@ -348,13 +353,24 @@ def negative_log_likelihood(
     low: Lowering, logs: Traced, target: Traced, weight: Any = None, reduction: int = MEAN, *_: Any
 ) -> Traced:
     """The mean of minus the logarithms at the targets."""
-    rows = target.shapes
-    at = low.reshape(target, tuple((*s[:1], 1, *s[1:]) for s in rows))
-    picked = low.emit("take_along", (logs, at), at.shapes, axis=1)
+    picked = _at_targets(low, logs, target, 1)
     over = tuple(range(picked.rank))
-    kind = "mean" if reduction == MEAN else "sum"
-    mean = low.emit("reduce", (picked,), ((),) * len(low.sizes), kind=kind, over=over, keep=False)
-    return low.pointwise("multiply", mean, -1)
+    if reduction != NONE:
+        kind = "mean" if reduction == MEAN else "sum"
+        picked = low.emit(
+            "reduce", (picked,), ((),) * len(low.sizes), kind=kind, over=over, keep=False
+        )
+    return low.pointwise("multiply", picked, -1)
+
+
+def _at_targets(low: Lowering, logs: Traced, target: Traced, axis: int) -> Traced:
+    """Logarithms at the targets, or weighted by their probabilities."""
+    if not target.whole:
+        weighted = low.pointwise("multiply", logs, target)
+        return reduced(low, "sum", weighted, axis)
+    at = low.reshape(target, tuple((*s[:axis], 1, *s[axis:]) for s in target.shapes))
+    picked = low.emit("take_along", (logs, at), at.shapes, axis=axis)
+    return low.reshape(picked, target.shapes)
 
 
 def _reduced(low: Lowering, mean: Traced, like: Traced, reduction: int) -> Traced:
@@ -363,5 +379,5 @@ def _reduced(low: Lowering, mean: Traced, like: Traced, reduction: int) -> Trace
     if reduction == SUM:
         return scaled(low, mean, Varying(tuple(math.prod(s) for s in like.shapes)))
     raise low.refused(
-        "a loss without reduction", "a mean or a sum", "take the mean: loss.mean() inside the row"
+        f"a loss whose reduction is number {reduction}", "none, a mean or a sum", "take the mean"
     )

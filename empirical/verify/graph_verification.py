@@ -196,11 +196,11 @@ def _asked(answer: GraphDerived, start: Passes, nodes: Mapping[str, str]) -> Ite
     for operation, node in nodes.items():
         logits = _vanishing_logits(start, node)
         if logits is None:
-            yield operation, "init", start.values[node].size, node in given
+            yield operation, "init", start.values[node].rms, node in given
         else:
             yield operation, "excess", logits, True
         if node in start.cotangents:
-            yield operation, "cotangent", start.cotangents[node].size, False
+            yield operation, "cotangent", start.cotangents[node].rms, False
     for name, x in answer.tensors.items():
         asked = own_product(x)
         if asked is not None:

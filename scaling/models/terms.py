@@ -189,6 +189,13 @@ class GraphValue:
         )
         return larger(*squares) - 2 * self.size
 
+    @property
+    def rms(self) -> Expr:
+        """The exponent of the root mean square of all entries, those that are zero included."""
+        if self.is_zero:
+            return S.NegativeInfinity
+        return self.size + (self.count - sum(self.axes, S.Zero)) / 2
+
     def leading(self) -> tuple[Term, ...]:
         """The terms that set the size."""
         return tuple(term for term in self.terms if term.size == self.size)

@@ -15,7 +15,7 @@ from sympy import S
 from scaling.report.step_lines import timed
 from scaling.sizes.derivation import Step
 from scaling.solve.alternatives import regime_lines
-from scaling.solve.crossing_widths import crossovers
+from scaling.solve.crossing_widths import Crossover, crossovers
 from scaling.solve.derive import Derived
 from scaling.solve.predict import Prediction
 from scaling.solve.symmetry import Comparison
@@ -78,14 +78,16 @@ def predicted_json(result: Prediction) -> dict[str, Any]:
 
 def crossovers_json(result: Derived | Prediction) -> list[dict[str, Any]]:
     """The widths at which terms trade places, layer by layer."""
-    return [
-        {
-            "layer": x.layer, "node": str(x.node), "larger_below": str(x.falling),
-            "larger_beyond": str(x.rising), "width": x.width, "exact": x.exact,
-            **({"kept": x.kept} if x.kept else {}),
-        }
-        for x in crossovers(result)
-    ]  # fmt: skip
+    return [crossover_json(x, "layer") for x in crossovers(result)]
+
+
+def crossover_json(x: Crossover, place: str) -> dict[str, Any]:
+    """One of them; ``place``: the key of the layer or tensor."""
+    kept = {"kept": x.kept} if x.kept else {}
+    return {
+        place: x.layer, "node": str(x.node), "larger_below": str(x.falling),
+        "larger_beyond": str(x.rising), x.axis: x.width, "exact": x.exact, **kept,
+    }  # fmt: skip
 
 
 def steps_json(title: str, step: Step) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from typing import Any
 from sympy import Expr
 
 from scaling.models.recipe import Recipe
+from scaling.report.as_json import crossover_json
 from scaling.report.drawn_graph import axis_letter
 from scaling.report.tables import Table
 from scaling.sizes.derivation import CONDITION, Step
 from scaling.sizes.scale import Scale, Size
 from scaling.solve.code_changes import CodeChange
-from scaling.solve.graph_regimes import unbalanced
+from scaling.solve.graph_regimes import crossovers_in_graph, unbalanced
 from scaling.solve.graph_solution import GraphDerived, TensorAnswer
 from scaling.states.problem import CONVENTION
 
@@ -85,7 +86,8 @@ def graph_notes(answer: GraphDerived, notes: Sequence[str] = ()) -> list[str]:
     """The lines below a table: states, lines to change, assumptions, regimes, what was read."""
     lines = [*_states(answer), *(f"change {change_line(answer, c)}" for c in answer.changes)]
     lines += [f"assumed: {text}" for text in answer.assumptions]
-    return [*lines, *regimes_in_graph(answer), *(f"read: {text}" for text in notes)]
+    lines += regimes_in_graph(answer)
+    return [*lines, *_crossovers(answer), *(f"read: {text}" for text in notes)]
 
 
 def regimes_in_graph(answer: GraphDerived) -> list[str]:
@@ -93,6 +95,16 @@ def regimes_in_graph(answer: GraphDerived) -> list[str]:
     return [
         f"regime in {_few(_together(answer, names))}: {text}"
         for text, names in unbalanced(answer).items()
+    ]
+
+
+def _crossovers(answer: GraphDerived) -> list[str]:
+    """The sizes at which terms trade places, tensors that share one together."""
+    where: dict[str, list[str]] = {}
+    for one in crossovers_in_graph(answer):
+        where.setdefault(str(one), []).append(one.layer)
+    return [
+        f"crossover in {_few(_together(answer, names))}: {text}" for text, names in where.items()
     ]
 
 
@@ -125,6 +137,7 @@ def predicted_graph_table(answer: GraphDerived) -> Table:
         "what that node bears",
         *(f"assumed: {text}" for text in answer.assumptions),
         *regimes_in_graph(answer),
+        *_crossovers(answer),
     )
     columns = ("tensor", "b", "c", "own", "bound", "regime")
     return Table(recipe_title(answer.recipe), columns, rows, notes)
@@ -184,6 +197,7 @@ def graph_json(answer: GraphDerived) -> dict[str, Any]:
         ],
         "free": list(answer.free),
         "regimes": regimes_in_graph(answer),
+        "crossovers": [crossover_json(x, "tensor") for x in crossovers_in_graph(answer)],
         "assumptions": list(answer.assumptions),
         "convention": convention_of(answer),
     }  # fmt: skip

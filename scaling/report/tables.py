@@ -19,7 +19,7 @@ from scaling.report.as_markdown import markdown
 from scaling.report.as_text import Cell, text
 from scaling.report.references import abbreviated, quotable
 from scaling.solve.alternatives import regime_lines
-from scaling.solve.crossing_widths import crossover_lines
+from scaling.solve.crossing_widths import crossover_lines, crossovers
 from scaling.solve.derive import Derived
 from scaling.states.problem import CONVENTION, Problem
 
@@ -80,7 +80,7 @@ def derived_table(result: Derived) -> Table:
     notes += [f"free: {', '.join(result.free)}"] if result.free else []
     notes += [f"assumed: {x}" for x in result.assumptions]
     notes += regime_lines(result)
-    notes += crossover_lines(result)
+    notes += crossover_lines(crossovers(result))
     return Table(heading(result.problem), columns, rows, _in_parts(result.problem, notes))
 
 
@@ -125,7 +125,7 @@ def predicted_table(result: Prediction) -> Table:
         + (", shrink: the fraction of the weights that a step takes away" if decays else "")
         + (", ascent: X h of the perturbation X" if ascends else ""),
         *(f"assumed: {x}" for x in result.assumptions),
-        *crossover_lines(result),
+        *crossover_lines(crossovers(result)),
     )
     columns = (
         "layer",

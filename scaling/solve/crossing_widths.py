@@ -20,7 +20,7 @@ literal, or ``--set eps=1e-8``) the width is that at which it would, were it kep
 >>> from scaling.solve.derive import derive
 >>> rule = parse("max(0.001, rms(W))*sign(G)")
 >>> kept = derive(rule, read_settings(["d_eps_1=0"], rule, derive(rule).problem.setting.layers))
->>> for line in crossover_lines(kept):
+>>> for line in crossover_lines(crossovers(kept)):
 ...     print(line)
 crossover in hidden: rms(W) is larger than 0.001 up to width 1,000,000, and smaller beyond
 crossover in output: rms(W) is larger than 0.001 up to width 1,000, and smaller beyond
@@ -29,8 +29,8 @@ crossover in output: rms(W) is larger than 0.001 up to width 1,000, and smaller 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Protocol
 
@@ -55,7 +55,7 @@ from scaling.rules.language import (
 from scaling.rules.like_terms import is_damping, totals
 from scaling.rules.literal_dampings import LiteralDamping, literals
 from scaling.rules.operators import FUNCTIONS, OfEntries, SumOfEntries
-from scaling.rules.rule import evaluate_power
+from scaling.rules.rule import Rule, evaluate_power
 from scaling.rules.shapes import Dim
 from scaling.rules.weight_term import is_weight_size
 from scaling.sizes.errors import RuleError
@@ -81,6 +81,29 @@ class Decided(Protocol):
     @property
     def regimes(self) -> Mapping[str, tuple[Regime, ...]]:
         """Decisions by layer."""
+
+
+@dataclass(frozen=True)
+class ReadLayer:
+    """A rule as it was read in one layer or tensor: exponents and numbers that were given.
+
+    ``d``: exponents of dampings; ``b``: of the weight; ``values``: of symbols, by name; ``fixed``:
+    the number of a side that does not grow, as it is measured; empty for a model of the user's.
+    """
+
+    rule: Rule
+    layer: Layer
+    b: Expr
+    d: Mapping[str, Expr]
+    values: Mapping[str, float]
+    fixed: Mapping[Dim, float] = field(default_factory=dict)
+    axis: str = "width"
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The numbers that the user gave, in the rule or beside it."""
+        written = {x.name: float(x.value) for x in literals(self.rule.expression)}
+        return {**written, **self.values}
 
 
 @dataclass(frozen=True)
@@ -114,10 +137,12 @@ class Crossover:
     width: float
     exact: bool
     kept: str = ""
+    axis: str = "width"
 
     def __str__(self) -> str:
         about = "" if self.exact else "about "
-        text = f"{self.falling} is larger than {self.rising} up to {about}width {_wide(self.width)}"
+        end = f"{about}{self.axis} {_wide(self.width)}"
+        text = f"{self.falling} is larger than {self.rising} up to {end}"
         text += ", and smaller beyond"
         if self.kept:
             text = f"with {self.kept} kept as it is, {text}"
@@ -142,48 +167,59 @@ def crossovers(found: Decided) -> tuple[Crossover, ...]:
     Terms of order one whose factors nobody gave trade places at a width of order one, and are not
     told.
     """
-    told: dict[Crossover, None] = {}
+    problem, told = found.problem, dict[Crossover, None]()
+    batch = problem.setting.batch
     for name, regimes in found.regimes.items():
-        layer = found.problem.setting.layer(name)
-        for regime in regimes:
-            for one in _of_regime(found, layer, regime):
-                told.setdefault(one)
+        layer = problem.setting.layer(name)
+        fixed = {
+            Dim.FAN_IN: 1.0 if layer.is_bias else float(batch.features),
+            Dim.FAN_OUT: float(batch.classes),
+        }
+        x, given = found.exponents, problem.settings.values
+        at = ReadLayer(problem.rule, layer, x.b[name], x.d[name], given, fixed)
+        told |= dict.fromkeys(crossovers_of(at, regimes))
     return tuple(told)
 
 
-def crossover_lines(found: Decided) -> tuple[str, ...]:
+def crossovers_of(at: ReadLayer, regimes: Iterable[Regime]) -> Iterator[Crossover]:
+    """The crossovers of one layer or tensor."""
+    for regime in regimes:
+        yield from _of_regime(at, regime)
+
+
+def crossover_lines(found: Iterable[Crossover]) -> tuple[str, ...]:
     """The same as lines, layers that share one together."""
     where: dict[str, list[str]] = {}
-    for one in crossovers(found):
+    for one in found:
         where.setdefault(str(one), []).append(one.layer)
     return tuple(f"crossover in {', '.join(names)}: {text}" for text, names in where.items())
 
 
-def _of_regime(found: Decided, layer: Layer, regime: Regime) -> Iterator[Crossover]:
+def _of_regime(at: ReadLayer, regime: Regime) -> Iterator[Crossover]:
     left, right = (_in_full(regime.node, x) for x in (regime.left, regime.right))
     if left is None or right is None:
         return
     x, y, kept = regime.left_size.width, regime.right_size.width, ""
     if regime.order is Order.EQUAL:
-        held = [_held(found, layer, node) for node in (left, right)]
+        held = [_held(at, node) for node in (left, right)]
         if (held[0] is None) is (held[1] is None):
             return
         name, d = next(z for z in held if z is not None)
         x, y = (x + d, y) if held[0] is not None else (x, y + d)
         kept = name
-    elif regime.order is Order.OPEN or _moves(found, layer, regime):
+    elif regime.order is Order.OPEN or _moves(at, regime):
         return
     if not (x.is_Rational and y.is_Rational) or x == y:
         return
-    one, other = (_factor(found, layer, node) for node in (left, right))
-    if one is None or other is None or not (_is_given(found, left) or _is_given(found, right)):
+    one, other = (_factor(at, node) for node in (left, right))
+    if one is None or other is None or not (_is_given(at, left) or _is_given(at, right)):
         return
     width = crossing(one.value / other.value, 1.0, float(x), float(y))
     if not LEAST <= width < WIDEST:
         return
     falling, rising = (left, right) if x < y else (right, left)
     yield Crossover(
-        layer.name, regime.node, falling, rising, width, one.exact and other.exact, kept
+        at.layer.name, regime.node, falling, rising, width, one.exact and other.exact, kept, at.axis
     )
 
 
@@ -203,34 +239,27 @@ def _in_full(node: Node, term: Node) -> Node | None:
     return bare if number.value == 1 else Multiply(number, bare)
 
 
-def _moves(found: Decided, layer: Layer, regime: Regime) -> bool:
+def _moves(at: ReadLayer, regime: Regime) -> bool:
     """Whether a term follows the width from a base that is not said: a damping with d != 0."""
-    d = found.exponents.d[layer.name]
+    d = at.d
     inside = (n for side in (regime.left, regime.right) for n in side.walk())
     return any(isinstance(n, Symbol) and d.get(n.name, S.Zero) != 0 for n in inside)
 
 
-def _held(found: Decided, layer: Layer, node: Node) -> tuple[str, Expr] | None:
+def _held(at: ReadLayer, node: Node) -> tuple[str, Expr] | None:
     """The damping with a value that a term is a multiple of, and its exponent d."""
     if not is_damping(node):
         return None
     names = [n for n in node.walk() if isinstance(n, Symbol) and n.kind is SymbolKind.DAMPING]
-    values = _values(found)
+    values = at.numbers
     if len(set(names)) != 1 or names[0].name not in values:
         return None
-    return names[0].name, found.exponents.d[layer.name][names[0].name]
+    return names[0].name, at.d[names[0].name]
 
 
-def _values(found: Decided) -> dict[str, float]:
-    """The numbers that the user gave, in the rule or beside it."""
-    rule = found.problem.rule
-    written = {x.name: float(x.value) for x in literals(rule.expression)}
-    return {**written, **found.problem.settings.values}
-
-
-def _is_given(found: Decided, node: Node) -> bool:
+def _is_given(at: ReadLayer, node: Node) -> bool:
     """Whether a term holds a number that was given and is not 1."""
-    values = _values(found)
+    values = at.numbers
     return any(
         (isinstance(n, Symbol) and n.name in values)
         or (isinstance(n, Number) and n.value not in (0, 1))
@@ -238,14 +267,14 @@ def _is_given(found: Decided, node: Node) -> bool:
     )
 
 
-def _factor(found: Decided, layer: Layer, node: Node) -> Factor | None:
+def _factor(at: ReadLayer, node: Node) -> Factor | None:
     """The number in front of the width in the size of a term; None if that is not said."""
-    unknown, values = Factor(1.0, exact=False), _values(found)
+    unknown, values = Factor(1.0, exact=False), at.numbers
     match node:
         case Number(value):
             return Factor(float(abs(value))) if value else None
         case Symbol(name) if node.is_fan:
-            return _side(found, layer, Dim(name))
+            return _side(at, Dim(name))
         case LiteralDamping(name) | Symbol(name):
             if name not in values:
                 return unknown
@@ -253,34 +282,34 @@ def _factor(found: Decided, layer: Layer, node: Node) -> Factor | None:
         case Matrix("I"):
             return Factor(1.0)
         case Matrix("W"):
-            return _weight(found, layer)
+            return _weight(at)
         case Negate(inside):
-            return _factor(found, layer, inside)
+            return _factor(at, inside)
         case Multiply(p, q) | Divide(p, q):
-            one, other = _factor(found, layer, p), _factor(found, layer, q)
+            one, other = _factor(at, p), _factor(at, q)
             if one is None or other is None:
                 return None
             return one * (other if isinstance(node, Multiply) else other.power(-1))
         case Power(base, exponent):
-            return _power(found, layer, base, exponent)
+            return _power(at, base, exponent)
         case Call(function, inside) if is_weight_size(node):
-            inner = _factor(found, layer, inside)
+            inner = _factor(at, inside)
             reading = FUNCTIONS[function].reading
             assert isinstance(reading, SumOfEntries)
             if inner is None or reading.mean:
                 return inner
-            sides = _side(found, layer, Dim.FAN_IN) * _side(found, layer, Dim.FAN_OUT)
+            sides = _side(at, Dim.FAN_IN) * _side(at, Dim.FAN_OUT)
             return inner * sides.power(0.5)
         case Call(function, inside):
             reading = FUNCTIONS[function].reading
-            inner = _factor(found, layer, inside)
+            inner = _factor(at, inside)
             if isinstance(reading, OfEntries) and reading.power is not None and inner is not None:
                 return inner.power(float(reading.power))
     return unknown
 
 
-def _power(found: Decided, layer: Layer, base: Node, exponent: Node) -> Factor | None:
-    inner = _factor(found, layer, base)
+def _power(at: ReadLayer, base: Node, exponent: Node) -> Factor | None:
+    inner = _factor(at, base)
     none: dict[str, Fraction] = {}
     try:
         p = evaluate_power(exponent, Fraction, none.__getitem__)
@@ -289,24 +318,23 @@ def _power(found: Decided, layer: Layer, base: Node, exponent: Node) -> Factor |
     return None if inner is None else inner.power(float(p))
 
 
-def _weight(found: Decided, layer: Layer) -> Factor | None:
+def _weight(at: ReadLayer) -> Factor | None:
     """The standard deviation of W over M^(-b), as networks are measured; None if W is zero."""
-    if not found.exponents.b[layer.name].is_finite:
+    if not at.b.is_finite:
         return None
-    if layer.is_bias:
+    if not at.fixed:  # a model of the user's draws it by its own code
+        return Factor(1.0, exact=False)
+    if at.layer.is_bias:
         return Factor(0.5)
-    return _side(found, layer, Dim.FAN_IN).power(-0.5) if layer.fan_in == 0 else Factor(1.0)
+    return _side(at, Dim.FAN_IN).power(-0.5) if at.layer.fan_in == 0 else Factor(1.0)
 
 
-def _side(found: Decided, layer: Layer, side: Dim) -> Factor:
+def _side(at: ReadLayer, side: Dim) -> Factor:
     """A side that does not grow has its number: features, classes, or 1 of a bias."""
-    batch = found.problem.setting.batch
-    grows = {Dim.FAN_IN: layer.fan_in, Dim.FAN_OUT: layer.fan_out}[side]
+    grows = {Dim.FAN_IN: at.layer.fan_in, Dim.FAN_OUT: at.layer.fan_out}[side]
     if grows != S.Zero:
         return Factor(1.0)
-    if side is Dim.FAN_IN:
-        return Factor(1.0 if layer.is_bias else float(batch.features))
-    return Factor(float(batch.classes))
+    return Factor(at.fixed[side]) if side in at.fixed else Factor(1.0, exact=False)
 
 
 def _wide(width: float) -> str:

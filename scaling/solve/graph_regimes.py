@@ -27,6 +27,7 @@ from scaling.rules.tree import Node
 from scaling.sizes.errors import ScalingError
 from scaling.sizes.scale import Bounds, Order, Scale, Size
 from scaling.solve.alternatives import DecisiveRegime, alternative
+from scaling.solve.crossing_widths import Crossover, ReadLayer, crossovers_of
 from scaling.solve.decay import Shrinkage, shrinkage
 from scaling.solve.graph_solution import GraphDerived, TensorAnswer, derive_graph
 from scaling.states.problem import rate
@@ -40,6 +41,25 @@ def unbalanced(answer: GraphDerived) -> dict[str, list[str]]:
             if one is not None and one.order is not Order.EQUAL:
                 where.setdefault(str(one), []).append(name)
     return where
+
+
+def crossovers_in_graph(answer: GraphDerived) -> tuple[Crossover, ...]:
+    """The crossovers that numbers which are given bring within reach, tensor by tensor.
+
+    >>> from scaling.models.architectures import perceptron
+    >>> from scaling.models.settings import Settings
+    >>> from scaling.solve.graph_solution import derive_graph
+    >>> given = Settings(values={"eps": 1e-8})
+    >>> answer = derive_graph("G/(abs(G) + eps)", perceptron(2), given)
+    >>> [(x.layer, f"{x.falling} < {x.rising}", x.width) for x in crossovers_in_graph(answer)]
+    [('input', 'abs(G) < eps', 100000000.0)]
+    """
+    told: dict[Crossover, None] = {}
+    for name, regimes in answer.regimes.items():
+        x, layer = answer.tensors[name], answer.tensors[name].start.layer
+        read = ReadLayer(x.rule, layer, x.b, x.d, x.values, axis=answer.graph.axis)
+        told |= dict.fromkeys(crossovers_of(read, regimes))
+    return tuple(told)
 
 
 def decisive_in_graph(

@@ -22,7 +22,7 @@ of layers grows, alignments that are given.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from sympy import Expr, S, Symbol
@@ -84,6 +84,8 @@ class TensorAnswer:
     group: str
     largest: Expr | None
     """c of the largest stable rate, whatever is given; None where nothing moves the tensor."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Numbers that are given for symbols of the rule."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,7 @@ def _answer(
     b = _start_exponent(state, layer.name)
     return TensorAnswer(
         layer.name, b, c, d, binds, layer.fan_in, layer.fan_out, start, moved, problem.rule, kind,
-        group.label, largest,
+        group.label, largest, {**group.values, **problem.settings.values},
     )  # fmt: skip
 
 

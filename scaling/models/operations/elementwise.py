@@ -22,7 +22,20 @@ from scaling.models.operations.row import (
     one_or_size,
     own_size,
 )
-from scaling.models.terms import GraphValue, Term, add, constant, even, joined, mixed, spread, zero
+from scaling.models.terms import (
+    PLAIN,
+    AxisState,
+    GraphValue,
+    Term,
+    add,
+    axis_state,
+    constant,
+    even,
+    joined,
+    mixed,
+    spread,
+    zero,
+)
 from scaling.sizes.errors import unknown
 
 
@@ -41,6 +54,11 @@ def _factor(x: Expr, small: Expr, large: Expr) -> Expr:
         return S.Zero
     p = small if x < 0 else large
     return S.Zero if p == 0 else p * x
+
+
+def _at_zero(state: AxisState, power: Expr) -> AxisState:
+    """Where few entries are not zero, a function that is not zero there either has all of them."""
+    return state if power.is_positive else axis_state(state.odd, state.seen, state.weak)
 
 
 def function_of(at: Operands, i: int, f: EntryFunction) -> GraphValue:
@@ -65,7 +83,8 @@ def function_of(at: Operands, i: int, f: EntryFunction) -> GraphValue:
     along = []
     for states in zip(*(term.along for term in lead), strict=True):
         whole = joined(states)
-        along.append(whole if f.parity == 1 else even(whole) if f.parity == 0 else mixed(whole))
+        whole = whole if f.parity == 1 else even(whole) if f.parity == 0 else mixed(whole)
+        along.append(_at_zero(whole, f.zero))
     main = Term(_factor(x.size, f.zero, large), tuple(along))
     if len(lead) == len(x.terms):
         return GraphValue(x.axes, (main,))
@@ -91,7 +110,8 @@ def slope_of(at: Operands, i: int, f: EntryFunction) -> GraphValue:
     along = []
     for states in zip(*(term.along for term in x.leading()), strict=True):
         whole = joined(states)
-        along.append(whole if f.parity == 0 else even(whole) if f.parity == 1 else mixed(whole))
+        whole = whole if f.parity == 0 else even(whole) if f.parity == 1 else mixed(whole)
+        along.append(_at_zero(whole, f.slope))
     return GraphValue(x.axes, (Term(_factor(x.size, f.slope, large), tuple(along)),))
 
 
@@ -129,11 +149,18 @@ def _cast_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
     return zero(dy.axes) if at.node.get("detached", False) else dy
 
 
+def _one_hot(at: Operands) -> GraphValue:
+    """One entry of each row is not zero."""
+    rank = len(at.axes)
+    along = tuple(axis_state(few=S.Zero) if k == rank - 1 else PLAIN for k in range(rank))
+    return GraphValue(at.axes, (Term(S.Zero, along),))
+
+
 ROWS = {
     "apply": OperationRow(_applied, _sloped, _sloped, _applied_bears),
     "power": OperationRow(_applied, _sloped, _sloped, _applied_bears),
     "select": OperationRow(_selected, _if_selected(repeated), _if_selected(summed_back)),
     "identity": OperationRow(_cast, part_change, _cast_cotangent),
     "discrete": OperationRow(lambda at: constant(at.axes)),
-    "one_hot": OperationRow(lambda at: constant(at.axes)),
+    "one_hot": OperationRow(_one_hot),
 }

@@ -20,6 +20,7 @@ from scaling.models.terms import (
     joined,
     part_of,
     smaller,
+    spread,
     zero,
 )
 
@@ -37,10 +38,24 @@ def part_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
 
 
 def part_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
-    """The rest of the tensor has none: over a part that vanishes, a mean as large as it leaves."""
+    """The rest of the tensor has none; what an index takes several times adds up."""
     axes = at.values[i].axes
-    lost = sum((n - m for n, m in zip(axes, dy.axes, strict=True) if n != m), S.Zero)
-    return resized(dy, axes).times(-lost if lost > 0 else S.Zero)
+    more = sum((m - n for n, m in zip(axes, dy.axes, strict=True) if (m - n).is_positive), S.Zero)
+    return few_of(dy, axes).times(more)
+
+
+def few_of(value: GraphValue, axes: tuple[Expr, ...]) -> GraphValue:
+    """The same entries along longer axes, in which nothing else is not zero."""
+
+    def states(term: Term) -> tuple[AxisState, ...]:
+        return tuple(
+            axis_state(s.odd, s.seen, s.weak, m if s.few is None else smaller(m, s.few))
+            if (n - m).is_positive
+            else s
+            for s, m, n in zip(term.along, value.axes, axes, strict=True)
+        )
+
+    return GraphValue(axes, tuple(replace(t, along=states(t)) for t in value.terms))
 
 
 def resized_back(at: Operands, i: int, dy: GraphValue) -> GraphValue:
@@ -120,7 +135,11 @@ def _permuted_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
 
 
 def _joined_axes(at: Operands) -> GraphValue:
-    return add(at.axes, [resized(value, at.axes) for value in at.values])
+    return add(at.axes, [few_of(value, at.axes) for value in at.values])
+
+
+def _joined_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
+    return few_of(dx, at.axes)
 
 
 def _gathered(at: Operands) -> GraphValue:
@@ -163,11 +182,26 @@ def _gathered_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
 
 
 def _scattered(at: Operands) -> GraphValue:
-    return add(at.axes, [at.values[0], resized(at.values[2], at.axes)])
+    return add(at.axes, [at.values[0], _put(at, at.values[2])])
+
+
+def _put(at: Operands, source: GraphValue) -> GraphValue:
+    """Entries at their places: few of a longer axis, sums where a place has several of them."""
+    if len(source.axes) != len(at.axes):  # a number, or rows that are alike
+        return spread(source, at.axes)
+    axis = at.node.get("axis")
+    more = source.axes[axis] - at.axes[axis]
+    if not more.is_positive or at.node.get("kind") != "add":
+        return few_of(source, at.axes)
+    letters = ascii_letters[: len(at.axes)]
+    summed = letters[: axis + 1] + ascii_letters[len(letters)] + letters[axis + 1 :]
+    axes = (*at.axes[: axis + 1], more, *at.axes[axis + 1 :])
+    terms = (replace(t, along=(*t.along[: axis + 1], *t.along[axis:])) for t in source.terms)
+    return contract([(GraphValue(axes, tuple(terms)), summed)], letters)
 
 
 def _scattered_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
-    return zero(at.axes) if i == 1 else resized(dx, at.axes)
+    return zero(at.axes) if i == 1 else dx if i == 0 else _put(at, dx)
 
 
 ROWS = {
@@ -175,7 +209,7 @@ ROWS = {
     "permute": OperationRow(_permuted, _permuted_change, _permuted_cotangent),
     "slice": OperationRow(part, part_change, part_cotangent),
     "rearrange": OperationRow(part, part_change, resized_back),
-    "concatenate": OperationRow(_joined_axes, part_change, resized_back),
+    "concatenate": OperationRow(_joined_axes, _joined_change, resized_back),
     "gather": OperationRow(_gathered, _gathered_change, _gathered_cotangent),
     "take_along": OperationRow(
         part,

@@ -9,7 +9,13 @@ from sympy import Expr, S
 
 from scaling.models.node_functions import power_function
 from scaling.models.operations.elementwise import function_of
-from scaling.models.operations.rearrangements import part, part_change, part_cotangent, resized_back
+from scaling.models.operations.rearrangements import (
+    few_of,
+    part,
+    part_change,
+    part_cotangent,
+    resized_back,
+)
 from scaling.models.operations.row import (
     Operands,
     OperationRow,
@@ -96,11 +102,24 @@ def _reduced_carry(at: Operands, i: int, x: GraphValue, back: bool) -> GraphValu
         shift = {"norm": -size, "std": -size - length, "variance": -length}[kind]
         pair = [(_unkept(at, x), out) if back else (x, letters), (value, letters)]
         found = contract(pair, letters if back else out).times(shift)
+    elif kind in ("max", "min"):
+        return _of_largest(at, x, back)
     else:
         shift = S.Zero if kind == "sum" else -length
         pair = [(_unkept(at, x), out) if back else (x, letters)]
         found = contract(pair, letters if back else out).times(shift)
     return spread(found, value.axes) if back else _kept(at, found)
+
+
+def _of_largest(at: Operands, x: GraphValue, back: bool) -> GraphValue:
+    """The part of a change or cotangent that belongs to the one entry that is the largest."""
+    letters, out, _ = _over(at)
+    axes = at.values[0].axes
+    one = tuple(n if c in out else S.Zero for c, n in zip(letters, axes, strict=True))
+    if not back:
+        return _kept(at, contract([(resized(x, one), letters)], out))
+    found = contract([(_unkept(at, x), out)], letters)
+    return few_of(replace(found, axes=one), axes)
 
 
 def _reduced_change(at: Operands, i: int, dx: GraphValue) -> GraphValue:
@@ -152,6 +171,17 @@ def _softmax_carry(at: Operands, i: int, x: GraphValue) -> GraphValue:
     return x if at.node.get("log", False) else entrywise_product(x, _softmax(at))
 
 
+def _softmax_cotangent(at: Operands, i: int, dy: GraphValue) -> GraphValue:
+    """Of a logarithm: dy less its sum, which every entry shares by its probability."""
+    if not at.node.get("log", False):
+        return _softmax_carry(at, i, dy)
+    axis = at.node.get("axis") % len(dy.axes)
+    letters = ascii_letters[: len(dy.axes)]
+    summed = contract([(dy, letters)], letters.replace(letters[axis], ""))
+    whole = contract([(summed, letters.replace(letters[axis], ""))], letters)
+    return add(dy.axes, [dy, resized(whole.times(-dy.axes[axis]), dy.axes)])
+
+
 def _pooled(at: Operands) -> GraphValue:
     if any(n != 0 for n in at.node.get("window", ())):
         raise at.refuse(
@@ -180,7 +210,7 @@ def _accumulated_carry(at: Operands, i: int, x: GraphValue) -> GraphValue:
 ROWS = {
     "reduce": OperationRow(_reduced, _reduced_change, _reduced_cotangent),
     "accumulate": OperationRow(_accumulated, _accumulated_carry, _accumulated_carry),
-    "softmax": OperationRow(_softmax, _softmax_carry, _softmax_carry, one_or_size),
+    "softmax": OperationRow(_softmax, _softmax_carry, _softmax_cotangent, one_or_size),
     "normalise": OperationRow(_normalised, _normalised_carry, _normalised_carry, own_size),
     "pool": OperationRow(_pooled, part_change, resized_back),
     "top_k": OperationRow(part, part_change, part_cotangent, one_or_size),
