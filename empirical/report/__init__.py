@@ -1,6 +1,7 @@
 """Measurements on paper.
 
 measured_tables   text, Markdown, LaTeX, HTML, JSON, and files
+batch_checks      powers of the batch, derived and measured
 graph_checks      what was measured on a model of the user's own
 model_checks      its coordinate check
 transfer_report   whether the best rate stays: table, figure and files

@@ -6,6 +6,7 @@ single                one measurement, for the command line
 verification          verdicts, layer by layer
 derivation_lines      every line of a derivation beside its measurement
 measured_alignments   the alignment of real training over steps
+batch_sweep           own updates at growing batches of one width, beside derived powers
 graph_verification    every node and tensor of a user's own model; model_steps: one step of it
 cluster               where the tasks run: here, or on a Dask cluster
 """

@@ -24,6 +24,8 @@ from scaling.sizes.derivation import Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import Bounds, Order, Scale, Size
 
+ONE = Scale.one(Size.SCALAR)
+
 
 @dataclass(frozen=True)
 class Regime:
@@ -117,6 +119,8 @@ class Context:
         ascended: the layer's sizes at W + X, by X.
         data: the directions of the fan_out and of the fan_in side (models/batch.py).
         batch_grows: whether the number of samples grows in proportion to the width; see rank.py.
+        samples: the number of samples n, where it grows alone; one otherwise.
+        mean: the mean over samples of their gradients, in units of one sample's (models/batch.py).
         averages: names of the decays of moving averages, which lie between 0 and 1.
         singular: the size of the singular value that sigma stands for; see singular_values.py.
     """
@@ -135,6 +139,8 @@ class Context:
     data: tuple[DataSpan, DataSpan] | None = None
     averages: frozenset[str] = frozenset()
     batch_grows: bool = False
+    samples: Scale = ONE
+    mean: Scale = ONE
     singular: Scale | None = None
     readings: dict[Node, tuple[Value, Step]] = field(default_factory=dict, init=False)
     """What was read here: a rule may say the same again, and sums over layers ask all others."""

@@ -53,9 +53,11 @@ def matrix(context: Context, node: Matrix) -> Reading:
     """One of G A B L R W I."""
     sizes, nothing, one = context.sizes, Scale.zero(Size.SPECTRAL), Scale.one(Size.SPECTRAL)
     h, delta, spread = sizes.h, sizes.delta, context.spread
-    entry = delta * h
+    entry = delta * h * context.mean
     gain = (entry * spread).as_size_of(Size.SPECTRAL)
     numbers = f"sqrt(fan_out fan_in) {spread} x |delta| {delta} x |h| {h}"
+    if context.mean != Scale.one(Size.SCALAR):
+        numbers += f" x mean over samples {context.mean}"
     gradient = Step(GRAM, "G", gain, numbers, (sizes.h_step, sizes.delta_step), node=node)
     match node.name:
         case "I":

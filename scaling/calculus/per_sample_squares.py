@@ -41,7 +41,7 @@ def sample_square(context: Context, node: Call, value: Value, step: Step) -> Rea
         raise context.not_covered(
             node, f"per-sample squares of {describe(value)}", "such as of G", instead.apart
         )
-    entry = inner.entry**2
+    entry = (inner.entry / context.mean) ** 2  # linear in G: of one sample, not of their mean
     for _, operand in linear_path(node.argument):
         for part in operand.walk():
             if isinstance(part, Call) and FUNCTIONS[part.function].basis:
@@ -65,7 +65,7 @@ def sample_square(context: Context, node: Call, value: Value, step: Step) -> Rea
             ),
             covers=not inner.mixes,
         )  # fmt: skip
-    numbers = f"({inner.entry})^2"
+    numbers = f"({inner.entry / context.mean})^2"
     return squared, Step(SAMPLES, str(node), entry, numbers, (step,), node=node)
 
 

@@ -2,6 +2,7 @@
 
     fixed batch     G = D H^T / n has O(1) directions, and so has whatever makes its singular values
                     alike: orth(G) has the norm 1, and entries 1/sqrt(fan_in fan_out)
+    n alone         G of a hidden layer has n directions, and norm(orth(G)) = sqrt(n)
     n ~ M           G has min(fan_in, fan_out, n) of them. A few still set its own sizes: the
                     kernel of the layer's inputs has a trace, so its eigenvalues add up to the size
                     of the largest. But orth(G) raises all of them to 1:
@@ -70,10 +71,15 @@ def is_raised_by_jumps(context: Context, value: Aligned) -> bool:
     return value.jumps and is_open(context) and min(left.rank, right.rank) > 1
 
 
-def levelled_entry(context: Context, full: bool) -> Scale:
-    """An entry, in the mean square, of a matrix whose O(1) or ``full`` singular values are 1."""
+def levelled_entry(context: Context, full: bool, of_batch: bool = False) -> Scale:
+    """An entry, in the mean square, of a matrix whose O(1) or ``full`` singular values are 1.
+
+    ``of_batch``: they are as many as the samples, or fill a side of the matrix.
+    """
     if not full:
         return (context.spread**-1).as_size_of(Size.ENTRY)
+    if of_batch and context.samples != Scale.one(Size.SCALAR):
+        return (context.samples.root() / context.spread).as_size_of(Size.ENTRY)
     fan_in, fan_out = context.fan(Dim.FAN_IN), context.fan(Dim.FAN_OUT)
     return (context.plus(fan_in, fan_out).root() ** -1).as_size_of(Size.ENTRY)
 
@@ -103,9 +109,12 @@ def assumed_of_corner(context: Context, step: Step) -> Step:
 def refuse_where_it_grows(context: Context, node: Node, found: str, needed: str) -> None:
     """Refuse what is not covered under a batch that grows."""
     if grows(context):
+        alone = context.samples != Scale.one(Size.SCALAR)
         raise NotCovered(
-            f"{found}, under a batch that grows with the width, in '{node}' of the "
-            f"{context.sizes.layer.name} layer",
+            f"{found}, under a batch that grows{'' if alone else ' with the width'}, in '{node}' "
+            f"of the {context.sizes.layer.name} layer",
             needed,
-            "derive it for a fixed batch (--batch fixed), or measure it at growing batches",
+            "measure it at growing batches: scaling verify RULE --axis batch=4:64"
+            if alone
+            else "derive it for a fixed batch (--batch fixed), or measure it at growing batches",
         )

@@ -439,7 +439,7 @@ def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
     result = replace(
         value,
         gain=one,
-        entry=rank.levelled_entry(context, full),
+        entry=rank.levelled_entry(context, full, of_batch=not raised),
         portions=equal,
         coherent=known_rank and not full,
         low_rank=value.low_rank and not full,
@@ -519,11 +519,15 @@ def newton_schulz(context: Context, node: Call, value: Value, step: Step) -> Rea
     between 0.6 and 3.5: order one stays order one, and what vanishes as the width grows still
     vanishes. So the sizes are those of the polar factor where singular values are of one order.
     """
-    rank.refuse_where_it_grows(
-        context, node, "Newton-Schulz, whose steps leave small singular values below 1",
-        f"orth({node.argument})",
-    )  # fmt: skip
+    alone = context.samples != Scale.one(Size.SCALAR)
+    if not alone:
+        rank.refuse_where_it_grows(
+            context, node, "Newton-Schulz, whose steps leave small singular values below 1",
+            f"orth({node.argument})",
+        )  # fmt: skip
     polar, _ = orth(context, node, value, step)
+    if isinstance(polar, Aligned) and alone and rank.is_full(polar):  # raised, but how many?
+        polar = replace(polar, levelled=False)
     if not isinstance(value, Aligned) or not value.low_rank:
         raise context.not_covered(
             node,

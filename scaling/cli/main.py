@@ -223,6 +223,13 @@ def derive(
     """
     from scaling.report.tables import derived_table
 
+    if model.batch is not None:
+        given = numbers_asked(numbers, run, False)
+        problem = problem_of(
+            rule, settings, network, init=init, alignment=alignment, step=step, numbers=given
+        )
+        _print_batch(problem, solve_for or require, style)
+        return
     if model.given(
         network, numbers, run, init=init, alignment=alignment, step=step, steps=steps,
     ):  # fmt: skip
@@ -254,6 +261,25 @@ def derive(
         typer.echo(to_json(derived_json(solution)))
     else:
         _print(derived_table(solution), style)
+
+
+def _print_batch(problem: Problem, beside: object, style: Style) -> None:
+    from scaling.report.batch_tables import batch_json, batch_table
+    from scaling.solve.batch_rule import batch_rule
+
+    if beside or problem.step > 1 or problem.setting.batch.grows or problem.sampled_fisher:
+        raise InvalidInput(
+            "--axis batch beside --solve-for, --require, --step, --batch or --fisher",
+            "the first step of a rule, at one width",
+            "leave the others out: scaling derive adam --axis batch",
+        )
+    found = batch_rule(problem.rule, problem.settings, problem.setting)
+    if style is Style.json:
+        from scaling.report.as_json import to_json
+
+        typer.echo(to_json(batch_json(found)))
+    else:
+        _print(batch_table(found), style)
 
 
 def _print_inverse(found: Inverse, style: Style) -> None:

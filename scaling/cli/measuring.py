@@ -91,7 +91,9 @@ def verify(
     Example: scaling verify kfac --set d_rho_B=0.
     """
     chain = {"init": init, "alignment": alignment, "step": step, "out": out}
-    if model.given(network, run, how, taken=("seed", "seeds", "threads", "device"), **chain):
+    if model.batch is None and model.given(
+        network, run, how, taken=("seed", "seeds", "threads", "device"), **chain
+    ):
         names = rules or []
         if len(names) != 1 or everything or deep:
             raise InvalidInput(
@@ -108,6 +110,9 @@ def verify(
     if everything and rules:
         raise InvalidInput("rules beside --all", "one of the two", "leave one out")
     names = catalogue_names() if everything else rules or list(verifying.TOUR)
+    if model.batch is not None:
+        beside = (deep, expect, out, init, alignment, step != 1, network != NetworkOptions())
+        _verify_batch(names, model.batch, run, settings, margin, beside, style)
     request = request_of(run, margin)
     subjects = [
         subject_of(
@@ -140,6 +145,40 @@ def verify(
         report.write(result, out)
     typer.echo(report.render(result, style))
     raise typer.Exit(verifying.EXIT_CODE[result.verdict])
+
+
+def _verify_batch(
+    names: Sequence[str],
+    sizes: str,
+    run: SweepRun,
+    settings: list[str] | None,
+    margin: float | None,
+    beside: Sequence[object],
+    style: Style,
+) -> None:
+    """Measure own updates at growing batches, print them beside powers of n, exit by verdict."""
+    if any(beside) or run.samples is not None or run.data != Run.data:
+        raise InvalidInput(
+            "--axis batch beside options of the network, its data or other sweeps",
+            "rules, --set, --widths (one), --seeds, --seed, --margin, --threads and --format",
+            "leave the others out: scaling verify sgd adam --axis batch=4:64",
+        )
+    swept, widths = lazily("verify.batch_sweep"), lazily("measure.widths")
+    subjects = [subject_of(name, problem_of(name, settings, practice=True)) for name in names]
+    batches = widths.parse_widths(sizes) if sizes else swept.BATCHES
+    width = swept.WIDTH if run.widths is None else widths.parse_width(run.widths)
+    report, machine = lazily("report.batch_checks"), lazily("measure.machine")
+    workers = run.threads or machine.cores()
+    with (
+        machine.blas_threads(run.threads),
+        lazily("report.measured_tables").progress(sys.stderr.isatty()) as tick,
+    ):
+        found = swept.sweep(
+            subjects, batches, width, run.seeds or swept.SEEDS, margin or swept.MARGIN,
+            lazily("wide").Streaming(workers=workers), run.seed * 2**16, tick,
+        )  # fmt: skip
+    typer.echo(report.render(found, style))
+    raise typer.Exit(lazily("verify.verification").EXIT_CODE[found.verdict])
 
 
 @verb

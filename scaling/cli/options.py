@@ -371,6 +371,14 @@ class ModelOptions:
     ] = None
     axis: AxisOption = None
 
+    @property
+    def batch(self) -> str | None:
+        """The sizes of the batch where that is the axis, of a chain; "" where none are given."""
+        if self.model is not None or not self.axis or len(self.axis) != 1:
+            return None
+        name, _, sizes = self.axis[0].partition("=")
+        return sizes.strip() if name.strip() == "batch" else None
+
     def given(self, *groups: Any, taken: Collection[str] = (), **options: Any) -> bool:
         """Whether a model is given, which says itself what the options of the chain say.
 
@@ -386,8 +394,8 @@ class ModelOptions:
             if self.axis:
                 raise InvalidInput(
                     f"--axis {self.axis[0]} without a model",
-                    "a file in which the axis is a keyword of build",
-                    "add --model FILE.py",
+                    "a file in which the axis is a keyword of build, or the batch of a chain",
+                    "add --model FILE.py, or write --axis batch",
                 )
             return False
         odd = [

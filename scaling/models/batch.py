@@ -18,6 +18,11 @@ Directions off the data exist where a side is longer than its rank. A sample hel
 what a function of h leaves there by order one (LLN: its h is no linear function of those of the
 batch), but by a CLT where the activation is linear.
 
+The number of samples stays, grows in proportion to the width, or grows alone, after the width has
+(M >> n). Then n = M^x with an x above 0 that is smaller than any number (`SAMPLES`), and what
+multiplies x in an exponent is the power of n. A mean over samples that are independent is
+n^(-1/2) of one sample's, of samples that agree it is as large.
+
 Claimed of data in general position: no sample twice, no two features alike.
 """
 
@@ -25,6 +30,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from sympy import Rational, S, Symbol
 
 from scaling.sizes.errors import InvalidInput
 from scaling.sizes.scale import HALF, Scale, Size
@@ -37,6 +44,19 @@ class BatchGrowth(StrEnum):
 
     FIXED = "fixed"
     PROPORTIONAL = "proportional"
+    INDEPENDENT = "independent"
+    ALIGNED = "aligned"
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether n grows while the width, already much larger, stays."""
+        return self in (BatchGrowth.INDEPENDENT, BatchGrowth.ALIGNED)
+
+
+SAMPLES = Symbol("log of n")
+"""The x of n = M^x, of samples that grow alone; no symbol of a rule bears such a name."""
+SLIGHT = Rational(1, 1000), Rational(1, 500)
+"""Where x lies: powers of n decide only between equal powers of M."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +77,19 @@ class Batch:
 
     @property
     def grows(self) -> bool:
-        """Whether the number of samples grows with the width."""
-        return self.growth is BatchGrowth.PROPORTIONAL
+        """Whether the number of samples grows, with the width or alone."""
+        return self.growth is not BatchGrowth.FIXED
+
+    @property
+    def size(self) -> Scale:
+        """The number n of samples that grow alone; one otherwise."""
+        return Scale.of_width(SAMPLES if self.growth.is_alone else S.Zero, Size.SCALAR)
+
+    @property
+    def mean(self) -> Scale:
+        """A mean over samples of what has either sign, in units of one sample's."""
+        independent = self.growth is BatchGrowth.INDEPENDENT
+        return self.size**-HALF if independent else ONE
 
     @property
     def beside_fixed_sides(self) -> Batch:

@@ -14,6 +14,7 @@ symmetry       when two tables describe the same training; equivalence: compare 
 graph_solution   the same for every tensor of any graph, with the node that binds: tensor_rates
                in both states, code_changes for factors of the code, graph_assumptions;
                graph_regimes: terms that dominate
+batch_rule     powers of the batch, derived: rates, dampings and decays
 sourced_powers powers of the batch and the number of samples, from the literature
 presets        parametrizations and alignments by name
 """

@@ -80,6 +80,8 @@ class NetworkState:
             data=setting.spans(layer, self.features[-1]),
             averages=frozenset(problem.rule.averages),
             batch_grows=setting.batch.grows,
+            samples=setting.batch.size,
+            mean=setting.batch.mean,
         )
 
     def contexts(self, scaled: Dampings) -> dict[str, Context]:

@@ -9,6 +9,7 @@ import sympy
 from sympy import Expr, S, Symbol
 
 from scaling.calculus.rank import GROWING_BATCH
+from scaling.models.batch import SAMPLES, SLIGHT, BatchGrowth
 from scaling.models.chain import Setting
 from scaling.models.settings import Settings
 from scaling.rules.rule import Rule
@@ -22,6 +23,13 @@ CONVENTION = (
 
 
 LAST_STEP = 2
+GROWS = {
+    BatchGrowth.PROPORTIONAL: GROWING_BATCH,
+    BatchGrowth.INDEPENDENT: (
+        "samples are many, more than outputs and far fewer than neurons, and independent"
+    ),
+    BatchGrowth.ALIGNED: "samples are many, far fewer than neurons, and their gradients agree",
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ class Problem:
             found = "the second step"
         elif self.sampled_fisher:
             found = "sampled cotangents, which fill the span of B"
-        elif self.rule.ascents:
+        elif self.rule.ascents and not self.setting.batch.growth.is_alone:
             found = f"the gradient at moved weights, '{self.rule.ascents[0]}'"
         if found:
             raise NotCovered(
@@ -115,12 +123,15 @@ class Problem:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """The readings of names in the rule, and how the batch grows if it does."""
-        growing = (GROWING_BATCH,) if self.setting.batch.grows else ()
+        growth = self.setting.batch.growth
+        growing = () if growth is BatchGrowth.FIXED else (GROWS[growth],)
         return (*self.rule.assumptions, *growing)
 
     def bounds(self, extra: Mapping[str, tuple[Expr, Expr]] | None = None) -> Bounds:
         """Exponents of the rule are non-negative."""
         known = {name: (S.Zero, S.Infinity) for name in self.rule.exponents}
+        if self.setting.batch.growth.is_alone:
+            known[SAMPLES.name] = SLIGHT
         return Bounds({**known, **(extra or {})})
 
 
