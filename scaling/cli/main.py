@@ -64,6 +64,7 @@ from scaling.sizes.errors import InvalidInput, NotCovered, ScalingError, unknown
 if TYPE_CHECKING:
     from scaling.report.tables import Table
     from scaling.solve.inverse import Inverse
+    from scaling.states.problem import Problem
 
 INTERRUPTED = 130
 
