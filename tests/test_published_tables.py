@@ -188,7 +188,7 @@ def test_complete_p_in_the_width() -> None:
         assert (x.c, x.d["eps"], x.d["decay"]) == (0, 1, 0), name
 
 
-# --- arXiv 2407.17465: u-muP, as its library's optim.py has it ------------------------------------
+# --- arXiv 2407.17465: u-muP, as its library has it ----------------------------------------------
 # All weights start at one; multipliers 1, fan_in^-1/2, fan_in^-1; attention over head_size. Adam's
 # rate: fan_in^-1/2 for "weight" (an embedding's fan_in is its width), 1 for "output", "norm" and
 # "bias"; depth^-1/2 times that in residual branches, which are added times depth^-1/2.

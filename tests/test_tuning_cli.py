@@ -224,6 +224,23 @@ def test_what_cannot_be_tuned_is_refused(
     assert found in told["found"] and do_this in told["do this"], done.err
 
 
+def test_the_page_is_made_by_the_commands_that_it_shows() -> None:
+    """Each of them writes a folder, whose table and figure stand on the page."""
+    make = (ROOT / "Makefile").read_text("utf-8")
+    target = make.partition("\ntournament:")[2].partition("\n\n")[0].replace("\\\n\t ", "")
+    runs = re.findall(r"^\t\.venv/bin/(scaling tune .*)$", target, re.MULTILINE)
+    page = (ROOT / "docs" / "tuning.md").read_text("utf-8")
+    assert len(runs) == 2 and "docs/fill.py docs/tuning.md" in target
+    for run in runs:
+        folder = run.rpartition(" --out ")[2]
+        assert f"\n    {' '.join(run.split())}\n" in page and "examples/" in run
+        assert f"<!-- made by: {folder}/tuning.md -->" in page
+        (figure,) = re.findall(rf"cp {folder}/tuning\.png docs/(\w+\.png)", target)
+        assert f"({figure})" in page
+    tables = re.findall(r"<!-- made by: (results/\S+)/tuning\.md -->", page)
+    assert tables == [run.rpartition(" --out ")[2] for run in runs]
+
+
 # --- data of a folder -----------------------------------------------------------------------------
 
 

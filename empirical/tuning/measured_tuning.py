@@ -131,12 +131,13 @@ class MeasuredTuning:
             several = self.strategies[name]
             small = sum(one.diverged for one in several)
             rows.append(
-                (name, f"{self.cost(name):.0f}", _rate(several), f"{small}" if small else "",
+                (name, f"{self.cost(name):.0f}", *(_number(several, k) for k in self.space.names),
+                 f"{small}" if small else "",
                  *(x for way in TransferWay for x in self._cells(name, way)))
             )  # fmt: skip
         columns = (
-            "strategy", "cost", "log2 lr", "small", "regret, plan", "interval", "regret, standard",
-            "interval",
+            "strategy", "cost", *(f"log2 {name}" for name in self.space.names), "small",
+            "regret, plan", "interval", "regret, standard", "interval",
         )  # fmt: skip
         title = f"{self.recipe}: tuned at {self.axis} {self.base}, trained at {self.at}"
         return Table(title, columns, tuple(rows), tuple(self._notes()))
@@ -177,7 +178,8 @@ class MeasuredTuning:
     def _cells(self, name: str, way: TransferWay) -> tuple[str, str]:
         found, ended = self.regret(name, way), self.diverged(name, way)
         told = f" ({ended} of {self.seeds} diverged)" if ended else ""
-        return percent(found.value), f"[{percent(found.low)}, {percent(found.high)}]{told}"
+        low, high = percent(found.low).removesuffix(" %"), percent(found.high)
+        return percent(found.value), f"[{low}, {high}]{told}"
 
     def _notes(self) -> list[str]:
         lines = []
@@ -256,12 +258,13 @@ def percent(x: float) -> str:
     return f"{shown:.0f} %" if abs(shown) < 1e4 else f"{shown:.0e} %"
 
 
-def _rate(several: Sequence[TunedSmall]) -> str:
-    rates = [one.point.numbers.get("lr") for one in several]
-    known = [x for x in rates if x is not None]
+def _number(several: Sequence[TunedSmall], name: str) -> str:
+    """The mean of what the seeds found, and their standard deviation."""
+    found = [one.point.numbers.get(name) for one in several]
+    known = [x for x in found if x is not None]
     if not known:
         return ""
-    return f"{np.mean(known):+.2f} ± {np.std(known, ddof=1):.2f}"
+    return f"{np.mean(known):+.1f} ± {np.std(known, ddof=1):.1f}"
 
 
 def _json(x: Interval) -> dict[str, float]:
