@@ -16,6 +16,7 @@ from torch import nn
 from empirical import ModelPlan
 from empirical.fit.verdict import Verdict
 from empirical.trace.model_file import module_of_file
+from scaling.solve.sourced_powers import POWERS, RuleFamily
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SCRIPT = runpy.run_path(str(EXAMPLES / "tune_small_train_large.py"))
@@ -84,3 +85,18 @@ def test_the_best_rate_of_adam_goes_with_the_root_of_the_batch() -> None:
     drift = script["measured"]().drift
     assert drift.judge(0.0, 0.25) is Verdict.contradict
     assert drift.low > 0.25 and drift.high < 1 and abs(drift.value - 0.5) < 0.25
+
+
+@pytest.mark.parametrize("family", RuleFamily)
+def test_the_best_decay_goes_with_the_batch_as_plans_have_it(family: RuleFamily) -> None:
+    """AdamW's with the root, SGD's not at all: each contradicts the other one's power."""
+    script = runpy.run_path(str(EXAMPLES / "decay_rule.py"))
+    names = script["measured"].__globals__
+    names["SEEDS"] = 16
+    rule = {RuleFamily.ADAM: "adamw", RuleFamily.SGD: "sgd"}
+    powers = {one: POWERS["batch", one] for one in RuleFamily}
+    assert script["RATES"][rule[family]][1] == float(powers[family].lr)
+    drift = script["measured"](rule[family]).drift
+    others = {float(powers[one].decay) for one in RuleFamily if one is not family} | {1.0}
+    assert drift.judge(float(powers[family].decay), 0.25) is Verdict.agree, drift
+    assert all(drift.judge(x, 0.25) is Verdict.contradict for x in others), drift
