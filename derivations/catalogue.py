@@ -28,6 +28,7 @@ from scaling.rules.parser import as_rule, parse
 from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput, RuleError, unknown
 
+_PROBE = re.compile(r"(?<!\w)probe:([\w./-]+:\w+)")
 _NAME = re.compile(r"[A-Za-z_]\w+")
 
 
@@ -77,12 +78,30 @@ def resolve(text: str) -> Optimizer:
         InvalidInput: for a name that the catalogue lacks; `RuleError` for text that is no rule.
     """
     name = text.strip()
+    refuse_probes(name)
     if is_recipe(name):
         raise _several(name)
     if _NAME.fullmatch(name):
         return find(name)
     _refuse_names_as_updates(parse(name))
     return Optimizer(name="", update=name, about="", reference="")
+
+
+def refuse_probes(text: str) -> None:
+    """Refuse an optimizer in the place of a rule, where it is not measured first.
+
+    Raises:
+        InvalidInput: naming the optimizer.
+    """
+    found = _PROBE.search(text)
+    if found is not None:
+        raise InvalidInput(
+            f"the optimizer 'probe:{found[1]}' in the place of a rule",
+            "a rule: an optimizer is measured for the exponents of a model, and trains by itself",
+            f"add --model FILE.py (in Python: plan, for_model, check); or write the rule that "
+            f"'scaling probe {found[1]}' names; or train by {found[1].rpartition(':')[2]}("
+            "plan.param_groups(model))",
+        )
 
 
 def _several(recipe: str) -> InvalidInput:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sympy import Rational
 
-from derivations.catalogue import catalogue, find, rule_of
+from derivations.catalogue import catalogue, find, refuse_probes, rule_of
 from derivations.ready_made import ready_made
 from scaling.models.recipe import Recipe, TensorGroup, as_recipe
 from scaling.models.recipe_text import parse_recipe, read_recipe
@@ -33,6 +33,8 @@ def recipe_of(recipe: Recipe | Rule | Node | str | Path) -> Recipe:
     Raises:
         InvalidInput: for anything else; see `rule_of` and scaling/models/recipe_text.py.
     """
+    if isinstance(recipe, str):
+        refuse_probes(recipe)
     if isinstance(recipe, str) and recipe.strip().endswith(".toml"):
         recipe = Path(recipe.strip())
     if isinstance(recipe, str) and recipe.strip() in ready_made():

@@ -19,12 +19,14 @@ from torch import Tensor
 from typed import Typed
 
 from derivations.catalogue import rule_of
-from empirical import plan
+from empirical import RuleOptimizer, check_model, for_model, plan
 from empirical.black_box.equal_rules import equal_rules
 from empirical.black_box.handed_over import handed_over, without_probes
 from empirical.black_box.optimizer_class import as_optimizer, read_kwargs
 from empirical.black_box.own_updates import ROLES
 from empirical.black_box.probed_optimizer import Probed, ProbedRole, probe
+from empirical.checks.composing import compose_file
+from empirical.trace.given_model import model_of
 from scaling.sizes.errors import InvalidInput, NotCovered
 from scaling.solve.derive import derive
 
@@ -296,6 +298,33 @@ def optimizer(model):
         assert done.code in (0, 1, 3) and told in " ".join(done.out.split()), (verb, done)
     assert typed("derive", "probe:torch.optim:Adam").code == 2
     assert "add --model FILE.py" in typed("derive", "probe:torch.optim:Adam").err
+
+
+def test_numbers_of_a_model_take_a_probe_and_what_trains_by_a_rule_refuses_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("empirical.black_box.handed_over.probe", lambda *_: found("Adam"))
+    by_probe, by_rule = (
+        for_model(rule, small, base=8, width=32, lr=1e-3, batch=batch(), dampings={"eps": 1e-8})
+        for rule in ("probe:torch.optim:Adam", "adam_debiased")
+    )
+    assert dict(by_probe) == dict(by_rule)
+    assert "is adam_debiased on its first two steps" in str(by_probe)
+    assert set(by_probe.assumptions) > set(by_rule.assumptions)
+
+    def sgd(model: torch.nn.Module, groups: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(groups)
+
+    file = replace(model_of(small, batch()), optimizer_of=sgd)
+    monkeypatch.setattr("empirical.black_box.handed_over.probe", lambda *_: found("SGD"))
+    made = plan(small, batch(), "probe:torch.optim:SGD", {"width": 8}, {"width": 32}, {"lr": 0.1})
+    composed = [compose_file(made, file, recipe) for recipe in (made.recipe, "probe:any.py:SGD")]
+    assert composed[0] == composed[1] and dict(composed[0].tensors) == dict(made.tensors)
+    named = r"(?s)the optimizer 'probe:torch.optim:Adam'.*scaling probe torch.optim:Adam"
+    with pytest.raises(InvalidInput, match=rf"{named}.*train by Adam\(plan.param_groups"):
+        RuleOptimizer(small(), "hidden: probe:torch.optim:Adam(lr=0.1); rest: sgd", 0.1)
+    with pytest.raises(InvalidInput, match=named):
+        check_model(small, "probe:torch.optim:Adam", *batch(), torch.nn.functional.mse_loss)
 
 
 def test_a_fitted_rule_has_the_exponents_that_were_measured() -> None:

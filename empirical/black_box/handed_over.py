@@ -27,6 +27,7 @@ from empirical.black_box.optimizer_class import read_kwargs
 from empirical.black_box.own_updates import ROLES
 from empirical.black_box.probed_optimizer import MEASURED, Probed, probe, snapped
 from scaling.models.recipe import Recipe
+from scaling.rules.language import Node
 from scaling.rules.parser import parse
 from scaling.rules.rule import Rule
 from scaling.sizes.errors import NotCovered
@@ -59,7 +60,7 @@ def without_probes(recipe: str) -> tuple[str, tuple[str, ...]]:
     return PROBE.sub(rule, recipe), tuple(notes)
 
 
-def recipe_with_probes(recipe: Recipe | Rule | str) -> tuple[Recipe, tuple[str, ...]]:
+def recipe_with_probes(recipe: Recipe | Rule | Node | str) -> tuple[Recipe, tuple[str, ...]]:
     """A recipe as users write it, with rules in the place of probes, and what they rest on.
 
     Raises:

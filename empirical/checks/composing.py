@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import nn
 
-from derivations.recipes import recipe_of
+from empirical.black_box.handed_over import recipe_with_probes
 from empirical.checks.grown_model import grown_model
 from empirical.checks.own_optimizer import place_of, refuse_ignored_groups, takes_groups
 from empirical.checks.planned_models import plans_along
@@ -84,7 +84,7 @@ def compose_file(made: ModelPlan, file: ModelFile, recipe: Recipe | Rule | str) 
             "optimizer(model, groups), whose factors are to be left out",
             "write def optimizer(model, groups): return torch.optim.AdamW(groups)",
         )
-    asked = recipe_of(recipe)
+    asked, _ = recipe_with_probes(recipe)
     made = plan_at(made, file, asked, made.at, {})
     grown = [axis for axis in made.base if made.at[axis] != made.base[axis] and axis not in SIZES]
     applied = {axis: own_powers(made, file, asked, axis) for axis in grown}

@@ -48,7 +48,7 @@ import torch
 from sympy import Expr, S
 from torch import nn
 
-from derivations.recipes import recipe_of
+from empirical.black_box.handed_over import recipe_with_probes
 from empirical.measure.parametrize import LayerScales, power_of_width
 from empirical.trace.given_model import GivenBatch, model_of, two_models
 from empirical.trace.lowering import Lowered
@@ -89,11 +89,13 @@ class ReadModel:
     dimensions: Mapping[str, int]
     """Of all tensors, those that are not trained too."""
     zero_biases: tuple[str, ...] = ()
+    probed: tuple[str, ...] = ()
+    """Of optimizers in the place of rules, what the rules rest on."""
 
     @property
     def assumptions(self) -> tuple[str, ...]:
         """Assumptions of the exponents."""
-        return (*self.answer.assumptions, *self.zero_biases)
+        return (*self.probed, *self.answer.assumptions, *self.zero_biases)
 
     def role(self, name: str) -> Role:
         """The role of a tensor, by the axes of its use that grow; frozen ones have none."""
@@ -162,7 +164,7 @@ class ModelScales(Mapping[str, LayerScales]):
             for name, x in self.tensors.items()
         )  # fmt: skip
         notes = graph_notes(answer, lowered.notes)
-        notes += [f"assumed: {text}" for text in self.read.zero_biases]
+        notes += [f"assumed: {text}" for text in (*self.read.zero_biases, *self.read.probed)]
         if self.recipe.is_plain:
             name = self.recipe.rules[0].name or str(self.recipe.rules[0])
         else:
@@ -203,7 +205,8 @@ def for_model(
     the learning rate 0.
 
     Args:
-        rule: the update rule, or a recipe of several such as "hidden: muon; rest: adamw".
+        rule: the update rule, a recipe of several such as "hidden: muon; rest: adamw", or an
+            optimizer in its place, "probe:torch.optim:Adam", which is measured.
         narrow: a function of the width that builds the model (it is called with ``base``, 2 and 4
             times that); or a file, as --model takes it; or a model, with ``wide`` the same at
             another width.
@@ -236,9 +239,8 @@ def for_model(
     >>> {name: scale.lr for name, scale in scales.items()}
     {'0.weight': 0.1, '0.bias': 0.1, '2.weight': 0.025}
     """
-    recipe = recipe_of(rule)
     base, width = _a_width("base", base), _a_width("width", width)
-    read = read_of(recipe, narrow, wide, base, exponents, batch, loss, draw)
+    read = read_of(rule, narrow, wide, base, exponents, batch, loss, draw)
     scales = scales_at(read, base, width, lr, dampings, decays)
     warn_of_regimes(read, stacklevel=3)
     return scales
@@ -258,9 +260,9 @@ def read_of(
 
     The arguments and errors are those of `for_model`.
     """
-    recipe = recipe_of(rule)
+    recipe, probed = recipe_with_probes(rule)
     file, axis = _source(narrow, wide, _a_width("base", base), batch, loss)
-    return read_by(recipe, file, axis, exponents or {}, draw)
+    return replace(read_by(recipe, file, axis, exponents or {}, draw), probed=probed)
 
 
 def _a_width(name: str, size: float | None) -> float:
