@@ -6,7 +6,7 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test check-fast catalogue atlas models tournament verify readme docs bench gpu fuzz fuzz-measured check format clean
+.PHONY: help venv test check-fast catalogue atlas models tournament shown verify readme docs bench gpu fuzz fuzz-measured check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -82,6 +82,12 @@ tournament: venv  ## let strategies tune small and train large, into docs/tuning
 	cp results/tune/digits/tuning.png docs/tuning.png
 	cp results/tune/damping/tuning.png docs/tuning_damping.png
 	.venv/bin/python docs/fill.py docs/tuning.md
+
+# A command that runs for longer than SECONDS is stopped, and said to.
+shown: export OMP_NUM_THREADS = 1
+shown: SECONDS ?= 120
+shown: venv  ## run the commands that README and pages show and the tests leave out (an hour)
+	SHOWN=$(SECONDS) .venv/bin/python -m pytest -rs -n 0 tests/test_shown.py $(ARGS)
 
 verify: venv  ## derive and measure the paper's claims, into results/verify
 	.venv/bin/scaling verify --out results/verify $(ARGS)
