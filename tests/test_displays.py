@@ -100,6 +100,59 @@ def balanced(text: str) -> bool:
     )
 
 
+# --- plans and checks of a model: all that the table holds is shown -------------------------------
+
+
+def build(width: int = 8) -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
+
+
+def batch() -> Any:
+    import torch
+
+    return torch.eye(3), torch.ones(3, 2)
+
+
+def planned() -> Any:
+    from empirical import plan
+
+    tuned = {"lr": 3e-3, "eps": 1e-8, "decay": 0.1}
+    return plan(build, batch, "adamw", {"width": 8}, {"width": 32}, tuned)
+
+
+def checked() -> Any:
+    from empirical import check
+
+    return check(build, batch, "sign(G)", "width=8,16,32", seeds=(0, 1))
+
+
+MODEL_RESULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
+    "plan": (planned, ["2.weight", "0.00075", "2.5e-09", "width 8 -> 32", "assumed: "]),
+    "check": (checked, ["0.weight", "2.weight", "own", "needed", "2 seeds", "assumed: "]),
+}
+
+
+@pytest.mark.parametrize("name", MODEL_RESULTS)
+def test_a_plan_or_a_check_shows_its_whole_table(name: str) -> None:
+    from empirical.report.measured_notebook import shown
+
+    make, told = MODEL_RESULTS[name]
+    result = make()
+    html, latex, text = result._repr_html_(), result._repr_latex_(), shown(result, "text")
+    tree = html5lib.parseFragment(html, namespaceHTMLElements=False)
+    cells = [["".join(x.itertext()) for x in row if x.tag in "th td"] for row in tree.iter("tr")]
+    head, *rows = cells
+    assert rows and {len(row) for row in rows} == {len(head)}
+    words = "".join(tree.itertext())
+    assert not [x for x in told if x not in words] and not [x for x in told if x not in text]
+    body = latex.replace("\\_", "_").replace("\\allowbreak ", "")
+    for row in rows:
+        assert any(all(cell in line for cell in row) for line in body.splitlines()), row
+    assert balanced(latex) and latex.count("&") >= (len(head) - 1) * (len(rows) + 1)
+
+
 def test_the_check_of_latex_sees_what_does_not_close() -> None:
     assert balanced(r"\frac{a}{b} \left(x\right)")
     assert not balanced(r"\frac{a}{b") and not balanced(r"\left(x") and not balanced("}{")

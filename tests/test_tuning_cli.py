@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from derivations.recipes import in_practice, recipe_of
 from empirical import tune
 from empirical.data import text as texts
 from empirical.data.image_files import FOLDERS
+from empirical.report.measured_tables import progress
 from empirical.trace.model_file import read_model
 from empirical.transfer.transfer_grid import TransferWay
 from empirical.tuning import tuning_workers
@@ -350,6 +352,22 @@ def test_progress_ends_at_its_total(path: Path) -> None:
     last = {name: (done, total) for name, done, total in told}
     assert last["training at 32"][0] == last["training at 32"][1] == 2 * (2 * 3 + 10 * 2)
     assert 0 < last["tuning"][0] <= last["tuning"][1]
+
+
+def test_a_bar_says_how_much_is_done_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    told = Terminal()
+    monkeypatch.setattr("sys.stderr", told)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress(True) as tick:
+        for done in range(1, 5):
+            tick("tuning", done, 8)
+            time.sleep(0.12)
+    said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", told.getvalue())
+    assert re.search(r"tuning.*\d+% 0:00:0\d", said), said[-200:]
 
 
 def test_in_python_a_recipe_with_its_damping_is_tuned() -> None:

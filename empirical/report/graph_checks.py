@@ -25,7 +25,7 @@ def checks_table(found: GraphVerification, everything: bool = False) -> Table:
             (check.name, check.quantity, _predicted(check), _measured(check), check.verdict.name)
         )
     notes = [f"{found.verdict.name}: {_counts(found)}"]
-    notes += [f"{n} nodes agree in {quantity}, and are not shown" for quantity, n in agreed.items()]
+    notes += [not_shown(n, quantity) for quantity, n in agreed.items()]
     notes += [f"at {check.where}: {check.name}" for check in found.checks
               if check.verdict is Verdict.contradict and check.where]  # fmt: skip
     if found.unseen:
@@ -36,6 +36,16 @@ def checks_table(found: GraphVerification, everything: bool = False) -> Table:
     title = f"{found.answer.recipe}: {axis} {sizes}, {found.seeds} seeds, margin {found.margin:g}"
     columns = ("name", "quantity", "predicted", "measured", "verdict")
     return Table(title, columns, tuple(rows), tuple(notes))
+
+
+def not_shown(n: int, quantity: str) -> str:
+    """The line below a table for nodes that agree.
+
+    >>> not_shown(1, "init"), not_shown(2, "own")
+    ('1 node agrees in init, and is not shown', '2 nodes agree in own, and are not shown')
+    """
+    which = "1 node agrees" if n == 1 else f"{n} nodes agree"
+    return f"{which} in {quantity}, and {'is' if n == 1 else 'are'} not shown"
 
 
 def checks_json(found: GraphVerification) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from empirical.checks.checking import ModelCheck
 from empirical.checks.needed import reading
 from empirical.checks.remedies import measured
 from empirical.fit.verdict import Verdict
+from empirical.report.graph_checks import not_shown
 from empirical.verify.graph_verification import GraphCheck
 from scaling.report.tables import Table
 
@@ -32,7 +33,7 @@ def coordinates_table(found: ModelCheck) -> Table:
         )  # fmt: skip
     counts = Counter(check.verdict.name for check in found.checks)
     notes = [f"{found.verdict.name}: {', '.join(f'{n} {name}' for name, n in counts.items())}"]
-    notes += [f"{n} nodes agree in {quantity}, and are not shown" for quantity, n in agreed.items()]
+    notes += [not_shown(n, quantity) for quantity, n in agreed.items()]
     notes += found.to_change
     if found.unseen:
         notes.append(f"not looked at: {', '.join(found.unseen)}")

@@ -14,7 +14,7 @@ One file a strategy, each with its source, formula and defaults at the top:
 
 search              random_search, grid_search, tree_parzen, cross_entropy, recurring_halving,
                     pareto_trajectories (with hypervolume), optimization_law; optuna_studies
-                    runs them
+                    runs them, float_sampler: samplers of floats
 hypergradients      zeroth_order (HOZOG), online_hypergradients (OHO), weighted_pretraining
 on the fly          gradient_filter, distance_adaptation
 """

@@ -20,17 +20,17 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from empirical.tuning.float_sampler import FloatSampler, Space, bounds, place, value
 from empirical.tuning.optuna_studies import searched
 from empirical.tuning.tuning_strategy import Tuning, TuningStrategy, TuningTask
 
 RHO, A, B, Q = 0.2, 0.7, 0.8, 5.0
 
 
-class CrossEntropySampler(BaseSampler):
+class CrossEntropySampler(FloatSampler):
     """Cross-entropy for floats that every trial has; others are drawn at random.
 
     The law is worked out anew from the finished trials, so that a study may be taken up later.
@@ -48,22 +48,16 @@ class CrossEntropySampler(BaseSampler):
         self, population: int = 10, rho: float = RHO, a: float = A, b: float = B, q: float = Q,
         seed: int | None = None,
     ) -> None:  # fmt: skip
+        super().__init__(seed)
         self.population, self.rho, self.a, self.b, self.q = population, rho, a, b, q
-        self._draw = np.random.default_rng(seed)
-        self._others = RandomSampler(seed=seed)
 
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Floats of more than one value that the finished trials share."""
-        return {
-            name: own
-            for name, own in _shared(study).items()
-            if isinstance(own, FloatDistribution) and own.low < own.high
-        }
+    def known(self, study: Study) -> Sequence[FrozenTrial]:
+        """Those that are finished."""
+        states = [TrialState.COMPLETE, TrialState.PRUNED]
+        return study.get_trials(deepcopy=False, states=states)
 
     def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self, study: Study, trial: FrozenTrial, search_space: Space
     ) -> dict[str, Any]:
         """A draw of the law of this generation."""
         if not search_space:
@@ -71,8 +65,7 @@ class CrossEntropySampler(BaseSampler):
         mean, deviation = self.law(study, search_space)
         drawn = self._draw.normal(mean, deviation)
         return {
-            name: _given_back(own, x)
-            for (name, own), x in zip(search_space.items(), drawn, strict=True)
+            name: value(own, x) for (name, own), x in zip(search_space.items(), drawn, strict=True)
         }
 
     def sample_independent(
@@ -81,15 +74,13 @@ class CrossEntropySampler(BaseSampler):
     ) -> Any:  # fmt: skip
         """Floats of the first trial, of the first law; others at random."""
         if isinstance(param_distribution, FloatDistribution):
-            only = {param_name: param_distribution}
-            return self.sample_relative(study, trial, only)[param_name]  # type: ignore[arg-type]
-        return self._others.sample_independent(study, trial, param_name, param_distribution)
+            only: Space = {param_name: param_distribution}
+            return self.sample_relative(study, trial, only)[param_name]
+        return super().sample_independent(study, trial, param_name, param_distribution)
 
-    def law(
-        self, study: Study, space: dict[str, BaseDistribution]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def law(self, study: Study, space: Space) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation after the generations that are whole."""
-        low, high = np.array([_bounds(own) for own in space.values()]).T
+        low, high = np.array([bounds(own) for own in space.values()]).T
         mean, deviation = (low + high) / 2, (high - low) / 4
         done = [
             trial
@@ -102,7 +93,7 @@ class CrossEntropySampler(BaseSampler):
             several.sort(key=lambda trial: sign * float(trial.value or 0.0))
             elite = several[: math.ceil(self.rho * self.population)]
             places = np.array(
-                [[_taken(own, x.params[n]) for n, own in space.items()] for x in elite]
+                [[place(own, x.params[n]) for n, own in space.items()] for x in elite]
             )
             smooth = smoothing(t, self.b, self.q)
             mean = self.a * places.mean(axis=0) + (1 - self.a) * mean
@@ -117,34 +108,6 @@ def smoothing(t: int, b: float = B, q: float = Q) -> float:
     (0.8, 0.775)
     """
     return float(b - b * (1 - 1 / t) ** q)
-
-
-def _shared(study: Study) -> dict[str, BaseDistribution]:
-    done: Sequence[FrozenTrial] = study.get_trials(
-        deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED]
-    )
-    if not done:
-        return {}
-    first = dict(done[0].distributions)
-    return {name: own for name, own in first.items() if all(name in x.params for x in done)}
-
-
-def _bounds(own: BaseDistribution) -> tuple[float, float]:
-    assert isinstance(own, FloatDistribution), "the space holds floats alone"
-    return _taken(own, own.low), _taken(own, own.high)
-
-
-def _taken(own: BaseDistribution, x: float) -> float:
-    assert isinstance(own, FloatDistribution), "the space holds floats alone"
-    return float(math.log(x) if own.log else x)
-
-
-def _given_back(own: BaseDistribution, x: float) -> float:
-    assert isinstance(own, FloatDistribution), "the space holds floats alone"
-    found = float(np.clip(math.exp(x) if own.log else x, own.low, own.high))
-    if own.step is not None:
-        found = own.low + own.step * round((found - own.low) / own.step)
-    return min(max(found, own.low), own.high)
 
 
 def _tune(task: TuningTask) -> Tuning:

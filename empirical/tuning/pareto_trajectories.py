@@ -17,19 +17,19 @@ The answer is the point of the front with the lowest loss after a whole run.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
+from empirical.tuning.float_sampler import FloatSampler, Space, bounds, place, value
 from empirical.tuning.hypervolume import Pair, front, hypervolume
 from empirical.tuning.optuna_studies import in_rungs, study_of
 from empirical.tuning.tuning_strategy import Tuning, TuningStrategy, TuningTask
@@ -48,7 +48,7 @@ class TrajectoryModel:
         steps: of a whole run.
     """
 
-    def __init__(self, study: Study, space: dict[str, BaseDistribution], steps: int) -> None:
+    def __init__(self, study: Study, space: Space, steps: int) -> None:
         self.space, self.steps = space, steps
         rows, values = [], []
         self.seen: list[Pair] = []
@@ -74,16 +74,13 @@ class TrajectoryModel:
         """A point in the unit cube."""
         found = []
         for name, own in self.space.items():
-            assert isinstance(own, FloatDistribution), "the space holds floats alone"
-            low, high, x = (
-                math.log(v) if own.log else v for v in (own.low, own.high, params[name])
-            )
-            found.append((x - low) / (high - low))
+            low, high = bounds(own)
+            found.append((place(own, params[name]) - low) / (high - low))
         return found
 
-    def moments(self, place: list[float], shares: Floats) -> tuple[Floats, Floats]:
+    def moments(self, at: list[float], shares: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation along a trajectory."""
-        mean, deviation = self.process.predict(self._rows([place], shares), return_std=True)
+        mean, deviation = self.process.predict(self._rows([at], shares), return_std=True)
         return mean * self._scale + self._mean, deviation * self._scale
 
     def sampled(self, places: list[list[float]], shares: Floats, seed: int) -> Floats:
@@ -104,7 +101,7 @@ class TrajectoryModel:
         return np.array([[*place, share] for place in places for share in shares])
 
 
-class TrajectoryParetoSampler(BaseSampler):
+class TrajectoryParetoSampler(FloatSampler):
     """Proposes the point with the largest expected gain of hypervolume by its trajectory.
 
     Objectives report the value to be minimised at their steps; the cost is the step.
@@ -115,25 +112,16 @@ class TrajectoryParetoSampler(BaseSampler):
     """
 
     def __init__(self, steps: int, seed: int | None = None) -> None:
-        self.steps, self._seed = steps, seed
-        self._draw = np.random.default_rng(seed)
-        self._others = RandomSampler(seed=seed)
+        super().__init__(seed)
+        self.steps = steps
 
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Floats that the first trial has, once there are enough trials."""
+    def known(self, study: Study) -> Sequence[FrozenTrial]:
+        """Those that have reported a value, once there are enough."""
         done = [x for x in study.get_trials(deepcopy=False) if x.intermediate_values]
-        if len(done) < RANDOM:
-            return {}
-        return {
-            name: own
-            for name, own in done[0].distributions.items()
-            if isinstance(own, FloatDistribution) and own.low < own.high and own.step is None
-        }
+        return done if len(done) >= RANDOM else []
 
     def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self, study: Study, trial: FrozenTrial, search_space: Space
     ) -> dict[str, Any]:
         """The best of some candidates."""
         if not search_space:
@@ -148,16 +136,9 @@ class TrajectoryParetoSampler(BaseSampler):
         ]
         best = places[int(np.argmax(gains))]
         return {
-            name: _value(own, share)
+            name: _at_share(own, share)
             for (name, own), share in zip(search_space.items(), best, strict=True)
         }
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:  # fmt: skip
-        """At random."""
-        return self._others.sample_independent(study, trial, param_name, param_distribution)
 
 
 class TrajectoryParetoPruner(BasePruner):
@@ -184,11 +165,9 @@ class TrajectoryParetoPruner(BasePruner):
         return bool(model.gain(left, mean - deviation) <= 0)
 
 
-def _value(own: BaseDistribution, share: float) -> float:
-    assert isinstance(own, FloatDistribution), "the space holds floats alone"
-    if own.log:
-        return float(own.low * (own.high / own.low) ** share)
-    return float(own.low + (own.high - own.low) * share)
+def _at_share(own: BaseDistribution, share: float) -> float:
+    low, high = bounds(own)
+    return value(own, low + (high - low) * share)
 
 
 def ends_of(steps: int) -> list[int]:
