@@ -88,8 +88,9 @@ _ROOTS = (
 _ROOT = "(debiased(L, beta2) + rho*I)**(-1/2) @ debiased(G, beta1)"
 _BLOCKS = (
     "matrices with a side above max_preconditioner_dim, whose blocks have factors and norms of "
-    "their own; matrices of so few entries that it merges their sides, unless "
-    "target_parameter_dimensionality=2"
+    "their own: the same rates, and another damping, by 128/fan_in*block(L, 128) and "
+    "128/fan_out*block(R, 128) in the place of L and R; matrices of so few entries that it merges "
+    "their sides, unless target_parameter_dimensionality=2"
 )
 
 _CLASSES = "under MSELoss(reduction='mean') of C outputs its B is C times ours"
