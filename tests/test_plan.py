@@ -438,6 +438,35 @@ def test_a_decay_that_was_not_given_is_zero_and_said_to_be() -> None:
     assert any("no decay was given for 'rest'" in text for text in found.assumptions)
 
 
+def test_a_number_of_a_group_stands_where_one_is_given_for_all(
+    typed: Typed, tmp_path: Path
+) -> None:
+    """No decay of gains and biases, as people train: in the recipe, by group, on the command line.
+
+    The constants of a ready-made recipe are those of its library, and give way.
+    """
+    sizes = {"width": 16}, {"width": 64}
+    recipe = "gain, bias: adamw with decay=0, lr=1e-4; rest: adamw"
+    written = plan(flat, rows, recipe, *sizes, TUNED)
+    by_group = {"lr": {"gain, bias": 1e-4, "rest": 3e-3}, "eps": 1e-8,
+                "decay": {"gain, bias": 0.0, "rest": 0.1}}  # fmt: skip
+    given = plan(flat, rows, "gain, bias: adamw; rest: adamw", *sizes, by_group)
+    assert dict(written.tensors) == dict(given.tensors)
+    assert written.tensors["1.norm.weight"].decays == {"decay": 0.0}
+    assert written.tensors["1.up.weight"].decays == {"decay": pytest.approx(0.4)}
+    assert any("decay = 0 of 'gain, bias" in text for text in written.assumptions)
+    usual = plan(flat, rows, "torch_adamw", *sizes, {**TUNED, "decay": 0.3})
+    assert usual.tensors["0.weight"].decays == {"decay": 0.3}
+    words = ("plan", "gain, bias: adamw; rest: adamw", *ARGUMENTS, "--lr", "3e-3", "--eps", "1e-8")
+    path = tmp_path / "plan.json"
+    done = typed(*words, "--decay", "rest=0.1", "--decay", "gain, bias=0", "--save", str(path))
+    assert done.code == 0
+    found = ModelPlan.load(path).tensors
+    assert found["norm.weight"].decays == {"decay": 0.0} and found["places"].decays["decay"] > 0
+    for wrong in (("--decay", "x"), ("--decay", "0.1", "--decay", "rest=0.1"), ("--eps", "a=1")):
+        assert typed(*words, *wrong).code == 2
+
+
 # --- batch and samples: powers of the literature -----------------------------------------------
 
 
@@ -533,7 +562,7 @@ def test_the_command_prints_and_saves_what_python_returns(typed: Typed, tmp_path
     [
         (("plan", "adamw", *ARGUMENTS, "--lr", "x"), "--lr x"),
         (("plan", "adamw", *ARGUMENTS), "no lr for the group"),
-        (("plan", "adamw", *ARGUMENTS, "--lr", "1", "--lr", "rest=2"), "2 learning rates"),
+        (("plan", "adamw", *ARGUMENTS, "--lr", "1", "--lr", "rest=2"), "2 numbers of --lr"),
         (("plan", "adamw", *ARGUMENTS[:3], "width", "--at", "width=64"), "--base width, with"),
         (("plan", "adamw", *ARGUMENTS[:3], "width=64", "--at", "width=32", "--lr", "1",
           "--eps", "1"), "larger than 32"),

@@ -19,6 +19,7 @@ import torch
 from sympy import sympify
 from torch import Tensor, nn
 
+from derivations.ready_made import ready_made
 from derivations.recipes import in_practice
 from empirical.black_box.handed_over import recipe_with_probes
 from empirical.plans.plan import ModelPlan
@@ -124,6 +125,7 @@ def plan_of_file(
     _refuse_unknown(keep, names)
     ratios = {size: target[size] / base[size] for size in SIZES if size in base}
     own = {group.label: group.values for group in asked.groups}
+    practice = bool(probed) or asked.name in ready_made()
     tensors: dict[str, PlannedTensor] = {}
     frozen: dict[str, tuple[int, ...]] = {}
     notes: dict[str, None] = {}
@@ -140,7 +142,9 @@ def plan_of_file(
         kept = any(fnmatchcase(name, pattern) for pattern in keep)
         std = None if kept else grows.std(drawn, planned.alike(name))
         forgets = any(powers.forgetting != 0 for _, powers in sizes.values())
-        one = grows.tensor(shape, std, numbers.of(group, own[group.label], forgets))
+        given = own[group.label]
+        stand = {} if practice else given
+        one = grows.tensor(shape, std, numbers.of(group, given, forgets, stand))
         for axis, answer in zip(planned.axes, answers, strict=True):
             power = (applied or {}).get(axis.name, {}).get(answer.name, 0)
             one = replace(one, lr=one.lr * axis.ratio ** -float(power))
@@ -149,12 +153,12 @@ def plan_of_file(
     grown = [axis for axis in base if target[axis] != base[axis]]
     several = [SEVERAL] if len(grown) > 1 else []
     assumed = dict.fromkeys([*probed, *planned.notes, *several, *notes, *numbers.notes])
-    given = {size: {k: str(x) for k, x in one.items()} for size, one in (powers or {}).items()}
+    asked_powers = {s: {k: str(x) for k, x in one.items()} for s, one in (powers or {}).items()}
     return ModelPlan(
         str(asked), dict(base), target, tensors, frozen, changes, change_code and bool(changes),
         tuple(assumed),
         PlanRequest(
-            dict(tuned), tuple(keep), given, change_code,
+            dict(tuned), tuple(keep), asked_powers, change_code,
             {axis: {k: str(x) for k, x in one.items()} for axis, one in (applied or {}).items()},
         ),
     )  # fmt: skip

@@ -54,7 +54,13 @@ class TunedNumbers:
                         f"{symbol}={x}", "a finite number of at least 0", f"pass {symbol}=0.001"
                     )
 
-    def of(self, group: TensorGroup, own: Mapping[str, float], forgets: bool) -> dict[str, float]:
+    def of(
+        self,
+        group: TensorGroup,
+        own: Mapping[str, float],
+        forgets: bool,
+        stand: Mapping[str, float] | None = None,
+    ) -> dict[str, float]:
         """All numbers of a group's rule.
 
         Averages that nobody gave are left to the optimizer, unless they change with the sizes.
@@ -63,6 +69,7 @@ class TunedNumbers:
             group: with the constants of practice.
             own: the constants that the recipe itself gives.
             forgets: whether averages change with the sizes.
+            stand: constants of the group that stand where a number is given for all groups.
 
         Raises:
             InvalidInput: for a learning rate or a damping without a number.
@@ -71,7 +78,13 @@ class TunedNumbers:
         found = {**{k: float(x) for k, x in rule.literals.items()}, **group.values}
         for symbol, given in self.tuned.items():
             if not isinstance(given, Mapping):
-                found[symbol] = float(given)
+                if symbol not in (stand or {}):
+                    found[symbol] = float(given)
+                elif found[symbol] != given:
+                    text = (
+                        f"{symbol} = {found[symbol]:g} of '{group}', which has a number of its own"
+                    )
+                    self.notes[text] = None
             elif group.label in given:
                 found[symbol] = float(given[group.label])
         for symbol in rule.averages:

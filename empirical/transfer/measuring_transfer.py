@@ -23,7 +23,7 @@ from empirical.measure.store import fingerprint
 from empirical.plans.making import plan_of_file
 from empirical.plans.plan import ModelPlan
 from empirical.plans.planned_axes import at_sizes, derived_axes, named_parameters_of
-from empirical.plans.planned_numbers import TunedNumbers
+from empirical.plans.planned_numbers import Tuned, TunedNumbers
 from empirical.trace.given_model import GivenBatch, model_of
 from empirical.trace.model_file import SEED, GrowingAxis, LossOf, ModelFile, read_axis, read_model
 from empirical.trace.wrapped_names import tensors_of
@@ -69,7 +69,7 @@ class TransferRequest:
     steps: int = 100
     seeds: int = 4
     base: Mapping[str, int] = field(default_factory=dict)
-    tuned: Mapping[str, float] = field(default_factory=dict)
+    tuned: Tuned = field(default_factory=dict)
     margin: float = MARGIN
     diverged: float = 100.0
     change_code: bool = False
@@ -278,7 +278,8 @@ def planned_training(
             "one of the two: the optimizer has its own numbers, which are those of the base",
             "leave the option out, or pass the number in optimizer(model)",
         )
-    ones = dict.fromkeys((RATE, *whole.scaled), 1.0)
+    labels = [group.label for group in whole.groups]  # by group: factors alone, of no constants
+    ones = {symbol: dict.fromkeys(labels, 1.0) for symbol in (RATE, *whole.scaled)}
     along, sizes = asked.axis.name, asked.axis.sizes
     if sizes[0] < base[along]:
         raise InvalidInput(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +24,23 @@ AT_HELP = (
     "What is trained. Axes are keywords of build and batch; batch and samples take powers from the "
     "literature."
 )
+NUMBER = "[GROUP=]NUMBER"
+EpsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--eps",
+        metavar=NUMBER,
+        help="The damping eps at the base, of all groups or of one. Repeatable.",
+    ),
+]
+DecayOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--decay",
+        metavar=NUMBER,
+        help="The decay at the base, of all groups or of one. Repeatable.",
+    ),
+]
 ChangeCodeOption = Annotated[
     bool,
     typer.Option("--change-code", help="Numbers for the code with the listed changes made."),
@@ -50,12 +67,12 @@ def plan(
         list[str] | None,
         typer.Option(
             "--lr",
-            metavar="[GROUP=]NUMBER",
+            metavar=NUMBER,
             help="The learning rate at the base, of all groups or of one. Repeatable.",
         ),
     ] = None,
-    eps: Annotated[float | None, typer.Option("--eps", help="The damping eps at the base.")] = None,
-    decay: Annotated[float | None, typer.Option("--decay", help="The decay at the base.")] = None,
+    eps: EpsOption = None,
+    decay: DecayOption = None,
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="PATTERN", help="Tensors that start as the code has them."),
@@ -91,12 +108,7 @@ def plan(
     from scaling.report.tables import Format, render
 
     sizes, larger = sizes_of("--base", base), sizes_of("--at", at)
-    tuned: dict[str, float | dict[str, float]] = {}
-    if lr:
-        tuned["lr"] = _by_group(lr)
-    for symbol, number in (("eps", eps), ("decay", decay)):
-        if number is not None:
-            tuned[symbol] = number
+    tuned = tuned_of({"lr": lr, "eps": eps, "decay": decay})
     file = lazily("trace.model_file").read_model(model)
     found = lazily("plans.making").plan_of_file(
         file, recipe, sizes, larger, tuned, tuple(keep or ()), _powers(power or ()), change_code
@@ -133,7 +145,19 @@ def sizes_of(option: str, text: str) -> dict[str, int]:
     return found
 
 
-def _by_group(texts: Sequence[str]) -> float | dict[str, float]:
+def tuned_of(given: Mapping[str, Sequence[str] | None]) -> dict[str, float | dict[str, float]]:
+    """Numbers at the base by symbol, from the words of the options of that name.
+
+    Raises:
+        InvalidInput: for words that are none.
+
+    >>> tuned_of({"lr": ["3e-3"], "decay": ["rest=0.1", "gain, bias=0"], "eps": None})
+    {'lr': 0.003, 'decay': {'rest': 0.1, 'gain, bias': 0.0}}
+    """
+    return {symbol: _by_group(f"--{symbol}", texts) for symbol, texts in given.items() if texts}
+
+
+def _by_group(option: str, texts: Sequence[str]) -> float | dict[str, float]:
     """One number, or one for each group."""
     found: dict[str, float] = {}
     for text in texts:
@@ -142,13 +166,15 @@ def _by_group(texts: Sequence[str]) -> float | dict[str, float]:
             found[group.strip() if equals else ""] = float(number)
         except ValueError:
             raise InvalidInput(
-                f"--lr {text}", "a number, or GROUP=NUMBER", "write --lr 3e-3, or --lr hidden=0.02"
+                f"{option} {text}",
+                "a number, or GROUP=NUMBER",
+                f"write {option} 3e-3, or {option} hidden=0.02",
             ) from None
     if "" in found and len(texts) > 1:
         raise InvalidInput(
-            f"{len(texts)} learning rates, one of them for all groups",
+            f"{len(texts)} numbers of {option}, one of them for all groups",
             "one number, or one for each group",
-            "write --lr hidden=0.02 --lr rest=3e-3",
+            f"write {option} hidden=0.02 {option} rest=3e-3",
         )
     return found.get("", found)
 

@@ -31,7 +31,16 @@ from scaling.cli.options import (
     StyleOption,
     verb,
 )
-from scaling.cli.planning import AT_HELP, BASE_HELP, ChangeCodeOption, RecipeArgument, sizes_of
+from scaling.cli.planning import (
+    AT_HELP,
+    BASE_HELP,
+    ChangeCodeOption,
+    DecayOption,
+    EpsOption,
+    RecipeArgument,
+    sizes_of,
+    tuned_of,
+)
 from scaling.cli.requests import lazily
 from scaling.sizes.errors import InvalidInput
 
@@ -70,8 +79,8 @@ def transfer(
     base: Annotated[
         str | None, typer.Option("--base", metavar="NAME=SIZE,...", help=BASE_HELP)
     ] = None,
-    eps: Annotated[float | None, typer.Option("--eps", help="The damping eps at the base.")] = None,
-    decay: Annotated[float | None, typer.Option("--decay", help="The decay at the base.")] = None,
+    eps: EpsOption = None,
+    decay: DecayOption = None,
     change_code: ChangeCodeOption = False,
     margin: MarginOption = None,
     diverged: DivergedOption = 100.0,
@@ -105,14 +114,13 @@ def transfer(
     Example: scaling transfer adam --model mlp.py --axis width=64:1024 --lr 2^-10:2^0 --out tuned.
     """
     measuring, report = lazily("transfer.measuring_transfer"), lazily("report.transfer_report")
-    numbers = {"eps": eps, "decay": decay}
     given = {"seeds": seeds, "margin": margin}
     request = measuring.TransferRequest(
         measuring.one_axis(model, axis or []),
         lazily("transfer.transfer_grid").read_rates(lr),
         steps,
         base={} if base is None else sizes_of("--base", base),
-        tuned={symbol: x for symbol, x in numbers.items() if x is not None},
+        tuned=tuned_of({"eps": eps, "decay": decay}),
         diverged=diverged,
         change_code=change_code,
         device=device,
