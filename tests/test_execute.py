@@ -9,8 +9,10 @@ from sympy import Rational
 from test_trace import READ, file_of
 from torch import nn
 
+from empirical import check, plan
 from empirical.fit.verdict import Verdict, at_most
 from empirical.trace.execute import Execution, root_mean_square, start_sizes
+from empirical.trace.given_model import model_of
 from empirical.trace.model_file import read_model, standard_loss
 from empirical.trace.read_model import graph_of
 from empirical.verify.graph_verification import verify_graph
@@ -188,3 +190,48 @@ def test_a_factor_behind_a_product_is_part_of_how_much_the_product_moves(tmp_pat
     assert checks["table.weight"].fit.slope == pytest.approx(-0.5, abs=0.1)
     assert checks["gain"].fit.slope == pytest.approx(0.5, abs=0.05)
     assert [c for c in found.checks if c.verdict is Verdict.contradict] == [checks["gain"]]
+
+
+class Attention(nn.Module):
+    """One head of torch's attention; ``scale`` in the place of the root of its size."""
+
+    def __init__(self, width: int, scale: float | None = None) -> None:
+        super().__init__()
+        self.embed, self.qkv = nn.Embedding(16, width), nn.Linear(width, 3 * width)
+        self.head, self.scale = nn.Linear(width, 16, bias=False), scale
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(self.embed(ids)).chunk(3, -1)
+        return self.head(nn.functional.scaled_dot_product_attention(q, k, v, scale=self.scale))
+
+
+@pytest.mark.parametrize("scale", [None, 0.1])
+def test_a_factor_of_attention_is_one_of_its_logits_and_not_of_its_result(
+    scale: float | None,
+) -> None:
+    """In plain torch: the factor in the code. A check refused the plan, or measured another net."""
+    ids = torch.arange(24).reshape(3, 8) % 16
+    usual = 16**-0.5 if scale is None else scale
+
+    def loss(code: float | None, factors: dict[str, float]) -> float:
+        file = model_of(lambda width: Attention(width, code), (ids, ids))
+        return float(Execution(file, {"width": 16}, 0, {}, factors).values()["loss"])
+
+    changed = loss(scale, {"scaled_dot_product_attention": 4.0})
+    assert changed == pytest.approx(loss(4 * usual, {}), rel=1e-12)
+    assert abs(changed - loss(scale, {})) > 1e-4
+
+
+def test_a_plan_that_changes_the_scale_of_attention_is_checked() -> None:
+    def build(width: int = 16) -> nn.Module:
+        return Attention(width)
+
+    def adam(model: nn.Module, groups: list) -> torch.optim.Optimizer:
+        return torch.optim.Adam(groups)
+
+    ids = torch.arange(24).reshape(3, 8) % 16
+    made = plan(build, (ids, ids), "adam", {"width": 8}, {"width": 32}, {"lr": 1e-3, "eps": 1e-8},
+                change_code=True)  # fmt: skip
+    assert [change.operation for change in made.changes] == ["multiply"]
+    found = check(build, (ids, ids), "adam", "width=8:32", plan=made, optimizer=adam, seeds=[0])
+    assert found.verdict is not Verdict.contradict and len(found.checks) > 5

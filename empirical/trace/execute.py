@@ -253,10 +253,15 @@ class _Recorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         """The result of one operation."""
-        result = super().run_node(n)
         name = self.names.get(n.name, n.name)
-        if name in self.factors:
-            result = result * self.factors[name]
+        factor = self.factors.get(name)
+        if factor is not None and n.target is torch.ops.aten.scaled_dot_product_attention.default:
+            args, kwargs = self.fetch_args_kwargs_from_env(n)
+            scale = kwargs.get("scale") or args[0].shape[-1] ** -0.5
+            result = n.target(*args, **{**kwargs, "scale": scale * factor})  # its logits'
+        else:
+            result = super().run_node(n)
+            result = result if factor is None else result * factor
         if self._tracker is not None and n.op == "call_function":
             args, kwargs = self.fetch_args_kwargs_from_env(n)
             with torch.no_grad():
