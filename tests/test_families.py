@@ -5,21 +5,23 @@ output of the module that owns it is seen to move: by a power of the width, whic
 foretells (`own` at the start). The loop shares no code with what traces, derives or executes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
-from model_files import zoo
-from test_trace import BATCHES, file_of
+from model_files import strangers, zoo
+from test_trace import BATCHES
 from torch import Tensor, nn
 
+from empirical.trace.given_model import model_of
 from empirical.trace.read_model import graph_of
 from scaling.solve.graph_solution import derive_graph
 
 FAMILIES = {
     "resnet": (32, 64, 128), "convnext": (32, 64, 128), "unet": (32, 64, 128),
     "gru": (64, 128, 256), "word2vec": (64, 256, 1024), "mixer": (64, 128, 256),
+    "latents": (64, 128, 256), "cells": (64, 128, 256),
 }  # fmt: skip
 SEEDS, STEP, MARGIN = 4, 1e-4, 0.25
 
@@ -28,8 +30,17 @@ def output(found: object) -> Tensor:
     return found[0] if isinstance(found, tuple) else found  # type: ignore[return-value]
 
 
+def build(name: str) -> Callable[..., nn.Module]:
+    found: Callable[..., nn.Module] = getattr(zoo if hasattr(zoo, name) else strangers, name)
+    return found
+
+
+def data(name: str) -> tuple[Tensor, Tensor]:
+    return BATCHES[name]() if name in BATCHES else strangers.batch_of(name)  # type: ignore[return-value]
+
+
 def loss_of(name: str, model: nn.Module) -> Tensor:
-    inputs, targets = BATCHES[name]()
+    inputs, targets = data(name)
     inputs = inputs.double() if inputs.is_floating_point() else inputs
     found = model(inputs)
     if targets.is_floating_point():
@@ -40,7 +51,7 @@ def loss_of(name: str, model: nn.Module) -> Tensor:
 def moves(name: str, width: int, seed: int) -> Iterator[tuple[str, float]]:
     """By tensor, the RMS by which the output of its module moves when it alone takes a step."""
     torch.manual_seed(seed)
-    model = getattr(zoo, name)(width=width).double().train()
+    model = build(name)(width=width).double().train()
     loss_of(name, model).backward()
     seen: list[Tensor] = []
     for place, module in model.named_modules():
@@ -75,7 +86,7 @@ def slopes(name: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_signed_steps_move_every_product_as_the_graph_foretells(name: str) -> None:
-    answer = derive_graph("sign(G)", graph_of(file_of(name)).graph)
+    answer = derive_graph("sign(G)", graph_of(model_of(build(name), data(name))).graph)
     measured = slopes(name)
     told = {n: x.start.own for n, x in answer.tensors.items() if x.start.own is not None}
     shared = [n for n in told if n in measured]

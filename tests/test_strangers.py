@@ -1,5 +1,7 @@
 """Models that strangers bring: each tensor has the exponents of its use, none a silent guess."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,20 @@ KNOWN: dict[str, dict[str, tuple[object, object]]] = {
     },
     "film": {"film.weight": VECTOR, "next.weight": MATRIX, "head.weight": READOUT},
     "hyper": {"trunk.weight": VECTOR, "make.weight": MATRIX, "head.weight": READOUT},
+    "latents": {  # logits over the head size itself: all are maximal
+        "latents.weight": VECTOR,
+        "query.weight": MATRIX, "keys.weight": VECTOR, "time.weight": MATRIX,
+        "shift.weight": MATRIX, "slope.weight": VECTOR, "out.weight": MATRIX,
+        "head.weight": READOUT,
+    },
+    "cells": {  # the state is zero before the first word
+        "words.weight": VECTOR, "cell.weight_ih": MATRIX, "cell.weight_hh": MATRIX,
+        "head.weight": READOUT,
+    },
+    "cross": {  # queries over the root of the head size before the product
+        "words.weight": (0, HALF), "attention.in_proj_weight": (HALF, 3 * HALF),
+        "attention.out_proj.weight": MATRIX, "memory.weight": (0, HALF), "head.weight": READOUT,
+    },
     "picked": {"up": MATRIX, "down": MATRIX, "gate.weight": READOUT, "head.weight": READOUT},
 }  # fmt: skip
 
@@ -56,6 +72,13 @@ def test_every_tensor_has_the_exponents_of_its_use(name: str) -> None:
     assert {key: (found[key].b, found[key].c) for key in KNOWN[name]} == KNOWN[name]
     unlike = {k for k, x in found.items() if "bias" in k and x.b not in (0, oo)}
     assert not unlike
+
+
+def test_a_packed_projection_that_is_cut_before_its_use_has_both_fans() -> None:
+    file = model_of(strangers.cross, strangers.batch_of("cross"))
+    answer = derive_graph("sqrt(fan_out/fan_in)*orth(G)", graph_of(file, "width=16,32,48").graph)
+    x = answer.tensors["attention.in_proj_weight"]
+    assert (x.fan_in, x.fan_out, str(x.kind)) == (1, 1, "hidden")
 
 
 def test_a_tensor_of_a_recurrent_cell_is_measured_at_an_operation() -> None:
@@ -275,3 +298,67 @@ def test_heads_that_grow_bind_queries_and_keys_by_the_power_of_the_code(
 
     slope = np.log2(moved(2**14) / moved(2**12)) / 2
     assert slope == pytest.approx(float(c), abs=0.1)
+
+
+# --- a factor in front of one side of a product ---------------------------------------------------
+
+
+class Scaled(nn.Module):
+    """Attention whose factor stands where ``place`` says."""
+
+    def __init__(self, width: int, place: str) -> None:
+        super().__init__()
+        self.place, self.words = place, nn.Embedding(8, width)
+        self.q, self.k, self.v = (nn.Linear(width, width, bias=False) for _ in "qkv")
+        self.head = nn.Linear(width, 8)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.words(ids)
+        q, k = self.q(x), self.k(x)
+        scale = x.shape[-1] ** -0.5
+        if self.place == "behind":
+            logits = q @ k.mT * scale
+        else:
+            q = q * scale
+            logits = q @ k.mT
+        if self.place == "capped":
+            logits = 30 * torch.tanh(logits / 30)
+        return self.head(x + logits.softmax(-1) @ self.v(x))
+
+
+def test_a_factor_before_a_product_is_read_as_one_behind_it_and_named_at_its_line() -> None:
+    """q * scale before k: what many models write, and torch's attention that returns weights."""
+    found = {}
+    for place in ("behind", "before", "capped"):
+        file = model_of(lambda width, place=place: Scaled(width, place), (IDS[:, :-1], IDS[:, 1:]))
+        found[place] = derive_graph("sign(G)", graph_of(file, "width=16,32,64").graph)
+    tables = [{n: (x.b, x.c) for n, x in a.tensors.items()} for a in found.values()]
+    assert tables[0] == tables[1] == tables[2] and tables[0]["q.weight"] == (HALF, 3 * HALF)
+    lines = Path(__file__).read_text().splitlines()
+    for place, code in (("behind", "logits = q @ k.mT * scale"), ("before", "q = q * scale"),
+                        ("capped", "q = q * scale")):  # fmt: skip
+        (change,) = found[place].changes
+        assert (change.found, change.needed) == (-HALF, -1)
+        assert lines[int(change.where.rpartition(":")[2]) - 1].strip() == code
+
+
+def test_outputs_that_grow_at_the_start_are_told() -> None:
+    def build(width: int = 16) -> nn.Module:
+        return strangers.Towers(width)
+
+    data = strangers.batch_of("towers")
+    told = derive_graph("sign(G)", graph_of(model_of(build, data), "width=16,32,48").graph)
+    assert not [x for x in told.assumptions if "outputs grow" in x]  # they are normalised
+
+    class Pairs(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.one, self.other = nn.Linear(6, width), nn.Linear(5, width)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.one(x) @ self.other(y).mT
+
+    pairs = model_of(lambda width: Pairs(width), data)
+    told = derive_graph("sign(G)", graph_of(pairs, "width=16,32,48").graph)
+    (line,) = [x for x in told.assumptions if "outputs grow" in x]
+    assert "exponent 1/2" in line

@@ -22,6 +22,7 @@ LETTERS = string.ascii_lowercase + string.ascii_uppercase
 @row("aten.linear")
 def linear(low: Lowering, x: Traced, w: Traced, bias: Traced | None = None) -> Traced:
     """X W^T + bias."""
+    x = low.fed(x)
     lead = LETTERS[: x.rank - 1]
     shapes = x.replaced(x.rank - 1, w.length(0)) if w.rank == 2 else x.without(x.rank - 1)
     out = "Z" if w.rank == 2 else ""
@@ -89,6 +90,26 @@ def outer(low: Lowering, x: Traced, y: Traced) -> Traced:
     return contract(low, "a,b->ab", (x, y))
 
 
+@row("aten.bilinear")
+def bilinear(low: Lowering, x: Traced, y: Traced, w: Traced, bias: Traced | None = None) -> Traced:
+    """X^T W y + bias, a matrix for each entry of the result."""
+    lead = LETTERS[: x.rank - 1]
+    equation = f"{lead}X,ZXY,{lead}Y->{lead}Z"
+    found = contract(low, equation, (low.fed(x), w, low.fed(y)))
+    return found if bias is None else low.pointwise("add", found, bias)
+
+
+@row("aten.cdist")
+def distances(low: Lowering, x: Traced, y: Traced, p: Any = 2, *_: Any) -> Traced:
+    """Euclidean distances between rows."""
+    rows, columns = (
+        low.reshape(z, tuple((*s[: -2 + k], 1, *s[-2 + k :]) for s in z.shapes))
+        for k, z in ((1, x), (0, y))
+    )
+    apart = low.pointwise("subtract", rows, columns)
+    return _norm(low, apart, p, -1, False)
+
+
 @row("aten.addmm", "aten.baddbmm", "aten.addbmm")
 def addmm(
     low: Lowering, bias: Traced, x: Traced, y: Traced, beta: Any = 1, alpha: Any = 1
@@ -137,7 +158,7 @@ def _convolved(
     low: Lowering, x: Traced, w: Traced, bias: Traced | None, groups: Any, transposed: bool
 ) -> Traced:
     numbers = groups.values if isinstance(groups, Varying) else (groups,) * len(low.sizes)
-    shapes = low.result()
+    x, shapes = low.fed(x), low.result()
     found = low.emit(
         "convolve", (x, w), shapes, groups=low.exponent(numbers), transposed=transposed
     )
@@ -218,9 +239,19 @@ def _function(name: str) -> Any:
 
 for _name in FUNCTIONS:
     row(f"aten.{_name}")(_function(_name))
-row("aten.logsigmoid", "aten.log_sigmoid_forward")(_function("log_sigmoid"))
-row("aten.hardshrink", "aten.softshrink")(_function("softshrink"))
+row("aten.logsigmoid", "aten.log_sigmoid_forward")(_function("logsigmoid"))
 row("aten.arctan")(_function("atan"))
+
+
+@row("aten.prelu")
+def prelu(low: Lowering, x: Traced, slope: Traced) -> Traced:
+    """relu(x) - slope relu(-x); one slope, or one for each channel."""
+    laid = (
+        low.along(slope, x, 1) if x.rank > 1 and slope.length(0) != (1,) * len(low.sizes) else slope
+    )
+    up = low.emit("apply", (x,), x.shapes, function="relu")
+    down = low.emit("apply", (negative(low, x),), x.shapes, function="relu")
+    return low.pointwise("subtract", up, low.pointwise("multiply", down, laid))
 
 
 @row("aten.sqrt")
@@ -438,6 +469,14 @@ def arange(low: Lowering, first: Any, last: Any = None, *_: Any, **__: Any) -> T
     ends = end.values if isinstance(end, Varying) else (end,) * len(low.sizes)
     shapes = low.result()
     return low.emit("constant", (), shapes, whole=True, exponent=low.exponent(ends), value="arange")
+
+
+@row("aten.linspace")
+def linspace(low: Lowering, first: Any, last: Any, *_: Any, **__: Any) -> Traced:
+    """Numbers evenly spaced, which are as large as the larger end."""
+    ends = [x.values if isinstance(x, Varying) else (x,) * len(low.sizes) for x in (first, last)]
+    sizes = tuple(max(abs(a), abs(b)) for a, b in zip(*ends, strict=True))
+    return low.emit("constant", (), low.result(), exponent=low.exponent(sizes), value="linspace")
 
 
 @row("aten.zeros", "aten.zeros_like", "aten.new_zeros")

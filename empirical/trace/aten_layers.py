@@ -22,6 +22,7 @@ def attention(
     0.0, causal: bool = False, scale: Any = None, enable_gqa: bool = False,
 ) -> Traced:  # fmt: skip
     """Softmax(scale q k^T) v; the default scale is head_size^(-1/2), at the line of the call."""
+    q, k, v = (low.fed(x) for x in (q, k, v))
     head = q.length(q.rank - 1)
     if scale is None:
         scale = Varying(tuple(1 / math.sqrt(d) for d in head))

@@ -105,6 +105,8 @@ class Lowering:
     where: Where = field(default_factory=Where)
     current: AlignedOperation | None = None
     _names: set[str] = field(default_factory=set)
+    _met: set[str] = field(default_factory=set)
+    """Names of results that depend on data, or are fed to a layer."""
 
     # --- nodes ----------------------------------------------------------------------------------
 
@@ -127,7 +129,22 @@ class Lowering:
             _text(self.where),
         )
         self.nodes.append(node)
+        if op in ("argument", "noise", "feed") or any(x.name in self._met for x in inputs):
+            self._met.add(name)
         return Traced(name, shapes, whole)
+
+    def fed(self, x: Traced) -> Traced:
+        """The input of a layer: where it is made of the model's own tensors, that is where it acts.
+
+        Latents, query vectors, a table of coordinates or times: what a layer is called with is an
+        activation, and not a part of the layer's weight.
+        """
+        if x.name in self._met or x.whole:
+            return x
+        before, self.current = self.current, None
+        found = self.emit("feed", (x,), x.shapes)
+        self.current = before
+        return found
 
     def constant(self, value: Number, shapes: Shapes | None = None) -> Traced:
         """A number of the code, whose exponent is read off the sizes."""
@@ -174,6 +191,8 @@ class Lowering:
         attributes = {"integer": leaf.whole} if op == "data" else {}
         axes = self.exponents(aligned.shapes)
         self._names.add(leaf.name)
+        if op == "data":
+            self._met.add(leaf.name)
         self.nodes.append(GraphNode(leaf.name, op, (), axes, attributes, leaf.name))
         self.made[leaf.name] = Traced(leaf.name, aligned.shapes, leaf.whole)
 

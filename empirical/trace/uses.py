@@ -24,7 +24,7 @@ from scaling.models.operations.products import Fans, equation_of, fans
 from scaling.models.terms import drawn
 from scaling.states.graph_forward import ForwardPass
 from scaling.states.graph_passes import Passes
-from scaling.states.tensor_uses import main_use
+from scaling.states.tensor_uses import is_of, main_use
 from scaling.states.tensor_uses import uses as uses_of
 
 
@@ -126,7 +126,7 @@ def _own_axes(
             for term in unit.terms
             for m in axes
             for tensor, k in term.along[m].sources
-            if tensor == name
+            if is_of(tensor, name)
         }
         return tuple(sorted(seen))
 

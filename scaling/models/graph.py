@@ -55,6 +55,8 @@ Entry by entry
     select       --                (condition, x, y): torch.where, masked_fill
     discrete     --                integers or booleans, through which nothing is differentiated:
                                    comparisons, argmax, arange, indices of topk
+    feed         --                the input of a layer, where it is made of tensors of the model
+                                   alone: from here on it is an activation
     identity     detached: bool    contiguous, dropout, casts; detached: gradients stop there
 
 Over an axis (axes are counted from 0)

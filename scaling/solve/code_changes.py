@@ -155,22 +155,43 @@ def _place(state: Passes, node: GraphNode) -> str:
 
 
 def _sites(state: Passes, by: str) -> list[str]:
-    """The nodes below the one that binds where a factor stands, or could."""
-    name = by.split(" into ")[0]
+    """The nodes below the one that binds where a factor stands, or could: one that grows first."""
+    name, fixed = by.split(" into ")[0], list[str]()
     while name in state.nodes:
         node = state.nodes[name]
         if isinstance(node.get("repeat"), Repeat):
-            return _branches(node.get("repeat").body)
+            return fixed or _branches(node.get("repeat").body)
         if node.op == "argument":
             owner = _owner(state, name)
-            return [] if owner is None else _branches(owner)
-        factors = any(state.nodes[x].op == "constant" for x in node.inputs)
-        if node.op in ("multiply", "divide") and factors:
-            return [name]
-        if node.op not in PASSES_ON:
-            return [name] if node.op == "contract" else []
+            return fixed or ([] if owner is None else _branches(owner))
+        if _has_factor(state, node):
+            if _power(state, node) != 0:
+                return [name]
+            fixed = fixed or [name]
+        elif node.op == "contract":
+            sides = [site for x in node.inputs if (site := _growing_factor(state, x))]
+            return sides if len(sides) == 1 else fixed or [name]
+        elif node.op not in PASSES_ON:
+            return fixed
         name = next((x for x in node.inputs if x in state.trained), "")
-    return []
+    return fixed
+
+
+def _has_factor(state: Passes, node: GraphNode) -> bool:
+    factors = any(state.nodes[x].op == "constant" for x in node.inputs)
+    return node.op in ("multiply", "divide") and factors
+
+
+def _growing_factor(state: Passes, name: str) -> str:
+    """The node of a factor that grows in front of one side of a product, such as q * scale."""
+    while name in state.trained:
+        node = state.nodes[name]
+        if _has_factor(state, node) and _power(state, node) != 0:
+            return name
+        if node.op not in PASSES_ON or node.op == "add":
+            return ""
+        name = next((x for x in node.inputs if x in state.trained), "")
+    return ""
 
 
 def _owner(state: Passes, argument: str) -> Graph | None:

@@ -62,7 +62,16 @@ def assumptions(graph: Graph, state: Passes) -> tuple[str, ...]:
     found += [TRAINED_STATISTICS] if any(n.op == "buffer" for n in nodes) else []
     found += [RARE] if tables else []
     shared = [p for p in state.parameters if len(uses(state, p)) > 1]
-    return (*found, *([SHARED] if shared else []))
+    found += [SHARED] if shared else []
+    large = {x: state.values[x].size for x in graph.outputs if graph.loss}
+    return (
+        *found,
+        *(
+            f"outputs grow at the start, with the exponent {size}, in {name}: read as they are"
+            for name, size in large.items()
+            if larger(size, S.Zero) != 0
+        ),
+    )
 
 
 def of_recipe(

@@ -59,7 +59,7 @@ class ForwardPass(GraphStructure):
         self.updates: dict[str, Expr] = {}
         self.needs: dict[str, dict[str, Expr]] = {}
         self.forward(graph)
-        if self._raise_starts():
+        if self._raised():
             self.updates.clear()
             self.forward(graph)
 
@@ -149,18 +149,19 @@ class ForwardPass(GraphStructure):
             found = self.needs.setdefault(name, {})
             if node.name not in found:
                 known = self.b.get(name)
-                found[node.name] = self._need(node, i, name)
-                self.b[name] = found[node.name] if known is None else known
+                need = self._need(node, i, name)
+                if need is S.NegativeInfinity:  # nothing yet: a state that starts at zero
+                    self.b.pop(name)
+                    self.b |= {} if known is None else {name: known}
+                else:
+                    found[node.name] = need
+                    self.b[name] = need if known is None else larger(known, need)
                 self.weight(node.inputs[i])
 
-    def _raise_starts(self) -> bool:
-        """Give tensors that are used twice the smaller of two starts; whether there were any."""
-        raised = False
-        for name, found in self.needs.items():
-            most = larger(*found.values())
-            if most != self.b[name]:
-                self.b[name], raised = most, True
-        return raised
+    def _raised(self) -> bool:
+        """Whether a tensor that is used twice has got a smaller start than at its first use."""
+        needs = [list(found.values()) for found in self.needs.values() if found]
+        return any(larger(*found) != found[0] for found in needs)
 
     def _need(self, node: GraphNode, i: int, name: str) -> Expr:
         """The b that a product with data needs."""
@@ -191,7 +192,8 @@ class ForwardPass(GraphStructure):
 
         A term of a sum need not be of order one, so that its start does not make up for a factor
         in front of it; its change may be as large as the sum bears, ``through_sums``. What a block
-        adds to its stream is kept at order one.
+        adds to its stream is kept at order one. A factor in front of one side of a product of two
+        activations is one of the product: q * scale before k as well as behind it.
         """
         gain = self.extra.get(name, S.Zero)
         while True:
@@ -212,6 +214,8 @@ class ForwardPass(GraphStructure):
                 case "add" | "subtract" if through_sums and name not in self.branches:
                     pass
                 case "add" | "subtract" | "repeat":
+                    return S.Zero
+                case "contract" if any(x in self.data and x in self.trained for x in others):
                     return S.Zero
                 case _:
                     return gain

@@ -25,7 +25,9 @@ BORNE = Inference(
     "a change may be as large as what it changes, or of order one before a function with a scale",
     "arXiv 2011.14522, Sec. 3",
 )
-SILENT = {"reshape", "permute", "expand", "identity", "concatenate", "rearrange", "pool", "slice"}
+SILENT = {
+    "reshape", "permute", "expand", "identity", "feed", "concatenate", "rearrange", "pool", "slice",
+}  # fmt: skip
 _KEPT: WeakKeyDictionary[Passes, dict[tuple[str, str], Step]] = WeakKeyDictionary()
 """The lines of a state that were asked for: those of deep nodes rest on all below or above."""
 SUMS = {"add", "subtract", "select", "item", "repeat", "scatter"}

@@ -35,7 +35,7 @@ class GraphStructure:
 
     def _classify(self, graph: Graph) -> None:
         for node in graph.nodes:
-            if node.op in ("data", "noise") or any(x in self.data for x in node.inputs):
+            if node.op in ("data", "noise", "feed") or any(x in self.data for x in node.inputs):
                 self.data.add(node.name)
             owner = self.parameters.get(node.name)
             if (owner and owner.trained) or any(x in self.trained for x in node.inputs):

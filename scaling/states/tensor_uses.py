@@ -108,9 +108,14 @@ def _length(state: Passes, name: str, weight: str, axes: frozenset[int]) -> Expr
         for term in _unit(state, name, weight).terms
         for m in axes
         for tensor, k in term.along[m].sources
-        if tensor == name
+        if is_of(tensor, name)
     }
     return sum((p.axes[k] for k in own), S.Zero)
+
+
+def is_of(source: str, name: str) -> bool:
+    """Whether a source is a tensor, or a part that slices take of it."""
+    return source == name or source.startswith(f"{name}[")
 
 
 def _unit(state: Passes, name: str, weight: str) -> GraphValue:

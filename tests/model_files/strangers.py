@@ -260,19 +260,100 @@ def picked(width: int = 16) -> nn.Module:
     return Picked(width)
 
 
+# --- tensors of the model's own that are fed to layers, factors before a product, cells -----------
+
+
+class Table(nn.Module):
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(rows, width))
+
+    def forward(self) -> Tensor:
+        return self.weight * 1.0
+
+
+class Latents(nn.Module):
+    """Learned latents, and a table of times, are what layers are called with; data come as keys."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.latents = Table(4, width)
+        self.query, self.keys = nn.Linear(width, width), nn.Linear(6, 2 * width)
+        self.time, self.shift = nn.Linear(width, width), nn.Linear(width, width)
+        self.out, self.head = nn.Linear(width, width), nn.Linear(width, 3)
+        self.slope = nn.PReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        latents = self.latents()
+        width = latents.shape[-1]
+        angles = torch.arange(4).float()[:, None] * torch.linspace(1, 0.1, width // 2)
+        times = torch.cat([angles.sin(), angles.cos()], -1).to(x.dtype)
+        k, v = self.keys(x).chunk(2, -1)
+        weights = (self.query(latents) / width @ k.mT).softmax(-1)
+        z = latents + self.out(weights @ v) + self.shift(self.slope(self.time(times)))
+        y: Tensor = self.head(z.relu().mean(-2)).expand(len(x), 3)
+        return y
+
+
+def latents(width: int = 16) -> nn.Module:
+    return Latents(width)
+
+
+class Cells(nn.Module):
+    """A cell whose state is zero before the first word."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.words, self.cell = nn.Embedding(TOKENS, width), nn.LSTMCell(width, width)
+        self.head = nn.Linear(width, TOKENS)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.words(ids)
+        h = c = x.new_zeros(len(x), x.shape[-1])
+        outputs = []
+        for k in range(ids.shape[1]):
+            h, c = self.cell(x[:, k], (h, c))
+            outputs.append(self.head(h))
+        return torch.stack(outputs, 1)
+
+
+def cells(width: int = 16) -> nn.Module:
+    return Cells(width)
+
+
+class Cross(nn.Module):
+    """torch's own attention to a memory; asked for weights, it scales queries before k."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.words, self.memory = nn.Embedding(TOKENS, width), nn.Linear(5, width)
+        self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, TOKENS, bias=False)
+        self.register_buffer("table", torch.randn(7, 5))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x, memory = self.words(ids), self.memory(self.table).expand(len(ids), -1, -1)
+        y: Tensor = self.head(self.norm(x + self.attention(x, memory, memory)[0]))
+        return y
+
+
+def cross(width: int = 16) -> nn.Module:
+    return Cross(width)
+
+
 def _drawn(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
     generator = torch.manual_seed(0)
     return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
 def batch_of(name: str) -> tuple[object, Tensor]:
-    if name in ("nanogpt", "mamba"):
+    if name in ("nanogpt", "mamba", "cells", "cross"):
         return text()
     if name == "deepsets":
         return _drawn((BATCH, 7, 6), (BATCH, 3))
     if name == "speech":
         return *_drawn((BATCH, 1, 10, 9)), torch.randint(12, (BATCH, 9))
-    if name == "picked":
+    if name in ("picked", "latents"):
         return _drawn((BATCH, 6), (BATCH, 3))
     if name == "autoencoder":
         return (*_drawn((BATCH, 6)), *_drawn((BATCH, 6)))

@@ -161,6 +161,7 @@ ROWS = {
     "power": OperationRow(_applied, _sloped, _sloped, _applied_bears),
     "select": OperationRow(_selected, _if_selected(repeated), _if_selected(summed_back)),
     "identity": OperationRow(_cast, part_change, _cast_cotangent),
+    "feed": OperationRow(_cast, part_change, lambda at, i, dy: dy),
     "discrete": OperationRow(lambda at: constant(at.axes)),
     "one_hot": OperationRow(_one_hot),
 }

@@ -156,7 +156,7 @@ def fans(at: Operands, i: int) -> Fans:
     if at.node.op == "gather":
         return Fans(frozenset(), frozenset(own[1:]))
     if at.node.op not in ("contract", "multiply", "divide"):
-        return Fans(frozenset(), frozenset(own), at.node.op in ("add", "subtract"))
+        return Fans(frozenset(), frozenset(own), at.node.op in ("add", "subtract", "feed"))
     letters, out = equation_of(at)
     others = {c for j, names in enumerate(letters) for c in names if j != i}
     summed = frozenset(k for k in own if letters[i][k] not in out)
