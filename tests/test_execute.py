@@ -9,7 +9,6 @@ from sympy import Rational
 from test_trace import READ, file_of
 from torch import nn
 
-from empirical import check, plan
 from empirical.fit.verdict import Verdict, at_most
 from empirical.trace.execute import Execution, root_mean_square, start_sizes
 from empirical.trace.given_model import model_of
@@ -220,18 +219,3 @@ def test_a_factor_of_attention_is_one_of_its_logits_and_not_of_its_result(
     changed = loss(scale, {"scaled_dot_product_attention": 4.0})
     assert changed == pytest.approx(loss(4 * usual, {}), rel=1e-12)
     assert abs(changed - loss(scale, {})) > 1e-4
-
-
-def test_a_plan_that_changes_the_scale_of_attention_is_checked() -> None:
-    def build(width: int = 16) -> nn.Module:
-        return Attention(width)
-
-    def adam(model: nn.Module, groups: list) -> torch.optim.Optimizer:
-        return torch.optim.Adam(groups)
-
-    ids = torch.arange(24).reshape(3, 8) % 16
-    made = plan(build, (ids, ids), "adam", {"width": 8}, {"width": 32}, {"lr": 1e-3, "eps": 1e-8},
-                change_code=True)  # fmt: skip
-    assert [change.operation for change in made.changes] == ["multiply"]
-    found = check(build, (ids, ids), "adam", "width=8:32", plan=made, optimizer=adam, seeds=[0])
-    assert found.verdict is not Verdict.contradict and len(found.checks) > 5

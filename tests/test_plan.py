@@ -445,24 +445,36 @@ def test_a_number_of_a_group_stands_where_one_is_given_for_all(
 
     The constants of a ready-made recipe are those of its library, and give way.
     """
+    path = tmp_path / "model.py"
+    path.write_text("""
+import torch
+from torch import nn
+
+def build(width=16):
+    return nn.Sequential(nn.Linear(4, width), nn.LayerNorm(width), nn.Linear(width, 3))
+
+def batch():
+    return torch.ones(8, 4), torch.zeros(8, dtype=torch.int64)
+""")
+    build, batch = (getattr(loaded(path), name) for name in ("build", "batch"))
     sizes = {"width": 16}, {"width": 64}
     recipe = "gain, bias: adamw with decay=0, lr=1e-4; rest: adamw"
-    written = plan(flat, rows, recipe, *sizes, TUNED)
-    by_group = {"lr": {"gain, bias": 1e-4, "rest": 3e-3}, "eps": 1e-8,
-                "decay": {"gain, bias": 0.0, "rest": 0.1}}  # fmt: skip
-    given = plan(flat, rows, "gain, bias: adamw; rest: adamw", *sizes, by_group)
-    assert dict(written.tensors) == dict(given.tensors)
-    assert written.tensors["1.norm.weight"].decays == {"decay": 0.0}
-    assert written.tensors["1.up.weight"].decays == {"decay": pytest.approx(0.4)}
+    written = plan(build, batch, recipe, *sizes, TUNED)
+    assert (written.tensors["1.weight"].lr, written.tensors["0.weight"].lr) == (1e-4, 3e-3)
+    decays = {name: dict(x.decays)["decay"] for name, x in written.tensors.items()}
+    assert decays == {"0.weight": 0.1, "2.weight": pytest.approx(0.4)} | dict.fromkeys(
+        ("0.bias", "1.weight", "1.bias", "2.bias"), 0.0
+    )
     assert any("decay = 0 of 'gain, bias" in text for text in written.assumptions)
-    usual = plan(flat, rows, "torch_adamw", *sizes, {**TUNED, "decay": 0.3})
+    usual = plan(build, batch, "torch_adamw", *sizes, {**TUNED, "decay": 0.3})
     assert usual.tensors["0.weight"].decays == {"decay": 0.3}
-    words = ("plan", "gain, bias: adamw; rest: adamw", *ARGUMENTS, "--lr", "3e-3", "--eps", "1e-8")
-    path = tmp_path / "plan.json"
-    done = typed(*words, "--decay", "rest=0.1", "--decay", "gain, bias=0", "--save", str(path))
-    assert done.code == 0
-    found = ModelPlan.load(path).tensors
-    assert found["norm.weight"].decays == {"decay": 0.0} and found["places"].decays["decay"] > 0
+    words = ("plan", "gain, bias: adamw; rest: adamw", "--model", str(path), "--base", "width=16",
+             "--at", "width=64", "--lr", "3e-3", "--eps", "1e-8")  # fmt: skip
+    place = tmp_path / "plan.json"
+    done = typed(*words, "--decay", "rest=0.1", "--decay", "gain, bias=0", "--save", str(place))
+    assert done.code == 0, done
+    found = ModelPlan.load(place).tensors
+    assert {name: dict(x.decays)["decay"] for name, x in found.items()} == decays
     for wrong in (("--decay", "x"), ("--decay", "0.1", "--decay", "rest=0.1"), ("--eps", "a=1")):
         assert typed(*words, *wrong).code == 2
 

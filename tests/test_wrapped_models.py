@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_plan import GPT, TUNED, flat, gpt, rows
+from test_plan import GPT, TUNED, gpt, rows
 from torch import Tensor, distributed, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
@@ -28,14 +28,21 @@ from empirical.plans.planned_tensors import PlannedChange
 from scaling.sizes.errors import InvalidInput, NotCovered
 
 WORLD = 2
-SIZES = {"width": 64, "depth": 2}
+SIZES = {"width": 64}
 Weights = dict[str, Tensor]
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch without distributed")
 
 
+def deep(width: int = 16) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(4, width), nn.ReLU(), nn.Linear(width, width), nn.LayerNorm(width),
+        nn.Linear(width, 3),
+    )  # fmt: skip
+
+
 @cache
 def wide() -> ModelPlan:
-    return plan(flat, rows, "adamw", {"width": 16, "depth": 2}, SIZES, TUNED)
+    return plan(deep, rows, "adamw", {"width": 16}, SIZES, TUNED)
 
 
 def data() -> tuple[Tensor, Tensor]:
@@ -46,7 +53,7 @@ def data() -> tuple[Tensor, Tensor]:
 
 def built() -> nn.Module:
     torch.manual_seed(0)
-    return flat(**SIZES).double()
+    return deep(**SIZES).double()
 
 
 def stepped(model: nn.Module, groups: list, part: slice = slice(None)) -> torch.optim.Optimizer:
@@ -103,7 +110,7 @@ def whole(model: nn.Module) -> Weights:
 
 def by_ddp(rank: int) -> Weights:
     model = DistributedDataParallel(built())
-    assert len(wide().apply_(model)) > 6
+    assert len(wide().apply_(model)) == 6
     optimizer = stepped(model, wide().param_groups(model), slice(4 * rank, 4 * rank + 4))
     wide().require(optimizer, model)
     return whole(model)
@@ -111,8 +118,7 @@ def by_ddp(rank: int) -> Weights:
 
 def by_fsdp(rank: int) -> Weights:
     model = built()
-    for block in list(model)[1:3]:
-        fully_shard(block)
+    fully_shard(model[2])
     fully_shard(model)
     wide().apply_(model)
     optimizer = stepped(model, wide().param_groups(model), slice(4 * rank, 4 * rank + 4))
@@ -202,7 +208,7 @@ def test_names_under_wrappers_are_those_of_the_model() -> None:
 
 def test_tensors_without_entries_are_not_drawn() -> None:
     with torch.device("meta"):
-        model = flat(**SIZES)
+        model = deep(**SIZES)
     with pytest.raises(InvalidInput, match=r"(?s)'0.weight' on the meta device.*to_empty"):
         wide().apply_(model)
     assert len(wide().param_groups(model)) > 1
