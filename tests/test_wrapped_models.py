@@ -21,6 +21,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 from empirical import ModelPlan, for_model, initialise_, plan
 from empirical.plans.code_factors import wrapped
@@ -285,3 +286,48 @@ def test_two_products_of_a_line_are_refused_where_one_has_a_factor() -> None:
     found.wrap(twice)
     with pytest.raises(NotCovered, match=r"two products at test_wrapped_models\.py:"):
         twice(batch()[0])
+
+
+class Checkpointed(nn.Module):
+    """One product, in a checkpoint of its own or in none."""
+
+    def __init__(self, reentrant: bool | None) -> None:
+        super().__init__()
+        self.up, self.reentrant = nn.Linear(4, 4), reentrant
+
+    def inner(self, x: Tensor) -> Tensor:
+        y = self.up(x).tanh() * 3.0
+        return y.tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.reentrant is None:
+            return self.inner(x)
+        return checkpoint(self.inner, x, use_reentrant=self.reentrant)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpoint_around_a_module_has_its_factors_and_one_inside_of_it_is_refused(
+    reentrant: bool,
+) -> None:
+    """It would run the line again in the backward pass, without the factor: other gradients."""
+    text = Path(__file__).read_text().splitlines()
+    place = next(n for n, x in enumerate(text, 1) if "tanh() * 3.0" in x)
+    line = PlannedChange("width", Path(__file__).name, place, ("",), "multiply", "", "", 0.5, "")
+    x = torch.ones(2, 4, requires_grad=True)
+
+    def gradient(whole: bool, changed: bool = True) -> Tensor:
+        torch.manual_seed(0)
+        model = Checkpointed(None)
+        if changed:
+            wrapped(model, [line])
+        result = checkpoint(model, x, use_reentrant=reentrant) if whole else model(x)
+        result.square().sum().backward()
+        assert model.up.weight.grad is not None
+        return model.up.weight.grad
+
+    assert torch.allclose(gradient(True), gradient(False))
+    assert not torch.allclose(gradient(True), gradient(True, changed=False), rtol=0.1)
+    inside = Checkpointed(reentrant)
+    wrapped(inside, [line])
+    with pytest.raises(NotCovered, match=r"(?s), in a checkpoint .*checkpoint\(module, x\)"):
+        inside(x)

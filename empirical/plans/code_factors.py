@@ -7,7 +7,8 @@ A multiplication has no module of its own, so the functions of torch that a forw
 at while the module runs that has the line (`TorchFunctionMode`), and the product or the attention
 that the line makes is multiplied. That needs the line as it was when the plan was made, with one
 product in it, and Python: torch.compile leaves such a module as it is, so that edited code is the
-faster one. Exact: a wrapped model is the edited one, under torch.compile, DDP and FSDP too.
+faster one. Exact: a wrapped model is the edited one, under torch.compile, DDP, FSDP and checkpoints
+of whole modules; a checkpoint inside of the module runs the line again from outside and is refused.
 """
 
 from __future__ import annotations
@@ -165,6 +166,7 @@ class _Factors(TorchFunctionMode):
         super().__init__()
         self.factors = factors
         self.seen: set[tuple[str, int]] = set()
+        self.kept = _how_kept()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -188,8 +190,21 @@ class _Factors(TorchFunctionMode):
                 "write each in a line of its own and make the plan anew, or edit the line and plan "
                 "the edited code",
             )
+        if factor != 1 and _how_kept() != self.kept:
+            raise NotCovered(
+                f"the product at {line[0]}:{line[1]}, in a checkpoint or under no_grad inside of "
+                "its module's forward, where it may run again without the factor",
+                "a checkpoint of the whole module, called from outside",
+                f"write checkpoint(module, x) where the module is called, or edit the line: "
+                f"multiply its result by {factor:.6g}",
+            )
         self.seen.add(line)
         return factor
+
+
+def _how_kept() -> object:
+    """How values are kept for the backward pass, which a checkpoint changes."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True), torch.is_grad_enabled()
 
 
 def _line() -> tuple[str, int]:
