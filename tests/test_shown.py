@@ -24,9 +24,10 @@ SECONDS = int(os.environ.get("SHOWN") or 0)
 MOMENTARY = re.compile(r"scaling (list|derive|predict|explain|compare|claims --list)\b")
 MEASURES = re.compile(r"--measured|--model|--alignment measured")
 STANDS_FOR = {
+    "tune adamw --model FILE.py": "tune adamw --model examples/transformer.py",
     "FILE.py:CLASS": "own.py:Own", "FILE.py": "docs/small_gpt.py", "FILE.toml": "recipe.toml",
-    "MODULE:CLASS": "torch.optim:Adam", "RULE": "sgd", "RECIPE": "adamw", "ONE OTHER": "sgd adam",
-    "FOLDER": "all",
+    "MODULE:CLASS": "torch.optim:Adam", "RULE --x": "kfac --x", "RULE": "sgd",
+    "check RECIPE": "check adamw", "RECIPE": "sgd", "ONE OTHER": "sgd adam", "FOLDER": "all",
 }  # fmt: skip
 ALWAYS_LONG = {
     "--tier desk": "an hour", "--all": "hours", "--redraw": "draws what an hour has measured",
