@@ -30,6 +30,9 @@ from scaling.sizes.errors import InvalidInput, unknown
 RATE = 1e-3
 _EXAMPLE = "write for example scaling probe torch.optim:Adam --kwargs lr=1e-3"
 
+DIFFERENTIATES = "does not require grad", "create_graph", "retain_graph"
+"""Words of torch, and of optimizers, where a gradient is differentiated that has no graph."""
+
 
 @dataclass(frozen=True)
 class OptimizerClass:
@@ -63,11 +66,20 @@ class OptimizerClass:
         return tuple(found)
 
     @property
+    def takes_a_closure(self) -> bool:
+        """Whether ``step`` has a first argument, or an argument of that name."""
+        return bool(self._positional) or "closure" in inspect.signature(self.made.step).parameters
+
+    @property
     def needs_a_closure(self) -> bool:
         """Whether ``step`` has a first argument without a default."""
-        own = list(inspect.signature(self.made.step).parameters.values())[1:]
-        named = [x for x in own if x.kind in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD)]
+        named = self._positional
         return bool(named) and named[0].default is inspect.Parameter.empty
+
+    @property
+    def _positional(self) -> list[inspect.Parameter]:
+        own = list(inspect.signature(self.made.step).parameters.values())[1:]
+        return [x for x in own if x.kind in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD)]
 
     @property
     def _lacks_a_rate(self) -> bool:
@@ -133,13 +145,34 @@ class OptimizerClass:
             else:
                 optimizer.step()
         except Exception as error:
-            raise self._failed("it takes a step on matrices", error) from error
+            if self.takes_a_closure and not self.needs_a_closure:
+                self._with_closure(optimizer, closure, error)
+            else:
+                raise self._failed("it takes a step on matrices", error) from error
+
+    def _with_closure(self, optimizer: Any, closure: Closure, before: Exception) -> None:
+        """A step that a closure might be needed for, since it failed without one."""
+        try:
+            optimizer.step(closure)
+        except Exception as error:
+            raise self._failed("it takes a step on matrices", before) from error
 
     def _failed(self, when: str, error: Exception) -> InvalidInput:
         keywords = ", ".join(f"{k}={x!r}" for k, x in self.kwargs.items())
         first = (str(error).splitlines() or [""])[0]
+        found = (
+            f"{self.name}({keywords}), which raises {type(error).__name__} where {when}: {first}"
+        )
+        if any(sign in first for sign in DIFFERENTIATES):
+            return InvalidInput(
+                found,
+                "an optimizer of gradients: one that differentiates them again needs "
+                "backward(create_graph=True) and the Hessian, which a probe does not make",
+                "derive its rule with the squares of single samples in the Hessian's place: "
+                'scaling derive "G/(sqrt(ema(sample_square(G), beta)) + eps)"',
+            )
         return InvalidInput(
-            f"{self.name}({keywords}), which raises {type(error).__name__} where {when}: {first}",
+            found,
             "an optimizer that trains float64 matrices of any shape, built as Class(tensors, "
             "**keywords)",
             "pass the keywords that it needs (--kwargs lr=1e-3), or wrap it in a class of your own "

@@ -17,9 +17,10 @@ from scaling.models.alignment import Alignment
 from scaling.models.batch import Batch, DataSpan
 from scaling.models.chain import Activation
 from scaling.models.layer_sizes import LayerSizes
+from scaling.rules.like_terms import in_full
 from scaling.rules.operators import Extreme, OfEntries
 from scaling.rules.shapes import Dim
-from scaling.rules.tree import Node, row_of
+from scaling.rules.tree import Negate, Node, row_of
 from scaling.sizes.derivation import Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import Bounds, Order, Scale, Size
@@ -43,8 +44,16 @@ class Regime:
     right_size: Scale
     order: Order
 
+    def in_full(self, term: Node) -> Node:
+        """One of the two terms, with the number that stands in front of it in the rule."""
+        full = in_full(self.node, term)
+        if full is None:
+            return term
+        return Negate(full) if isinstance(term, Negate) else full
+
     def __str__(self) -> str:
-        sizes = f"{self.left} ~ {self.left_size}, {self.right} ~ {self.right_size}"
+        left, right = self.in_full(self.left), self.in_full(self.right)
+        sizes = f"{left} ~ {self.left_size}, {right} ~ {self.right_size}"
         return f"{sizes}: {self._verdict}"
 
     @property
@@ -53,7 +62,8 @@ class Regime:
         if self.order in (Order.EQUAL, Order.OPEN):
             return "balanced" if self.order is Order.EQUAL else "open: depends on the symbols"
         below, row = self.order is Order.LESS, row_of(self.node)
-        smaller, larger = (self.left, self.right) if below else (self.right, self.left)
+        terms = self.in_full(self.left), self.in_full(self.right)
+        smaller, larger = terms if below else terms[::-1]
         match row.reading if row else None:
             case Extreme(larger=True):
                 return f"the larger is {larger}"

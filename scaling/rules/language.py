@@ -23,7 +23,7 @@ Traceback (most recent call last):
     ...
 scaling.sizes.errors.RuleError: found: G (fan_out x fan_in) @ G (fan_out x fan_in)
 needed: as many columns on the left as rows on the right
-do this: transpose one side with .T, or put a square matrix of the right side between them
+do this: transpose one side with .T, such as G @ G.T @ G
 
 Two interpreters read the tree: the order calculus (read.py) and the numeric one
 (empirical/numbers/interpreter.py). Neither knows the name of an optimizer.

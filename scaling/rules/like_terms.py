@@ -86,6 +86,27 @@ def totals(
     return total
 
 
+def in_full(node: Node, term: Node) -> Node | None:
+    """A term of a sum with the number in front of it; None for a part of a longer sum.
+
+    >>> from scaling.rules.language import W, norm
+    >>> in_full(1 + norm(W) / 100, norm(W))
+    <rule 1/100*norm(W)>
+    """
+    if not isinstance(node, Add | Subtract):
+        return term
+    bare = term.operand if isinstance(term, Negate) else term
+    if isinstance(bare, Add | Subtract):
+        return None
+    factor = totals(node).get(bare)
+    if factor is None or factor == 0:
+        return None
+    number = Number(abs(factor))
+    if isinstance(bare, Number):
+        return number
+    return bare if number.value == 1 else Multiply(number, bare)
+
+
 def is_joint(node: Node) -> bool:
     """Whether a node sums over the layers of the network numbers that follow from dampings.
 

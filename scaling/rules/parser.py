@@ -31,6 +31,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import TypeVar
 
+from scaling.rules.foreign_spellings import translated
 from scaling.rules.language import call
 from scaling.rules.named_parts import Part, faults, split
 from scaling.rules.operators import FUNCTIONS
@@ -252,9 +253,18 @@ class _Expression:
                 "not in the rule language",
                 "matrices G A B L R W I, names, numbers, @ ** + - * /, .T and "
                 + " ".join(FUNCTIONS),
-                "rewrite this part with those",
+                self._translation() or "rewrite this part with those",
             ),
         )
+
+    def _translation(self) -> str:
+        """The offer of a rule in the place of code of another library; "" if it makes none."""
+        try:
+            other = translated(self.text)
+            _Expression(_Source(other), Part("", 0, 0, other), self.parts).whole()
+        except (InvalidInput, SyntaxError, ValueError, RecursionError):
+            return ""
+        return f"write for example {other}"
 
     def _number(self, tree: ast.expr) -> Number:
         digits = (ast.get_source_segment(self.text, tree) or "").replace("_", "")

@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from scaling.rules.operators import FUNCTIONS, OPERATORS, Operator, SecondOperand
-from scaling.rules.shapes import SCALAR, Frame, Shape
+from scaling.rules.shapes import SCALAR, UPDATE, Frame, Shape
 from scaling.rules.symbols import FANS, MATRICES, SymbolKind, check_matrix, check_symbol, kind_of
 from scaling.sizes.errors import RuleError
 
@@ -228,7 +228,12 @@ class _Binary(Node):
     def _refuse(self, needed: str, do_this: str) -> RuleError:
         x, y = self.left, self.right
         found = f"{short(x)} ({x.shape}) {self.operator} {short(y)} ({y.shape})"
-        return RuleError(found, needed, do_this)
+        return RuleError(found, needed, self._instead or do_this)
+
+    @property
+    def _instead(self) -> str:
+        """Advice with a rule in the place of operands that do not fit; "" if none is known."""
+        return ""
 
     def _text(self, names: Mapping[Node, str]) -> str:
         sign = self.operator if self.operator in "*/" else f" {self.operator} "
@@ -279,6 +284,21 @@ class MatMul(_Binary):
 
     operator = "@"
     _precedence = 2
+
+    @property
+    def _instead(self) -> str:
+        x, y = self.left, self.right
+        if not x.shape == y.shape == UPDATE:
+            return ""
+        if not any(n == Matrix("W") for n in self.walk()):
+            one, other = (self._wrap(z, {}, strictly=True) for z in (x, y))
+            return f"transpose one side with .T, such as {one} @ {other}.T @ {other}"
+        kept = [z for z in (x, y) if not any(n == Matrix("W") for n in z.walk())]
+        descent = self._wrap(kept[0], {}, strictly=True) if kept else "G"
+        return (
+            "keep W out of products: write it as a term of its own, such as "
+            f"{descent} + decay*W, or take its size, norm(W)*{descent}"
+        )
 
 
 MOST_TERMS = 100

@@ -79,7 +79,7 @@ def alternative(regime: Regime) -> tuple[Node, str]:
         where = "at the bound" if beyond else "below the bound"
         return _end(row.reading, beyond, regime.left, regime.right), where
     kept = regime.left if beyond else regime.right
-    return kept, f"with {kept} alone"
+    return kept, f"with {regime.in_full(kept)} alone"
 
 
 def _end(f: OfEntries, beyond: bool, x: Node, bound: Node) -> Node:

@@ -39,7 +39,6 @@ from sympy import Expr, S
 from scaling.calculus.context import Regime
 from scaling.models.chain import Layer
 from scaling.rules.language import (
-    Add,
     Call,
     Divide,
     Matrix,
@@ -48,11 +47,10 @@ from scaling.rules.language import (
     Node,
     Number,
     Power,
-    Subtract,
     Symbol,
     SymbolKind,
 )
-from scaling.rules.like_terms import is_damping, totals
+from scaling.rules.like_terms import in_full, is_damping
 from scaling.rules.literal_dampings import LiteralDamping, literals
 from scaling.rules.operators import FUNCTIONS, OfEntries, SumOfEntries
 from scaling.rules.rule import Rule, evaluate_power
@@ -196,7 +194,7 @@ def crossover_lines(found: Iterable[Crossover]) -> tuple[str, ...]:
 
 
 def _of_regime(at: ReadLayer, regime: Regime) -> Iterator[Crossover]:
-    left, right = (_in_full(regime.node, x) for x in (regime.left, regime.right))
+    left, right = (in_full(regime.node, x) for x in (regime.left, regime.right))
     if left is None or right is None:
         return
     x, y, kept = regime.left_size.width, regime.right_size.width, ""
@@ -221,22 +219,6 @@ def _of_regime(at: ReadLayer, regime: Regime) -> Iterator[Crossover]:
     yield Crossover(
         at.layer.name, regime.node, falling, rising, width, one.exact and other.exact, kept, at.axis
     )
-
-
-def _in_full(node: Node, term: Node) -> Node | None:
-    """A term of a sum with the number in front of it; None for a part of a longer sum."""
-    if not isinstance(node, Add | Subtract):
-        return term
-    bare = term.operand if isinstance(term, Negate) else term
-    if isinstance(bare, Add | Subtract):
-        return None
-    factor = totals(node).get(bare)
-    if factor is None or factor == 0:
-        return None
-    number = Number(abs(factor))
-    if isinstance(bare, Number):
-        return number
-    return bare if number.value == 1 else Multiply(number, bare)
 
 
 def _moves(at: ReadLayer, regime: Regime) -> bool:
