@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,26 @@ def test_the_python_of_your_own_model_runs() -> None:
     checks = result.checks  # type: ignore[attr-defined]
     assert {check.layer for check in checks} == {"0", "2"}
     assert not [c for c in checks if str(c.verdict) == "contradict"]
+
+
+def test_the_declaration_of_the_recipe_is_found_as_a_file_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import derivations
+    from derivations.catalogue import catalogue, families
+
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES["CONTRIBUTING.md"], flags=re.DOTALL)
+    assert catalogue()["signum"].update == "sign(ema(G, beta))"  # the one that is shown
+    (tmp_path / "of_a_reader.py").write_text(code.replace('"signum"', '"signum_again"'))
+    monkeypatch.setattr(derivations, "__path__", [*derivations.__path__, str(tmp_path)])
+    families.cache_clear()
+    catalogue.cache_clear()
+    try:
+        assert catalogue()["signum_again"].update == catalogue()["signum"].update
+    finally:
+        families.cache_clear()
+        catalogue.cache_clear()
+        sys.modules.pop("derivations.of_a_reader", None)
 
 
 # --- size, and the rest ---------------------------------------------------------------------------
