@@ -26,7 +26,7 @@ import pytest
 import torch
 from sympy import Expr, Rational, S
 from torch import Tensor
-from tour import tour
+from tour import kinds
 
 from derivations.catalogue import catalogue
 from empirical.data.sources import Data, given
@@ -365,7 +365,7 @@ FACTORED = "G / sqrt(row_mean(G*G) @ col_mean(G*G) / rms(G)**2 + eps)"
 LAMB = "norm(W)/norm(sign(G) + G) * (sign(G) + G)"
 CAUTIOUS = "ema(G, 9/10)*agree(ema(G, 9/10), G)/(mean(agree(ema(G, 9/10), G)) + eps)"
 RULES = (
-    *tour(),
+    *kinds(),
     "G @ G.T @ G", "L @ G", "3*G - 2*L @ G", "G @ R", "(A @ G.T).T",
     "G @ (G.T @ G + rho*I)**(-1/2)",
     "(diag(L) + rho*I)**(-1/2) @ G", "G @ (diag(A) + rho*I)**(-1)",

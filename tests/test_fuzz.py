@@ -16,10 +16,10 @@ from scaling.sizes.errors import ScalingError
 
 
 def test_random_rules_agree_or_are_refused() -> None:
-    seen = fuzz(40)
+    seen = fuzz(24)
     decided = seen["agree"] + seen["near"]
     assert decided > 3 * (seen["crossover"] + seen["inconclusive"]), seen  # the check has a subject
-    assert seen["agree"] > 27 and decided > 67, seen
+    assert seen["agree"] > 15 and decided > 38, seen
 
 
 def test_a_wrong_theory_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

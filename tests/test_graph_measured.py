@@ -28,7 +28,7 @@ from scaling.solve.graph_solution import derive_graph
 from scaling.states.moved_state import two_states
 
 SIGN = "sign(G)"
-WIDTHS = (128, 512, 2048)
+WIDTHS = (96, 320, 1024)
 SEEDS = range(3)
 MARGIN = 0.2
 pytestmark = pytest.mark.slow

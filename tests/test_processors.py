@@ -50,7 +50,7 @@ def needs(setting: dict[str, str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("setting", "names"), [(OLDEST, NUMERIC), (AVX2, FEW)], ids=["oldest", "AVX2"]
+    ("setting", "names"), [(OLDEST, NUMERIC), (AVX2, FEW[:1])], ids=["oldest", "AVX2"]
 )
 def test_numbers_hold_on_another_processor(setting: dict[str, str], names: tuple[str, ...]) -> None:
     needs(setting)

@@ -5,6 +5,7 @@ Wide and dense networks agree in law there too.
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from empirical.measure.machine import blas_threads
 from empirical.measure.trial import Trial
 from empirical.numbers.interpreter import LayerTensors, evaluate
 from empirical.verify.campaign import Experiment, Mode, trial_of
-from empirical.verify.derivation_lines import measured_lines
+from empirical.verify.derivation_lines import Line, measured_lines
 from empirical.verify.subject import Subject
 from empirical.verify.verification import verify
 from empirical.wide import Streaming, measure_wide
@@ -104,15 +105,19 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize("case", LINES)
-def test_no_line_of_the_second_step_is_contradicted(case: str) -> None:
+@cache
+def lines_of(case: str) -> dict[str, list[Line]]:
+    """By layer."""
     rule, settings, activation = LINES[case]
     table = solved(rule, *settings, activation=activation, biases="biases" in case)
     steps = solution_of(table.problem).steps
     x = trial_of(table, Experiment(WIDTHS, 6, MARGIN, DIGITS))
-    lines = [
-        line for lines in measured_lines(x, steps, WIDTHS, 6, MARGIN).values() for line in lines
-    ]
+    return measured_lines(x, steps, WIDTHS, 6, MARGIN)
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_no_line_of_the_second_step_is_contradicted(case: str) -> None:
+    lines = [line for lines in lines_of(case).values() for line in lines]
     second = [line for line in lines if line.step.time == 2 and line.measured is not None]
     assert len(second) >= 20
     wrong = [x for x in lines if x.verdict is Verdict.contradict]
@@ -125,10 +130,7 @@ def test_no_line_of_the_second_step_is_contradicted(case: str) -> None:
 
 
 def test_h_facs_rank_one_terms_are_zero_and_then_of_order_one() -> None:
-    table = solved("h_fac")
-    steps = {"hidden": solution_of(table.problem).steps["hidden"]}
-    x = trial_of(table, Experiment(WIDTHS, 6, MARGIN, DIGITS))
-    found = measured_lines(x, steps, WIDTHS, 6, MARGIN)["hidden"]
+    found = lines_of("h_fac")["hidden"]
     for means in ("row_mean", "col_mean"):
         momentum = f"debiased({means}(G), beta1) - {means}(G)"
         term = f"({momentum})/sqrt(debiased({means}(G*G + eps), beta2))"
@@ -147,7 +149,7 @@ def test_wide_and_dense_second_steps_have_one_law(rule: str) -> None:
     both: Trial = replace(first, problem=replace(first.problem, step=2))
     constants = calibrate(both, 16)
     runs = [
-        [run(both, constants, 16, seed) for seed in range(60)] for run in (measure, measure_wide)
+        [run(both, constants, 16, seed) for seed in range(40)] for run in (measure, measure_wide)
     ]
     ours, theirs = (
         {
@@ -158,7 +160,7 @@ def test_wide_and_dense_second_steps_have_one_law(rule: str) -> None:
         for side in runs
     )
     assert least_p_value(ours, theirs) > 1e-3
-    early = [measure_wide(first, constants, 16, seed) for seed in range(60)]
+    early = [measure_wide(first, constants, 16, seed) for seed in range(40)]
     other = {
         name: [asdict(m.sizes[name.split()[1]])[name.split()[0]] for m in early] for name in ours
     }

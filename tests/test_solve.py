@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from spread import spread
 from sympy import Expr, Max, Rational, S, Symbol
-from tour import tour
+from tour import kinds, tour
 
 from derivations.catalogue import catalogue
 from scaling.cli.requests import literal_of, problem_of
@@ -110,7 +110,7 @@ def test_no_condition_leaves_everything_free() -> None:
     assert found.free == ("b_input", "b_hidden", "b_output", "c_input", "c_hidden", "c_output")
 
 
-@pytest.mark.parametrize(("rule", "depth"), spread(tour(), [2, 5]))
+@pytest.mark.parametrize(("rule", "depth"), spread(kinds(), [2, 5]))
 def test_depth_changes_no_exponent(rule: str, depth: int) -> None:
     short, deep = solve(rule).exponents, solve(rule, depth=depth).exponents
     assert len(deep.c) == depth

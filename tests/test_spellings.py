@@ -97,7 +97,7 @@ PAIRS = [
 @pytest.mark.parametrize(("one", "other"), PAIRS)
 def test_what_is_equal_has_equal_answers(one: str, other: str, step: int) -> None:
     named = [name for name in ("rho", "eps") if name in one + other]
-    for d in ["0", "2", "-2"] if named else [""]:
+    for d in ["0", "2", "-2"][: 3 if step == 1 else 1] if named else [""]:
         found = []
         for rule in (one, other):
             fixed = tuple(f"d_{name}={d}" for name in named)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 from spread import spread
 from sympy import Expr, Rational, S, Symbol
-from tour import TOUR
+from tour import TOUR, kinds
 
 from derivations.catalogue import catalogue
 from scaling.models.chain import Activation, Loss, Setting, mlp
@@ -141,7 +141,7 @@ def test_the_shift_follows_the_degrees_of_the_rule(name: str, activation: Activa
     setting = Setting(mlp(3, biases="row_mean" not in name), activation)
     draw = random.Random(name)
     names = [layer.name for layer in setting.layers]
-    for step in range(3):
+    for step in range(2):
         t = {k: Rational(draw.randint(-6, 6), draw.randint(1, 4)) for k in names}
         found = shift(known(name), setting, t)
         for k in names:
@@ -154,12 +154,12 @@ def test_the_shift_follows_the_degrees_of_the_rule(name: str, activation: Activa
 @pytest.mark.parametrize(("name", "loss"), spread(KNOWN, list(Loss)))
 def test_one_step_is_predicted_alike_along_the_symmetry(name: str, loss: Loss) -> None:
     p, degrees = KNOWN[name]
-    setting, rule = Setting(mlp(4), Activation.RELU, loss), known(name)
+    setting, rule = Setting(mlp(3), Activation.RELU, loss), known(name)
     draw = random.Random(name)
     solution = derive(rule, None, setting)
     names = [layer.name for layer in setting.layers]
     problem, bounds = solution.problem, solution.bounds
-    for step in range(4):
+    for step in range(2):
         wild = {k: c + Rational(draw.randint(-2, 2), 2) for k, c in solution.exponents.c.items()}
         table = Exponents(solution.exponents.a, solution.exponents.b, wild, solution.exponents.d)
         t = {k: Rational(draw.randint(-6, 6), draw.randint(1, 4)) for k in names}
@@ -179,8 +179,8 @@ def test_a_wrong_shift_changes_the_prediction(name: str, p: Expr, degrees: dict[
     assert any(layer.own != 0 for layer in layers.values())
 
 
-@pytest.mark.parametrize(("name", "p", "degrees"), DEGREES, **ids)
-def test_shifts_add_and_undo_each_other(name: str, p: Expr, degrees: dict[str, Expr]) -> None:
+@pytest.mark.parametrize("name", [n for n in KNOWN if n in kinds() or n not in TOUR])
+def test_shifts_add_and_undo_each_other(name: str) -> None:
     rule = known(name)
     table = derive(rule).exponents
     there = move(table, shift(rule, t="2/3"))

@@ -43,10 +43,10 @@ def one_thread() -> Iterator[None]:
 # --- precision, and its controls ----------------------------------------------------------------
 
 WIDE: dict[str, Any] = {
-    "widths": (4096, 16384, 65536, 262144), "seeds": 12, "margin": 0.02, "data": DIGITS,
+    "widths": (4096, 16384, 65536, 262144), "seeds": 8, "margin": 0.02, "data": DIGITS,
     "threads": 1, "mode": Mode.WIDE, "streaming": Streaming(),
 }  # fmt: skip
-ROWS = {**WIDE, "widths": (256, 512, 1024, 2048, 4096), "seeds": 16, "margin": 0.1}
+ROWS = {**WIDE, "widths": (256, 512, 1024, 2048), "seeds": 12, "margin": 0.1}
 
 
 def own(rule: str, how: dict[str, Any], kept: FilePath, *expect: str) -> dict[str, Any]:
@@ -109,7 +109,9 @@ def test_entrywise_rules_agree_and_errors_do_not(tmp_path: FilePath) -> None:
 
 
 def test_a_constant_damping_crosses_over_and_is_named() -> None:
-    result = verify([table("kfac", "d_rho_B=0")], Experiment(**{**WIDE, "widths": (64, 256, 1024)}))
+    result = verify(
+        [table("kfac", "d_rho_B=0")], Experiment(**{**WIDE, "widths": (64, 256, 1024), "seeds": 6})
+    )
     found = next(c for c in result.checks if (c.quantity, c.layer) == ("own", "hidden"))
     assert found.verdict is Verdict.crossover, found.measured
     assert found.note.startswith("B + rho_B*I in hidden: the damping goes from")
@@ -178,7 +180,7 @@ def test_given_widths_reach_dense_networks_as_far_as_they_can() -> None:
 
 
 def test_seeds_are_the_same_numbers_whoever_takes_them() -> None:
-    small = {**WIDE, "widths": (64, 128, 256), "seeds": 3}
+    small = {**WIDE, "widths": (64, 128), "seeds": 2}
 
     def sizes(workers: int) -> Verification:
         how = {**small, "streaming": Streaming(workers=workers)}

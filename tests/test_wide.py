@@ -36,7 +36,7 @@ from scaling.rules.parser import parse
 from scaling.sizes.errors import InvalidInput
 
 ALPHA = 1e-3
-SEEDS = 60
+SEEDS = 40
 Run = Callable[[int], Mapping[str, float]]
 
 

@@ -222,7 +222,7 @@ def test_own_updates_alone_have_the_law_of_a_dense_network(name: str) -> None:
     t = TRIALS[name]
     constants = calibrate(t, 48)
     runs = [
-        [numbers(one(t, constants, 48, seed, quantity=OWN)) for seed in range(60)]
+        [numbers(one(t, constants, 48, seed, quantity=OWN)) for seed in range(40)]
         for one in (measure_wide, measure)
     ]
     ours, theirs = ({what: [run[what] for run in some] for what in some[0]} for some in runs)

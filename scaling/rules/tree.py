@@ -37,6 +37,21 @@ class Node:
     operator: ClassVar[str] = ""
     """The name of its row (operators.py); a leaf has none, a call that of its function."""
 
+    def __init_subclass__(cls) -> None:
+        cls.__hash__ = Node.__hash__  # type: ignore[method-assign]  # which a dataclass then keeps
+
+    def __hash__(self) -> int:
+        """By structure, computed once: a node is looked up far more often than it is made."""
+        known = self.__dict__.get("_hash")
+        if known is None:
+            fields = (self.__dict__[name] for name in self.__match_args__)  # type: ignore[attr-defined]
+            known = self.__dict__["_hash"] = hash((type(self), *fields))
+        return int(known)
+
+    def __getstate__(self) -> dict[str, object]:
+        """The fields: a hash is another one in another process, and the rest is soon found."""
+        return {name: self.__dict__[name] for name in self.__match_args__}  # type: ignore[attr-defined]
+
     @property
     def shape(self) -> Shape:
         """Rows and columns."""
@@ -49,9 +64,11 @@ class Node:
 
     def walk(self) -> Iterator[Node]:
         """This node and all below it, children first."""
-        for child in self.children:
-            yield from child.walk()
-        yield self
+        return iter(self._walked)
+
+    @cached_property
+    def _walked(self) -> tuple[Node, ...]:
+        return (*(node for child in self.children for node in child._walked), self)
 
     @property
     def T(self) -> Node:

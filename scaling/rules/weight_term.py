@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import TypeGuard
 
 from scaling.rules.ascents import operands
@@ -60,6 +61,7 @@ class Parts:
         return replace(self, update=update, multiple=multiple)
 
 
+@lru_cache(maxsize=1024)
 def parts(node: Node) -> Parts:
     """A rule as a multiple of the weights and all the rest."""
     if not has_weights(node):
@@ -100,6 +102,7 @@ def is_weight_size(node: Node) -> TypeGuard[Call]:
     return False
 
 
+@lru_cache(maxsize=4096)
 def has_weights(node: Node) -> bool:
     """Whether the weights stand in a part of a rule other than in their norm, or in ascended(X)."""
     if is_weight_size(node):

@@ -31,6 +31,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -63,6 +64,19 @@ class Order(StrEnum):
     EQUAL = "="
     GREATER = ">"
     OPEN = "?"
+
+
+_ORDERS = {-1: Order.LESS, 0: Order.EQUAL, 1: Order.GREATER}
+
+
+def _sign(x: int) -> int:
+    return (x > 0) - (x < 0)
+
+
+@lru_cache(maxsize=4096)
+def _written(x: Expr) -> str:
+    """An exponent as text; the same few come up again and again in derivations."""
+    return str(x)
 
 
 def renamed(x: Expr, names: Mapping[Expr, Expr]) -> Expr:
@@ -158,6 +172,8 @@ class Bounds:
 
     def order(self, x: Expr, y: Expr) -> Order:
         """Compare two exponents for all admissible values of their symbols."""
+        if x.is_Rational and y.is_Rational:  # nearly always; sympy's own comparisons are slow
+            return _ORDERS[_sign(x.p * y.q - y.p * x.q)]
         if x == y:
             return Order.EQUAL
         if x is S.NegativeInfinity or y is S.Infinity:
@@ -250,10 +266,10 @@ class Scale:
         """The exponent of the width."""
         return dict(self.exponents).get(WIDTH, S.Zero)
 
-    @property
+    @cached_property
     def is_zero(self) -> bool:
         """Whether this is the size of an exact zero."""
-        return any([x is S.NegativeInfinity for _, x in self.exponents])
+        return any(x is S.NegativeInfinity for _, x in self.exponents)
 
     def as_size_of(self, of: Size) -> Scale:
         """The same exponent as another kind of size. The caller states the inference."""
@@ -269,6 +285,9 @@ class Scale:
     def __mul__(self, other: Scale) -> Scale:
         if self.is_zero or other.is_zero:
             return Scale.zero(self._product_tag(other))
+        if not self.exponents or not other.exponents:
+            one = self if self.exponents else other
+            return Scale(one.exponents, self._product_tag(other), self.gap)._after(other.gap)
         total = dict(self.exponents)
         for axis, x in other.exponents:
             total[axis] = total.get(axis, S.Zero) + x
@@ -280,7 +299,7 @@ class Scale:
 
     def __pow__(self, power: ExponentLike, /) -> Scale:
         p = exponent(power)
-        if p == 0:
+        if p is S.Zero:
             return Scale.one(self.of)
         if self.is_zero:
             if p.is_positive:
@@ -290,7 +309,10 @@ class Scale:
                 "a size that is not zero, or a positive power",
                 "add a damping, or give b a finite value",
             )
-        powers = {axis: sympy.expand(p * x) for axis, x in self.exponents}
+        powers = {
+            axis: p * x if p.is_Rational and x.is_Rational else sympy.expand(p * x)
+            for axis, x in self.exponents
+        }
         return Scale.over(powers, self.of)._after(self.gap)
 
     def root(self) -> Scale:
@@ -342,4 +364,6 @@ class Scale:
             return "0"
         if not self.exponents:
             return "1"
-        return " ".join(f"{AXIS_SYMBOLS.get(axis, axis)}^({x})" for axis, x in self.exponents)
+        return " ".join(
+            f"{AXIS_SYMBOLS.get(axis, axis)}^({_written(x)})" for axis, x in self.exponents
+        )
