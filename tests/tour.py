@@ -35,12 +35,12 @@ TOUR = (
 KINDS = (
     "lion", "adamw", "adafactor_relative", "momentum", "h_fac", "kfac", "kfac_pi", "kfac_clipped",
     "lamb", "muon_rms_decay", "soap_one_sided", "ekfac", "shampoo_grafted_adam", "kl_shampoo",
-    "sam",
+    "sam", "adam_atan2", "sophia", "spectral_sgd", "muon_ns", "shampoo_blocked",
 )  # fmt: skip
 
 
 def kinds() -> Mapping[str, Optimizer]:
-    """One rule of every kind, for sweeps that cost seconds a rule; all where `tour` has all."""
+    """One rule of every kind, all functions of the tour among them, for sweeps that cost seconds a rule; all where `tour` has all."""
     return tour() if os.environ.get("WHOLE_CATALOGUE") else {name: tour()[name] for name in KINDS}
 
 
