@@ -40,7 +40,10 @@ KINDS = (
 
 
 def kinds() -> Mapping[str, Optimizer]:
-    """One rule of every kind, all functions of the tour among them, for sweeps that cost seconds a rule; all where `tour` has all."""
+    """One rule of every kind, with every function of the tour, for sweeps that cost seconds a rule.
+
+    All rules where `tour` has all.
+    """
     return tour() if os.environ.get("WHOLE_CATALOGUE") else {name: tour()[name] for name in KINDS}
 
 
