@@ -24,6 +24,8 @@ GROWING = Setting(batch=Batch(growth=BatchGrowth.PROPORTIONAL))
 FIXED = "the batch is fixed while the width grows: G has rank O(1)"
 WIDTHS = (64, 128, 256)
 MARGIN = 0.12
+REFUSED = "newton_schulz", "project(", "(-1/4) @ orth(", "**(-1/2) @ orth("
+"""Parts that a growing batch refuses, while nothing at a fixed one depends on the rank."""
 
 
 @cache
@@ -114,7 +116,8 @@ def test_the_fixed_batch_is_said_exactly_where_it_decides() -> None:
         try:
             other = derive(optimizer.rule, setting=GROWING).exponents
         except NotCovered:
-            assert told or optimizer.rule.ascents or "newton_schulz" in str(optimizer.rule), name
+            refused = optimizer.rule.ascents or any(x in str(optimizer.rule) for x in REFUSED)
+            assert told or refused, name
             continue
         assert told is (other != derive(optimizer.rule).exponents), name
 
