@@ -49,7 +49,7 @@ class RuleError(InvalidInput):
     ...     parse("G @ G")
     ... except RuleError as error:
     ...     print(error.do_this)
-    transpose one side with .T, or put a square matrix of the right side between them
+    transpose one side with .T, such as G @ G.T @ G
     """
 
 
