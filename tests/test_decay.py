@@ -136,7 +136,10 @@ def test_names_and_numbers_of_decays_are_checked() -> None:
 # --- the symmetry -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", DECAYING)
+BOUNDED = ("adamw_clipped_globally",)  # a bound of order one has no degree
+
+
+@pytest.mark.parametrize("rule", [name for name in DECAYING if name not in BOUNDED])
 def test_the_decay_moves_against_the_learning_rate(rule: str) -> None:
     by = shift(find(rule).rule, t="1/2")
     for layer in LAYERS:
@@ -246,8 +249,8 @@ def trial_of(name: str, *given: str) -> Trial:
 def test_a_decay_is_calibrated_to_a_tenth_of_the_weights(rule: str) -> None:
     trial = trial_of(rule)
     found = measure(trial, calibrate(trial, 128), 128, 0).sizes
-    for name, x in found.items():
-        assert x.shrink == pytest.approx(0.1, rel=0.3), name
+    for name, x in found.items():  # the step itself overlaps with the weights by chance
+        assert x.shrink == pytest.approx(0.1, rel=0.4), name
     given = trial_of(rule, "decay=0.25")
     assert {of["decay"] for of in calibrate(given, 32).rho.values()} == {0.25}
 

@@ -20,7 +20,7 @@ from empirical.your_model.model_scales import for_model
 from scaling.models.chain import Role, Setting, mlp
 from scaling.rules.parser import parse
 from scaling.rules.rule import Rule
-from scaling.sizes.errors import InvalidInput
+from scaling.sizes.errors import InvalidInput, NotCovered
 from scaling.solve.derive import derive
 
 Build = Callable[[int], nn.Module]
@@ -383,8 +383,21 @@ def test_scales_can_be_handed_to_the_optimizer_as_they_are() -> None:
     RuleOptimizer(dense(16), rule, {name: x.lr for name, x in scales.items()})
 
 
+WITHOUT_NUMBERS = {
+    "stable_adamw": "no factor of W alone",
+    "sgd_centred": "0.bias not given",  # no step moves a bias: its centred gradient is zero
+    "adam_centred": "leaves d_eps_0.bias open",
+    "aggmo": "a division by a difference",  # the chain answers it
+}
+"""Rules of the catalogue that this model has no numbers for, and what the refusal says."""
+
+
 @pytest.mark.filterwarnings("ignore::empirical.your_model.model_scales.RegimeWarning")
 def test_every_optimizer_of_the_catalogue_has_numbers_for_a_model() -> None:
-    for optimizer in tour().values():
+    for name, optimizer in tour().items():
         if not optimizer.rule.ascents:  # derived for a chain alone, and refused by name here
-            for_model(optimizer.rule, dense(4), dense(8), 64, 128, exponents=optimizer.exponents)
+            exponents = optimizer.exponents
+            try:
+                for_model(optimizer.rule, dense(4), dense(8), 64, 128, exponents=exponents)
+            except (NotCovered, InvalidInput) as error:
+                assert WITHOUT_NUMBERS[name] in error.found

@@ -79,13 +79,27 @@ def test_a_readout_that_is_zero_has_the_rate_of_the_gradient_and_the_bare_rule_s
     )
 
 
+STILL = {"adafactor_relative", "adalomo", "amos", "sso"}
+"""What is as large as the weights, and has no floor."""
+UNANSWERED = {
+    "stable_adamw": "no factor of W alone",
+    "muon_hyperball": "a division by exactly zero",
+    "adam_hyperball": "a division by exactly zero",
+}
+"""Where a readout of zeros is refused, by what."""
+
+
 def test_relative_adafactor_leaves_a_zero_weight_and_the_answer_says_so() -> None:
     still = []
     for name, optimizer in tour().items():
         if Matrix("W") in optimizer.rule.expression.walk() and not optimizer.rule.ascents:
-            found = with_zero_readout(str(optimizer.rule))
+            try:
+                found = with_zero_readout(str(optimizer.rule))
+            except NotCovered as error:
+                assert UNANSWERED[name] in error.found
+                continue
             still += [name] if any("never moves" in x for x in found.assumptions) else []
-    assert still == ["adafactor_relative"]
+    assert set(still) == STILL & set(tour())
     floor = with_zero_readout("max(rms(W), eps_w)*G/(rms(G) + eps)")  # what the text offers
     assert not any("never moves" in x for x in floor.assumptions)
 
