@@ -5,6 +5,7 @@ import sympy
 from sympy import Expr, Rational, S
 from tour import tour
 
+from derivations.catalogue import catalogue
 from scaling.models.architectures import perceptron
 from scaling.models.building import with_multipliers
 from scaling.models.chain import Activation, Loss, Setting, mlp
@@ -21,7 +22,9 @@ from scaling.states.problem import Problem
 from scaling.states.tensor_uses import tensor_sizes
 
 HALF = Rational(1, 2)
+LATER = ("aggmo",)  # divides by 1 - beta, which is positive
 RULES = {name: entry.rule for name, entry in tour().items()}
+RULES |= {name: catalogue()[name].rule for name in LATER}
 ON_CHAINS_ALONE = {name for name, rule in RULES.items() if rule.ascents}
 LOSSES = {Loss.MSE: "mean_squared_error", Loss.CROSS_ENTROPY: "cross_entropy"}
 

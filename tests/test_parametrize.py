@@ -387,7 +387,6 @@ WITHOUT_NUMBERS = {
     "stable_adamw": "no factor of W alone",
     "sgd_centred": "0.bias not given",  # no step moves a bias: its centred gradient is zero
     "adam_centred": "leaves d_eps_0.bias open",
-    "aggmo": "a division by a difference",  # the chain answers it
 }
 """Rules of the catalogue that this model has no numbers for, and what the refusal says."""
 

@@ -300,7 +300,7 @@ def _context(
     activation = Activation.RELU if sizes.mean_h == sizes.h else Activation.TANH
     return Context(
         sizes, d, problem.settings.exponents, bounds, frozenset(unknown), problem.sampled_fisher,
-        activation,
+        activation, averages=frozenset(problem.rule.averages),
     )  # fmt: skip
 
 
