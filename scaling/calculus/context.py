@@ -14,7 +14,7 @@ from sympy import Expr, Rational, S, Symbol
 from scaling.calculus.instead import Rewrite, candidates
 from scaling.calculus.values import Value
 from scaling.models.alignment import Alignment
-from scaling.models.batch import Batch, DataSpan
+from scaling.models.batch import ONE, Batch, DataSpan
 from scaling.models.chain import Activation
 from scaling.models.layer_sizes import LayerSizes
 from scaling.rules.like_terms import in_full
@@ -24,8 +24,6 @@ from scaling.rules.tree import Negate, Node, row_of
 from scaling.sizes.derivation import Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import Bounds, Order, Scale, Size
-
-ONE = Scale.one(Size.SCALAR)
 
 
 @dataclass(frozen=True)
@@ -154,6 +152,11 @@ class Context:
     singular: Scale | None = None
     readings: dict[Node, tuple[Value, Step]] = field(default_factory=dict, init=False)
     """What was read here: a rule may say the same again, and sums over layers ask all others."""
+
+    @property
+    def samples_grow(self) -> bool:
+        """Whether the number of samples grows alone, and not with the width."""
+        return self.samples != ONE
 
     @property
     def step(self) -> int:

@@ -56,7 +56,7 @@ def matrix(context: Context, node: Matrix) -> Reading:
     entry = delta * h * context.mean
     gain = (entry * spread).as_size_of(Size.SPECTRAL)
     numbers = f"sqrt(fan_out fan_in) {spread} x |delta| {delta} x |h| {h}"
-    if context.mean != Scale.one(Size.SCALAR):
+    if context.mean != ONE:
         numbers += f" x mean over samples {context.mean}"
     gradient = Step(GRAM, "G", gain, numbers, (sizes.h_step, sizes.delta_step), node=node)
     match node.name:

@@ -78,7 +78,7 @@ def levelled_entry(context: Context, full: bool, of_batch: bool = False) -> Scal
     """
     if not full:
         return (context.spread**-1).as_size_of(Size.ENTRY)
-    if of_batch and context.samples != Scale.one(Size.SCALAR):
+    if of_batch and context.samples_grow:
         return (context.samples.root() / context.spread).as_size_of(Size.ENTRY)
     fan_in, fan_out = context.fan(Dim.FAN_IN), context.fan(Dim.FAN_OUT)
     return (context.plus(fan_in, fan_out).root() ** -1).as_size_of(Size.ENTRY)
@@ -109,7 +109,7 @@ def assumed_of_corner(context: Context, step: Step) -> Step:
 def refuse_where_it_grows(context: Context, node: Node, found: str, needed: str) -> None:
     """Refuse what is not covered under a batch that grows."""
     if grows(context):
-        alone = context.samples != Scale.one(Size.SCALAR)
+        alone = context.samples_grow
         raise NotCovered(
             f"{found}, under a batch that grows{'' if alone else ' with the width'}, in '{node}' "
             f"of the {context.sizes.layer.name} layer",

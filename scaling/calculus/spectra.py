@@ -519,7 +519,7 @@ def newton_schulz(context: Context, node: Call, value: Value, step: Step) -> Rea
     between 0.6 and 3.5: order one stays order one, and what vanishes as the width grows still
     vanishes. So the sizes are those of the polar factor where singular values are of one order.
     """
-    alone = context.samples != Scale.one(Size.SCALAR)
+    alone = context.samples_grow
     if not alone:
         rank.refuse_where_it_grows(
             context, node, "Newton-Schulz, whose steps leave small singular values below 1",

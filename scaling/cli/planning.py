@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,22 +25,16 @@ AT_HELP = (
     "literature."
 )
 NUMBER = "[GROUP=]NUMBER"
-EpsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--eps",
-        metavar=NUMBER,
-        help="The damping eps at the base, of all groups or of one. Repeatable.",
-    ),
-]
-DecayOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--decay",
-        metavar=NUMBER,
-        help="The decay at the base, of all groups or of one. Repeatable.",
-    ),
-]
+
+
+def by_group(flag: str, what: str) -> Any:
+    """An option for a number at the base, of all groups of a recipe or of one."""
+    text = f"The {what} at the base, of all groups or of one. Repeatable."
+    return typer.Option(flag, metavar=NUMBER, help=text)
+
+
+EpsOption = Annotated[list[str] | None, by_group("--eps", "damping eps")]
+DecayOption = Annotated[list[str] | None, by_group("--decay", "decay")]
 ChangeCodeOption = Annotated[
     bool,
     typer.Option("--change-code", help="Numbers for the code with the listed changes made."),
@@ -63,14 +57,7 @@ def plan(
             help=AT_HELP,
         ),
     ],
-    lr: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--lr",
-            metavar=NUMBER,
-            help="The learning rate at the base, of all groups or of one. Repeatable.",
-        ),
-    ] = None,
+    lr: Annotated[list[str] | None, by_group("--lr", "learning rate")] = None,
     eps: EpsOption = None,
     decay: DecayOption = None,
     keep: Annotated[

@@ -66,13 +66,6 @@ class Order(StrEnum):
     OPEN = "?"
 
 
-_ORDERS = {-1: Order.LESS, 0: Order.EQUAL, 1: Order.GREATER}
-
-
-def _sign(x: int) -> int:
-    return (x > 0) - (x < 0)
-
-
 @lru_cache(maxsize=4096)
 def _written(x: Expr) -> str:
     """An exponent as text; the same few come up again and again in derivations."""
@@ -173,7 +166,8 @@ class Bounds:
     def order(self, x: Expr, y: Expr) -> Order:
         """Compare two exponents for all admissible values of their symbols."""
         if x.is_Rational and y.is_Rational:  # nearly always; sympy's own comparisons are slow
-            return _ORDERS[_sign(x.p * y.q - y.p * x.q)]
+            gap = x.p * y.q - y.p * x.q
+            return Order.GREATER if gap > 0 else Order.LESS if gap < 0 else Order.EQUAL
         if x == y:
             return Order.EQUAL
         if x is S.NegativeInfinity or y is S.Infinity:
