@@ -246,19 +246,55 @@ UNUSABLE: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
         {}, ("--axis", "other=2,4,8"), r"the axis 'other', with which nothing of the model grows"
     ),
     "sizes that fit no rational": (
-        {"SIZE": "int(width * math.log(width))"}, (), r"a number that is 44, 110, 185 at the sizes"
+        {"SIZE": "int(width * math.log(width))"}, (),
+        r"a length of the tensor 'first.weight' that is 44, 110, 185 at the sizes"
     ),
+    "a power of two": (
+        {"SIZE": "2 ** (width // 8)"}, (), r"'first.weight' that is 4, 16, 64 at the sizes"
+    ),
+    "one size": ({}, ("--axis", "width=16"), r"the axis 'width=16'(.|\n)*--axis width=64,128,192"),
     "an operation without a row": (
         {"BODY": "h = torch.fft.rfft(h).abs()[..., :1] + h"}, (), r"fft"
     ),
     "a tensor that the loss does not see": (
         {"EXTRA": "self.idle = nn.Linear(3, width)"}, (), r"the trained tensor 'idle.weight', from"
     ),
+    "a gradient that stops": (
+        {"EXTRA": "self.idle = nn.Linear(width, SIZE)", "BODY": "h = h + self.idle(h).detach()"},
+        (), r"'idle.weight', whose gradient stops on every path from the loss, in .*model\.py:14",
+    ),
+    "no trained tensor": ({"MOVED": ".requires_grad_(False)"}, (), r"without a trained tensor"),
     "state in forward": (
         {"EXTRA": "self.register_buffer('seen', torch.zeros(1))", "BODY": "self.seen += 1"}, (),
         r"the buffer 'seen', which forward changes in place",
     ),
-    "a module on CUDA without one": ({"MOVED": ".to('cuda')"}, (), r"(?i)cuda"),
+    "a part of a buffer": (
+        {"EXTRA": "self.register_buffer('seen', torch.zeros(4))", "BODY": "self.seen[0] = 1"},
+        (), r"the buffer 'seen', which forward changes in place",
+    ),
+    "a parameter in forward": (
+        {"BODY": "with torch.no_grad(): self.first.weight.mul_(0.99)"}, (),
+        r"the parameter 'first.weight', which forward changes in place",
+    ),
+    "a tensor in forward": (
+        {"EXTRA": "self.seen = torch.zeros(width)", "BODY": "self.seen.add_(1); h = h + self.seen"},
+        (), r"the tensor 'seen', which forward changes in place",
+    ),
+    "a counter in forward": (
+        {"EXTRA": "self.seen = 0", "BODY": "self.seen += 1; h = h * self.seen"}, (),
+        r"state that forward keeps from one call to the next: seen",
+    ),
+    "an average in forward": (
+        {"EXTRA": "self.m = torch.zeros(width)", "BODY": "self.m = self.m + 1; h = h - self.m"},
+        (), r"state that forward keeps from one call to the next: m",
+    ),
+    "a module on CUDA without one": (
+        {"MOVED": ".to('cuda')"}, (),
+        r"line 18, which asks for a CUDA device that is not there(.|\n)*leave \.to\('cuda'\)",
+    ),
+    "a batch on CUDA without one": (
+        {"torch.ones(4, 6)": "torch.ones(4, 6).cuda()"}, (), r"batch\(\) .*, which asks for a CUDA"
+    ),
 }  # fmt: skip
 
 
@@ -269,23 +305,49 @@ def test_a_model_that_cannot_be_used_is_refused_in_three_parts(
     if "CUDA" in case and torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     changes, words, found = UNUSABLE[case]
+    path = written(tmp_path, changes)
+    for verb, *more in VERBS:
+        done = typed(verb, "sign(G)", "--model", str(path), *more, *words)
+        assert done.code == 2, done.out + done.err
+        assert re.search(found, done.err), done.err
+        assert [part for part in ("found: ", "needed: ", "do this: ") if part not in done.err] == []
+        assert "Traceback" not in done.err
+
+
+VERBS = (
+    ("derive",),
+    ("explain", "--tensor", "first.weight"),
+    ("predict", "--set", "c=0"),
+    ("verify",),
+)
+BLANK = {"SIZE": "width", "EXTRA": "", "BODY": "", "MOVED": ""}
+
+
+def written(folder: Path, changes: dict[str, str]) -> Path:
+    """The plain model with some of its text replaced."""
     text = PLAIN
-    for old, new in {**changes, "SIZE": "width", "EXTRA": "", "BODY": "", "MOVED": ""}.items():
+    for old, new in {**changes, **BLANK}.items():
         text = text.replace(old, changes.get(old, new))
-    path = tmp_path / "model.py"
+    path = folder / "model.py"
     path.write_text(text)
-    done = typed("derive", "sign(G)", "--model", str(path), *words)
-    assert done.code == 2, done.out + done.err
-    assert re.search(found, done.err), done.err
-    assert [part for part in ("found: ", "needed: ", "do this: ") if part not in done.err] == []
-    assert "Traceback" not in done.err
+    return path
 
 
-def test_the_model_that_the_refusals_start_from_is_derived(typed: Typed, tmp_path: Path) -> None:
-    path = tmp_path / "model.py"
-    blank = {"SIZE": "width", "EXTRA": "", "BODY": "", "MOVED": ""}
-    text = PLAIN
-    for old, new in blank.items():
-        text = text.replace(old, new)
-    path.write_text(text)
+USABLE = {
+    "as it is": {},
+    "without an average": {"EXTRA": "self.m = torch.zeros(width)", "BODY": "h = h - self.m"},
+    "attention weights kept for a figure": {"EXTRA": "self.seen = None", "BODY": "self.seen = h"},
+    "a table made at the first call": {
+        "EXTRA": "self.table = None",
+        "BODY": "if self.table is None: self.table = torch.arange(len(h)).sin()[:, None]\n"
+        "        h = h + self.table",
+    },
+    "writes into tensors of its own": {"BODY": "y = h * 2; y[:, 0] = 1; y.add_(h); h = h + y"},
+    "statistics of batch norm": {"EXTRA": "self.n = nn.BatchNorm1d(SIZE)", "BODY": "h = self.n(h)"},
+}
+
+
+@pytest.mark.parametrize("case", USABLE)
+def test_a_model_whose_calls_are_alike_is_derived(typed: Typed, tmp_path: Path, case: str) -> None:
+    path = written(tmp_path, USABLE[case])
     assert typed("derive", "sign(G)", "--model", str(path)).code == 0

@@ -1,6 +1,7 @@
 """The tracer: axes of all tensors and nodes foretell another size; what it refuses, and where."""
 
 import inspect
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
@@ -334,8 +335,13 @@ def test_numbers_grow_as_they_were_written(
 
 @pytest.mark.parametrize("values", [(4.2, 4.9, 5.3), (64, 128, 100), (-1, 1, 2), (0, 1, 2)])
 def test_numbers_that_fit_no_power_are_refused(values: tuple[float, ...]) -> None:
-    with pytest.raises(InvalidInput, match="at the sizes 64, 128, 192"):
+    with pytest.raises(InvalidInput, match="at the sizes 64, 128, 192") as caught:
         growth((64, 128, 192), values)
+    offered = re.search(r"as s\^\((.*)\), for example as (.*);", caught.value.do_this)
+    assert offered, caught.value.do_this
+    assert growth((64, 128, 192), tuple(map(float, offered[2].split(", ")))).exponent == int(
+        offered[1]
+    )
 
 
 def test_axes_that_are_joined_and_split_are_paired_at_all_sizes() -> None:

@@ -4,7 +4,8 @@ the way in   read_model: a file and an axis to a graph
              trained: the same under a recipe, which groups its tensors and freezes some
 a file       model_file (build, batch, loss) given_model (the same, handed over in Python)
              starts (how its tensors start) uses (where a tensor meets data)
-a list       export (torch's operations at one size) aligned (at all sizes, side by side)
+a list       export (torch's operations at one size) kept_state (models that it refuses)
+             aligned (at all sizes, side by side)
              fold (blocks that repeat) growth (a number's exponent from its values)
 names        wrapped_names (of tensors and modules, under torch.compile, DDP and the like)
 in numbers   execute (the same operations on the CPU, node by node)

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
-from empirical.trace.export import exported, names_of, operation_names, path_of
+from empirical.trace.export import exported, names_of, operation_names
+from empirical.trace.kept_state import path_of
 from empirical.trace.model_file import GrowingAxis, ModelFile
 from empirical.trace.weight_columns import UseColumns, columns_of
 from empirical.trace.weight_tracker import Tracker

@@ -33,10 +33,18 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, InputSpec
+from torch.export.graph_signature import InputKind
 from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.overrides import TorchFunctionMode
 
+from empirical.trace.kept_state import (
+    counts_batches,
+    is_in_place,
+    path_of,
+    refuse_memory,
+    refuse_writes,
+    written_in_forward,
+)
 from empirical.trace.model_file import LossOf, ModelFile
 from scaling.sizes.errors import InvalidInput, NotCovered, ScalingError
 
@@ -135,6 +143,8 @@ def export(file: ModelFile, sizes: Mapping[str, int], lines: bool = True) -> Pro
     try:
         with torch.device("meta"), _lines(lines):
             program = exported(model, loss, data, targets.to("meta"), str(file.path))
+            if lines:  # once a model
+                refuse_memory(model, data)
     except NotCovered:
         file.loss(sizes)  # a model that fails untraced fails by its own code
         raise
@@ -154,8 +164,9 @@ def exported(
         with warnings.catch_warnings(), _silent_logs(), _use_lazy_graph_module(True):
             warnings.simplefilter("ignore")
             program = torch.export.export(_WithLoss(model, loss), (inputs, targets), strict=False)
+            refuse_writes(program)
             _inline_no_grad(program.graph_module)
-            if any(_is_in_place(node) for node in program.graph.nodes):
+            if any(is_in_place(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})  # the same operations, without writes
             _take_any_layout(program.graph_module)
     except ScalingError:
@@ -226,7 +237,7 @@ def operation_names(graph: fx.Graph, leaves: Collection[str]) -> dict[str, str]:
     taken = {*leaves, *(node.name for node in graph.find_nodes(op="get_attr"))}
     counts = Counter[str]()
     for node in graph.nodes:
-        if node.op == "call_function" and not _counts_batches(node):
+        if node.op == "call_function" and not counts_batches(node):
             name = node.name
             is_copy = str(node.target).startswith(COPIES)
             if is_copy or node.target is ATEN.reshape.default:
@@ -281,11 +292,6 @@ def _refuse_misfit(model: nn.Module, inputs: tuple[Any, ...]) -> None:
             "inputs as forward takes them",
             "return a tuple in the order of forward from batch: (x, mask), targets",
         ) from None
-
-
-def path_of(spec: InputSpec) -> str:
-    """The name of a parameter or a buffer in the user's model."""
-    return (spec.target or spec.arg.name).removeprefix("model.")
 
 
 @contextmanager
@@ -349,7 +355,6 @@ def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Progr
             _is_whole(value), tuple(others),
         )  # fmt: skip
     operations: list[Operation] = []
-    written = set(exported.graph_signature.buffers_to_mutate.values())
     output = ""
     by_node |= operation_names(exported.graph, leaves)
     for node in exported.graph.nodes:
@@ -363,7 +368,6 @@ def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Progr
             operation = _operation(node, by_node)
             if operation is not None:
                 operations.append(operation)
-    _refuse_state(written, leaves)
     return Program(leaves, tuple(operations), output, dict(sizes))
 
 
@@ -371,7 +375,7 @@ _LOSS = "(loss)"
 
 
 def _operation(node: fx.Node, leaves: Mapping[str, str]) -> Operation | None:
-    if _counts_batches(node):
+    if counts_batches(node):
         return None
 
     def refer(value: Any) -> Any:
@@ -403,32 +407,6 @@ def _operation(node: fx.Node, leaves: Mapping[str, str]) -> Operation | None:
 def _is_whole(x: Tensor) -> bool:
     """Whether a tensor holds whole numbers or truth values; complex numbers are differentiated."""
     return not (x.is_floating_point() or x.is_complex())
-
-
-def _counts_batches(node: fx.Node) -> bool:
-    first = node.args[0] if node.args else None
-    return isinstance(first, fx.Node) and first.name.endswith("num_batches_tracked")
-
-
-def _is_in_place(node: fx.Node) -> bool:
-    """Whether an operation writes into one of its arguments; the counter of batch norm apart."""
-    if node.op != "call_function" or not re.search(r"[a-z]_\.", str(node.target)):
-        return False
-    return not _counts_batches(node)
-
-
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-
-def _refuse_state(written: set[str], leaves: Mapping[str, ModelLeaf]) -> None:
-    """Refuse buffers that forward changes, statistics of batch norm and power iterations apart."""
-    for name in sorted(path.removeprefix("model.") for path in written):
-        if not name.endswith(_STATISTICS) and ".parametrizations." not in name:
-            raise NotCovered(
-                f"the buffer '{name}', which forward changes in place",
-                "a forward that leaves buffers as they are",
-                f"make a new tensor of '{name}' in forward, and keep the buffer",
-            )
 
 
 def place(where: Where) -> str:
@@ -483,6 +461,9 @@ def _untraceable(error: Exception, path: str) -> NotCovered:
         own = [f for f in found if f[0] == path]
     at = f" at {own[-1][0]}, line {own[-1][1]}: {own[-1][2]}".rstrip(": ") if own else ""
     reason = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    written = re.search(r"Constant (?:model\.)?(\S+) is mutated in the forward method", reason)
+    if written:
+        return written_in_forward("tensor", written[1])
     return NotCovered(
         f"a model that cannot be traced{at}",
         f"one list of operations for all data; torch says: {reason.strip()[:200]}",

@@ -35,6 +35,9 @@ POWERS = sorted(
 """Candidates, the plainest first: 0, 1, -1, 2, -2, 3, -3, 1/2, ..."""
 PROPORTIONAL = (0.55, 1.45)
 """Powers between two sizes at which a length counts as proportional, up to an offset."""
+STEEPEST_OFFERED = 2
+STEEPEST_ROUNDED = Fraction(2)
+"""Steeper powers fit nearly any numbers within their rounding: 4, 16, 64 at 16, 32, 48."""
 TOLERANCE = 1e-6
 """Relative: numbers of the code may have passed through float32."""
 
@@ -47,12 +50,13 @@ class Growth:
     note: str = ""
 
 
-def growth(sizes: Sequence[int], values: Sequence[float]) -> Growth:
+def growth(sizes: Sequence[int], values: Sequence[float], of: str = "a number") -> Growth:
     """The growth of ``values`` at ``sizes``.
 
     Args:
         sizes: two or more increasing sizes of the axis.
         values: the number at each, of one sign.
+        of: words for it, in a refusal.
 
     Raises:
         InvalidInput: for values that fit no rational power.
@@ -64,11 +68,22 @@ def growth(sizes: Sequence[int], values: Sequence[float]) -> Growth:
         found = _fitted(sizes, [sign * v for v in values])
         if found is not None:
             return found
+    near, offered = _nearest(sizes, values)
     raise InvalidInput(
-        f"a number that is {_list(values)} at the sizes {_list(sizes)}",
+        f"{of} that is {_list(values)} at the sizes {_list(sizes)}",
         "one that grows as a rational power of the size, apart from an offset or rounding",
-        f"trace at sizes farther apart, such as {_list([sizes[0] * 4**i for i in range(3)])}",
+        f"let it grow as s^({near}), for example as {_list(offered)}; or, if it is such a power "
+        "rounded, trace at sizes farther apart",
     )
+
+
+def _nearest(sizes: Sequence[int], values: Sequence[float]) -> tuple[int, list[float]]:
+    """The whole power that is nearest to values that fit none, and numbers that grow by it."""
+    power = 0
+    if _sign(values):
+        seen = math.log(values[-1] / values[0]) / math.log(sizes[-1] / sizes[0])
+        power = max(-STEEPEST_OFFERED, min(STEEPEST_OFFERED, round(seen)))
+    return power, [values[0] * (s / sizes[0]) ** power for s in sizes]
 
 
 def _sign(values: Sequence[float]) -> int:
@@ -88,7 +103,8 @@ def _fitted(sizes: Sequence[int], values: Sequence[float]) -> Growth | None:
         if offset is not None:
             return Growth(p, offset)
     multiple = math.gcd(*(int(v) for v in values)) if all(v == int(v) for v in values) else 0
-    fits = [p for p in POWERS if p > 0 and multiple > 1 and _is_rounded(sizes, values, p, multiple)]
+    powers = [p for p in POWERS if 0 < p <= STEEPEST_ROUNDED and multiple > 1]
+    fits = [p for p in powers if _is_rounded(sizes, values, p, multiple)]
     if not fits:
         return None
     one = Fraction(1)

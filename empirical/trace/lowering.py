@@ -160,15 +160,15 @@ class Lowering:
         """A tensor as it is; a number as a constant."""
         return value if isinstance(value, Traced) else self.constant(value)
 
-    def exponent(self, values: Sequence[float]) -> Expr:
+    def exponent(self, values: Sequence[float], of: str = "a length") -> Expr:
         """The exponent of a length or a number, from its values at all sizes."""
-        found = growth(self.sizes, tuple(values))
+        found = growth(self.sizes, tuple(values), of)
         self._note(found.note, f"the length {values[0]:g}")
         return _rational(found.exponent)
 
-    def exponents(self, shapes: Shapes) -> tuple[Expr, ...]:
+    def exponents(self, shapes: Shapes, of: str = "a length") -> tuple[Expr, ...]:
         """The exponent of each axis."""
-        return tuple(self.exponent(lengths) for lengths in zip(*shapes, strict=True))
+        return tuple(self.exponent(lengths, of) for lengths in zip(*shapes, strict=True))
 
     def _note(self, note: str, what: str) -> None:
         if note:
@@ -189,7 +189,7 @@ class Lowering:
         leaf = aligned.leaf
         op = {LeafKind.PARAMETER: "parameter", LeafKind.BUFFER: "buffer"}.get(leaf.kind, "data")
         attributes = {"integer": leaf.whole} if op == "data" else {}
-        axes = self.exponents(aligned.shapes)
+        axes = self.exponents(aligned.shapes, f"a length of '{leaf.name}'")
         self._names.add(leaf.name)
         if op == "data":
             self._met.add(leaf.name)

@@ -24,6 +24,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -263,7 +264,14 @@ def read_axis(text: str) -> GrowingAxis:
         return GrowingAxis(name, ())
     from empirical.measure.widths import parse_widths
 
-    return GrowingAxis(name, parse_widths(sizes))
+    try:
+        return GrowingAxis(name, parse_widths(sizes))
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"the axis '{text}'",
+            error.needed.replace("widths", "sizes").replace("width", "size"),
+            f"pass for example --axis {name}=64,128,192, or {name}=64:512 for doublings",
+        ) from None
 
 
 def read_model(place: str, data_root: Path | None = None) -> ModelFile:
@@ -383,6 +391,14 @@ def _failed(path: Path, what: str, error: Exception) -> InvalidInput:
             line = trace.tb_lineno
         trace = trace.tb_next
     place = f"{path}, line {line}" if line else f"{path}"
+    if re.search("cuda|nvidia", str(error), re.IGNORECASE) and not torch.cuda.is_available():
+        raised = str(error).splitlines()[0].rstrip(".")
+        return InvalidInput(
+            f"{what} in {place}, which asks for a CUDA device that is not there: {raised}",
+            "a model and a batch that are made on the CPU",
+            "leave .to('cuda'), .cuda() and device='cuda' out of that line, or write "
+            "device='cuda' if torch.cuda.is_available() else 'cpu'",
+        )
     return InvalidInput(
         f"{what} in {place} raises {type(error).__name__}: {error}",
         "code that runs",

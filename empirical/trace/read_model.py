@@ -79,24 +79,49 @@ def _refuse_standstill(graph: Graph, axis: GrowingAxis) -> None:
 
 
 def _refuse_unused(graph: Graph) -> None:
-    """Refuse a trained tensor from which no path leads to the loss."""
-    reached = _ancestors(graph, {graph.loss})
+    """Refuse a trained tensor from which no path leads to the loss, or none for its gradient."""
     bodies = [n.get("repeat").body for n in graph.nodes if n.op == "repeat"]
-    unused = [p.name for p in graph.parameters if p.trained and p.name not in reached]
-    for body in bodies:
-        inside = _ancestors(body, set(body.outputs))
-        unused += [p.name for p in body.parameters if p.trained and p.name not in inside]
-    if unused:
+    ends = [(graph, {graph.loss}), *((body, set(body.outputs)) for body in bodies)]
+    if not any(p.trained for part, _ in ends for p in part.parameters):
         raise InvalidInput(
-            f"the trained tensor '{unused[0]}', from which no path leads to the loss",
-            "tensors that the loss depends on",
-            "leave it out of the model, or freeze it: requires_grad_(False)",
+            "a model without a trained tensor",
+            "one that an optimizer trains",
+            "leave requires_grad_(False) out for one tensor at the least",
         )
+    for part, outputs in ends:
+        own = [p.name for p in part.parameters if p.trained]
+        reached, moved = _ancestors(part, outputs), _ancestors(part, outputs, by_gradients=True)
+        for name in own:
+            if name not in reached:
+                raise InvalidInput(
+                    f"the trained tensor '{name}', from which no path leads to the loss",
+                    "tensors that the loss depends on",
+                    "leave it out of the model, or freeze it: requires_grad_(False)",
+                )
+            if name not in moved:
+                raise InvalidInput(
+                    f"the trained tensor '{name}', whose gradient stops on every path from the "
+                    f"loss, in {_stop(part, name, reached)}",
+                    "tensors that a gradient reaches",
+                    "leave .detach() or no_grad out there, or freeze it: requires_grad_(False)",
+                )
 
 
-def _ancestors(graph: Graph, names: set[str]) -> set[str]:
+def _stop(graph: Graph, name: str, reached: set[str]) -> str:
+    """The first place above a tensor where gradients stop."""
+    above = {name}
+    for node in graph.nodes:
+        if above & set(node.inputs) and node.name in reached:
+            if node.get("detached", False):
+                return node.where
+            above.add(node.name)
+    return "the model"
+
+
+def _ancestors(graph: Graph, names: set[str], by_gradients: bool = False) -> set[str]:
+    """All that nodes are made of; ``by_gradients``: without what gradients do not flow back to."""
     found = set(names)
     for node in reversed(graph.nodes):
-        if node.name in found:
+        if node.name in found and not (by_gradients and node.get("detached", False)):
             found |= set(node.inputs)
     return found

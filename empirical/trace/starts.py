@@ -47,7 +47,8 @@ def parameters(
     found = []
     for x in own:
         name, start = x.leaf.name, starts[x.leaf.name]
-        exponents = tuple(_exponent(axis.sizes, n) for n in zip(*x.shapes, strict=True))
+        of = f"a length of the tensor '{name}'"
+        exponents = tuple(_exponent(axis.sizes, n, of) for n in zip(*x.shapes, strict=True))
         b = None
         if x in kept and start in (Start.GIVEN, Start.DRAWN):
             tensors = [one[name], *(values[name] for values in larger)]
@@ -64,8 +65,8 @@ def _start(one: Tensor, other: Tensor) -> Start:
     return Start.ONE if bool((one == 1).all()) else Start.GIVEN
 
 
-def _exponent(sizes: Sequence[int], lengths: Sequence[int]) -> Expr:
-    found = growth(sizes, lengths).exponent
+def _exponent(sizes: Sequence[int], lengths: Sequence[int], of: str) -> Expr:
+    found = growth(sizes, lengths, of).exponent
     return Rational(found.numerator, found.denominator)
 
 
