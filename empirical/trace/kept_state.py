@@ -186,11 +186,11 @@ def _same(one: Any, other: Any) -> bool:
     return False
 
 
-class _Calls(TorchDispatchMode):
+class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The operations of a call, with the numbers and shapes that they are given."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[str] = []
         self.read: set[int] = set()
         """Tensors that an operation was given, by id."""
