@@ -14,6 +14,8 @@ import torch
 from sympy import Rational, S
 from torch import Tensor
 
+from empirical.trace.given_model import model_of
+from empirical.trace.read_model import graph_of
 from scaling.models.architectures import (
     convolutional,
     perceptron,
@@ -362,6 +364,59 @@ def test_features_bind_the_rate_of_layers_in_a_row(name: str, signs: bool) -> No
 
     assert abs(slope(ROWS, lambda depth, seed: moved(depth, seed)[0])) < MARGIN
     assert abs(slope(ROWS, lambda depth, seed: moved(depth, seed)[1]) + 0.5) < MARGIN
+
+
+class Directions(torch.nn.Module):
+    """A dense layer whose rows have a length of their own: weight norm, by hand."""
+
+    def __init__(self, fan_in: int, fan_out: int) -> None:
+        super().__init__()
+        self.rows = torch.nn.Parameter(torch.randn(fan_out, fan_in))
+        self.length = torch.nn.Parameter(torch.randn(fan_out, 1))
+        self.bias = torch.nn.Parameter(torch.randn(fan_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        w = self.length * self.rows / self.rows.norm(dim=1, keepdim=True)
+        return torch.nn.functional.linear(x, w, self.bias)
+
+
+def directions(width: int = 32) -> torch.nn.Sequential:
+    """Four hidden layers of directions, and a readout."""
+    sides = pairwise([6, *[width] * 4])
+    hidden = (y for i, o in sides for y in (Directions(i, o), torch.nn.ReLU()))
+    return torch.nn.Sequential(*hidden, torch.nn.Linear(width, 3, bias=False))
+
+
+def directions_step(width: int, seed: int, rates: dict[str, float], steps: int) -> float:
+    """RMS of the change of the last features by signed steps of all tensors."""
+    torch.manual_seed(seed)
+    net = directions(width).double()
+    x, y = (torch.randn(6, n, dtype=torch.float64) for n in (6, 3))
+    with torch.no_grad():
+        net[-1].weight /= width
+    before = net[:-1](x).detach()
+    for _ in range(steps):
+        net.zero_grad()
+        (net(x) - y).square().mean().backward()
+        with torch.no_grad():
+            for name, p in net.named_parameters():
+                assert p.grad is not None
+                p -= 0.02 * (width / 32) ** -rates[name] * p.grad.sign()
+    return rms(net[:-1](x) - before)
+
+
+def test_gains_of_directions_move_features_alike_over_steps() -> None:
+    """A moved gain keeps the random signs of its row: c = 0, and 1/2 would be too slow."""
+    generator = torch.manual_seed(0)
+    batch = torch.randn(6, 6, generator=generator), torch.randn(6, 3, generator=generator)
+    answer = derive_graph(SIGN, graph_of(model_of(directions, batch), "width=32,64,96").graph)
+    rates = {name: float(x.c) for name, x in answer.tensors.items()}
+    vectors = [name for name in rates if name.endswith(("length", "bias"))]
+    assert {rates[name] for name in vectors} == {0.0}
+    slower = {**dict.fromkeys(rates, 9.0), **dict.fromkeys(vectors, 0.5)}
+    sizes = (32, 96, 288)
+    assert abs(slope(sizes, lambda n, seed: directions_step(n, seed, rates, 3))) < MARGIN
+    assert abs(slope(sizes, lambda n, seed: directions_step(n, seed, slower, 3)) + 0.5) < MARGIN
 
 
 def edges() -> Graph:

@@ -11,5 +11,6 @@ names        wrapped_names (of tensors and modules, under torch.compile, DDP and
 in numbers   execute (the same operations on the CPU, node by node)
 a weight     weight_rows (the equation of each call) weight_tracker (calls that meet it, or a view)
              weight_columns (its inputs and cotangents) use_capture (those of a model in training)
-a graph      lowering, with a row for every operation in aten_algebra aten_shapes aten_layers
+a graph      lowering, with a row for every operation in aten_algebra aten_shapes aten_layers;
+             gains_of_weights (a gain on rows of a weight is one on what the weight makes)
 """

@@ -11,6 +11,7 @@ from typing import Any
 from sympy import Rational
 
 from empirical.trace.aligned import Varying
+from empirical.trace.gains_of_weights import with_gain, without_gain
 from empirical.trace.lowering import Lowering, Traced, row
 
 LETTERS = string.ascii_lowercase + string.ascii_uppercase
@@ -26,7 +27,9 @@ def linear(low: Lowering, x: Traced, w: Traced, bias: Traced | None = None) -> T
     lead = LETTERS[: x.rank - 1]
     shapes = x.replaced(x.rank - 1, w.length(0)) if w.rank == 2 else x.without(x.rank - 1)
     out = "Z" if w.rank == 2 else ""
+    w, gain = without_gain(low, w, (w.rank - 1,))
     found = low.emit("contract", (x, w), shapes, equation=f"{lead}Y,{out}Y->{lead}{out}")
+    found = with_gain(low, found, gain, found.rank - 1)
     return found if bias is None else low.pointwise("add", found, bias)
 
 
@@ -40,7 +43,11 @@ def matmul(low: Lowering, x: Traced, y: Traced) -> Traced:
     cols = "Z" if y.rank - len(right) == 2 else ""
     both = "".join(sorted({*left, *right}))
     equation = f"{left}{rows}X,{right}X{cols}->{both}{rows}{cols}"
-    return contract(low, equation, (x, y))
+    gain = None
+    if y.rank == 2 and cols and not right:
+        y, gain = without_gain(low, y, (0,))
+    found = contract(low, equation, (x, y))
+    return with_gain(low, found, gain, found.rank - 1)
 
 
 def _leading(low: Lowering, x: Traced, lead: int) -> tuple[Traced, str]:
@@ -159,12 +166,17 @@ def _convolved(
 ) -> Traced:
     numbers = groups.values if isinstance(groups, Varying) else (groups,) * len(low.sizes)
     x, shapes = low.fed(x), low.result()
+    gain = None
+    if not transposed:
+        w, gain = without_gain(low, w, tuple(range(1, w.rank)))
     found = low.emit(
         "convolve", (x, w), shapes, groups=low.exponent(numbers), transposed=transposed
     )
+    channels = 1 if found.rank == w.rank else 0
+    found = with_gain(low, found, gain, channels)
     if bias is None:
         return found
-    return low.pointwise("add", found, low.along(bias, found, 1 if found.rank == w.rank else 0))
+    return low.pointwise("add", found, low.along(bias, found, channels))
 
 
 # --- entry by entry -----------------------------------------------------------------------------

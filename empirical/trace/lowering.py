@@ -104,6 +104,10 @@ class Lowering:
     notes: list[str] = field(default_factory=list)
     where: Where = field(default_factory=Where)
     current: AlignedOperation | None = None
+    results: dict[str, Traced] = field(default_factory=dict)
+    """By node, the tensor that it makes."""
+    passed_over: set[str] = field(default_factory=set)
+    """Nodes of weights that another product was read in the place of."""
     _names: set[str] = field(default_factory=set)
     _met: set[str] = field(default_factory=set)
     """Names of results that depend on data, or are fed to a layer."""
@@ -131,7 +135,20 @@ class Lowering:
         self.nodes.append(node)
         if op in ("argument", "noise", "feed") or any(x.name in self._met for x in inputs):
             self._met.add(name)
-        return Traced(name, shapes, whole)
+        self.results[name] = Traced(name, shapes, whole)
+        return self.results[name]
+
+    def read_nodes(self, ends: Sequence[str]) -> tuple[GraphNode, ...]:
+        """The nodes without those that nothing reads any more, where a weight was passed over."""
+        read = set(ends)
+        for node in reversed(self.nodes):
+            if node.name in read or node.name not in self.passed_over:
+                read |= {node.name, *node.inputs}
+        return tuple(node for node in self.nodes if node.name in read or not node.inputs)
+
+    def depends_on_data(self, x: Traced) -> bool:
+        """Whether a tensor is made of data, or was fed to a layer."""
+        return x.name in self._met
 
     def fed(self, x: Traced) -> Traced:
         """The input of a layer: where it is made of the model's own tensors, that is where it acts.
@@ -194,7 +211,8 @@ class Lowering:
         if op == "data":
             self._met.add(leaf.name)
         self.nodes.append(GraphNode(leaf.name, op, (), axes, attributes, leaf.name))
-        self.made[leaf.name] = Traced(leaf.name, aligned.shapes, leaf.whole)
+        self.results[leaf.name] = Traced(leaf.name, aligned.shapes, leaf.whole)
+        self.made[leaf.name] = self.results[leaf.name]
 
     def lowered(self, operation: AlignedOperation) -> Made:
         """The nodes of one operation of PyTorch."""
@@ -247,7 +265,7 @@ class Lowering:
         results = [self.made[name] for name in body.outputs]
         names = tuple(x.name for x in results if isinstance(x, Traced))
         own = tuple(self.parameters[name] for name in body.leaves if name in self.parameters)
-        graph = Graph(self.axis, tuple(self.nodes), own, names)
+        graph = Graph(self.axis, self.read_nodes(names), own, names)
         self.nodes, self.current, self.where = nodes, operation, operation.where
         values = count.values if isinstance(count, Varying) else (count,) * len(self.sizes)
         repeat = Repeat(graph, self.exponent(values))
@@ -327,8 +345,10 @@ def lower(axis: str, program: AlignedProgram, parameters: Sequence[GraphParamete
     read = [i for n in low.nodes if n.name in above for i in n.inputs if i not in above | own]
     outputs = tuple(dict.fromkeys(read)) or (loss.name,)
     outer = tuple(p for p in parameters if p.name not in inside)
-    graph = Graph(axis, tuple(low.nodes), outer, outputs, loss.name)
-    made = {k: x.name for k, x in low.made.items() if isinstance(x, Traced)}
+    graph = Graph(axis, low.read_nodes((*outputs, loss.name)), outer, outputs, loss.name)
+    known = {node.name for node in graph.walk()}
+    found = {k: x.name for k, x in low.made.items() if isinstance(x, Traced)}
+    made = {k: name for k, name in found.items() if name in known}
     return Lowered(graph, tuple(low.notes), made, program.standing)
 
 
