@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -586,3 +587,14 @@ def test_what_cannot_be_planned_is_refused_with_code_2(
 ) -> None:
     code, out, err = typed(*words)
     assert code == 2 and found in err and "do this" in err and not out
+
+
+def test_a_missing_number_is_asked_for_in_the_words_of_the_command_line(typed: Typed) -> None:
+    """And what is offered, taken literally, is asked for no more; constants given stay."""
+    words = ["plan", "rest: adamw with beta1=0.8", *ARGUMENTS]
+    for symbol in ("lr", "eps"):
+        code, _, err = typed(*words)
+        offered = re.search(rf"or give it for all groups: (--{symbol} 0.001),", err)
+        assert code == 2 and offered and f"with beta1=0.8, {symbol}=0.001'" in err
+        words += offered[1].split()
+    assert typed(*words)[0] == 0

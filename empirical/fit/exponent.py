@@ -159,6 +159,39 @@ def estimate(
     )
 
 
+def straight_slope(
+    sizes: Sequence[int], table: ArrayLike, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """The slope of log table over log sizes, and the ends of its interval, from the seeds alone.
+
+    For powers whose correction is known to be within the margin that judges them: where it is not,
+    take `estimate`, whose interval holds the drift.
+
+    Args:
+        sizes: rising whole numbers, of whatever grows.
+        table: measured values (seeds, sizes).
+        confidence: of the interval, by Student's quantile.
+
+    Raises:
+        InvalidInput: as `estimate` does, and for values that are zero.
+
+    >>> round(straight_slope([8, 16, 32], [[8.0, 16.0, 32.0], [1.0, 2.0, 4.0]])[0], 9)
+    1.0
+    """
+    across = _checked_widths(sizes)
+    values = _checked_sizes(across, table)
+    if not values.any():
+        raise InvalidInput(
+            "sizes that are all zero", "sizes with a slope", "leave out what does not move"
+        )
+    log_value, log_size = np.log(values), np.log(np.array(across, dtype=np.float64))
+    slope, error, degrees = _contrast(
+        _slope_weights(log_size, 0, len(across)), log_value, log_size, DECAY
+    )
+    noise = quantile((1 + confidence) / 2, degrees) * error
+    return slope, slope - noise, slope + noise
+
+
 def _zero(widths: tuple[int, ...], seeds: int, confidence: float) -> Estimate:
     """Zero is M**(-oo), known without noise or drift."""
     mids = (math.sqrt(before * after) for before, after in pairwise(widths))

@@ -27,6 +27,8 @@ Tuned: TypeAlias = Mapping[str, float | Mapping[str, float]]
 """By symbol, one number, or one for each group of the recipe by its label."""
 Powers: TypeAlias = Mapping[str, Mapping[str, Expr]]
 """By batch or samples: powers of lr, decay, damping and 1-beta."""
+OPTIONS = (RATE, "eps", "decay")
+"""Numbers that have an option of their own on the command line."""
 QUANTITIES = {"lr": "lr", "decay": "decay", "damping": "damping", "1-beta": "forgetting"}
 
 
@@ -99,11 +101,14 @@ class TunedNumbers:
                 found[symbol] = 0.0
                 self.notes[f"no {symbol} was given for '{group.label}': it is 0"] = None
             elif symbol not in found:
+                option = f"--{symbol} 0.001, in Python " if symbol in OPTIONS else ""
+                constants = {**{k: f"{x:g}" for k, x in own.items()}, symbol: "0.001"}
+                text = ", ".join(f"{k}={x}" for k, x in constants.items())
                 raise InvalidInput(
                     f"no {symbol} for the group '{group}'",
                     "the number that was tuned at the base",
-                    f"pass {symbol}=..., or write '{group.label}: {group.rule_name} with "
-                    f"{symbol}=0.001'",
+                    f"write '{group.label}: {group.rule_name} with {text}', or give it for all "
+                    f"groups: {option}tuned={{'{symbol}': 0.001}}",
                 )
         return found
 

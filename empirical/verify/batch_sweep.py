@@ -15,17 +15,15 @@ have a line that says so.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from sympy import Expr
 
 from empirical.data.sources import Data
-from empirical.fit.exponent import quantile
+from empirical.fit.exponent import straight_slope
 from empirical.fit.verdict import Verdict, judge_interval, overall
 from empirical.measure.calibration import calibrate
 from empirical.measure.measured_sizes import Quantity
@@ -214,16 +212,11 @@ class _Sweep:
 def power_of(batches: Sequence[int], table: Sequence[Sequence[float]]) -> MeasuredPower:
     """The power of n of sizes, an array (seeds, batches).
 
-    >>> power_of((8, 16, 32), [[8.0, 16.0, 32.0], [1.0, 2.0, 4.0]])
-    MeasuredPower(slope=1.0, low=1.0, high=1.0, seeds=2)
+    >>> power_of((8, 16, 32), [[8.0, 16.0, 32.0], [1.0, 2.0, 4.0]]).slope
+    1.0
     """
-    x = np.log(np.asarray(batches, dtype=float))
-    x -= x.mean()
-    slopes = np.log(np.asarray(table)) @ x / (x @ x)
-    mean, seeds = float(slopes.mean()), len(slopes)
-    spread = float(slopes.std(ddof=1)) if seeds > 1 else math.inf
-    noise = quantile((1 + CONFIDENCE) / 2, max(1, seeds - 1)) * spread / seeds**0.5
-    return MeasuredPower(round(mean, 12), round(mean - noise, 12), round(mean + noise, 12), seeds)
+    slope, low, high = straight_slope(batches, table, CONFIDENCE)
+    return MeasuredPower(round(slope, 9), round(low, 9), round(high, 9), len(table))
 
 
 def _felt(constants: Constants, subject: Subject) -> Constants:
