@@ -15,7 +15,8 @@ venv: $(STAMP)  ## set up .venv, where it is missing or outdated (the other targ
 
 # The stamp is removed first and written last: an interrupted set-up starts again from nothing, while
 # a change of the two files below mends a finished .venv in place. torch goes in first and alone, so
-# that no other package's range brings in another build of it.
+# that no other package's range brings in another build of it. Nothing is compiled ahead: most of what
+# torch brings is never imported, and the rest is compiled by its first import.
 $(STAMP): constraints.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "found:   no command '$(PYTHON)'"; \
@@ -36,9 +37,9 @@ $(STAMP): constraints.txt pyproject.toml
 	  echo "Making .venv ..."; $(PYTHON) -m venv --clear .venv; \
 	fi
 	@echo "Installing torch ..."
-	@$(PIP) install -c constraints.txt torch
+	@$(PIP) install --no-compile -c constraints.txt torch
 	@echo "Installing scaling and the rest ..."
-	@$(PIP) install -c constraints.txt -e '.[empirical,dev]'
+	@$(PIP) install --no-compile -c constraints.txt -e '.[empirical,dev]'
 	@touch $@
 
 # Two test processes share the machine, so each keeps its linear algebra to one thread. A run prints
@@ -98,11 +99,8 @@ readme: verify  ## verify, then put its tables and figures into README.md and do
 	.venv/bin/python docs/fill.py docs/measuring.md
 	.venv/bin/python docs/fill.py --printed
 
-# The site has an environment of its own: its tools read our source and import none of it.
-docs:  ## build the documentation site into site/; warnings are errors, links are checked
-	@test -x .venv-docs/bin/mkdocs || $(PYTHON) -m venv .venv-docs
-	@.venv-docs/bin/python -m pip -qq --disable-pip-version-check install -c constraints.txt -e '.[docs]'
-	.venv-docs/bin/mkdocs build --strict $(ARGS)
+docs: venv  ## build the documentation site into site/; warnings are errors, links are checked
+	.venv/bin/mkdocs build --strict $(ARGS)
 
 # What it compares with is installed beside the exact versions of .venv, without touching them.
 bench: venv  ## time and weigh everything, beside other libraries, into benchmarks/RESULTS.md (an hour)
@@ -137,5 +135,5 @@ format: venv  ## format the code and mend what the linter can
 	.venv/bin/ruff check --fix
 
 clean:  ## remove environments, builds and caches; keep results
-	rm -rf .venv .venv-docs site build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv site build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

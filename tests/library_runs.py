@@ -1,10 +1,15 @@
 """Optimizers of libraries on one small model, beside the ready-made recipes that stand for them.
 
-Weights of four shapes and two vectors, float64, one seed.
+Weights of four shapes and two vectors, float64, one seed. Libraries that no package index has, or
+that are too large to install for a test, have their steps in recorded_steps/: RECORD_STEPS=1 writes
+these anew where the library is there, and the tests hold the library against them otherwise.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +29,7 @@ Tensors = Mapping[str, list[nn.Parameter]]
 """By the label of a group of the recipe."""
 Runs = Callable[[Tensors, float], Sequence[Any]]
 """Makes the optimizers of a recipe at a learning rate."""
+RECORDS = Path(__file__).with_name("recorded_steps")
 KINDS = {
     "0": TensorKind.EMBEDDING, "0.bias": TensorKind.BIAS, "2": TensorKind.HIDDEN,
     "4": TensorKind.HIDDEN, "4.bias": TensorKind.BIAS, "6": TensorKind.READOUT,
@@ -94,3 +100,51 @@ def apart(steps: Sequence[RecordedStep], recipe: Recipe, lr: float) -> float:
 
 def ready(name: str, **values: float) -> Recipe:
     return with_values(ready_made()[name].recipe, values)
+
+
+def parameters_of(by: Tensors) -> list[nn.Parameter]:
+    return [p for parameters in by.values() for p in parameters]
+
+
+def replayed(name: str) -> Runs:
+    """The library in the place of which its recorded steps move the weights."""
+    steps: Iterator[list[list[float]]] = iter(
+        json.loads((RECORDS / f"{name}.json").read_text())["moved"]
+    )
+
+    class Replay:
+        def __init__(self, parameters: list[nn.Parameter]) -> None:
+            self.parameters = parameters
+
+        def step(self) -> None:
+            for p, moved in zip(self.parameters, next(steps), strict=True):
+                p.data.add_(torch.tensor(moved, dtype=p.dtype).reshape(p.shape))
+
+    return lambda by, lr: [Replay(parameters_of(by))]
+
+
+def held_against_record(name: str, runs: Runs, version: str) -> Runs:
+    """The library itself, step by step beside what is recorded of it, or writing that."""
+    path, writes = RECORDS / f"{name}.json", bool(os.environ.get("RECORD_STEPS"))
+    taken: list[list[list[float]]] = []
+
+    class Recording:
+        def __init__(self, by: Tensors, lr: float) -> None:
+            self.parameters, self.inner = parameters_of(by), runs(by, lr)
+
+        def step(self) -> None:
+            before = [p.detach().clone() for p in self.parameters]
+            for optimizer in self.inner:
+                optimizer.step()
+            moved = [p.detach() - q for p, q in zip(self.parameters, before, strict=True)]
+            taken.append([x.flatten().tolist() for x in moved])
+            if writes:
+                RECORDS.mkdir(exist_ok=True)
+                path.write_text(json.dumps({"library": version, "moved": taken}) + "\n")
+                return
+            there = json.loads(path.read_text())["moved"][len(taken) - 1]
+            for x, y in zip(moved, there, strict=True):
+                known = torch.tensor(y, dtype=x.dtype).reshape(x.shape)
+                assert float((x - known).norm()) <= 1e-7 * float(known.norm()), name
+
+    return lambda by, lr: [Recording(by, lr)]

@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
-from empirical.fit.exponent import Estimate, estimate
+from empirical.fit.exponent import Estimate, estimate, straight_slope
 from empirical.fit.verdict import Remedy, Verdict, judge, overall, remedy
 from scaling.sizes.errors import InvalidInput
 
@@ -412,3 +413,19 @@ def test_the_width_that_settles_a_slow_correction_is_further_off() -> None:
 def test_a_decay_is_a_positive_number(decay: float) -> None:
     with pytest.raises(InvalidInput, match="larger than 0"):
         estimate(WIDTHS, [[1.0] * len(WIDTHS)], decay=decay)
+
+
+def test_a_straight_slope_is_that_of_least_squares_and_has_no_drift() -> None:
+    """Beside numpy's fit of a line to the mean; `estimate` on the same sizes is wider."""
+    sizes, rng = [8, 16, 32, 64], np.random.default_rng(0)
+    table = (
+        np.array(sizes) ** 0.5 * (1 + np.array(sizes) ** -0.5) * np.exp(rng.normal(0, 0.02, (5, 4)))
+    )
+    slope, low, high = straight_slope(sizes, table)
+    by_seed = np.polyfit(np.log(sizes), np.log(table).T, 1)[0]
+    assert slope == pytest.approx(by_seed.mean())
+    student = stats.t.interval(0.95, 4, by_seed.mean(), stats.sem(by_seed))
+    assert (low, high) == pytest.approx(student)
+    assert high < 0.5  # the correction is not allowed for
+    found = estimate(sizes, table)
+    assert found.low <= 0.5 <= found.high and found.high - found.low > 2 * (high - low)

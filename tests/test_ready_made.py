@@ -1,16 +1,32 @@
 """Ready-made recipes: each held against the first two steps of the library that runs it.
 
-Those of torch run wherever torch does; the others where their library is installed (the extra
-`libraries`; soap and distributed_shampoo are repositories). Dampings are given sizes that matter,
-so that an eps in another place shows.
+Those of torch, lion_pytorch, pytorch_optimizer and curvlinops run in every environment of the extra
+`dev`. optax brings jax, soap and distributed_shampoo are repositories without a package: each is
+held against the steps that it took when they were recorded, and where it is installed, against
+itself. Dampings are given sizes that matter, so that an eps in another place shows.
 """
 
+import json
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from library_runs import Tensors, apart, ready, run, small_batch, small_model, with_values
+from library_runs import (
+    RECORDS,
+    Runs,
+    Tensors,
+    apart,
+    held_against_record,
+    ready,
+    replayed,
+    run,
+    small_batch,
+    small_model,
+    with_values,
+)
 from torch import nn
 from typed import Typed
 
@@ -21,9 +37,11 @@ from scaling.models.architectures import perceptron
 from scaling.models.recipe import Recipe
 from scaling.solve.graph_solution import derive_graph
 
+PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 RTOL = 1e-5
 Made = Callable[[Tensors, float], list[Any]]
 EPS = 1e-3
+SOURCES = ("recorded", "library")
 TORCH: dict[str, tuple[Recipe, Made]] = {
     "torch_muon": (
         ready("torch_muon", eps=EPS),
@@ -97,7 +115,8 @@ def test_lion_is_that_of_its_library() -> None:
     assert apart(steps, with_values(recipe, {"decay": 0.11}), lr) > 10 * RTOL
 
 
-def test_adam_with_eps_inside_the_root_is_that_of_its_library() -> None:
+def optax_adam() -> Runs:
+    """optax.scale_by_adam with eps inside of the root, where it is installed."""
     optax = pytest.importorskip("optax", reason="pip install optax")
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
@@ -117,11 +136,14 @@ def test_adam_with_eps_inside_the_root_is_that_of_its_library() -> None:
                 p.data.add_(torch.tensor(jax.device_get(update)), alpha=-self.lr)
 
     change = optax.scale_by_adam(eps=0, eps_root=1e-5)
-    steps, recipe, lr = run(
-        ready("adam_eps_inside", eps=1e-5),
-        lambda by, lr: [Optax(by["rest"], lr, change)],
-        0.01,
-    )
+    made: Runs = lambda by, lr: [Optax(by["rest"], lr, change)]  # noqa: E731
+    return held_against_record("optax", made, f"optax {optax.__version__}")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_adam_with_eps_inside_the_root_is_that_of_its_library(source: str) -> None:
+    made = replayed("optax") if source == "recorded" else optax_adam()
+    steps, recipe, lr = run(ready("adam_eps_inside", eps=1e-5), made, 0.01)
     assert apart(steps, recipe, lr) < RTOL
     assert apart(steps, ready("torch_adam", eps=1e-5), lr) > 10 * RTOL
 
@@ -137,14 +159,21 @@ def test_lamb_is_that_of_its_library() -> None:
     assert apart(steps, recipe_of("rest: lamb with beta1=0.9, beta2=0.999, eps=0.001"), lr) > 1
 
 
-def test_soap_is_that_of_its_own_code_where_two_steps_have_one_gradient() -> None:
-    """The second step has the eigenbases of the first; its eps is over sqrt(1 - beta2)."""
+def own_soap() -> Runs:
+    """SOAP of its own repository, where it can be imported."""
     library = pytest.importorskip("soap", reason="soap.py of github.com/nikhilvyas/SOAP")
 
     def made(by: Tensors, lr: float) -> list[Any]:
         return [library.SOAP([*by["bias, gain"], *by["rest"]], lr=lr, eps=EPS,
                              precondition_frequency=1)]  # fmt: skip
 
+    return held_against_record("soap", made, "github.com/nikhilvyas/SOAP at a1e5535")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_soap_is_that_of_its_own_code_where_two_steps_have_one_gradient(source: str) -> None:
+    """The second step has the eigenbases of the first; its eps is over sqrt(1 - beta2)."""
+    made = replayed("soap") if source == "recorded" else own_soap()
     recipe = ready("soap_as_run", eps=EPS / 0.05**0.5)
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -157,9 +186,8 @@ def test_soap_is_that_of_its_own_code_where_two_steps_have_one_gradient() -> Non
     assert apart(steps[1:], ready("soap_as_run", eps=EPS), lr) > 10 * RTOL
 
 
-@pytest.mark.parametrize("norm_of", ["sgd", "adam"])
-def test_distributed_shampoo_is_that_of_its_own_code(norm_of: str) -> None:
-    """Its 1 - beta2^t is float32, which has five digits of 1 - 0.999: so beta2 = 0.9 here."""
+def own_shampoo(norm_of: str) -> Runs:
+    """DistributedShampoo of its own repository, where it can be imported."""
     library = pytest.importorskip(
         "distributed_shampoo", reason="github.com/facebookresearch/optimizers"
     )
@@ -179,13 +207,34 @@ def test_distributed_shampoo_is_that_of_its_own_code(norm_of: str) -> None:
             )
         ]  # fmt: skip
 
+    version = "github.com/facebookresearch/optimizers at f606606"
+    return held_against_record(f"distributed_shampoo_{norm_of}", made, version)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("norm_of", ["sgd", "adam"])
+def test_distributed_shampoo_is_that_of_its_own_code(norm_of: str, source: str) -> None:
+    """Its 1 - beta2^t is float32, which has five digits of 1 - 0.999: so beta2 = 0.9 here."""
+    name = f"distributed_shampoo_{norm_of}"
+    made = replayed(name) if source == "recorded" else own_shampoo(norm_of)
     given = {"beta2": 0.9, "rho": 1e-4, "eps": EPS}
-    recipe = ready(f"distributed_shampoo_{norm_of}", **given)
+    recipe = ready(name, **given)
     steps, _, lr = run(recipe, made, 0.01)
     assert apart(steps, recipe, lr) < RTOL
     other = {"sgd": "adam", "adam": "sgd"}[norm_of]
     assert apart(steps, ready(f"distributed_shampoo_{other}", **given), lr) > 0.1
     assert apart(steps, with_values(recipe, {"rho": 1e-3}), lr) > 10 * RTOL
+
+
+def test_no_ready_made_recipe_is_without_its_library_or_its_record() -> None:
+    """The extra `dev` installs the libraries, or their steps are recorded."""
+    extras = tomllib.loads(PROJECT.read_text("utf-8"))["project"]["optional-dependencies"]
+    assert any("recipes" in x for x in extras["dev"] if x.startswith("scaling["))
+    installed = {x.partition(">")[0].replace("-", "_") for x in extras["recipes"]} | {"torch"}
+    recorded = " ".join(json.loads(x.read_text())["library"] for x in RECORDS.glob("*.json"))
+    for name, one in ready_made().items():
+        package = one.package.replace("-", "_")
+        assert package in installed or one.package in recorded, name
 
 
 @pytest.mark.parametrize(

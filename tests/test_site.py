@@ -114,13 +114,42 @@ def test_examples_become_blocks_of_code_on_the_site(monkeypatch: pytest.MonkeyPa
     assert shown.replace("```pycon\n", "").replace("\n```", "") == text
 
 
-MKDOCS = ROOT / ".venv-docs" / "bin" / "mkdocs"
+def built(folder: Path, pages: Path) -> subprocess.CompletedProcess[str]:
+    """`make docs` of other pages, into a folder."""
+    settings = (
+        (ROOT / "mkdocs.yml").read_text("utf-8").replace("docs_dir: docs", f"docs_dir: {pages}")
+    )
+    settings = settings.replace("paths: [.]", f"paths: [{ROOT}]").replace(
+        "extensions: [docs/", f"extensions: [{DOCS}/"
+    )
+    (folder / "mkdocs.yml").write_text(settings)
+    words = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--site-dir",
+        str(folder / "site"),
+    ]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not MKDOCS.exists(), reason="no .venv-docs: make docs")
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
-    words = [str(MKDOCS), "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    pytest.importorskip("mkdocs", reason="the extra dev")
+    done = built(tmp_path, DOCS)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "scaling.solve.derive.derive" in (tmp_path / "site" / "reference.html").read_text()
+
+
+def test_a_page_that_the_site_leaves_out_and_a_link_to_nowhere_stop_it(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the extra dev")
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    for name, text in PAGES.items():
+        head = re.match(r"# .*\n", text)
+        (pages / name).write_text(head[0] if head else "# Page\n")
+    (pages / "index.md").write_text("# Start\n\n[lost](nowhere.md)\n")
+    (pages / "left.md").write_text("# Left out\n")
+    done = built(tmp_path, pages)
+    assert done.returncode != 0 and "nowhere.md" in done.stderr and "left.md" in done.stderr
