@@ -131,6 +131,7 @@ class Context:
         mean: the mean over samples of their gradients, in units of one sample's (models/batch.py).
         averages: names of the decays of moving averages, which lie between 0 and 1.
         singular: the size of the singular value that sigma stands for; see singular_values.py.
+        rounding_noise: whether zeros in eigenbases are read as floating point has them.
     """
 
     sizes: LayerSizes
@@ -150,6 +151,7 @@ class Context:
     samples: Scale = ONE
     mean: Scale = ONE
     singular: Scale | None = None
+    rounding_noise: bool = False
     readings: dict[Node, tuple[Value, Step]] = field(default_factory=dict, init=False)
     """What was read here: a rule may say the same again, and sums over layers ask all others."""
 

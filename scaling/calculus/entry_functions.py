@@ -33,6 +33,7 @@ from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import (
     Aligned,
     Behaviour,
+    Noisy,
     Parity,
     Rotated,
     Scalar,
@@ -63,6 +64,8 @@ def function(context: Context, node: Call, f: OfEntries, operands: Sequence[Read
         raise context.not_covered(
             node, "a bound that is no positive scalar", "a positive one", instead.positive
         )
+    if isinstance(value, Noisy):
+        raise _no_entries(context, node, value)
     if isinstance(value, Rotated):
         rotation.need_nothing_outside(context, node, value)
     if value.main.is_zero:

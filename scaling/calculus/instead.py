@@ -70,6 +70,8 @@ def damped(node: Node) -> Iterator[Node]:
     match node:
         case Divide(x, y):
             yield Divide(x, Add(y if _is_positive(y) else Call("abs", y), Symbol("eps")))
+        case Call("sign", x) if x.shape.is_rotated:
+            yield Divide(x, Add(Call("abs", x), Symbol("eps")))
         case Power(base, power) if base.shape.is_square:
             yield Power(Add(base, Multiply(Symbol("rho"), _I)), power)
         case Power(base, power):
@@ -79,6 +81,22 @@ def damped(node: Node) -> Iterator[Node]:
     for child in node.children:
         for better in damped(child):
             yield _with(node, child, better)
+
+
+def all_damped(node: Node) -> Node:
+    """The same with a damping in each inverse and in each sign in an eigenbasis.
+
+    >>> from scaling.rules.language import A, B, G
+    >>> str(all_damped(B**-1 @ G @ A**-1))
+    '(B + rho*I)**(-1) @ G @ (A + rho*I)**(-1)'
+    """
+    changed = rebuilt(node, all_damped)
+    match changed:
+        case Power(base, power) if base.shape.is_square and _is_inverse(power):
+            return changed if isinstance(base, Add) else next(damped(changed))
+        case Call("sign", argument) if argument.shape.is_rotated:
+            return next(damped(changed))
+    return changed
 
 
 def positive(node: Node) -> Iterator[Node]:
@@ -159,6 +177,10 @@ def plain(node: Node) -> Iterator[Node]:
 def _with(node: Node, old: Node, new: Node) -> Node:
     """The node with one of its operands replaced."""
     return rebuilt(node, lambda x: new if x == old else x)
+
+
+def _is_inverse(power: Node) -> bool:
+    return isinstance(power, Negate) or (isinstance(power, Number) and power.value < 0)
 
 
 def _is_positive(node: Node) -> bool:

@@ -2,6 +2,7 @@
 
     coherent   dW = D C H^T, aligned with the layer's input:  |dW h| = gain |h| sqrt(fan_in/fan_out)
     random     dW = m W, independent of it, a CLT:            |dW h| = m |W| |h| sqrt(fan_in)
+               likewise rounding noise, where it is read so (rounding_noise.py)
 
 Only the first adds up in the layers above (readback.py), so both are kept. An update that is full
 rank but odd in G adds up over fan_in like the first (LLN); its gain says by how much. Terms that
@@ -20,7 +21,7 @@ from scaling.calculus import instead
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import check_tails
 from scaling.calculus.shared_direction import Read, apart
-from scaling.calculus.values import Parity, Value, describe, parts, times
+from scaling.calculus.values import Noisy, Parity, Value, describe, parts, times
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Node
 from scaling.sizes.derivation import ALIGNED_UPDATE, CLT, LLN, Step
@@ -34,9 +35,10 @@ class OutputChange:
     """The change of a layer's output in one step, per unit of learning rate.
 
     ``coherent``: entry size of the part of dW h that follows the gradient; ``random``: of the part
-    in random directions (a multiple of W, ``common`` to all outputs). Only the first adds up in
-    the layers above. ``entry``: the typical entry of dW itself, ``value`` all that is known of it.
-    ``multiple``: the size of that multiple of W; zero if there is none.
+    in random directions (a multiple of W, or ``common``: what is none of W, common to all outputs
+    or rounding noise). Only the first adds up in the layers above. ``entry``: the typical entry of
+    dW itself, ``value`` all that is known of it. ``multiple``: the size of that multiple of W; zero
+    if there is none.
     """
 
     coherent: Scale
@@ -69,6 +71,7 @@ def effect(context: Context, node: Node, read: Read) -> OutputChange:
     value, step = read(context, node)
     sizes = context.sizes
     signal, noise = parts(value)
+    rounding = value.noise if isinstance(value, Noisy) else Scale.zero(Size.ENTRY)
     coherent = entry = Scale.zero(Size.ENTRY)
     multiple = NOTHING
     numbers = []
@@ -105,6 +108,12 @@ def effect(context: Context, node: Node, read: Read) -> OutputChange:
         multiple = noise.multiple
         numbers.append(f"std {noise.entry} x |h| {sizes.h} x sqrt(fan_in)")
         inference = CLT if signal is None else inference
+    if not rounding.is_zero:
+        met = rounding * sizes.h * context.fan(Dim.FAN_IN) ** HALF
+        random = context.plus(random, met)
+        common = met if common is None else context.plus(common, met)
+        entry = context.plus(entry, rounding)
+        numbers.append(f"rounding noise {rounding} x |h| {sizes.h} x sqrt(fan_in)")
     if signal is None and noise is None:
         raise context.not_covered(
             node, f"{describe(value)} as an update", "a function of G", instead.apart

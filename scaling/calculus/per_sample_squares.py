@@ -56,7 +56,12 @@ def sample_square(context: Context, node: Call, value: Value, step: Step) -> Rea
         matrix = entrywise.coherent(
             corner, entry, *sides, inner.transposed, _bent(corner, inner), positive=True
         )
-        squared: Value = Rotated(matrix, NOTHING, value.sides, frozenset(), value.poles)
+        rounding = value.rounding
+        if rounding is not None:  # that of single samples
+            degree = None if rounding.degree is None else 2 * rounding.degree
+            size, of = rounding.size**2, frozenset({str(node)})
+            rounding = replace(rounding, degree=degree, size=size, of=of, positive=True)
+        squared: Value = Rotated(matrix, NOTHING, value.sides, frozenset(), value.poles, rounding)
     else:
         squared = replace(
             entrywise.coherent(

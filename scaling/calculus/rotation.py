@@ -19,9 +19,10 @@ Zeros inside the corner.  In the eigenbases of G the corner is diagonal. So a qu
 covered if the divisor vanishes nowhere but where the dividend does, or is damped.
 
 Rounding.  Outside of the corner a library has rounding noise in the place of zeros. A function that
-jumps at zero, as sign (SPlus), makes entries of order one of it, on all but O(1) rows and columns:
-a random matrix, which no sample of the batch meets and others do by a CLT. Theory reads the zeros
-and says so; with an eps, X / (abs(X) + eps), both are the same.
+jumps at zero, as sign (SPlus), makes entries of order one of it, in the rows and columns of the
+corner too, but for the corner itself: every sample of the batch meets fan_out such rows. Theory
+reads the zeros and says so, or the noise if asked (rounding_noise.py); with an eps,
+X / (abs(X) + eps), both are the same.
 
 Signs of eigenvectors are arbitrary: an even function may divide but not be rotated back, and an odd
 one may not be averaged over steps.
@@ -38,15 +39,17 @@ from dataclasses import replace
 
 from sympy import Expr, S
 
-from scaling.calculus import entrywise, instead, rank, sums
+from scaling.calculus import entrywise, instead, rank, rounding_noise, sums
 from scaling.calculus.context import Context, Regime
 from scaling.calculus.entrywise import Reading, check_tails
 from scaling.calculus.values import (
     LINEAR,
     Aligned,
+    Noisy,
     Parity,
     Rotated,
     Rotation,
+    Rounding,
     Scalar,
     Spectral,
     Value,
@@ -73,10 +76,6 @@ from scaling.sizes.derivation import ROTATION, Step
 from scaling.sizes.scale import Order, Scale, Size
 
 NOTHING = Scalar(Scale.zero(Size.SCALAR))
-ROUNDED = (
-    "a rotated matrix is exactly zero outside of the corner of the data, and its sign there is 0; "
-    "in floating point it is rounding noise of random sign: divide by abs(X) + eps"
-)
 
 
 def corner_context(context: Context, sides: frozenset[Dim]) -> Context:
@@ -144,8 +143,10 @@ def rotate(context: Context, node: MatMul, x: Value, y: Value, steps: tuple[Step
         value = _back(context, node, rotation, other)
     else:
         value = _into(context, node, rotation, other, turned)
-    size = value.gain if isinstance(value, Aligned) else value.main
+    size = _inner(value).gain if isinstance(value, Aligned | Noisy) else value.main
     numbers = f"spectral size {_inner(value).gain}"
+    if isinstance(value, Noisy):
+        numbers += f", beside it noise {value.noise}"
     line = Step(ROTATION, str(node), size, numbers, steps, node=node)
     acted = isinstance(other, Rotated) and not other.inner.low_rank
     return value, rank.assumed_of_corner(context, line) if acted else line
@@ -183,10 +184,15 @@ def _into(
         positive=False, monomial=True, mixes=False, coherent=True,
     )  # fmt: skip
     zeros = (other.zeros, other.poles) if isinstance(other, Rotated) else (name, name)
-    return Rotated(corner, NOTHING, frozenset(sides), *zeros)
+    rounding = None if gain.is_zero else Rounding(
+        S.One, gain.as_size_of(Size.SCALAR), name, frozenset(sides)
+    )  # fmt: skip
+    return Rotated(corner, NOTHING, frozenset(sides), *zeros, rounding)
 
 
-def _back(context: Context, node: MatMul, rotation: Rotation, other: Rotated) -> Aligned | Rotated:
+def _back(
+    context: Context, node: MatMul, rotation: Rotation, other: Rotated
+) -> Aligned | Rotated | Noisy:
     inner, side = other.inner, rotation.side
     if not other.off.size.is_zero:
         raise context.not_covered(
@@ -213,14 +219,20 @@ def _back(context: Context, node: MatMul, rotation: Rotation, other: Rotated) ->
         inner, gain=gain, entry=entry, positive=False, monomial=False, mixes=True, low_rank=True,
         coherent=True, left=left, right=right,
     )  # fmt: skip
+    rounding = other.rounding
+    if rounding is not None:
+        rounding = replace(rounding, size=rounding.size * rotation.factor.as_size_of(Size.SCALAR))
     if not sides:
-        return value
+        return rounding_noise.rotated_back(context, node, value, rounding)
     fresh = frozenset({str(node)})
-    return Rotated(replace(value, mixes=False, monomial=True), NOTHING, sides, fresh, fresh)
+    turned = replace(value, mixes=False, monomial=True)
+    return Rotated(turned, NOTHING, sides, fresh, fresh, rounding)
 
 
-def _inner(value: Aligned | Rotated) -> Aligned:
-    return value.inner if isinstance(value, Rotated) else value
+def _inner(value: Aligned | Rotated | Noisy) -> Aligned:
+    inner = value if isinstance(value, Aligned) else value.inner
+    assert isinstance(inner, Aligned), "what is rotated follows the gradient"
+    return inner
 
 
 def _bare(node: Node) -> Node:
@@ -324,9 +336,14 @@ def product(context: Context, node: Multiply | Divide, x: Reading, y: Reading) -
     else:
         positive = first.off.positive and second.off.positive
         off = Scalar(first.off.size * second.off.size, positive)
+    if invert:
+        rounding = rounding_noise.of_quotient(first.rounding, second.rounding, second.off)
+    else:
+        parts = (first.rounding, first.off), (second.rounding, second.off)
+        rounding = rounding_noise.of_product(*parts, square=node.left == node.right)
     zeros = first.zeros | second.zeros
-    value = Rotated(inner, off, first.sides, zeros, first.poles | second.poles)
-    return value, step
+    value = Rotated(inner, off, first.sides, zeros, first.poles | second.poles, rounding)
+    return value, rounding_noise.told(context, node, rounding, step)
 
 
 def _quotient(context: Context, node: Node, x: Scalar, y: Scalar) -> Scalar:
@@ -368,7 +385,11 @@ def add(context: Context, node: Node, left: Node, right: Node, x: Reading, y: Re
         if not constant.zeros and not constant.poles:  # positive wherever the other one vanishes
             covers = constant.inner.positive and order in (Order.EQUAL, dominated)
             zeros, poles = frozenset(), frozenset() if covers else other.poles
-    return Rotated(inner, off, first.sides, zeros, poles), step
+    rounding = rounding_noise.of_sum(node, first, second)
+    step = rounding_noise.told(context, node, rounding, step)
+    if context.rounding_noise and rounding_noise.covers(first, second):
+        step = step.because(rounding_noise.COVERED)
+    return Rotated(inner, off, first.sides, zeros, poles, rounding), step
 
 
 def _spread(context: Context, node: Node, x: Value, y: Value) -> tuple[Rotated, Rotated]:
@@ -401,8 +422,9 @@ def function(
     assert isinstance(inner, Aligned), "a function of entries is a matrix"
     off = value.off
     if off.size.is_zero and not (isinstance(node, Power) and p == 0):
-        jumps = p == 0 and context.fan(Dim.FAN_IN).width + context.fan(Dim.FAN_OUT).width != 0
-        return replace(value, inner=inner), step.because(ROUNDED) if jumps else step
+        rounding = rounding_noise.of_power(value.rounding, p, inner.positive)
+        step = rounding_noise.told(context, node, rounding, step)
+        return replace(value, inner=inner, rounding=rounding), step
     if not off.positive:
         raise context.not_covered(
             node,
@@ -436,6 +458,7 @@ def need_nothing_outside(context: Context, node: Node, value: Rotated) -> None:
             "zeros there: divide by them first",
             instead.apart,
         )
+    rounding_noise.refuse_in(context, node, value.rounding, "counted or cut off")
 
 
 def norm(context: Context, node: Call, value: Rotated) -> Scale:

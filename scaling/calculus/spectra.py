@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from sympy import Expr, Rational, S
 
-from scaling.calculus import entrywise, instead, rank
+from scaling.calculus import entrywise, instead, rank, rounding_noise
 from scaling.calculus.context import Context
 from scaling.calculus.directions import (
     OFF,
@@ -32,6 +32,7 @@ from scaling.calculus.values import (
     NOTHING,
     Aligned,
     Known,
+    Noisy,
     Parity,
     Spectral,
     Value,
@@ -84,7 +85,17 @@ def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) ->
     if off_span != on_span:
         numbers += f" on the data's span, {off_span} off it"
     line = Step(SPECTRAL_POWER, str(node), on_span, numbers, (step,), node=node)
+    if not p.is_nonnegative and _is_singular(context, value):
+        line = rounding_noise.of_pseudo_power(context, node, line)
     return result, rank.assumed(context, line, [result] if raises else [])
+
+
+def _is_singular(context: Context, value: Spectral) -> bool:
+    """Whether it has eigenvalues that are exactly zero, beside others that are not."""
+    if value.blocks or value.on_span.is_zero or value.side is Dim.ANY:
+        return False
+    there = kinds(context.spans[index(value.side)])
+    return any(value.eigenvalues[kind].is_zero for kind in there)
 
 
 def _is_uneven(context: Context, value: Spectral) -> bool:
@@ -631,6 +642,9 @@ def norm(context: Context, node: Call, value: Value) -> Scale:
             need_entries(context, node, value, sizes=SQUARES)
             check_tails(context, node, value)
             return entry.as_size_of(Size.SCALAR) * (one if mean else context.spread)
+        case Noisy(inner=inside) if power is not None:
+            beside = norm(context, node, rounding_noise.alone(value))
+            return context.plus(norm(context, node, inside), beside)
         case Weights(aligned=Aligned() as aligned):  # independent, so they do not cancel
             return context.plus(norm(context, node, aligned), norm(context, node, value.alone))
         case Weights(entry=entry):

@@ -21,6 +21,7 @@ from scaling.calculus.values import (
     Aligned,
     Behaviour,
     Known,
+    Noisy,
     Parity,
     Scalar,
     Spectral,
@@ -56,6 +57,8 @@ def add(
     (x, step_x), (y, step_y) = first, second
     x, y = broadcast(context, x, y)
     steps = (step_x, step_y)
+    if isinstance(x, Noisy) or isinstance(y, Noisy):
+        return _beside_noise(context, node, left, right, first, second)
     if isinstance(x, Weights) or isinstance(y, Weights):
         value, decided = _mix(context, node, left, right, x, y)
         numbers = "an aligned and a random part, kept apart"
@@ -90,6 +93,23 @@ def add(
     inference = DAMPING if damped else SUM
     line = Step(inference, f"{left} + {right}", value.main, str(regime), steps, assumption, node)
     return value, replace(line, time=context.step, decision=regime)
+
+
+def _beside_noise(
+    context: Context, node: Node, left: Node, right: Node, first: Reading, second: Reading
+) -> Reading:
+    """A term with rounding noise and one without: the noise stays."""
+    (x, step_x), (y, step_y) = first, second
+    noisy, other = (x, y) if isinstance(x, Noisy) else (y, x)
+    if not isinstance(noisy, Noisy) or not isinstance(other, Aligned | Weights):
+        raise context.not_covered(
+            node, f"{describe(x)} + {describe(y)}", "one term with noise, and a function of G or W",
+            instead.apart,
+        )  # fmt: skip
+    inner, outer = (x.inner if isinstance(x, Noisy) else x), (y.inner if noisy is y else y)
+    value, line = add(context, node, left, right, (inner, step_x), (outer, step_y))
+    assert isinstance(value, Aligned | Weights), "a sum of matrices"
+    return Noisy(value, noisy.noise), line
 
 
 def may_be_negative(node: Node) -> bool:

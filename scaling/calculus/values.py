@@ -10,6 +10,7 @@
     Rotation   the eigenvectors of a square matrix of one side
     Rotated    a gradient-like matrix with one side or both in such a basis: a corner that holds the
                data, and a constant outside of it
+    Noisy      any of Aligned and Weights, with rounding noise beside it
 
 Sizes of different kinds are never mixed: the gain of an Aligned value and its entries are two
 facts, and each rule of inference (read.py) says which of them it derives.
@@ -301,6 +302,27 @@ class Rotation:
 
 
 @dataclass(frozen=True)
+class Rounding:
+    """Zeros as floating point has them: ``size`` times a power of a relative error, random signs.
+
+    ``degree``: that power; None where it is not known. Positive, they vanish with the precision;
+    at 0 they are of order one, as the sign of an error is; below they blow up. ``of``: the matrices
+    whose errors they are, ``sides``: those that are in eigenbases.
+    """
+
+    degree: Expr | None
+    size: Scale
+    of: frozenset[str]
+    sides: frozenset[Dim]
+    positive: bool = False
+
+    @property
+    def vanishes(self) -> bool:
+        """Whether they are zeros in the limit of exact arithmetic."""
+        return self.degree is not None and bool(self.degree.is_positive)
+
+
+@dataclass(frozen=True)
 class Rotated:
     """A gradient-like matrix whose ``sides`` are in eigenbases: a corner of O(1) rows and columns.
 
@@ -308,7 +330,8 @@ class Rotated:
     entries outside of it, all the same number. An entry of the corner that is exactly zero may be
     so at any width (in the eigenbases of G itself the corner is diagonal), so zeros are known by
     the matrices that were rotated, by name: the value is zero wherever one of ``zeros`` is, and
-    nowhere but where one of ``poles`` is.
+    nowhere but where one of ``poles`` is. ``rounding``: what the zeros outside of the corner are in
+    floating point; None where there are none, or constants of the rule.
     """
 
     inner: Aligned
@@ -316,11 +339,25 @@ class Rotated:
     sides: frozenset[Dim]
     zeros: frozenset[str]
     poles: frozenset[str]
+    rounding: Rounding | None = None
 
     @property
     def main(self) -> Scale:
         """The size by which terms of a sum are compared."""
         return self.inner.entry
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """A matrix with rounding noise beside it: independent entries of random sign, of that size."""
+
+    inner: Aligned | Weights
+    noise: Scale
+
+    @property
+    def main(self) -> Scale:
+        """The size by which terms of a sum are compared."""
+        return self.inner.main
 
 
 def times(value: Value, factor: Scale) -> Value:
@@ -343,10 +380,18 @@ def times(value: Value, factor: Scale) -> Value:
             return replace(value, factor=old * factor)
         case Rotated(inner, off):
             scaled = replace(inner, gain=inner.gain * factor, entry=inner.entry * factor)
-            return replace(value, inner=scaled, off=replace(off, size=off.size * factor))
+            rounding = value.rounding
+            if rounding is not None:
+                rounding = replace(rounding, size=rounding.size * factor)
+            off = replace(off, size=off.size * factor)
+            return replace(value, inner=scaled, off=off, rounding=rounding)
+        case Noisy(inner=inside, noise=noise):
+            larger = times(inside, factor)
+            assert isinstance(larger, Aligned | Weights), "a multiple is of the same kind"
+            return Noisy(larger, noise * factor)
 
 
-Value = Scalar | Spectral | Aligned | Weights | Vector | Rotation | Rotated
+Value = Scalar | Spectral | Aligned | Weights | Vector | Rotation | Rotated | Noisy
 
 
 def parts(value: Value | None) -> tuple[Aligned | None, Weights | None]:
@@ -356,6 +401,8 @@ def parts(value: Value | None) -> tuple[Aligned | None, Weights | None]:
             return value, None
         case Weights(aligned=aligned):
             return aligned, value.alone
+        case Noisy(inner):
+            return parts(inner)
     return None, None
 
 
@@ -380,6 +427,8 @@ def describe(value: Value) -> str:
             return f"eigenvectors on the {side} side"
         case Rotated(inner):
             return f"a rotated matrix, {inner.left.parity} in G"
+        case Noisy(inner=inside):
+            return f"{describe(inside)} with rounding noise beside it"
 
 
 def transposed(value: Value) -> Value:
@@ -398,6 +447,10 @@ def transposed(value: Value) -> Value:
             return replace(value, transposed=not value.transposed)
         case Rotated(inner):
             return replace(value, inner=replace(inner, transposed=not inner.transposed))
+        case Noisy(inner=inside):
+            turned = transposed(inside)
+            assert isinstance(turned, Aligned | Weights), "a transpose is of the same kind"
+            return replace(value, inner=turned)
     return value
 
 
@@ -408,5 +461,12 @@ def signed(value: Value, positive: bool) -> Value:
     if isinstance(value, Rotated):
         inner = replace(value.inner, positive=value.inner.positive and positive)
         off = replace(value.off, positive=value.off.positive and positive)
-        return replace(value, inner=inner, off=off)
+        rounding = value.rounding
+        if rounding is not None:
+            rounding = replace(rounding, positive=rounding.positive and positive)
+        return replace(value, inner=inner, off=off, rounding=rounding)
+    if isinstance(value, Noisy):
+        inside = signed(value.inner, positive)
+        assert isinstance(inside, Aligned | Weights), "a signed matrix is of the same kind"
+        return replace(value, inner=inside)
     return value

@@ -33,6 +33,8 @@ from scaling.cli.options import (
     NetworkOptions,
     NumberOptions,
     RequireOption,
+    RoundingName,
+    RoundingOption,
     RuleArgument,
     SampleOptions,
     SetOption,
@@ -210,6 +212,7 @@ def derive(
     init: InitOption = None,
     alignment: AlignmentOption = None,
     step: StepOption = 1,
+    rounding: RoundingOption = RoundingName.exact,
     steps: StepsOption = ALIGNED_STEPS,
     solve_for: SolveForOption = None,
     require: RequireOption = None,
@@ -227,12 +230,14 @@ def derive(
     if model.batch is not None:
         given = numbers_asked(numbers, run, False)
         problem = problem_of(
-            rule, settings, network, init=init, alignment=alignment, step=step, numbers=given
-        )
+            rule, settings, network, init=init, alignment=alignment, step=step,
+            rounding=rounding, numbers=given,
+        )  # fmt: skip
         _print_batch(problem, solve_for or require, style)
         return
     if model.given(
         network, numbers, run, init=init, alignment=alignment, step=step, steps=steps,
+        rounding=rounding,
     ):  # fmt: skip
         from scaling.cli.modelling import derive_model, inverse_on_model
 
@@ -246,8 +251,8 @@ def derive(
     start = partial(problem_of, rule, settings, network, init=init, practice=True, numbers=given)
     measured = measured_alignments(rule, start, steps, run)
     problem = problem_of(
-        rule, settings, network, init=init, alignment=alignment, step=step, measured=measured,
-        numbers=given,
+        rule, settings, network, init=init, alignment=alignment, step=step, rounding=rounding,
+        measured=measured, numbers=given,
     )  # fmt: skip
     if solve_for or require:
         from scaling.solve.asked_network import OnChain
@@ -306,6 +311,7 @@ def predict(
     init: InitOption = None,
     alignment: AlignmentOption = None,
     step: StepOption = 1,
+    rounding: RoundingOption = RoundingName.exact,
 ) -> None:
     """Predict what a step does under given exponents: its regimes.
 
@@ -316,13 +322,13 @@ def predict(
     from scaling.report.tables import predicted_table
     from scaling.solve.predict import predict as evaluate
 
-    if model.given(network, numbers, init=init, alignment=alignment, step=step):
+    if model.given(network, numbers, init=init, alignment=alignment, step=step, rounding=rounding):
         from scaling.cli.modelling import predict_model
 
         predict_model(rule, model, settings, style)
         return
     problem = problem_of(
-        rule, settings, network, init=init, alignment=alignment, step=step,
+        rule, settings, network, init=init, alignment=alignment, step=step, rounding=rounding,
         numbers=numbers_given(numbers, numbers.samples),
     )  # fmt: skip
     table, bounds = literal_of(problem)
@@ -355,6 +361,7 @@ def explain(
     init: InitOption = None,
     alignment: AlignmentOption = None,
     step: StepOption = 1,
+    rounding: RoundingOption = RoundingName.exact,
 ) -> None:
     """Print the derivation of one layer or tensor, line by line.
 
@@ -365,15 +372,15 @@ def explain(
 
     if model.given(
         network, numbers, run, layer=layer, measured=measured, init=init, alignment=alignment,
-        step=step,
+        step=step, rounding=rounding,
     ):  # fmt: skip
         from scaling.cli.modelling import explain_model
 
         explain_model(rule, model, tensor, settings, style)
         return
     problem = problem_of(
-        rule, settings, network, init=init, alignment=alignment, step=step, practice=measured,
-        numbers=numbers_asked(numbers, run, measured),
+        rule, settings, network, init=init, alignment=alignment, step=step, rounding=rounding,
+        practice=measured, numbers=numbers_asked(numbers, run, measured),
     )  # fmt: skip
     solution = solution_of(problem)
     if layer not in solution.steps:

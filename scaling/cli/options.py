@@ -62,6 +62,13 @@ class FisherName(StrEnum):
     true = "true"
 
 
+class RoundingName(StrEnum):
+    """How zeros are read that floating point does not keep."""
+
+    exact = "exact"
+    noise = "noise"
+
+
 class BatchName(StrEnum):
     """The batch as the width grows."""
 
@@ -177,6 +184,14 @@ StepOption = Annotated[
         "--step",
         help="1: the first step. 2: the second, where the weights are W + dW_1 and terms appear "
         "that vanish at the first.",
+    ),
+]
+RoundingOption = Annotated[
+    RoundingName,
+    typer.Option(
+        "--rounding",
+        help="What is exactly zero in an eigenbasis (SPlus): exact zeros, or noise of random sign "
+        "as in floating point.",
     ),
 ]
 StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")]
@@ -353,7 +368,7 @@ class ModeOptions:
     ] = None
 
 
-USUAL: dict[str, Any] = {"step": 1, "steps": 8, "layer": "hidden"}
+USUAL: dict[str, Any] = {"step": 1, "rounding": RoundingName.exact, "steps": 8, "layer": "hidden"}
 """Values of options that nobody asked for, where these are not None or False."""
 
 
@@ -412,8 +427,8 @@ class ModelOptions:
             raise InvalidInput(
                 f"{option} beside --model",
                 "one of the two: the model's file says what its network, its data and its loss "
-                "are, and --axis its sizes; the second step and given alignments are derived for "
-                "the chain alone",
+                "are, and --axis its sizes; the second step, given alignments and rounding noise "
+                "are derived for the chain alone",
                 f"leave {option} out, or leave --model out",
             )
         return True

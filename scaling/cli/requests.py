@@ -11,7 +11,7 @@ import gc
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from scaling.cli.options import FisherName, NetworkOptions, NumberOptions
+from scaling.cli.options import FisherName, NetworkOptions, NumberOptions, RoundingName
 from scaling.sizes.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def problem_of(
     init: str | None = None,
     alignment: Sequence[str] | None = None,
     step: int = 1,
+    rounding: RoundingName = RoundingName.exact,
     practice: bool = False,
     measured: MeasuredAlignment | None = None,
     numbers: Batch | None = None,
@@ -83,7 +84,8 @@ def problem_of(
     batch = replace(numbers or Batch(), growth=BatchGrowth(network.batch))
     setting = Setting(layers, phi, Loss(network.loss), assumed, batch)
     sampled = network.fisher == FisherName.true
-    return Problem(declared.rule, setting, chosen, sampled, preset, step)
+    noise = rounding == RoundingName.noise
+    return Problem(declared.rule, setting, chosen, sampled, preset, step, noise)
 
 
 def numbers_given(numbers: NumberOptions, samples: int | None) -> Batch:
@@ -157,7 +159,7 @@ def solution_of(problem: Problem, literal: bool = False) -> Derived:
         settings = replace(problem.preset, exponents=settings.exponents)
     return derive(
         problem.rule, settings, problem.setting, sampled_fisher=problem.sampled_fisher,
-        step=problem.step,
+        step=problem.step, rounding_noise=problem.rounding_noise,
     )  # fmt: skip
 
 

@@ -103,6 +103,7 @@ def _with(found: Derived, node: Node, instead: Node) -> Derived | None:
         return derive(
             rule, problem.settings, problem.setting,
             sampled_fisher=problem.sampled_fisher, step=problem.step,
+            rounding_noise=problem.rounding_noise,
         )  # fmt: skip
     except ScalingError:
         return None

@@ -81,7 +81,10 @@ class OnChain:
     def derived(self, settings: Settings) -> Derived:
         """`derive`."""
         p = self.problem
-        return derive(p.rule, settings, p.setting, sampled_fisher=p.sampled_fisher, step=p.step)
+        return derive(
+            p.rule, settings, p.setting, sampled_fisher=p.sampled_fisher, step=p.step,
+            rounding_noise=p.rounding_noise,
+        )  # fmt: skip
 
     def exponents(self, answer: Derived) -> Exponents:
         """As they are."""

@@ -56,6 +56,7 @@ def derive(
     conditions: Iterable[Condition] = STANDARD,
     sampled_fisher: bool = False,
     step: int = 1,
+    rounding_noise: bool = False,
 ) -> Derived:
     """Solve the conditions for the exponents that are not given.
 
@@ -67,6 +68,8 @@ def derive(
         sampled_fisher: K-FAC's B from sampled instead of the loss's own cotangents.
         step: 2 asks for what is stable at the second step too, and maximal at the second where
             the first does not move a layer.
+        rounding_noise: what is exactly zero in an eigenbasis is read as floating point has it, as
+            noise of random sign; see scaling/calculus/rounding_noise.py.
 
     Raises:
         NotCovered: if the calculus does not cover the rule.
@@ -79,8 +82,9 @@ def derive(
     {'rho_B': 1, 'rho_A': -1}
     """
     problem = Problem(
-        as_rule(rule), setting or Setting(), settings or Settings(), sampled_fisher, step=step
-    )
+        as_rule(rule), setting or Setting(), settings or Settings(), sampled_fisher, step=step,
+        rounding_noise=rounding_noise,
+    )  # fmt: skip
     imposed = tuple(conditions)
     _check_names(problem)
     try:

@@ -103,6 +103,7 @@ def solve_for(
     setting: Setting | None = None,
     sampled_fisher: bool = False,
     step: int = 1,
+    rounding_noise: bool = False,
 ) -> Inverse:
     """Solve for exponents that make derived ones what is required.
 
@@ -115,6 +116,7 @@ def solve_for(
         setting: network, activation and loss.
         sampled_fisher: K-FAC's B from sampled instead of the loss's own cotangents.
         step: 2 for what is stable at the second step too.
+        rounding_noise: zeros in eigenbases are read as floating point has them.
 
     Raises:
         Conflict: if there is no answer; with what could be asked instead.
@@ -127,7 +129,9 @@ def solve_for(
     asked, network = as_rule(rule), setting or Setting()
     if not isinstance(settings, Settings):
         settings = read_settings(settings or (), asked, network.layers)
-    problem = Problem(asked, network, settings, sampled_fisher, step=step)
+    problem = Problem(
+        asked, network, settings, sampled_fisher, step=step, rounding_noise=rounding_noise
+    )
     return solve_on(OnChain(problem), unknowns, require)
 
 

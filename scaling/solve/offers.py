@@ -12,7 +12,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 
-from scaling.calculus.instead import candidates, plain, positive
+from scaling.calculus.instead import all_damped, candidates, plain, positive
 from scaling.rules.rewrites import substitute
 from scaling.rules.rule import Rule
 from scaling.rules.tree import Matrix, Node, Number, Subtract
@@ -71,6 +71,7 @@ def _places(error: NotCovered, root: Node) -> Iterator[tuple[Node, tuple[Node, .
     path = _path(root, error.node)
     if path:
         yield error.node, tuple(x for x in error.instead if isinstance(x, Node))
+        yield root, (all_damped(root),)
     for around in path[1:] or [root]:
         yield around, candidates(around, plain if path else positive)
 

@@ -82,6 +82,7 @@ class NetworkState:
             batch_grows=setting.batch.grows,
             samples=setting.batch.size,
             mean=setting.batch.mean,
+            rounding_noise=problem.rounding_noise,
         )
 
     def contexts(self, scaled: Dampings) -> dict[str, Context]:

@@ -89,6 +89,8 @@ class Problem:
     preset: Settings = field(default_factory=Settings)
     step: int = 1
     """Which step of training exponents speak of: the first, or the second; see second_step.py."""
+    rounding_noise: bool = False
+    """Zeros in eigenbases as floating point has them; see scaling/calculus/rounding_noise.py."""
 
     def __post_init__(self) -> None:
         if self.step < 1:
