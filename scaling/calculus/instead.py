@@ -4,6 +4,7 @@ Each function makes candidates from the node in question, the nearest first. Whe
 covered is decided by deriving it (solve/offers.py): a refusal offers a rule that was accepted.
 
     damped     a damping in each divisor and each inverse
+    decays_outside  decays beside the whole rule
     positive   absolute values where there are both signs, a sum in the place of a difference
     apart      one operand alone
     decoupled  the decay outside of the function
@@ -17,12 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import reduce
 from itertools import chain, islice
 from typing import TypeAlias
 
 from scaling.rules.operators import FUNCTIONS
-from scaling.rules.rewrites import rebuilt
+from scaling.rules.rewrites import rebuilt, substitute
 from scaling.rules.shapes import UPDATE
+from scaling.rules.symbols import SymbolKind, kind_of
 from scaling.rules.tree import (
     Add,
     Call,
@@ -131,6 +134,39 @@ def decoupled(node: Node) -> Iterator[Node]:
             if _W not in set(x.walk()) and y.shape == node.shape:
                 yield Add(_with(call, call.argument, x), y)
     yield from apart(node)
+
+
+def without_decay(node: Node) -> Node:
+    """The same without what is a decay times W, added to something.
+
+    >>> from scaling.rules.language import G, W, sign, symbol
+    >>> str(without_decay(sign(G + symbol("decay") * W)))
+    'sign(G)'
+    """
+    match node:
+        case Add(x, Multiply(Symbol(name), y)) if y == _W and kind_of(name) is SymbolKind.DECAY:
+            return without_decay(x)
+        case Add(Multiply(Symbol(name), y), x) if y == _W and kind_of(name) is SymbolKind.DECAY:
+            return without_decay(x)
+    return rebuilt(node, without_decay)
+
+
+def decays_outside(node: Node) -> Iterator[Node]:
+    """A rule whose decays stand in functions, with them beside it: Adam with a penalty as AdamW.
+
+    Or named as dampings, each as large as what it is added to.
+
+    >>> from scaling.rules.language import G, W, sign, symbol
+    >>> [str(x) for x in decays_outside(sign(G + symbol("decay") * W))]
+    ['sign(G) + decay*W', 'sign(G + rho*W)']
+    """
+    names = dict.fromkeys(
+        x for x in node.walk() if isinstance(x, Symbol) and kind_of(x.name) is SymbolKind.DECAY
+    )
+    outside = without_decay(node)
+    if outside != node and node.shape == UPDATE:
+        yield reduce(lambda rule, name: Add(rule, Multiply(name, _W)), names, outside)
+    yield substitute(node, {name: Symbol(name.name.replace("decay", "rho", 1)) for name in names})
 
 
 def of_gradient(node: Node) -> Iterator[Node]:

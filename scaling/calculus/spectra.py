@@ -508,7 +508,8 @@ def _orth_beside_weights(context: Context, node: Call, value: Weights, step: Ste
         if order is Order.OPEN:
             raise context.not_covered(
                 node, "a decay that is above or below the gradient depending on symbols",
-                "a decay that is given, --set d_decay=0, or W outside of orth", instead.decoupled,
+                "a decay that is given, --set d_decay=0, a damping rho*W, or W outside of orth",
+                instead.decoupled,
             )  # fmt: skip
         gain = signal.gain / noise * one if order is Order.LESS else one
         small = (gain * context.spread**-1).as_size_of(Size.ENTRY)

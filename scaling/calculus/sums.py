@@ -14,7 +14,7 @@ from dataclasses import replace
 from sympy import Expr, S
 
 from scaling.calculus import cancellation, instead, rank, spectra, weight_entries
-from scaling.calculus.context import Context, Regime
+from scaling.calculus.context import Context, Regime, unknown_first
 from scaling.calculus.directions import REST, TWIN, Portions, relative
 from scaling.calculus.entrywise import Reading, broadcast
 from scaling.calculus.values import (
@@ -341,8 +341,12 @@ def _mix(
         both = merged(context, node, aligned, more_aligned, regime.order)
         assert isinstance(both, Aligned)
         signal = both
+    elif signal is not None and unknown_first(x.main, y.main, context.unknown):
+        regime = context.decide(node, left, right, x.main, y.main)  # a penalty, entry by entry
+        x, y = balanced(context, x, y)
+        signal, noise = parts(x)[0] or parts(y)[0], parts(x)[1] or parts(y)[1]
     assert noise is not None
-    whole = x if noise is random else y
+    whole = x if parts(x)[1] is not None else y
     assert isinstance(whole, Weights)
     found = _beside(context, node, whole, y if whole is x else x, signal, regime)
     keeps = context.unknown or found.positive  # sizes of parts are not those of the terms

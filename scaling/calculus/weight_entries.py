@@ -100,7 +100,7 @@ def function(
     if order is Order.OPEN:
         raise context.not_covered(
             node, "entries of W that are above or below those beside them depending on symbols",
-            "a decay that is given, --set d_decay=0, or W outside of the function",
+            "a decay that is given, --set d_decay=0, a damping rho*W, or W outside of the function",
             instead.decoupled,
         )  # fmt: skip
     whole = _whole(context, value)

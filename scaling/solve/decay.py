@@ -14,7 +14,10 @@ A decay that is given is taken as it is. A step then takes M^x times the weights
 decay is negligible and vanishes as the width grows; x > 0, it dominates and overshoots.
 
 Not covered, and refused: a decay that acts through anything but a multiple of W added to the
-update, such as a penalty inside Adam's moments, where it changes the direction of descent.
+update, such as a penalty inside Adam's moments, where it changes the direction of descent: no decay
+takes a Theta(1) fraction of the weights away there. The refusal offers the decay beside the rule
+(AdamW). Named rho, it is a damping of the gradient, rho W as large as G entry by entry: the penalty
+keeps its share of the direction at every width.
 """
 
 from __future__ import annotations
@@ -82,6 +85,7 @@ def decays_alone(update: OutputChange, unknowns: Iterable[Symbol], layer: str, r
                 f"the decay '{name}' that is no factor of W alone, in '{rule}' of {layer}",
                 "a multiple of W added to the update, such as decay*W",
                 f"write '+ {name}*W', name it rho for a damping, or fix it: --set d_{name}=0",
+                rule,
             )
 
 

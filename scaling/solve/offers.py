@@ -12,10 +12,11 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 
-from scaling.calculus.instead import all_damped, candidates, plain, positive
+from scaling.calculus.instead import all_damped, candidates, decays_outside, plain, positive
 from scaling.rules.rewrites import substitute
 from scaling.rules.rule import Rule
-from scaling.rules.tree import Matrix, Node, Number, Subtract
+from scaling.rules.symbols import SymbolKind, kind_of
+from scaling.rules.tree import Matrix, Node, Number, Subtract, Symbol
 from scaling.sizes.errors import NotCovered, RuleError, ScalingError
 from scaling.states.problem import Problem
 
@@ -69,11 +70,18 @@ def _places(error: NotCovered, root: Node) -> Iterator[tuple[Node, tuple[Node, .
     """The refused part and what stands around it, each with what could stand in its place."""
     assert isinstance(error.node, Node), "only what refuses a node has candidates"
     path = _path(root, error.node)
+    if _is_of_decays(error.node):
+        yield root, tuple(decays_outside(root))
     if path:
         yield error.node, tuple(x for x in error.instead if isinstance(x, Node))
         yield root, (all_damped(root),)
     for around in path[1:] or [root]:
         yield around, candidates(around, plain if path else positive)
+
+
+def _is_of_decays(node: Node) -> bool:
+    names = (x.name for x in node.walk() if isinstance(x, Symbol))
+    return any(kind_of(name) is SymbolKind.DECAY for name in names)
 
 
 def _path(root: Node, node: Node) -> list[Node]:
