@@ -154,6 +154,26 @@ def remedy(estimate: Estimate, predicted: float, margin: float) -> Remedy | None
     return Remedy(seeds, math.ceil(widest * max(2.0, (span / room) ** power)))
 
 
+def remedy_of_bound(estimate: Estimate, bound: float, margin: float) -> Remedy | None:
+    """The same for a bound, of which one side decides: see `at_most`.
+
+    >>> from empirical.fit.exponent import estimate
+    >>> found = estimate([64, 128, 256], [[8, 8.1, 8.3], [9, 9, 9.1], [7, 9, 8]])
+    >>> at_most(found, 0, 0.05).name, remedy_of_bound(found, 0, 0.05) is not None
+    ('inconclusive', True)
+    """
+    _check_question(bound, margin)
+    if math.isinf(bound) or math.isinf(estimate.slope) or math.isinf(estimate.drift):
+        return None if math.isinf(bound) else remedy(estimate, bound, margin)
+    below, above = sorted((estimate.slope, estimate.limit))
+    top = bound + margin
+    if above < top:
+        return _more_seeds(estimate, (top - above) / (estimate.high - above))
+    if below > top:
+        return _more_seeds(estimate, (below - top) / (below - estimate.low))
+    return remedy(estimate, bound, margin)
+
+
 def agreeing_margin(estimate: Estimate, predicted: float) -> float:
     """The smallest margin, in hundredths, within which the estimate agrees with a prediction.
 

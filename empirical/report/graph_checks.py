@@ -7,6 +7,7 @@ from typing import Any
 
 from empirical.fit.verdict import Verdict
 from empirical.verify.graph_verification import GraphCheck, GraphVerification
+from empirical.verify.settling import settling_lines
 from scaling.report.tables import Table
 
 
@@ -28,6 +29,7 @@ def checks_table(found: GraphVerification, everything: bool = False) -> Table:
     notes += [not_shown(n, quantity) for quantity, n in agreed.items()]
     notes += [f"at {check.where}: {check.name}" for check in found.checks
               if check.verdict is Verdict.contradict and check.where]  # fmt: skip
+    notes += settling_lines(found.checks, found.axis, found.margin)
     if found.unseen:
         notes.append(f"not looked at: {', '.join(found.unseen)}")
     notes += [f"read: {text}" for text in found.notes]
@@ -69,6 +71,7 @@ def checks_json(found: GraphVerification) -> dict[str, Any]:
             }
             for c in found.checks
         ],
+        "to_settle": settling_lines(found.checks, found.axis, found.margin),
         "not_looked_at": list(found.unseen),
         "read": list(found.notes),
         "assumptions": list(found.answer.assumptions),

@@ -11,6 +11,7 @@ from empirical.checks.remedies import measured
 from empirical.fit.verdict import Verdict
 from empirical.report.graph_checks import not_shown
 from empirical.verify.graph_verification import GraphCheck
+from empirical.verify.settling import settling_lines
 from scaling.report.tables import Table
 
 
@@ -34,6 +35,7 @@ def coordinates_table(found: ModelCheck) -> Table:
     counts = Counter(check.verdict.name for check in found.checks)
     notes = [f"{found.verdict.name}: {', '.join(f'{n} {name}' for name, n in counts.items())}"]
     notes += [not_shown(n, quantity) for quantity, n in agreed.items()]
+    notes += settling_lines(found.checks, found.axis, found.margin)
     notes += found.to_change
     if found.unseen:
         notes.append(f"not looked at: {', '.join(found.unseen)}")
@@ -72,6 +74,7 @@ def coordinates_json(found: ModelCheck) -> dict[str, Any]:
             }
             for c in found.checks
         ],
+        "to_settle": settling_lines(found.checks, found.axis, found.margin),
         "to_change": list(found.to_change),
         "not_looked_at": list(found.unseen),
         "read": list(found.notes),
