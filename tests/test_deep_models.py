@@ -70,6 +70,34 @@ def test_blocks_of_convolutions_and_of_reshapes_add_up_with_signs_of_their_own()
         assert {c for name, c in found.items() if name.startswith("0.")} == {"0"}
 
 
+def test_one_rate_for_blocks_of_a_stream_that_grows_is_an_assumption_of_the_answer() -> None:
+    def calm(width: int = 4, depth: int = 2) -> nn.Module:
+        blocks = Scaled([Turned(width) for _ in range(depth)])
+        return nn.Sequential(nn.Linear(8, width), blocks, nn.Linear(width, 16))
+
+    recipe = in_practice(recipe_of("adam"))
+    for build, x, axis, grows in (
+        (images, SQUARES, "depth=2,4,6", True), (calm, X, "depth=2,4,6", False),
+        (rows, X, "width=4,8,12", False),
+    ):  # fmt: skip
+        model = trained(recipe, model_of(build, (x, Y)), axis)
+        found = derive_graph(recipe, model.lowered.graph, Settings(), kinds=model.kinds)
+        assert any("that of a typical one" in text for text in found.assumptions) is grows
+
+
+class Scaled(nn.Module):
+    """Blocks over their number."""
+
+    def __init__(self, blocks: list[Turned]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = x + block.map(block.norm(x).relu()) / len(self.blocks)  # type: ignore[union-attr,operator]
+        return x
+
+
 def convolved_change(depth: int, seed: int) -> dict[str, float]:
     """RMS of the change of the outputs of `images` by a small signed step of half of its blocks.
 

@@ -1,5 +1,6 @@
 """A user's own model: weights alone move it, every tensor is calibrated, what is given stays."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -360,3 +361,20 @@ def test_the_check_has_assumptions_and_regimes_prints_them_and_warns() -> None:
     for line in (*result.assumptions, *result.regimes):
         assert " ".join(line.split()) in " ".join(shown.split())
     assert as_json(result)["regimes"] == list(result.regimes)
+
+
+@pytest.mark.parametrize("rule", ["sgd_centred", "adam_centred"])
+def test_a_rule_that_never_moves_a_bias_is_refused_with_a_recipe_that_is_taken(rule: str) -> None:
+    """A bias is one column, of which the mean is the entry itself."""
+
+    def build(width: int = 8) -> nn.Module:
+        return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3))
+
+    def numbers(recipe: str) -> Any:
+        batch = torch.ones(2, 6), torch.ones(2, 3)
+        return for_model(recipe, build, base=8, width=32, lr=0.1, batch=batch)
+
+    with pytest.raises(InvalidInput, match=r"never moves '0\.bias' and 1 more") as caught:
+        numbers(rule)
+    offered = re.search("such as '(.*)', or", caught.value.do_this)
+    assert offered and len(numbers(offered[1])) == 4

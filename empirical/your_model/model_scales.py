@@ -303,6 +303,7 @@ def read_by(
         names = matching(draw, [p.name for p in lowered.graph.parameters], "draw")
         lowered = replace(lowered, graph=_drawing(lowered.graph, names))
     answer = derive_graph(recipe, lowered.graph, settings, kinds=model.kinds)
+    _refuse_unmoved(recipe, answer)
     for name, x in answer.tensors.items():
         for symbol, d in x.d.items():
             if d.free_symbols:
@@ -317,6 +318,26 @@ def read_by(
     where = uses(start, lowered, answer.tensors)
     found = ReadModel(lowered, answer, settings, start, where, dimensions)
     return replace(found, zero_biases=_of_zero_biases(found))
+
+
+def _refuse_unmoved(recipe: Recipe, answer: GraphDerived) -> None:
+    """Refuse tensors that a rule never moves, such as biases under a gradient without its mean."""
+    still = {
+        name: x
+        for name, x in answer.tensors.items()
+        if x.c.free_symbols and x.start.moves is None and x.moved.moves is None
+    }
+    if not still:
+        return
+    name, x = next(iter(still.items()))
+    kinds = ", ".join(dict.fromkeys(str(one.kind) for one in still.values()))
+    others = f" and {len(still) - 1} more" if len(still) > 1 else ""
+    given = str(recipe) if ":" in str(recipe) else f"rest: {recipe}"
+    raise InvalidInput(
+        f"a rule that never moves '{name}'{others}: {x.rule} is exactly zero there",
+        "a rule that moves every trained tensor",
+        f"give them another one, in a recipe such as '{kinds}: sgd; {given}', or freeze them",
+    )
 
 
 def _drawing(graph: Graph, names: Collection[str]) -> Graph:

@@ -40,6 +40,10 @@ FIXED_DATA = "inputs and targets are of order one, and not fitted yet"
 FIXED_BATCH = "the batch is fixed"
 COHERENT_PLACES = "places that grow in number (a batch, a sequence) add up in the gradient"
 BLOCKS = "blocks pass a change on as they pass what they add to"
+TYPICAL = (
+    "one rate stands for all blocks, that of a typical one: where the stream grows, the k-th can "
+    "have a gradient that is larger by a power of depth/k, which no rate here follows"
+)
 CRITICAL = (
     "blocks in a row pass on exactly the size that they are given (a critical start, such as std = "
     "sqrt(2/fan_in) under relu), and the width is far beyond the depth"
@@ -58,6 +62,7 @@ def assumptions(graph: Graph, state: Passes) -> tuple[str, ...]:
     found.append(COHERENT_PLACES if grows else FIXED_BATCH)
     repeats = [n.get("repeat") for n in nodes if n.op == "repeat"]
     found += [BLOCKS] if any(not is_chain(x) for x in repeats) else []
+    found += [TYPICAL] if any(_grows_on_the_way(state, n) for n in graph.nodes) else []
     found += [CRITICAL] if any(is_chain(x) for x in repeats) else []
     found += [TRAINED_STATISTICS] if any(n.op == "buffer" for n in nodes) else []
     found += [RARE] if tables else []
@@ -72,6 +77,15 @@ def assumptions(graph: Graph, state: Passes) -> tuple[str, ...]:
             if larger(size, S.Zero) != 0
         ),
     )
+
+
+def _grows_on_the_way(state: Passes, node: GraphNode) -> bool:
+    """Whether the stream of blocks that grow in number is larger at its end than at its start."""
+    repeat = node.get("repeat")
+    if repeat is None or repeat.count == 0 or is_chain(repeat):
+        return False
+    before, after = (state.values[x].size for x in (node.inputs[0], node.name))
+    return bool(larger(before, after) != before)
 
 
 def of_recipe(
