@@ -1,4 +1,4 @@
-"""What is said of checks that are left open is true: more seeds, or larger sizes, settle them."""
+"""More seeds, or larger sizes, settle checks that are left open, as is said of them."""
 
 import re
 from collections.abc import Sequence

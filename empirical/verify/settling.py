@@ -1,4 +1,4 @@
-"""What would settle the checks of a model that are left open: more seeds, larger sizes, or neither.
+"""More seeds, larger sizes, or neither: the cure for checks of a model that are left open.
 
     noise    the seeds at which the interval would be narrow enough, if the slope stays where it is
     drift    the size up to which slopes would have settled, if they go on as they do
