@@ -62,6 +62,7 @@ from scaling.calculus import (
     output_change,
     rotation,
     scalars,
+    singular_values,
     spectra,
     sums,
     weight_entries,
@@ -183,6 +184,9 @@ def _sum(context: Context, node: Node, written: bool = False) -> Reading:
     if node.shape.is_scalar and cancellation.is_positive(context, node):
         size = Scale.one(Size.SCALAR)
         return Scalar(size), Step(GIVEN, str(node), size, "a number between 0 and 1", node=node)
+    kept = singular_values.residual_of(node)
+    if kept is not None and (left := singular_values.residual(context, node, kept, read)):
+        return left
     square = node.shape.is_square
     if not written and len(terms) > 1 and any(map(may_be_negative, terms)):
         form = cancellation.canonical(context, node)

@@ -16,8 +16,12 @@ have a known size, its gain. Cutting all off at a bound, f = min(sigma, tau), ne
 project(X, r) keeps r of the largest singular directions, a part of X of its own order that every
 sample meets, or all of X where r grows with the width and X has O(1) directions.
 
+X - project(X, r), an error that is fed back, is what X does in its other directions, and like X
+itself: n = Theta(1) singular values of one order are more than r. Where r grows it is zero.
+
 Refused: f that may be negative; singular values that are alike, of which no r are the largest; r
-where some directions are weaker than others.
+where some directions are weaker than others; what is left of a matrix of unknown rank, or of one
+of no more than r directions.
 
 References: arXiv 2505.21799 (PolarGrad), arXiv 2403.03507 (GaLore), arXiv 2504.05295 (Dion).
 """
@@ -32,10 +36,11 @@ from sympy import S
 from scaling.calculus import instead, rank, spectra, sums
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading, need_entries
-from scaling.calculus.values import Aligned, Scalar, Spectral, Value, describe
+from scaling.calculus.values import Aligned, Scalar, Spectral, Value, describe, times
+from scaling.rules.like_terms import totals
 from scaling.rules.symbols import SymbolKind
-from scaling.rules.tree import Call, MatMul, Node, Symbol, Transpose
-from scaling.sizes.derivation import SPECTRAL_POWER, Step
+from scaling.rules.tree import Call, MatMul, Node, Number, Symbol, Transpose
+from scaling.sizes.derivation import SPECTRAL_POWER, SUM, Step
 from scaling.sizes.scale import Order, Scale, Size
 
 Read = Callable[[Context, Node], Reading]
@@ -172,6 +177,49 @@ def _of_gradient(context: Context, node: Call, value: Value) -> Aligned:
             instead.apart,
         )
     return value
+
+
+def residual_of(node: Node) -> Call | None:
+    """The project(X, r) of X - project(X, r) times a number.
+
+    >>> from scaling.rules.language import G, project
+    >>> residual_of(2 * G - 2 * project(G, 4))
+    <rule project(G, 4)>
+    """
+    found = totals(node)
+    for x, factor in found.items():
+        if isinstance(x, Call) and x.function == "project" and len(found) == 2:
+            return x if found.get(x.argument) == -factor else None
+    return None
+
+
+def residual(context: Context, node: Node, kept: Call, read: Read) -> Reading | None:
+    """X - project(X, r); None where the rank of X is not known."""
+    value, step = read(context, kept.argument)
+    part, line = read(context, kept)
+    assert kept.option is not None, "a projection has a rank"
+    r, _ = read(context, kept.option)
+    if not (isinstance(value, Aligned) and value.low_rank and isinstance(part, Aligned)):
+        return None
+    if value.entry.is_zero or not isinstance(r, Scalar):
+        return None
+    most = min(span.rank for span in context.spans)
+    alone = most == 1 and value.steps == 1  # a bias, or one sample
+    if alone or context.bounds.order(r.size.width, S.Zero) is Order.GREATER:
+        zero = times(value, Scale.zero(Size.SCALAR))
+        return zero, Step(SUM, str(node), zero.main, "all of it is kept", (line,), node=node)
+    few = isinstance(kept.option, Number) and kept.option.value >= most
+    if few or most == 1:
+        raise context.not_covered(
+            node,
+            f"what {kept} leaves of a matrix of {most} directions, which may be nothing",
+            "fewer directions than samples and outputs have",
+            instead.apart,
+        )
+    left = replace(part, crosses=True)
+    text = f"{kept.argument} has more directions than {kept} keeps, as samples and outputs are more"
+    told = Step(SUM, str(node), left.entry, "what is left", (step, line), text, node)
+    return left, told
 
 
 def project(context: Context, node: Call, operands: Sequence[Reading], _: Read) -> Reading:
