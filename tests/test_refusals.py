@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from sympy import S, Symbol, oo
 from tour import tour
 
-from derivations.catalogue import catalogue
+from derivations.catalogue import catalogue, find
 from scaling.cli.requests import missing_package
 from scaling.models.chain import Setting, mlp
 from scaling.models.settings import read_settings
@@ -291,3 +292,47 @@ def test_a_damping_that_one_of_two_tables_lacks_is_a_difference() -> None:
     for left, right, values in ((x, lacking, (-1, None)), (lacking, x, (None, -1))):
         (one,) = compare(found.problem, left, found.problem, right).differences
         assert (one.layer, one.name, one.left, one.right) == ("hidden", "d_rho_A", *values)
+
+
+MOVED = {
+    "orthograd": "norm(G)/norm(G)*G",
+    "sgdp": "M where M = ema(G, beta)",
+    "adamp": "U where U = debiased(G, beta1)/(sqrt(debiased(G*G, beta2)) + eps)",
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_weights_that_have_moved_are_not_read_as_independent_of_the_gradient(name: str) -> None:
+    with pytest.raises(NotCovered, match="weights that have moved") as refusal:
+        derive(find(name).rule, step=2)
+    assert refusal.value.do_this == f"write for example {MOVED[name]}"
+    assert derive(find(name).rule) and derive(parse(MOVED[name]), step=2)
+
+
+def test_they_are_not_independent() -> None:
+    """Of ReLU layers <W_l, G_l> = <f, f - y>/n: M^(-1/2) at first, of order one after a step."""
+    first, second = (
+        np.log(np.mean([np.abs(_aligned(m, seed)) for seed in range(8)], axis=0))
+        for m in (64, 1024)
+    )
+    slopes = (second - first) / np.log(16)
+    assert abs(slopes[0] + 0.5) < 0.2 and abs(slopes[1]) < 0.2
+
+
+def _aligned(width: int, seed: int) -> tuple[float, float]:
+    """<W, G> of the hidden layer before and after a step of gradient descent at derived rates."""
+    draw = np.random.default_rng(seed).standard_normal
+    x, y = draw((6, 4)), draw((3, 4))
+    w = [draw((width, 6)), draw((width, width)) * width**-0.5, draw((3, width)) / width]
+    found = []
+    for _ in range(2):
+        h = [x, np.maximum(w[0] @ x, 0)]
+        h.append(np.maximum(w[1] @ h[1], 0))
+        delta, g = w[2] @ h[2] - y, []
+        found.append(float((w[2] @ h[2] * delta).sum()) / 4)
+        for i in (2, 1, 0):
+            g.insert(0, delta @ h[i].T / 4)
+            delta = (w[i].T @ delta) * (h[i] > 0)
+        assert np.isclose((w[1] * g[1]).sum(), found[-1])
+        w = [p - 0.1 * width ** (-c) * q for p, q, c in zip(w, g, (-1, 0, 1), strict=True)]
+    return found[0], found[1]

@@ -62,6 +62,15 @@ def inner(
             found = _with_weights(context, node, weights, other, (step_x, step_y))
             if found is not None:
                 return found
+    if context.step > 1 and any(isinstance(v, Weights) for v in (x, y)):
+        raise context.not_covered(
+            node,
+            "the inner product of weights that have moved, along the last gradient and so perhaps "
+            "along the next one",
+            "the first step (--step 1), where weights and gradient are independent, or the rule "
+            "without it",
+            instead.positive,
+        )
     if not isinstance(x, Aligned) or not isinstance(y, Aligned):
         raise context.not_covered(
             node,

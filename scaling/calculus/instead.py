@@ -151,6 +151,30 @@ def without_decay(node: Node) -> Node:
     return rebuilt(node, without_decay)
 
 
+def without_weights(node: Node) -> Node:
+    """The same without terms that are a multiple of W.
+
+    >>> from scaling.rules.language import G, W, inner, norm
+    >>> str(without_weights(norm(G) * (G - inner(W, G) / norm(W) ** 2 * W)))
+    'norm(G)*G'
+    """
+    match node:
+        case Add(x, y) | Subtract(x, y) if _is_multiple_of_weights(y):
+            return without_weights(x)
+        case Add(y, x) if _is_multiple_of_weights(y):
+            return without_weights(x)
+    return rebuilt(node, without_weights)
+
+
+def _is_multiple_of_weights(node: Node) -> bool:
+    match node:
+        case Multiply(x, y) if x.shape.is_scalar:
+            return _is_multiple_of_weights(y)
+        case Multiply(x, y) | Divide(x, y) if y.shape.is_scalar:
+            return _is_multiple_of_weights(x)
+    return node == _W
+
+
 def decays_outside(node: Node) -> Iterator[Node]:
     """A rule whose decays stand in functions, with them beside it: Adam with a penalty as AdamW.
 

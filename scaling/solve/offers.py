@@ -12,7 +12,14 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 
-from scaling.calculus.instead import all_damped, candidates, decays_outside, plain, positive
+from scaling.calculus.instead import (
+    all_damped,
+    candidates,
+    decays_outside,
+    plain,
+    positive,
+    without_weights,
+)
 from scaling.rules.rewrites import substitute
 from scaling.rules.rule import Rule
 from scaling.rules.symbols import SymbolKind, kind_of
@@ -33,7 +40,8 @@ def offering(
     """
     rule, settings = problem.rule, problem.settings
     given = {*settings.exponents, *(name for name, _ in settings.d)}
-    for other in (*islice(_changed(error, rule), MOST), Rule(Matrix("G"))):
+    others = _changed(error, rule, moved=problem.step > 1)
+    for other in (*islice(others, MOST), Rule(Matrix("G"))):
         if not given <= {*other.scaled, *other.exponents}:
             continue
         try:
@@ -44,10 +52,10 @@ def offering(
     return error
 
 
-def _changed(error: NotCovered, rule: Rule) -> Iterator[Rule]:
+def _changed(error: NotCovered, rule: Rule, moved: bool) -> Iterator[Rule]:
     """The rule with the refused part changed, each once, the smallest change first."""
     seen = {rule.expression}
-    for part, others in _places(error, rule.expression):
+    for part, others in _places(error, rule.expression, moved):
         for other in others:
             try:
                 expression = substitute(rule.expression, {part: other})
@@ -66,10 +74,12 @@ def _descends(expression: Node) -> bool:
     return Matrix("G") in nodes and Number(Fraction(0)) not in nodes and not nothing
 
 
-def _places(error: NotCovered, root: Node) -> Iterator[tuple[Node, tuple[Node, ...]]]:
+def _places(error: NotCovered, root: Node, moved: bool) -> Iterator[tuple[Node, tuple[Node, ...]]]:
     """The refused part and what stands around it, each with what could stand in its place."""
     assert isinstance(error.node, Node), "only what refuses a node has candidates"
     path = _path(root, error.node)
+    if moved and Matrix("W") in error.node.walk():
+        yield root, (without_weights(root),)
     if _is_of_decays(error.node):
         yield root, tuple(decays_outside(root))
     if path:
