@@ -1,6 +1,7 @@
 """The coordinate check of a model: plans agree, defaults do not, and bad input is refused."""
 
 import json
+import math
 import os
 from dataclasses import replace
 from functools import cache
@@ -22,6 +23,7 @@ from empirical.trace.execute import Execution
 from empirical.trace.given_model import model_of
 from empirical.trace.model_file import read_model
 from empirical.verify.graph_verification import MOST_SEEDS, SEEDS, verify_graph
+from empirical.verify.model_steps import refuse_no_number
 from scaling.sizes.errors import InvalidInput, ScalingError
 from scaling.sizes.scale import HALF
 from scaling.states.moved_state import two_states
@@ -250,6 +252,14 @@ def test_a_loss_that_is_not_finite_is_refused_with_its_step() -> None:
         checked(plan=planned("sgd", 1e200), recipe="sgd", steps=3)
 
 
+def test_a_loss_that_is_no_number_before_training_is_not_blamed_on_the_rate() -> None:
+    with pytest.raises(InvalidInput, match="nothing is trained yet") as error:
+        refuse_no_number(torch.tensor(math.nan), "step 1 of width=64, seed 0")
+    assert "learning rate" not in str(error.value)
+    with pytest.raises(InvalidInput, match="lower the learning rate"):
+        refuse_no_number(torch.tensor(math.nan), "step 11 of width=64, seed 0")
+
+
 def other(width: int = 32) -> nn.Module:
     return nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.Linear(width, 16, bias=False))
 
@@ -274,7 +284,11 @@ def edited() -> ModelPlan:
         (shaped, {"plan": planned}, r"of shape \(1024, 8\), which has \(512, 8\) in the plan"),
         (None, {"plan": planned, "recipe": "sgd"}, "a plan for the recipe"),
         (None, {"plan": edited}, "lr = 0.1 of '2.weight' in the plan, where .* have 0.000125"),
-        (None, {"plan": planned, "axis": "width=32:128"}, "width=64 at the base, larger than 32"),
+        (
+            None,
+            {"plan": planned, "axis": "width=32:128"},
+            "width=32, smaller than 64 at the base of the plan",
+        ),
         (None, {"plan": planned, "as_is": True}, "a plan beside --as-is"),
         (None, {"as_is": True}, "no function optimizer"),
         (None, {"axis": "height=1:4"}, "axis 'height'"),

@@ -351,3 +351,22 @@ USABLE = {
 def test_a_model_whose_calls_are_alike_is_derived(typed: Typed, tmp_path: Path, case: str) -> None:
     path = written(tmp_path, USABLE[case])
     assert typed("derive", "sign(G)", "--model", str(path)).code == 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "found"),
+    [
+        ("(f - y).square().mean() * float('nan')", "a number that is nan, nan, nan"),
+        ("torch.special.bessel_j0(f - y).mean()", "'aten.special_bessel_j0.default'"),
+    ],
+)
+def test_what_a_loss_of_ones_own_does_is_told_by_the_line_where_it_begins(
+    loss: str, found: str, typed: Typed, tmp_path: Path
+) -> None:
+    """torch keeps lines of forward alone."""
+    file = tmp_path / "own.py"
+    file.write_text(f"{written(tmp_path, {}).read_text()}\ndef loss(f, y):\n    return {loss}\n")
+    line = file.read_text().splitlines().index("def loss(f, y):") + 1
+    code, _, err = typed("derive", "sgd", "--model", str(file))
+    assert code == 2 and found in err and f"{file}:{line}" in err and "export.py" not in err
+    assert "nan, nan, nan;" not in err, "no numbers are offered that are none"

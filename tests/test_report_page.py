@@ -20,7 +20,9 @@ from sympy import Rational, S
 from typed import Typed, exit_code
 
 from empirical.data.sources import load
+from empirical.fit.verdict import Verdict
 from empirical.report.html_page import page
+from empirical.report.inline_plots import plots_of_model
 from empirical.report.page_sections import (
     Section,
     beside_line,
@@ -191,6 +193,18 @@ def test_the_page_of_a_model_holds_every_check_tensor_and_drawing(pages: Pages) 
             if line.measured and line.verdict == "agree":
                 slope = float(line.measured.partition(" ")[0])
                 assert slope == pytest.approx(float(line.printed.step.result.width), abs=0.25)
+
+
+def test_the_gravest_verdicts_have_a_colour_where_there_are_more_checks_than_colours(
+    pages: Pages,
+) -> None:
+    """In the order of a model the last node would have none."""
+    _, measured, _ = pages.found
+    nodes = [c for c in measured.checks if c.quantity == "init"] * 9
+    checks = [replace(c, name=f"n{i}", verdict=Verdict.inconclusive) for i, c in enumerate(nodes)]
+    checks[-1] = replace(checks[-1], name="the last", verdict=Verdict.contradict)
+    ((caption, svg),) = plots_of_model(replace(measured, checks=tuple(checks)), "sgd")
+    assert f"of {len(checks)}, the table below has all" in caption and "the last" in svg
 
 
 def test_a_line_has_no_measurement_beside_it_that_is_of_something_else(pages: Pages) -> None:

@@ -709,8 +709,12 @@ def test_an_optimizer_that_is_not_what_the_recipe_says_is_refused(
 
 def test_a_loss_that_is_not_positive_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, MLP + ADAM + "\ndef loss(f, y):\n    return (f * y).mean() - 9\n")
+    place = TransferPlace(tmp_path / "out", jobs=1)
     with pytest.raises(InvalidInput, match=r"a loss of -\S+ before training, at width=8"):
-        transfer_of_file(str(path), "adam", ASKED, TransferPlace(jobs=1))
+        transfer_of_file(str(path), "adam", ASKED, place)
+    few = TransferRequest(ASKED.axis, ASKED.rates[:3], steps=1, seeds=2)
+    path = written(tmp_path, MLP + ADAM)  # mended, and the folder is bound to nothing
+    assert len(transfer_of_file(str(path), "adam", few, place).frame()) > 0
 
 
 def test_plans_of_many_sizes_are_those_of_each_alone_and_the_model_is_read_once(

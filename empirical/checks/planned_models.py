@@ -44,6 +44,13 @@ def plans_along(
         )
     if axis.name not in made.base:
         raise unknown("axis of the plan", axis.name, made.base)
+    if min(axis.sizes) < made.base[axis.name]:
+        raise InvalidInput(
+            f"{axis.name}={min(axis.sizes)}, smaller than {made.base[axis.name]} at the base of "
+            "the plan",
+            "sizes from the base on: a plan holds from there",
+            f"pass --axis {axis.name}={made.base[axis.name]}:{4 * made.base[axis.name]}",
+        )
     refuse_another_model(made.shapes, on_meta(file, made.at))
     again = plan_at(made, file, recipe, made.at)
     for name, x in made.tensors.items():

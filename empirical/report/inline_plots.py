@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
+from empirical.fit.verdict import Verdict
 from empirical.report.plots import COLOURS, TITLES, DrawnSizes, curves, draw
 from empirical.verify.graph_verification import GraphCheck, GraphVerification
 from empirical.verify.verification import Series, Verification
@@ -83,13 +84,13 @@ def plots_of_chain(result: Verification, series: Series) -> list[tuple[str, str]
 
 
 def plots_of_model(found: GraphVerification, name: str) -> list[tuple[str, str]]:
-    """(caption, svg) of every quantity; those that do not agree first, as many as have a colour."""
+    """(caption, svg) of every quantity; the gravest verdicts first, as many as have a colour."""
     axis, plots = found.axis, []
     for quantity, about in QUANTITIES.items():
         checks = [c for c in found.checks if c.quantity == quantity]
         if not checks:
             continue
-        checks.sort(key=lambda c: c.verdict.name == "agree")
+        checks.sort(key=lambda c: list(Verdict).index(c.verdict))
         shown = [_curve(c) for c in checks[: len(COLOURS)]]
         caption = f"{quantity}: {about}"
         if len(checks) > len(shown):

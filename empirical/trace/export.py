@@ -24,7 +24,7 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from io import StringIO
 from pathlib import Path
@@ -148,7 +148,7 @@ def export(file: ModelFile, sizes: Mapping[str, int], lines: bool = True) -> Pro
     except NotCovered:
         file.loss(sizes)  # a model that fails untraced fails by its own code
         raise
-    return _program(program, model, sizes)
+    return _program(program, model, sizes, loss)
 
 
 def exported(
@@ -331,7 +331,7 @@ class _WithLoss(nn.Module):
         return found
 
 
-def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Program:
+def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int], loss: LossOf) -> Program:
     names = names_of(model)
     leaves: dict[str, ModelLeaf] = {}
     by_node: dict[str, str] = {}
@@ -367,7 +367,7 @@ def _program(exported: Any, model: nn.Module, sizes: Mapping[str, int]) -> Progr
         elif node.op == "call_function":
             operation = _operation(node, by_node)
             if operation is not None:
-                operations.append(operation)
+                operations.append(_with_line_of_loss(operation, loss))
     return Program(leaves, tuple(operations), output, dict(sizes))
 
 
@@ -425,6 +425,18 @@ def _where(node: fx.Node) -> Where:
     own = [f for f in frames if not _is_of_torch(f[0])] or frames
     file, line, code = own[-1] if own else ("", 0, "")
     return Where(module, _short(file), line, code)
+
+
+def _with_line_of_loss(operation: Operation, loss: LossOf) -> Operation:
+    """An operation of the loss stands where the loss begins: torch keeps lines of forward alone."""
+    if operation.where.module != _LOSS or operation.where.file != _short(__file__):
+        return operation
+    code = getattr(loss, "__code__", None)
+    if code is None or _is_of_torch(code.co_filename):
+        return replace(operation, where=Where(_LOSS))
+    line = f"def {code.co_name}" if code.co_name.isidentifier() else ""
+    where = Where(_LOSS, _short(code.co_filename), code.co_firstlineno, line)
+    return replace(operation, where=where)
 
 
 def _short(file: str) -> str:

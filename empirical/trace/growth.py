@@ -63,6 +63,12 @@ def growth(sizes: Sequence[int], values: Sequence[float], of: str = "a number") 
     """
     if len(set(values)) == 1:
         return Growth(Fraction(0))
+    if not all(math.isfinite(v) for v in values):
+        raise InvalidInput(
+            f"{of} that is {_list(values)} at the sizes {_list(sizes)}",
+            "a finite one, at every size",
+            "look for what makes it so: a division by zero, a logarithm of zero, or an overflow",
+        )
     sign = _sign(values)
     if sign:
         found = _fitted(sizes, [sign * v for v in values])

@@ -184,9 +184,15 @@ class RunStore(Generic[Cell, Done]):
             self._known[cell] = run
 
     def _settle(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Compare settings with those of the store, and keep those that it does not have."""
+        """Compare settings with those of the store, and keep those that it does not have.
+
+        A store without a run, as a refusal leaves it, is bound to no settings.
+        """
         assert self._connection is not None, "a store in a file"
         known = dict(self._connection.execute("SELECT name, value FROM settings").fetchall())
+        if not self._known and known:
+            self._write("DELETE FROM settings WHERE name = ?", [(name,) for name in known])
+            known = {}
         asked = {name: json.dumps(x, sort_keys=True, default=str) for name, x in settings.items()}
         for name, value in asked.items():
             if known.get(name, value) != value:

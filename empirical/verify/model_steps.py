@@ -403,7 +403,9 @@ def refuse_no_number(loss: Tensor, where: str) -> None:
         raise InvalidInput(
             f"a loss of {float(loss.detach())} at {where}",
             "a loss that stays finite at every size of the axis",
-            "lower the learning rate, take fewer steps (--steps 1), or smaller sizes: "
+            "look for what is not finite in batch(), build(..) or loss(..): nothing is trained yet"
+            if where.startswith("step 1 of ")
+            else "lower the learning rate, take fewer steps (--steps 1), or smaller sizes: "
             "--axis width=32:128",
         )
 

@@ -40,6 +40,6 @@ def operation(node: GraphNode) -> OperationRow:
         raise NotCovered(
             f"the operation '{node.op}', in {node.name}{place}",
             f"one of {', '.join(sorted(OPERATIONS))}",
-            "write it with these, or add its row to scaling/models/operations",
+            "write it with these, or add its row: CONTRIBUTING.md, 'Add an operation of models'",
         )
     return OPERATIONS[node.op]
