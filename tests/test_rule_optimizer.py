@@ -126,6 +126,31 @@ def test_a_step_is_that_of_factors_written_by_hand(build: type[Tapped], rule: st
     assert_same(stepped(model, text, values, x, y), expected)
 
 
+class Weighted(nn.Module):
+    """Matrices of experts and the weights of these, in one product of three factors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.gate = nn.Parameter(torch.randn(3, 4, 2)), nn.Linear(4, 3)
+        self.gate.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bi,be,eio->bo", x, self.gate(x).softmax(-1), self.w)
+
+
+def test_a_product_of_three_factors_has_the_factors_of_the_other_two() -> None:
+    """h = x r of every sample, over inputs and experts, which the product sums over."""
+    model, x, y = Weighted(), torch.randn(7, 4), torch.randn(7, 2)
+    text, values, _ = RULES["kfac"]
+    weights = model.gate(x).softmax(-1)
+    h = torch.einsum("bi,be->eib", x, weights).flatten(0, 1)
+    d = (2 * (model(x) - y) / y.numel() * len(x)).detach().T
+    g = d @ h.T / len(x)
+    expected = power(second(d), -0.5, 0.05) @ g @ power(second(h), -1, 0.1)
+    found = stepped(model, text, values, x, y)["w"]
+    torch.testing.assert_close(found, expected.T.reshape(3, 4, 2), rtol=1e-8, atol=1e-10)
+
+
 @pytest.mark.parametrize("build", [Raw, Expert, Pixels])
 def test_factors_of_the_other_axes_are_another_step(build: type[Tapped]) -> None:
     def turned(matrix: Matrix) -> Tensor:

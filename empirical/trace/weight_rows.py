@@ -20,6 +20,7 @@ import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -130,17 +131,25 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: 
 
 @row("einsum")
 def einsum(equation: str, *operands: Any) -> Mets:
-    """A sum of products of two factors, ellipses apart."""
+    """A sum of products of factors, ellipses apart: the others are multiplied first."""
     found = operands[0] if len(operands) == 1 and not isinstance(operands[0], Tensor) else operands
     left, arrow, out = equation.replace(" ", "").partition("->")
     parts = left.split(",")
-    if len(found) != 2 or "." in left or any(len(set(p)) < len(p) for p in parts):
+    if len(found) < 2 or "." in left or any(len(set(p)) < len(p) for p in parts):
         return
     if not arrow:
         out = "".join(sorted(c for c in set("".join(parts)) if "".join(parts).count(c) == 1))
-    for i in range(2):
-        text = f"{parts[1 - i]},{parts[i]}->{out}"
-        yield Met(found[i], Meeting.PRODUCT, found[1 - i], text)
+    for i, own in enumerate(parts):
+        others = [k for k in range(len(parts)) if k != i]
+        kept = "".join(dict.fromkeys(c for k in others for c in parts[k] if c in own + out))
+        given = f"{','.join(parts[k] for k in others)}->{kept}"
+        times = partial(_multiplied, given, [found[k] for k in others[1:]])
+        yield Met(found[i], Meeting.PRODUCT, found[others[0]], f"{kept},{own}->{out}", times)
+
+
+def _multiplied(equation: str, factors: Sequence[Tensor], x: Tensor) -> Tensor:
+    """Data times the other factors: over the axes that the weight or the result has."""
+    return torch.einsum(equation, x, *(y.detach().to(x.dtype) for y in factors))
 
 
 def _matrix_letters(x: Tensor, which: int) -> tuple[str, str]:
