@@ -24,6 +24,8 @@ SECONDS = int(os.environ.get("SHOWN") or 0)
 MOMENTARY = re.compile(r"scaling (list|derive|predict|explain|compare|claims --list)\b")
 MEASURES = re.compile(r"--measured|--model|--alignment measured")
 STANDS_FOR = {
+    "check adamw --model FILE.py --as-is": "check adam --model docs/mlp.py --as-is",
+    "verify NAME": "verify sgd",
     "tune adamw --model FILE.py": "tune adamw --model examples/transformer.py",
     "FILE.py:CLASS": "own.py:Own", "FILE.py": "docs/small_gpt.py", "FILE.toml": "recipe.toml",
     "MODULE:CLASS": "torch.optim:Adam", "RULE --x": "kfac --x", "RULE": "sgd",
@@ -101,3 +103,10 @@ def test_a_command_that_is_refused_is_seen(typed: Typed, monkeypatch: pytest.Mon
     assert words_of("scaling compare ONE OTHER") == ["compare", "sgd", "adam"]
     with pytest.raises(AssertionError):
         test_a_command_of_a_moment_that_is_shown_ends_well("scaling list sgdd", typed, monkeypatch)
+
+
+def test_a_plan_that_is_shown_has_the_numbers_that_it_starts_from() -> None:
+    plans = [x for _, x in COMMANDS if x.startswith("scaling plan ") and "--base" in x]
+    of_adamw = [x for x in plans if "adamw" in x]
+    assert all("--lr" in x for x in plans) and len(of_adamw) >= 2
+    assert all("--eps" in x for x in of_adamw)
