@@ -25,7 +25,15 @@ import torch
 from torch import Tensor
 
 from empirical.wide.noise import Stream
-from empirical.wide.passes import Chunk, products_of, run, sums, values, workers_share_memory
+from empirical.wide.passes import (
+    Chunk,
+    products_of,
+    run,
+    split,
+    sums,
+    values,
+    workers_share_memory,
+)
 from empirical.wide.streaming import MemoryLimit, Streaming
 
 Function = Callable[..., Tensor]
@@ -218,10 +226,8 @@ class NeuronAxis:
         met = _below(atom for p in products for atom in (*p.left, *p.right))
         self._make_room(met)
         for p, total in zip(products, sums(self, products), strict=True):
-            rows = torch.split(total, [a.count for a in p.left])
-            for a, row in zip(p.left, rows, strict=True):
-                parts = torch.split(row, [b.count for b in p.right], dim=1)
-                for b, part in zip(p.right, parts, strict=True):
+            for a, row in zip(p.left, split(total, p.left, 0), strict=True):
+                for b, part in zip(p.right, split(row, p.right, 1), strict=True):
                     self._grams[a, b] = part
         self.ready.update(atom for atom in met if atom in self.kept)
 

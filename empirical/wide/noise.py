@@ -33,7 +33,7 @@ ROWS = 8192
 """Neurons that share a generator. Another value would give other numbers of the same law."""
 
 _UNIT = 2.0**-31
-_LOG = 62 * math.log(2)  # -2 log(_UNIT)
+_LOG = torch.tensor(62 * math.log(2), dtype=torch.float32)  # -2 log(_UNIT)
 
 
 class Bits(StrEnum):
@@ -102,7 +102,7 @@ def _fill_(out: Tensor, generators: Sequence[np.random.Generator]) -> None:
         bits = generator.bit_generator.random_raw(half)
         row.copy_(torch.from_numpy(bits.view(np.int32)))
     radius, angle = whole[:, :half], whole[:, half:].mul_(math.pi * _UNIT)
-    radius.add_(0.5).abs_().log_().mul_(-2).add_(_LOG).sqrt_()
+    torch.sub(_LOG, radius.add_(0.5).abs_().log_(), alpha=2, out=radius).sqrt_()
     sine = angle.sin()
     angle.cos_().mul_(radius)
     radius.mul_(sine)

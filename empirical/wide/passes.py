@@ -201,13 +201,21 @@ def _sums(axis: Neurons, products: Sequence[AxisProduct[Any]], rows: slice) -> l
         torch.zeros(_count(p.left), _count(p.right), dtype=torch.float64, device=axis.device)
         for p in products
     ]
+    blocks = [
+        (a, b, block)
+        for total, product in zip(totals, products, strict=True)
+        for a, row in zip(product.left, split(total, product.left, 0), strict=True)
+        for b, block in zip(product.right, split(row, product.right, 1), strict=True)
+    ]
     for chunk in chunks(axis, rows):
-        for total, product in zip(totals, products, strict=True):
-            right = chunk.beside(product.right)
-            begins = product.right[: len(product.left)] == product.left
-            left = right[:, : len(total)] if begins else chunk.beside(product.left)
-            total.addmm_(left.T, right)
+        for a, b, block in blocks:  # side by side they would be one product, and a dearer copy
+            block.addmm_(chunk.double(a).T, chunk.double(b))
     return [total.cpu() for total in totals]
+
+
+def split(total: Tensor, atoms: Sequence[Atom], dim: int) -> tuple[Tensor, ...]:
+    """The part of every atom in a matrix that has its columns along a dimension."""
+    return total.split([atom.count for atom in atoms], dim)
 
 
 def _values(axis: Neurons, x: Combination, rows: slice) -> Tensor:
@@ -240,6 +248,7 @@ class Chunk:
     def __init__(self, axis: Neurons, rows: slice, workspace: Workspace) -> None:
         self.axis, self.rows, self._workspace = axis, rows, workspace
         self._values: dict[Atom, Tensor] = {}
+        self._doubles: dict[Atom, Tensor] = {}
 
     def tensor(self, owner: object, columns: int, dtype: torch.dtype | None = None) -> Tensor:
         """Memory for the (rows, columns) of an atom or a combination of atoms."""
@@ -247,14 +256,14 @@ class Chunk:
         dtype = dtype or self.axis.dtype
         return self._workspace.tensor(owner, rows, columns, dtype, self.axis.device)
 
-    def beside(self, atoms: tuple[Atom, ...]) -> Tensor:
-        """Atoms side by side in float64, (rows, columns of all)."""
-        double = self.tensor(atoms, _count(atoms), torch.float64)
-        start = 0
-        for atom in atoms:
-            double[:, start : start + atom.count] = self.value(atom)
-            start += atom.count
-        return double
+    def double(self, atom: Atom) -> Tensor:
+        """An atom in float64, (rows, count)."""
+        if self.axis.dtype is torch.float64:
+            return self.value(atom)
+        if atom not in self._doubles:
+            double = self.tensor((atom, torch.float64), atom.count, torch.float64)
+            self._doubles[atom] = double.copy_(self.value(atom))
+        return self._doubles[atom]
 
     def value(self, atom: Atom) -> Tensor:
         """An atom, (rows, count): as it was kept, or computed."""
