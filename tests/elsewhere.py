@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -101,8 +102,22 @@ class _Given(TorchFunctionMode):
         return found if device is None else found.to(device)
 
 
+def _generator(device: torch.device | str = "cpu") -> torch.Generator:
+    """The generator of the device, which has the numbers of the CPU's."""
+    here = torch.device(device).type == NAME
+    return _Generator("cpu" if here else device)
+
+
+_Generator = torch.Generator
+
+
 @contextmanager
 def elsewhere() -> Iterator[str]:
     """Within, the name of the device can be used as that of any other."""
-    with _Mode(), _Given():
-        yield NAME
+    replaced = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)  # data= would leave `held`
+    try:
+        with _Mode(), _Given(), patch.object(torch, "Generator", _generator):
+            yield NAME
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(replaced)

@@ -1,4 +1,4 @@
-"""Wide networks on a device: all is on it that is as long as a side, and the numbers are the same.
+"""Networks on a device: all is on it that is as long as a side, and the numbers are the same.
 
 `elsewhere` stands in for a GPU where there is none: it refuses what a GPU refuses, and its
 arithmetic is the CPU's. Tests marked cuda ask a GPU the same.
@@ -7,6 +7,7 @@ arithmetic is the CPU's. Tests marked cuda ask a GPU the same.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from wide_trials import trial
 
 from empirical.data.sources import load
 from empirical.measure.calibration import calibrate
-from empirical.measure.measurement import Quantity
+from empirical.measure.measurement import Quantity, measure
+from empirical.measure.training import dense_network
 from empirical.measure.trial import Constants, Trial
 from empirical.verify.campaign import Mode, RunRequest, plan
 from empirical.wide import Streaming, measure_wide, usual_memory
@@ -77,6 +79,25 @@ def test_a_network_elsewhere_is_the_one_here(
     rounding = 1e-6 if quantity is OWN else 1e-9  # samples are float32
     assert there == pytest.approx(here, rel=rounding)
     assert len({round(x, 12) for x in here.values()}) > 3
+
+
+@pytest.mark.parametrize("name", ["kfac", "adamw", "soap", "muon", "sam", "lamb"])
+def test_a_dense_network_elsewhere_is_the_one_here(name: str) -> None:
+    t = trial(name)
+    constants = calibrate(t, 16)
+    here = measure(t, constants, 24, 5, steps=2).sizes
+    with elsewhere() as place:
+        there = measure(replace(t, device=place), constants, 24, 5, steps=2).sizes
+    assert here == there and len({x.own for x in here.values()}) == 3
+
+
+def test_data_that_stay_here_are_refused_by_a_dense_network_elsewhere() -> None:
+    t = trial("sgd")
+    with elsewhere() as place:
+        model = dense_network(replace(t, device=place), t.scales(24, calibrate(t, 16)), 24, 5)
+        assert all(isinstance(p.detach(), Elsewhere) for p in model.parameters())
+        with pytest.raises(RuntimeError, match="operands on two devices"):
+            model(t.data.inputs)
 
 
 def test_what_is_forgotten_here_is_refused() -> None:

@@ -215,7 +215,8 @@ def _sums(axis: Neurons, products: Sequence[AxisProduct[Any]], rows: slice) -> l
 
 def split(total: Tensor, atoms: Sequence[Atom], dim: int) -> tuple[Tensor, ...]:
     """The part of every atom in a matrix that has its columns along a dimension."""
-    return total.split([atom.count for atom in atoms], dim)
+    parts: tuple[Tensor, ...] = torch.split(total, [atom.count for atom in atoms], dim)
+    return parts
 
 
 def _values(axis: Neurons, x: Combination, rows: slice) -> Tensor:
