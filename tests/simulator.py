@@ -11,8 +11,9 @@ made dW and once over samples held out. `slope` fits an exponent of M over the u
 widths and says how far seeds scatter.
 
 A matrix of one side is kept as diag(s) + F C F^T, a matrix of n directions as P Q^T, so that the
-cost is M times the number of samples until a rule looks at single entries. Powers of singular
-matrices are pseudo-powers and 0/0 is 0, as the rule language has it.
+cost is M times the number of samples until a rule looks at single entries. Beyond width `DRAWN`
+M x M weights are not drawn either: what they do to the few vectors that they meet is, in law
+(`Revealed`). Powers of singular matrices are pseudo-powers and 0/0 is 0, as the rules have it.
 
 Not covered (`Unread`): eig, ascended, named parts of a rule.
 """
@@ -29,9 +30,12 @@ from functools import cache, cached_property, lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
+from revealed_weights import Revealed
 
 Array = NDArray[np.float64]
 WIDTHS = (128, 256, 512, 1024, 2048)
+DRAWN = 8192
+"""The largest width at which whole matrices are made."""
 NOTHING = 1e-13
 """Singular values below this part of the largest are zero."""
 
@@ -56,7 +60,11 @@ class Wide:
 
     @cached_property
     def entries(self) -> Array:
-        return self._entries if self._entries is not None else self.p @ self.q.T
+        if self._entries is not None:
+            return self._entries
+        if self.shape[0] * self.shape[1] > DRAWN**2:
+            raise Unread(f"single entries of {self.shape[0]} x {self.shape[1]}")
+        return self.p @ self.q.T
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -110,6 +118,8 @@ class Square:
 
     @cached_property
     def matrix(self) -> Array:
+        if self.size > DRAWN:
+            raise Unread(f"all entries of a matrix of side {self.size}")
         if self.pieces is not None:
             return _assembled(self.pieces)
         x = np.diag(self.s)
@@ -279,13 +289,15 @@ class Weight:
     Entries are drawn again whenever they are asked for: a state is as small as its activations.
     """
 
-    draw: Callable[[], Array]
+    draw: Callable[[], Array | Revealed]
     scale: float
     shape: tuple[int, int]
     steps: tuple[tuple[float, Wide], ...] = ()
 
     @property
     def entries(self) -> Array:
+        if min(self.shape) > DRAWN:
+            raise Unread(f"single entries of {self.shape[0]} x {self.shape[1]} weights")
         return self.scale * self.draw() - sum(rate * step.entries for rate, step in self.steps)
 
     def __array__(self, *_: object, **__: object) -> Array:
@@ -298,6 +310,37 @@ class Weight:
     def transposed_times(self, x: Array) -> Array:
         y = self.scale * (self.draw().T @ x)
         return y - sum(rate * step.T.times(x) for rate, step in self.steps)
+
+
+class Unmade(Wide):
+    """M x M weights, of which nothing is known but their shape and norm, in law."""
+
+    def __init__(self, w: Weight) -> None:
+        super().__init__()
+        self.w, self._shape = w, w.shape
+
+    @property
+    def is_thin(self) -> bool:
+        return False
+
+    @cached_property
+    def entries(self) -> Array:
+        raise Unread(f"single entries of {self._shape[0]} x {self._shape[1]} weights")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._shape
+
+    @property
+    def norm(self) -> float:
+        start = replace(self.w, steps=())
+        moves = [Wide(p=rate * x.p, q=x.q) for rate, x in self.w.steps]
+        square = self.w.scale**2 * self._shape[0] * self._shape[1]
+        square -= 2 * sum(float(np.sum(x.p * start.times(x.q))) for x in moves)
+        if moves:
+            both = Wide(p=np.hstack([x.p for x in moves]), q=np.hstack([x.q for x in moves]))
+            square += both.norm**2
+        return math.sqrt(square)
 
 
 # --- a rule's text --------------------------------------------------------------------------------
@@ -343,6 +386,8 @@ class Layer:
         match name:
             case "G":
                 return Wide(p=d, q=h / n)
+            case "W" if min(self.w.shape) > DRAWN:
+                return Unmade(self.w)
             case "W":
                 return Wide(self.w.entries)
             case "A":
@@ -875,9 +920,17 @@ def _start(net: Net, width: int, seed: int) -> list[Weight]:
     scale[-1] *= net.readout
     shapes = [(m, k) for k, m in itertools.pairwise(net.sides(width))]
     return [
-        Weight(partial(_kept, shape, position, seed), scale[position], shape)
+        Weight(_drawing(shape, position, seed), scale[position], shape)
         for position, shape in enumerate(shapes)
     ]
+
+
+def _drawing(shape: tuple[int, int], position: int, seed: int) -> Callable[[], Array | Revealed]:
+    """How the weights of a layer come by their entries, or by what these do to vectors."""
+    if min(shape) <= DRAWN:
+        return partial(_kept, shape, position, seed)
+    revealed = Revealed(shape[0], np.random.default_rng([seed, position, *shape]))
+    return lambda: revealed
 
 
 @dataclass(frozen=True)
@@ -919,12 +972,24 @@ def own(rule: str, net: Net, width: int, seed: int, step: int = 1) -> Own:
     """The own updates of a step at a learning rate M^(-c) (1 where c is not given)."""
     tree = parsed(rule)
     rate, layers = _rates(net, width), state(rule, net, width, seed, step)
-    updates, w = [value(tree, layer) for layer in layers], [layer.w for layer in layers]
+    w = [layer.w for layer in layers]
     held, _ = _forward(net, w, width, _data(net.labels, net.classes, net.features, net.probe)[2])
+    sizes = [_own(tree, layer, x, width) for layer, x in zip(layers, held, strict=True)]
     return Own(
-        tuple(r * _rms(u.times(x.h)) for r, u, x in zip(rate, updates, layers, strict=True)),
-        tuple(r * _rms(u.times(x)) for r, u, x in zip(rate, updates, held, strict=True)),
+        tuple(r * batch for r, (batch, _) in zip(rate, sizes, strict=True)),
+        tuple(r * other for r, (_, other) in zip(rate, sizes, strict=True)),
     )
+
+
+def _own(tree: ast.expr, layer: Layer, held: Array, width: int) -> tuple[float, float]:
+    """|dW h| on the batch and on samples held out; NaN where a far layer is not read."""
+    try:
+        update = value(tree, layer)
+        return _rms(update.times(layer.h)), _rms(update.times(held))
+    except Unread:
+        if width <= DRAWN:
+            raise
+        return math.nan, math.nan
 
 
 # --- exponents ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from revealed_weights import Revealed
 from simulator import ACTIVATIONS, Net, Own, exponents, own
 from simulator import _data as data
 from simulator import _weights as weights
@@ -96,3 +97,38 @@ def test_the_known_exponents_of_gradient_descent_are_measured() -> None:
     assert all(abs(x.exponent) < 0.1 for x in found.values())
     wrong = exponents("G", Net(b=(0, 0.5, 1), c=(0, 0, 0)), widths=(256, 512, 1024, 2048), seeds=3)
     assert [round(x.exponent) for x in wrong.values()] == [-1, 0, 1]
+
+
+def test_revealed_weights_are_one_matrix() -> None:
+    """Both ways, whatever was asked before; entries are N(0, 1), and other draws are others."""
+    draw = np.random.default_rng(0)
+    w, other = (Revealed(400, np.random.default_rng(seed)) for seed in (1, 2))
+    x, d = draw.standard_normal((400, 5)), draw.standard_normal((400, 4))
+    up = w @ x
+    down = w.T @ d
+    more = w @ np.hstack([x @ np.ones((5, 1)), draw.standard_normal((400, 60))])
+    assert d.T @ up == pytest.approx((down.T @ x), rel=1e-9)
+    assert more[:, 0] == pytest.approx(up.sum(1), rel=1e-9)
+    assert d.T @ (w @ x) != pytest.approx((other.T @ d).T @ x, rel=1e-2)
+    alone = more[:, 1:] / 20  # 60 fresh vectors of length sqrt(400)
+    assert np.mean(alone**2) == pytest.approx(1, abs=0.06)
+    assert alone.T @ alone / 400 == pytest.approx(np.eye(60), abs=0.4)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_networks_of_revealed_weights_have_the_same_law(
+    step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = "G @ (diag(A) + rho*I)**(-1/4) @ (A + rho*I)**(-1/2) * norm(W)"
+    net = Net(activation="tanh", c=(0.0, 0.0, 1.0), rates=(0.1, 0.1, 0.01))
+
+    def sizes(seeds: range) -> np.ndarray:
+        return np.log([own(rule, net, 256, seed, step).held for seed in seeds])
+
+    drawn = sizes(range(24))
+    monkeypatch.setattr("simulator.DRAWN", 64)
+    revealed = sizes(range(100, 124))
+    error = np.sqrt((drawn.var(0) + revealed.var(0)) / 24)
+    assert (np.abs(drawn.mean(0) - revealed.mean(0)) < 4 * error).all()
+    assert (error < 0.1).all()
+    assert np.isnan(own("sign(G)", net, 256, 0).held[1])  # M x M entries are not read

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_questions import LADDER, fuzz, judged, named
+from random_questions import LADDER, drawn, fuzz, judged, named
 from settled_terms import _is_decided, _weight, settled
 from simulator import WIDTHS, own, state
 from soundness import (
@@ -127,6 +127,23 @@ ANSWERED = {
     "nothing cancels": row(
         "G/norm(G) - 3*orth(G)", "c=0", layers=ALL, own="-1/2 0 1/2",
     ),
+    # kinds that 10^4 random pairs found
+    "a linear network whose batch spans all features": row(
+        "(G/(abs(G)+eps)) @ (A+rho*I)**(-1)", "d_rho=1/2", "rho=1/1000", layers="output",
+        own="0", activation="linear", features=5, depth=2,
+    ),
+    "the few entries below a bound": row(
+        "(G*min(abs(G), eps)) @ (R + rho*trace(R)*I)**(-1/2)", "d_eps=2", "d_rho=2", "eps=1/1000",
+        layers="output", own="0", depth=2,
+    ),
+    "pieces lead to classes that are not drawn by f": row(
+        "(B + rho_0*I)**(-1) @ (block(B, 4) + rho_1*I)**(-1) @ G", "d_rho_0=2", "rho_0=1/1000",
+        layers="output", own="0", depth=2,
+    ),
+    "so do functions of sums over directions": row(
+        "(L + rho*I)**(-1) @ ((L@G)*abs(L@G))", "d_rho=2", "rho=1/1000", layers="output",
+        own="0", labels=(0, 1, 2), depth=2,
+    ),
 }  # fmt: skip
 
 
@@ -199,6 +216,56 @@ def test_no_random_pair_is_contradicted(tmp_path: Path) -> None:
     assert seen["noisy"] <= 2
 
 
+def test_few_entries_beyond_a_bound_are_not_taken_for_many() -> None:
+    """What min(|G|, eps) of a small eps leads off the span is at most a share of it."""
+    rule, small = "(G*min(abs(G), eps)) @ (A + rho*I)**(-1)", ("d_eps=2", "d_rho=2")
+    assert "the few entries of min(abs(G), eps)" in theory(Question(rule, small)).refusal
+    assert not theory(Question(rule, ("d_eps=2", "d_rho=-1"))).refusal
+    assert not theory(Question(rule, ("d_rho=2",))).refusal  # eps of their size: all entries
+
+
+@pytest.mark.parametrize(
+    ("masked", "plain", "step"),
+    [
+        ("agree(G, G)*G", "G", 2),
+        ("agree(ema(G, beta), 3*G)*ema(G, beta)", "ema(G, beta)", 1),
+        ("G/(abs(G) + eps)*agree(G, G/(abs(G) + eps))", "G/(abs(G) + eps)", 1),
+    ],
+)
+def test_a_mask_by_the_own_sign_is_none(masked: str, plain: str, step: int) -> None:
+    damped, given = "({}) @ (A + rho*I)**(-1/2)", ("d_rho=2",)
+    one, two = (theory(Question(damped.format(x), given, step=step)) for x in (masked, plain))
+    assert one.own == two.own
+    assert one.exponents is not None
+    assert two.exponents is not None
+    assert one.exponents.c == two.exponents.c
+    net = network(Question(plain), two.exponents)
+    assert own(masked, net, 64, 0).held == pytest.approx(own(plain, net, 64, 0).held)
+
+
+def test_pieces_of_neurons_that_relu_closes_are_small() -> None:
+    """A neuron open for one sample leaves an eigenvalue as small as its square; tanh does not."""
+    question = Question("sign(G) @ (block(A, 4) + rho*I)**(-1)", ("d_rho=1",))
+    assert "blow up like |x|^(-2)" in theory(question).refusal
+    assert not theory(replace(question, activation="tanh")).refusal
+    assert not theory(replace(question, fixed=())).refusal
+
+
+def test_a_first_step_may_move_the_outputs_of_classes_that_are_not_drawn() -> None:
+    """An inverse raises what lies off the gradient's span, where f is M^(-1/2) at the start.
+
+    So the second step moves outputs by M^(1/2) more than the first one, and c is raised by as much.
+    """
+    pair = drawn("2001/1636")
+    once, twice = theory(replace(pair, step=1)), theory(pair)
+    assert once.exponents is not None
+    assert twice.exponents is not None
+    assert twice.exponents.c["output"] == once.exponents.c["output"] + S.Half
+    assert judged(pair, twice, LADDER[3], {})[0] == "agrees"
+    still = replace(twice, own={**twice.own, "output": S.Zero})  # as if f were M^(-1/2) again
+    assert judged(pair, still, LADDER[3], {})[0] == "contradicted"
+
+
 LATE = [
     # terms that no width below 10^4 parts where all constants are one
     ("(G + k*sign(G)) @ A", "k"),
@@ -210,10 +277,10 @@ LATE = [
 def test_settled_terms_show_the_exponent_and_contradict_another(rule: str, name: str) -> None:
     pair = Question(rule, settled=(name,))
     answer = theory(pair)
-    assert judged(pair, answer, LADDER[0])[0] == "agrees"
+    assert judged(pair, answer, LADDER[0], {})[0] == "agrees"
     for shift in (S.Half, -S.Half):
         wrong = replace(answer, own={k: x + shift for k, x in answer.own.items()})
-        verdict, slopes = judged(pair, wrong, LADDER[0])
+        verdict, slopes = judged(pair, wrong, LADDER[0], {})
         assert verdict == "contradicted"
         assert set(disagreements(wrong, slopes)) == set(wrong.own)
 
@@ -296,7 +363,7 @@ def test_pieces_of_classes_that_are_not_drawn_are_small(rule: str) -> None:
     """Under squared errors their rows are f alone, and an inverse of pieces makes them large."""
     inverse = Question(
         f"(block(B, 5) + rho*I)**(-1) @ {rule}", ("d_rho=3", "rho=1/10000", "c=0"),
-        labels=(0, 1, 2, 3, 0, 1, 2, 3), depth=2,
+        labels=(0, 1, 2, 3, 0, 1, 2, 3), depth=2, activation="tanh",
     )  # fmt: skip
     assert "blow up like |x|^" in theory(inverse).refusal
     softmax = replace(inverse, loss="cross_entropy")  # p of two of them differs by f alone
@@ -422,7 +489,7 @@ def test_a_decay_that_is_given_is_read_inside_a_trust_ratio(
     answer = theory(pair)
     assert answer.exponents is not None
     assert str(answer.exponents.c["hidden"]) == hidden
-    assert judged(pair, answer, LADDER[0])[0] == "agrees"
+    assert judged(pair, answer, LADDER[0], {})[0] == "agrees"
     far = replace(answer, own={**answer.own, "hidden": S.Half})
     verdict, slopes = judged(pair, far, LADDER[0])
     assert (verdict, set(disagreements(far, slopes))) == ("contradicted", {"hidden"})

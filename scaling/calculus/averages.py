@@ -44,7 +44,7 @@ from scaling.calculus.values import (
 from scaling.rules.like_terms import totals
 from scaling.rules.operators import FUNCTIONS
 from scaling.rules.rewrites import at_first, without_row_means
-from scaling.rules.tree import Call, Matrix, Node
+from scaling.rules.tree import Call, Divide, Matrix, Multiply, Node
 from scaling.sizes.derivation import AVERAGE, GIVEN, PRODUCT, Step
 
 
@@ -104,7 +104,9 @@ def _of_before(context: Context, x: Value) -> Value:
     """A value of the first step as the second one sees it: it vanishes in places of its own."""
     if isinstance(x, Aligned | Vector) and not x.main.is_zero:
         x = replace(x, steps=2, monomial=False, mixes=True)
-    return replace(x, portions=everywhere(context, x)) if isinstance(x, Aligned) else x
+    if not isinstance(x, Aligned):
+        return x
+    return replace(x, portions=everywhere(context, x), aligned_sums=False)
 
 
 def running(
@@ -154,6 +156,35 @@ def simplification(context: Context) -> Callable[[Node], Node]:
         return without_row_means(node) if bias else node
 
     return simplify
+
+
+def own_sign(
+    context: Context, node: Multiply, read: Callable[[Context, Node], Reading]
+) -> Node | None:
+    """The Z of agree(X, Y)*Z where X, Y and Z have one sign, entry by entry: it is Z itself."""
+    for mask, other in ((node.left, node.right), (node.right, node.left)):
+        match mask:
+            case Call("agree", x, Node() as y):
+                if len({_signed_as(context, z, read) for z in (x, y, other)}) == 1:
+                    return other
+    return None
+
+
+def _signed_as(context: Context, node: Node, read: Callable[[Context, Node], Reading]) -> Node:
+    """What has the signs of a node at this step: without positive factors, and averages of one."""
+
+    def is_positive(factor: Node) -> bool:
+        value, _ = read(context, factor)
+        return isinstance(value, Scalar | Aligned | Vector) and value.positive
+
+    match node:
+        case Call(name, x) if name in ("ema", "debiased", "running_sum") and context.step == 1:
+            return _signed_as(context, x, read)
+        case Multiply(x, y) if is_positive(x):
+            return _signed_as(context, y, read)
+        case Multiply(x, y) | Divide(x, y) if is_positive(y):
+            return _signed_as(context, x, read)
+    return node
 
 
 def weights_now(context: Context, node: Node) -> Reading:

@@ -72,6 +72,7 @@ def centred(context: Context, node: Node, mean: Call, value: Value, step: Step) 
     sides = {"right": behaviour} if over_fan_in else {"left": behaviour}
     result = replace(
         value, portions=portions, monomial=False, mixes=True, crosses=True, positive=False,
+        aligned_sums=over_fan_in and not value.fills_rows,
         **sides,  # type: ignore[arg-type]
     )  # fmt: skip
     numbers = f"with {'h' if over_fan_in else 'delta'} less its mean, as large"

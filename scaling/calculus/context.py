@@ -132,6 +132,7 @@ class Context:
         averages: names of the decays of moving averages, which lie between 0 and 1.
         singular: the size of the singular value that sigma stands for; see singular_values.py.
         rounding_noise: whether zeros in eigenbases are read as floating point has them.
+        counts_few: whether the few entries beyond a bound of a smaller order count (extremes.py).
     """
 
     sizes: LayerSizes
@@ -152,6 +153,7 @@ class Context:
     mean: Scale = ONE
     singular: Scale | None = None
     rounding_noise: bool = False
+    counts_few: bool = True
     readings: dict[Node, tuple[Value, Step]] = field(default_factory=dict, init=False)
     """What was read here: a rule may say the same again, and sums over layers ask all others."""
 

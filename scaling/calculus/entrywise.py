@@ -81,18 +81,19 @@ def function_of(context: Context, value: Aligned, left: Behaviour) -> Portions:
     ``left``: the behaviour of the result on the left.
     """
     sides = [i for i, x in enumerate((value.left, value.right)) if x.parity is not Parity.EVEN]
-    off = leads_off(context, left, value.mixes)
+    off = leads_off(context, left, value.fills_rows)
     return bent(value.portions, sides, context.spans, context.bounds, off)
 
 
-def leads_off(context: Context, left: Behaviour, mixes: bool) -> Scale | None:
+def leads_off(context: Context, left: Behaviour, filled: bool) -> Scale | None:
     """How much of the span lies off it on the left after a function of entries, if f decides that.
 
     Entries of classes that are not drawn are f. An odd function like |x|^p makes f^p of them, and
-    the span itself leans by f towards them.
+    the span itself leans by f towards them. ``filled``: whether rows were added up before, so that
+    those of such classes need not be small.
     """
     f = context.spans[0].bend
-    if f is None or mixes or left.parity is not Parity.ODD or not left.vanishing.is_nonnegative:
+    if f is None or filled or left.parity is not Parity.ODD or not left.vanishing.is_nonnegative:
         return None
     found: Scale = f ** Min(left.vanishing, 1)
     return found
@@ -148,7 +149,7 @@ def product(
             check(context, node, left, right)
             bends = [Parity.EVEN not in (p.parity, q.parity)
                      for p, q in ((x.left, y.left), (x.right, y.right))]  # fmt: skip
-            off = leads_off(context, left, x.mixes or y.mixes)
+            off = leads_off(context, left, x.fills_rows or y.fills_rows)
             portions = directions.product(
                 x.portions, y.portions, (bends[0], bends[1]), context.spans, context.bounds, off
             )
@@ -162,6 +163,7 @@ def product(
                 crosses, poles = False, True
             value = replace(
                 value, coherent=not full, levelled=full, poles=poles, crosses=crosses,
+                aligned_sums=not (x.fills_rows or y.fills_rows),
                 known=Known.TYPICAL if x.known is Known.TYPICAL else Known.MEAN,
             )  # fmt: skip
             line = _step(node, value, f"{x.entry} x {y.entry}", steps)
@@ -194,7 +196,7 @@ def _full_times_vector(
     size = y.entry.as_size_of(Size.SCALAR)
     value = times(x, size)
     assert isinstance(value, Aligned), "a matrix times a number"
-    value = replace(value, monomial=False, mixes=True, positive=False)
+    value = replace(value, monomial=False, mixes=True, aligned_sums=False, positive=False)
     return value, _step(node, value, f"{x.entry} x {y.entry}", steps)
 
 
@@ -332,8 +334,9 @@ def changed(
         )  # fmt: skip
         full = rank.is_full(value)
         result = replace(
-            result, covers=value.covers, coherent=not full, levelled=full and value.levelled
-        )
+            result, covers=value.covers, coherent=not full, levelled=full and value.levelled,
+            aligned_sums=not value.fills_rows,
+        )  # fmt: skip
     poles = value.poles or (positive and value.crosses)
     result = replace(result, poles=poles, crosses=value.crosses and not positive)
     return result, rank.assumed(context, _step(node, result, numbers, steps), [value])

@@ -3,7 +3,10 @@
     max(X, Y)   of the size of X + Y, where neither is negative: (X + Y)/2 <= max(X, Y) <= X + Y;
                 it is read as that sum, so that a damping in it is balanced as in one
     min(X, Y)   = 1/(1/X + 1/Y) up to a factor of 2: of the size of the smaller, and it vanishes
-                where either of them does, as fast as the faster one
+                where either of them does, as fast as the faster one. Where Y is of a smaller order
+                it is Y itself, but for a share (Y/X)^(1/v) of the entries at most, if X vanishes
+                like |x|^v; what leads off the span there is between nothing and that share, and
+                `read_update` refuses a rule of which that decides the size
     row_max(X)  of M entries with Gaussian tails: of the size of a mean, up to a root of log M,
                 which an exponent over finite widths sees as 1/(2 log M)
 
@@ -17,8 +20,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from sympy import S
+
 from scaling.calculus import entrywise, instead, means, sums
-from scaling.calculus.context import Context
+from scaling.calculus.context import Context, regimes
+from scaling.calculus.directions import ONE, portions
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import (
     Aligned,
@@ -31,9 +37,9 @@ from scaling.calculus.values import (
     describe,
 )
 from scaling.rules.operators import Extreme
-from scaling.rules.tree import Add, Call, Node
+from scaling.rules.tree import Add, Call, Node, row_of
 from scaling.sizes.derivation import ENTRYWISE, Step
-from scaling.sizes.scale import Order, Scale
+from scaling.sizes.scale import Order, Scale, Size
 
 LOGARITHMS = "up to logarithms of the width"
 
@@ -89,23 +95,59 @@ def _smaller(context: Context, node: Call, x: Value, y: Value, steps: tuple[Step
     both = sums.merged(context, node, x, y, regime.order)
     assert isinstance(both, Aligned | Vector), "entries of one kind"
     size = _lesser(context, x.main, y.main)
+    lesser, share = _nearly(context, x, y, regime.order)
     value: Value
     if isinstance(both, Vector) and isinstance(x, Vector) and isinstance(y, Vector):
         value = replace(
             both, entry=size, behaviour=_faster(context, both.behaviour, x.behaviour, y.behaviour),
             monomial=False, mixes=x.mixes or y.mixes, poles=x.poles or y.poles,
         )  # fmt: skip
+        if isinstance(lesser, Vector):
+            value = replace(value, bend=context.plus(lesser.bend, both.bend * share))
     else:
         assert isinstance(both, Aligned) and isinstance(x, Aligned) and isinstance(y, Aligned)
+        bent = entrywise.function_of(context, both, both.left)
+        if isinstance(lesser, Aligned):
+            few = [(pair, part * share) for pair, part in bent.sizes]
+            bent = portions([*lesser.portions.sizes, *few], context.bounds)
         entries = entrywise.coherent(
             context, size, _faster(context, both.left, x.left, y.left),
             _faster(context, both.right, x.right, y.right), both.transposed,
-            entrywise.function_of(context, both, both.left), positive=True, monomial=False,
+            bent, positive=True, monomial=False,
             mixes=x.mixes or y.mixes, steps=both.steps,
         )  # fmt: skip
-        value = replace(entries, poles=x.poles or y.poles)
+        alike = not (x.fills_rows or y.fills_rows)
+        value = replace(entries, poles=x.poles or y.poles, aligned_sums=alike)
     line = Step(ENTRYWISE, str(node), size, "the smaller", steps, node=node, decision=regime)
     return value, line
+
+
+def _nearly(
+    context: Context, x: Aligned | Vector, y: Aligned | Vector, order: Order
+) -> tuple[Value | None, Scale]:
+    """The smaller of two orders, and the share of entries in which it is not the smaller one.
+
+    The share is what the others may lead off the span at most; none is counted at all where the
+    context says so.
+    """
+    if order not in (Order.LESS, Order.GREATER):
+        return None, ONE
+    lesser, other = (x, y) if order is Order.LESS else (y, x)
+    fastest = max((v.vanishing for v in _behaviours(other)), default=S.Zero)
+    if not context.counts_few or fastest == 0:
+        return lesser, Scale.zero(Size.SCALAR)
+    share = (lesser.main / other.main).as_size_of(Size.SCALAR) ** (1 / fastest)
+    return lesser, share
+
+
+def counts_few(step: Step) -> Node | None:
+    """The first min in a derivation of which the smaller one is of a smaller order."""
+    for regime in regimes(step):
+        row = row_of(regime.node)
+        strict = regime.order in (Order.LESS, Order.GREATER)
+        if strict and row and isinstance(row.reading, Extreme) and not row.reading.larger:
+            return regime.node
+    return None
 
 
 def largest(context: Context, node: Call, value: Value, step: Step) -> Reading:

@@ -55,6 +55,7 @@ from scaling.calculus import (
     cancellation,
     centred,
     entrywise,
+    extremes,
     instead,
     leaves,
     means,
@@ -134,7 +135,20 @@ def read_update(context: Context, node: Node) -> output_change.OutputChange:
     Raises:
         NotCovered: for an update that is even in the gradient (it has no descent direction).
     """
-    return output_change.effect(context, node, read)
+    found = output_change.effect(context, node, read)
+    few = extremes.counts_few(found.step)
+    if few is not None:
+        least = output_change.effect(replace(context, counts_few=False), node, read)
+        if (least.coherent, least.random) != (found.coherent, found.random):
+            raise context.not_covered(
+                few,
+                f"the few entries of {few} that are not the smaller one's, which alone lead off "
+                "the span of the data, or by how much is not known",
+                "a bound of the size of the entries, X/(abs(X) + eps) in its place, or a damping "
+                "as large as the eigenvalues that acts on it",
+                instead.apart,
+            )
+    return found
 
 
 def _read(context: Context, node: Node) -> Reading:
@@ -153,6 +167,9 @@ def _read(context: Context, node: Node) -> Reading:
             return transposed(value), step
         case Add() | Subtract():
             return _sum(context, node)
+        case Multiply() if (x := averages.own_sign(context, node, read)) is not None:
+            value, step = read(context, x)
+            return value, replace(step, subject=str(node), node=node)
         case Multiply() if (x := weight_entries.masked_by(node)) is not None:
             return weight_entries.masked(context, node, x, read)
         case Multiply() | Divide():

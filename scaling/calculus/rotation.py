@@ -181,7 +181,7 @@ def _into(
     name = frozenset({str(_bare(turned))})
     corner = replace(
         inner, gain=gain, entry=(gain.as_size_of(Size.SCALAR) / spread).as_size_of(Size.ENTRY),
-        positive=False, monomial=True, mixes=False, coherent=True,
+        positive=False, monomial=True, mixes=False, aligned_sums=False, coherent=True,
     )  # fmt: skip
     zeros = (other.zeros, other.poles) if isinstance(other, Rotated) else (name, name)
     rounding = None if gain.is_zero else Rounding(
@@ -217,7 +217,7 @@ def _back(
     left, right = (inner.left, LINEAR) if side is Dim.FAN_IN else (LINEAR, inner.right)
     value = replace(
         inner, gain=gain, entry=entry, positive=False, monomial=False, mixes=True, low_rank=True,
-        coherent=True, left=left, right=right,
+        aligned_sums=False, coherent=True, left=left, right=right,
     )  # fmt: skip
     rounding = other.rounding
     if rounding is not None:

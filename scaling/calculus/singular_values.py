@@ -142,6 +142,7 @@ def _cut_off(context: Context, node: Call, f: Node, reading: Reading, read: Read
         value = replace(
             aligned, gain=aligned.gain * factor, entry=aligned.entry * factor, low_rank=False,
             coherent=False, levelled=False, positive=False, monomial=False, mixes=True, jumps=False,
+            aligned_sums=not aligned.fills_rows and context.spans[0].twin is None,
         )  # fmt: skip
         numbers = "at the bound" if regime.order is Order.GREATER else "near the bound"
     told = Step(
@@ -261,6 +262,6 @@ def project(context: Context, node: Call, operands: Sequence[Reading], _: Read) 
         )
     kept = replace(
         aligned, low_rank=aligned.low_rank or order is Order.EQUAL, monomial=False, mixes=True,
-        positive=False, jumps=False,
+        aligned_sums=not aligned.fills_rows, positive=False, jumps=False,
     )  # fmt: skip
     return kept, Step(SPECTRAL_POWER, str(node), kept.gain, "the largest", steps, node=node)

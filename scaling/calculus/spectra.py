@@ -19,6 +19,7 @@ from scaling.calculus.context import Context
 from scaling.calculus.directions import (
     OFF,
     ONE,
+    OWN,
     REST,
     TWIN,
     Direction,
@@ -40,6 +41,7 @@ from scaling.calculus.values import (
     Weights,
     describe,
 )
+from scaling.models.chain import Activation
 from scaling.rules.operators import FUNCTIONS, SpectralSum, SumOfEntries
 from scaling.rules.shapes import Dim
 from scaling.rules.symmetric import is_square_of_one, is_symmetric
@@ -238,7 +240,8 @@ def push_through(
     mixing = _mixing(context, side, spectral)
     changed, growth = acted(aligned.portions, side, eigenvalues, mixing, context.bounds)
     if spectral.blocks and context.spans[side].off and not spectral.variation.is_zero:
-        changed = changed.swapped(side, OFF, spectral.variation)
+        led = _led_off_by_pieces(context, side, spectral, aligned)
+        changed = changed.swapped(side, OFF, led)
     beyond = aligned.portions.at(side, OFF, context.bounds)
     assumption = ""
     before = context.plus(beyond, spectral.tilt)
@@ -253,17 +256,33 @@ def push_through(
         aligned = replace(aligned, **changes)  # type: ignore[arg-type]
     met = entrywise.overlap(context)
     ratio = growth
-    if not growth.is_zero:
+    if not growth.is_zero and not aligned.gain.is_zero:
         before = aligned.portions.total(context.bounds, met)
         ratio = growth * changed.total(context.bounds, met) / before
     value = replace(
         aligned, gain=aligned.gain * ratio, entry=aligned.entry * growth, portions=changed,
         positive=False, monomial=False, mixes=aligned.mixes or spectral.side is not Dim.ANY,
         turned_by=_turned_by(spectral) if side == 0 else aligned.turned_by,
+        aligned_sums=not aligned.fills_rows and (side == 1 or _keeps_rows(aligned, changed)),
         levelled=aligned.coherent and (aligned.levelled or spectral.levelled), jumps=False,
     )  # fmt: skip
     numbers = f"{ratio} x {aligned.gain}"
     return value, Step(PUSH_THROUGH, str(node), value.gain, numbers, steps, assumption, node)
+
+
+def _led_off_by_pieces(context: Context, side: int, spectral: Spectral, aligned: Aligned) -> Scale:
+    """How much of the span pieces lead off it: on the left by f, if f makes what lies there."""
+    if side == 0 and spectral.vanishing.is_nonnegative:
+        left = replace(aligned.left, vanishing=aligned.left.vanishing + spectral.vanishing)
+        f = entrywise.leads_off(context, left, aligned.fills_rows)
+        if f is not None:
+            return spectral.variation * f
+    return spectral.variation
+
+
+def _keeps_rows(aligned: Aligned, changed: Portions) -> bool:
+    """Whether D C H^T is one of strong directions afterwards: rows are as small as those of D."""
+    return aligned.low_rank and all(pair[0] is OWN for pair, _ in changed.sizes)
 
 
 def _on_its_own(
@@ -459,6 +478,7 @@ def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
         positive=False,
         monomial=False,
         mixes=True,
+        aligned_sums=not value.fills_rows and _keeps_rows(value, equal),
     )
     numbers = "every singular value becomes 1"
     return result, Step(SPECTRAL_POWER, str(node), one, numbers, (step,), node=node)
@@ -575,8 +595,13 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
     bare = value.off_span.is_zero
     # a piece no larger than the rank of the data has no directions off them
     full = _size(node) == 1 or _size(node) <= context.spans[index(value.side)].rank
-    # of the classes that are not drawn a piece has eigenvalues as small as f^2
-    faint = _size(node) == 1 or (value.side is Dim.FAN_OUT and context.spans[0].faint)
+    # of the classes that are not drawn a piece has eigenvalues as small as f^2, of neurons that
+    # ReLU lets through for one sample alone as small as x^2
+    faint = (
+        _size(node) == 1
+        or (value.side is Dim.FAN_OUT and context.spans[0].faint)
+        or (context.activation is Activation.RELU and _is_of_neurons(context, value.side))
+    )
     whole = replace(
         value,
         on_span=size,
@@ -588,6 +613,12 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
         vanishing=Rational(2) if bare and faint else S.Zero,
     )
     return whole, Step(GRAM, str(node), size, numbers, (step,), node=node)
+
+
+def _is_of_neurons(context: Context, side: Dim) -> bool:
+    """Whether a side is that of neurons, and not of features or classes, whose number is fixed."""
+    layer = context.sizes.layer
+    return bool((layer.fan_in if side is Dim.FAN_IN else layer.fan_out) != 0)
 
 
 def _size(node: Call) -> int:

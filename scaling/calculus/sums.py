@@ -242,6 +242,7 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 positive=x.positive and y.positive,
                 monomial=False,
                 mixes=x.mixes or y.mixes,
+                aligned_sums=not (x.fills_rows or y.fills_rows),
                 poles=_poles(x, y, order),
                 covers=not x.has_holes and not y.has_holes,
                 steps=max(x.steps, y.steps),

@@ -173,6 +173,8 @@ class Aligned:
     to the means. ``portions``: how much of it lies in which directions. ``positive``: no entry is
     negative. ``monomial``: a product of powers, without sums, so that it vanishes with
     its factors only. ``mixes``: sums over samples or neurons, so that it vanishes elsewhere than G.
+    ``aligned_sums``: sums over directions of D and of H alone, so that rows of classes that are not
+    drawn still are f.
     ``covers``: nevertheless it vanishes nowhere but where G does. ``crosses``: a difference, which
     vanishes where its terms are equal; ``poles``: the absolute value or a power of one.
     ``turned_by``: whether matrices of the data or of the gradient have acted on its left.
@@ -193,6 +195,7 @@ class Aligned:
     positive: bool = False
     monomial: bool = True
     mixes: bool = False
+    aligned_sums: bool = False
     covers: bool = False
     steps: int = 1
     turned_by: str = ""
@@ -216,6 +219,11 @@ class Aligned:
     def right_exact(self) -> bool:
         """Whether its right factor lies within the span of H."""
         return self.portions.is_within(1)
+
+    @property
+    def fills_rows(self) -> bool:
+        """Whether rows of classes that are not drawn may hold more than a power of f."""
+        return self.mixes and not self.aligned_sums
 
     @property
     def has_holes(self) -> bool:

@@ -16,7 +16,8 @@ A side of a layer's matrices has up to four kinds of directions. With r the rank
 
 Directions off the data exist where a side is longer than its rank. A sample held out overlaps with
 what a function of h leaves there by order one (LLN: its h is no linear function of those of the
-batch), but by a CLT where the activation is linear.
+batch), but by a CLT where the activation is linear, and not at all where the inputs of the batch
+then span all features.
 
 The number of samples stays, grows in proportion to the width, or grows alone, after the width has
 (M >> n). Then n = M^x with an x above 0 that is smaller than any number (`SAMPLES`), and what
@@ -186,8 +187,10 @@ def data_spans(
     twin = output.as_size_of(Size.SCALAR) if both > own else None
     fan_in = None if grows_in else 1 if is_bias else batch.features
     fan_out = None if grows_out else batch.classes
-    clt = grows_in and linear
-    overlap = Scale.of_width(-HALF, Size.SCALAR) if clt else ONE
+    overlap = ONE
+    if grows_in and linear:  # every h is the same linear function of the inputs
+        spanned = below > 0 and r_h == batch.independent
+        overlap = Scale.zero(Size.SCALAR) if spanned else Scale.of_width(-HALF, Size.SCALAR)
     # of classes that are not drawn, f alone makes the entries, or how far they differ by softmax
     undrawn = above == 0 and batch.classes - batch.different > (1 if sums_to_zero else 0)
     faint = alike and undrawn

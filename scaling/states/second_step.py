@@ -34,11 +34,14 @@ from dataclasses import dataclass, replace
 from sympy import Expr, S, Symbol
 
 from scaling.calculus.context import Before, Context
+from scaling.calculus.directions import OFF
 from scaling.calculus.output_change import OutputChange
 from scaling.calculus.readback import features
 from scaling.calculus.values import Aligned, Value, parts
+from scaling.models.batch import DataSpan
 from scaling.models.chain import Layer, Loss, Setting
 from scaling.models.layer_sizes import LayerSizes, mean_delta
+from scaling.rules.shapes import Dim
 from scaling.sizes.derivation import BACKPROP, DATA, DIFFERENCE, LLN, Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF, Bounds, Order, Scale, Size
@@ -80,7 +83,20 @@ class AfterStep(NetworkState):
         found = super().context(layer, scaled, unknown)
         before = self.before[layer.name]
         first = replace(before.context, scaled=scaled, unknown=frozenset(unknown))
-        return replace(found, before=replace(before, context=first), data=first.data)
+        data = self._moved_spans(first, before.change)
+        return replace(found, before=replace(before, context=first), data=data)
+
+    def _moved_spans(self, first: Context, change: Value | None) -> tuple[DataSpan, DataSpan]:
+        """Of classes that are not drawn f alone makes entries: a step that leads there moves it."""
+        left, right = first.spans
+        aligned, _ = parts(change)
+        if left.bend is None or aligned is None:
+            return left, right
+        stretch = (first.fan(Dim.FAN_IN) / first.fan(Dim.FAN_OUT)).root()
+        moved = aligned.gain.as_size_of(Size.SCALAR) * stretch
+        moved = moved * first.sizes.h.as_size_of(Size.SCALAR)
+        moved = moved * aligned.portions.at(0, OFF, self.bounds)
+        return replace(left, bend=left.bend.plus(moved, self.bounds)), right
 
     def contexts(self, scaled: Dampings) -> dict[str, Context]:
         """The contexts of all layers, each with the others beside it for sums over layers."""
