@@ -21,8 +21,10 @@ import random
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -212,7 +214,7 @@ def climbed(pair: Question, answer: Answer, rungs: int) -> Found:
 
 
 def judged(
-    pair: Question, answer: Answer, rung: Rung, before: dict[str, Slope]
+    pair: Question, answer: Answer, rung: Rung, before: Mapping[str, Slope] = MappingProxyType({})
 ) -> tuple[str, dict[str, Slope]]:
     """agrees, noisy (an interval is wide and holds the prediction), open or contradicted.
 

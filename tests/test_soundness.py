@@ -261,9 +261,9 @@ def test_a_first_step_may_move_the_outputs_of_classes_that_are_not_drawn() -> No
     assert once.exponents is not None
     assert twice.exponents is not None
     assert twice.exponents.c["output"] == once.exponents.c["output"] + S.Half
-    assert judged(pair, twice, LADDER[3], {})[0] == "agrees"
+    assert judged(pair, twice, LADDER[3])[0] == "agrees"
     still = replace(twice, own={**twice.own, "output": S.Zero})  # as if f were M^(-1/2) again
-    assert judged(pair, still, LADDER[3], {})[0] == "contradicted"
+    assert judged(pair, still, LADDER[3])[0] == "contradicted"
 
 
 LATE = [
@@ -277,10 +277,10 @@ LATE = [
 def test_settled_terms_show_the_exponent_and_contradict_another(rule: str, name: str) -> None:
     pair = Question(rule, settled=(name,))
     answer = theory(pair)
-    assert judged(pair, answer, LADDER[0], {})[0] == "agrees"
+    assert judged(pair, answer, LADDER[0])[0] == "agrees"
     for shift in (S.Half, -S.Half):
         wrong = replace(answer, own={k: x + shift for k, x in answer.own.items()})
-        verdict, slopes = judged(pair, wrong, LADDER[0], {})
+        verdict, slopes = judged(pair, wrong, LADDER[0])
         assert verdict == "contradicted"
         assert set(disagreements(wrong, slopes)) == set(wrong.own)
 
@@ -489,7 +489,7 @@ def test_a_decay_that_is_given_is_read_inside_a_trust_ratio(
     answer = theory(pair)
     assert answer.exponents is not None
     assert str(answer.exponents.c["hidden"]) == hidden
-    assert judged(pair, answer, LADDER[0], {})[0] == "agrees"
+    assert judged(pair, answer, LADDER[0])[0] == "agrees"
     far = replace(answer, own={**answer.own, "hidden": S.Half})
     verdict, slopes = judged(pair, far, LADDER[0])
     assert (verdict, set(disagreements(far, slopes))) == ("contradicted", {"hidden"})
