@@ -171,14 +171,14 @@ def own_sign(
 
 
 def _signed_as(context: Context, node: Node, read: Callable[[Context, Node], Reading]) -> Node:
-    """What has the signs of a node at this step: without positive factors, and averages of one."""
+    """A node without factors that leave its signs at this step: positive ones, and averages."""
 
     def is_positive(factor: Node) -> bool:
         value, _ = read(context, factor)
         return isinstance(value, Scalar | Aligned | Vector) and value.positive
 
     match node:
-        case Call(name, x) if name in ("ema", "debiased", "running_sum") and context.step == 1:
+        case Call(name, x) if FUNCTIONS[name].weights is not None and context.step == 1:
             return _signed_as(context, x, read)
         case Multiply(x, y) if is_positive(x):
             return _signed_as(context, y, read)
