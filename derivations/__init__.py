@@ -8,6 +8,7 @@
 
 Each holds the mathematics with its references, and `Optimizer` declarations (declaration.py): the
 update as text, never an exponent. catalogue.py finds them; a new file needs no other line.
+outside.py names optimizers that are no rule, and what each needs.
 ready_made.py has recipes as libraries run them; recipes.py reads recipes, whose rules are such
 names.
 """

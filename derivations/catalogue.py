@@ -21,6 +21,7 @@ from functools import cache
 
 import derivations
 from derivations.declaration import Optimizer
+from derivations.outside import bare, class_named, outside
 from derivations.ready_made import ready_made
 from scaling.models.recipe_text import is_recipe
 from scaling.rules.language import Add, Node, Subtract, Symbol
@@ -64,7 +65,7 @@ def find(name: str) -> Optimizer:
     if name in catalogue():
         return catalogue()[name]
     if name not in ready_made():
-        raise unknown("optimizer", name, catalogue())
+        raise _unknown(name)
     found = ready_made()[name].optimizer
     if found is None:
         raise _several(name)
@@ -79,6 +80,8 @@ def resolve(text: str) -> Optimizer:
     """
     name = text.strip()
     refuse_probes(name)
+    if (of := class_named(name)) is not None:
+        raise _class(name, *of)
     if is_recipe(name):
         raise _several(name)
     if _NAME.fullmatch(name):
@@ -102,6 +105,32 @@ def refuse_probes(text: str) -> None:
             f"'scaling probe {found[1]}' names; or train by {found[1].rpartition(':')[2]}("
             "plan.param_groups(model))",
         )
+
+
+def _unknown(name: str) -> InvalidInput:
+    """The refusal of a name: what the optimizer needs, or the nearest name."""
+    known = outside(name)
+    same = {bare(x): x for x in catalogue()}.get(bare(name))
+    near = unknown("optimizer", name, catalogue())
+    if known is not None:
+        return known.refusal(name)
+    return InvalidInput(near.found, near.needed, f"did you mean '{same}'?") if same else near
+
+
+def _class(text: str, module: str, name: str) -> InvalidInput:
+    """The refusal of a class of optimizers in the place of a rule."""
+    known = outside(name)
+    if known is not None:
+        return known.refusal(text)
+    same = {bare(x): x for x in catalogue()}.get(bare(name))
+    measured = f"scaling probe {module}:{name}"
+    return InvalidInput(
+        f"the class '{text}' in the place of a rule",
+        "a rule by its name or as text",
+        f"write for example {same}; or measure the class: {measured}"
+        if same
+        else f"measure the class, which names the rules that it equals: {measured}",
+    )
 
 
 def _several(recipe: str) -> InvalidInput:

@@ -10,9 +10,12 @@ import pytest
 import torch
 from typed import Typed
 
-from derivations.catalogue import find
+from derivations.catalogue import catalogue, find, rule_of
+from derivations.outside import OUTSIDE, bare
 from empirical.black_box.optimizer_class import as_optimizer
 from empirical.black_box.probed_optimizer import probe
+from scaling.models.chain import mlp
+from scaling.models.settings import read_settings
 from scaling.rules.parser import parse
 from scaling.sizes.errors import InvalidInput, RuleError
 from scaling.solve.alternatives import decisive, regime_lines
@@ -74,6 +77,79 @@ def test_numbers_out_of_their_range_are_refused_and_the_offer_is_taken(
     assert typed("derive", rule, "--set", offer).code == 0
     for text in ("ema(G, 1.5)", "newton_schulz(G, 0)", "block(L, 0) @ G"):
         assert "write for example" in offered(text)
+
+
+@pytest.mark.parametrize(("text", "rule"), [
+    ("m / (v.sqrt() + eps)", "ema(G, beta1)/(sqrt(ema(G*G, beta2)) + eps)"),
+    ("m/(sqrt(v) + eps)", "ema(G, beta1)/(sqrt(ema(G*G, beta2)) + eps)"),
+    ("grad/norm(grad)", "G/norm(G)"),
+    ("p.grad.sign()", "sign(G)"),
+    ("W - lr*G", "G"),
+    ("dW = sign(G)", "sign(G)"),
+    ("W = W - lr*msign(G)", "orth(G)"),
+    ("G @ A^-1", "G @ A**(-1)"),
+    ("G @ inv(A + rho*I)", "G @ (A + rho*I)**(-1)"),
+    (r"\sign(G) ⊙ G ⊙ G", "sign(G)*G*G"),
+])  # fmt: skip
+def test_a_step_as_papers_write_it_is_answered_by_its_update(text: str, rule: str) -> None:
+    assert parse(offered(text).removeprefix("write for example ")) == parse(rule)
+
+
+@pytest.mark.parametrize(("text", "rule"), [
+    ("A**(-1) @ G", "G @ A**(-1)"), ("G @ A @ B", "B @ (G @ A)"), ("B @ A", "B @ G @ A"),
+    ("A @ B", "B @ G @ A"),
+])  # fmt: skip
+def test_a_factor_on_the_wrong_side_is_offered_on_the_other(text: str, rule: str) -> None:
+    assert parse(offered(text).split(": ")[-1]) == parse(rule)
+
+
+def test_names_of_functions_and_rates_are_no_numbers() -> None:
+    for text in ("lr*G + decay*W", "G*exp", "spectral_map(G, relu)"):
+        with pytest.raises(RuleError, match="which would be a number of order one"):
+            parse(text)
+    assert parse("m*G").constants == ("m",)  # a name of one's own, in a rule that is whole
+    assert "in the place of inv(A) write A ** (-1)" in offered("inv(A) @ G")
+
+
+@pytest.mark.parametrize(("name", "key", "other"), [
+    ("shampoo", "e=-1", "e=1/2"), ("kfac", "e_A=-1/2", "e_A=1/2"), ("padam", "e=-1", "e=1/2"),
+])  # fmt: skip
+def test_an_exponent_that_turns_a_damped_power_is_refused(
+    typed: Typed, name: str, key: str, other: str
+) -> None:
+    refused = typed("derive", name, "--set", key)
+    assert refused.code == 2 and f"found: {key}, by which" in refused.err
+    assert f"write for example {other};" in refused.err
+    settings = read_settings([other], find(name).rule, mlp())
+    assert derive(find(name).rule, settings).exponents.c
+    assert read_settings(["e=-1/8"], parse("(G*G)**e*G"), mlp()).exponents  # no damping
+
+
+@pytest.mark.parametrize(("asked", "needs"), [
+    ("LBFGS", "a closure"), ("torch.optim:LBFGS", "a closure"), ("torch.optim.LBFGS", "a closure"),
+    ("svrg", "a second batch"), ("sophia_h", "a second batch"), ("mezo", "a closure"),
+    ("prodigy", "a second set of weights"),
+])  # fmt: skip
+def test_what_needs_a_closure_or_a_second_batch_says_so(
+    typed: Typed, asked: str, needs: str
+) -> None:
+    refused = typed("derive", asked)
+    assert refused.code == 2 and f"which needs {needs}" in refused.err
+    assert refused.err.count("do this: write ") == 1
+
+
+def test_what_is_offered_for_optimizers_outside_of_the_language_is_derived() -> None:
+    for one in OUTSIDE:
+        assert derive(rule_of(one.nearest)).exponents.c
+        assert not {bare(x) for x in catalogue()} & {*one.names}
+        assert one.names == tuple(map(bare, one.names))
+
+
+def test_a_class_in_the_place_of_a_rule_is_answered_by_its_rule(typed: Typed) -> None:
+    refused = typed("derive", "torch.optim.AdamW(lr=1e-3)")
+    assert refused.code == 2 and "write for example adamw;" in refused.err
+    assert "scaling probe torch.optim:SparseAdam" in typed("derive", "torch.optim:SparseAdam").err
+    assert "did you mean 'lion'?" in typed("derive", "Lion").err
 
 
 class TwoPasses(torch.optim.SGD):

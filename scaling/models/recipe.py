@@ -29,7 +29,7 @@ from sympy import Expr
 from scaling.rules.language import Node
 from scaling.rules.parser import as_rule
 from scaling.rules.rule import Rule
-from scaling.rules.tree import Call, Matrix, Symbol
+from scaling.rules.tree import Call, Matrix, Power, Symbol
 from scaling.sizes.errors import InvalidInput
 
 REST = "rest"
@@ -159,6 +159,11 @@ class Recipe:
     def exponents(self) -> tuple[str, ...]:
         """Names of the symbolic exponents of all rules."""
         return self._names(lambda rule: rule.exponents)
+
+    @property
+    def powers(self) -> tuple[Power, ...]:
+        """Powers with a symbolic exponent, of all rules."""
+        return tuple(dict.fromkeys(power for rule in self.rules for power in rule.powers))
 
     @property
     def scaled(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ scaling.sizes.errors.RuleError: found: G @ A (fan_out x fan_in) @ B (fan_out x f
     G @ A @ B
           ^
 needed: as many columns on the left as rows on the right
-do this: transpose one side with .T, or put a square matrix of the right side between them
+do this: write B, of fan_out, on the left: B @ (G @ A)
 
 What is long or repeats may have a name, after ``where`` (named_parts.py); the tree is the same:
 
@@ -139,7 +139,9 @@ class _Source:
         try:
             return Rule(expression, name, parts)
         except RuleError as error:
-            raise self.at(0, error) from None
+            meant = _Expression(self, Part("", 0, 0, self.text), {}).translation(Rule)
+            offer = RuleError(error.found, error.needed, meant) if meant else error
+            raise self.at(0, offer) from None
 
     def tree(self) -> tuple[Node, dict[str, Node]]:
         """The text as a tree, and the parts of it that have names."""
@@ -194,7 +196,7 @@ class _Expression:
                 RuleError(
                     f"no expression ({error.msg})",
                     "matrices, names and numbers joined by @ ** + - * /",
-                    "check the brackets and operators near the caret",
+                    self.translation() or "check the brackets and operators near the caret",
                 ),
             ) from None
         except (ValueError, RecursionError, MemoryError, OverflowError):
@@ -243,7 +245,9 @@ class _Expression:
             ):
                 if function not in FUNCTIONS:
                     error = unknown("function", function, FUNCTIONS, RuleError)
-                    raise self._at(self._column(tree), error)
+                    meant = self.translation() or self._translation_of(tree)
+                    offer = RuleError(error.found, error.needed, meant) if meant else error
+                    raise self._at(self._column(tree), offer)
                 nodes = [self._node(arg, deeper) for arg in args]
                 return self._checked(tree, lambda: call(function, *nodes))
         raise self._at(
@@ -253,18 +257,28 @@ class _Expression:
                 "not in the rule language",
                 "matrices G A B L R W I, names, numbers, @ ** + - * /, .T and "
                 + " ".join(FUNCTIONS),
-                self._translation() or "rewrite this part with those",
+                self.translation() or "rewrite this part with those",
             ),
         )
 
-    def _translation(self) -> str:
-        """The offer of a rule in the place of code of another library; "" if it makes none."""
+    def translation(self, checked: Callable[[Node], object] = lambda tree: tree) -> str:
+        """The offer of a rule in the place of code of another library; "" if it makes none.
+
+        ``checked`` raises where the tree is not what is asked for.
+        """
         try:
             other = translated(self.text)
-            _Expression(_Source(other), Part("", 0, 0, other), self.parts).whole()
+            if "".join(other.split()) == "".join(self.text.split()):
+                return ""
+            checked(_Expression(_Source(other), Part("", 0, 0, other), self.parts).whole())
         except (InvalidInput, SyntaxError, ValueError, RecursionError):
             return ""
         return f"write for example {other}"
+
+    def _translation_of(self, tree: ast.expr) -> str:
+        segment = ast.get_source_segment(self.text, tree) or ""
+        meant = _Expression(_Source(segment), Part("", 0, 0, segment), self.parts).translation()
+        return meant.replace("write for example", f"in the place of {segment} write")
 
     def _number(self, tree: ast.expr) -> Number:
         digits = (ast.get_source_segment(self.text, tree) or "").replace("_", "")
@@ -295,7 +309,9 @@ class _Expression:
         try:
             return build()
         except RuleError as error:
-            raise self._at(self._column(tree) if column is None else column, error) from None
+            meant = self.translation()
+            offer = RuleError(error.found, error.needed, meant) if meant else error
+            raise self._at(self._column(tree) if column is None else column, offer) from None
 
     def _at(self, column: int, error: InvalidInput) -> InvalidInput:
         return self.source.at(self.part.start + column, error)

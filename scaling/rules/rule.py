@@ -116,6 +116,14 @@ class Rule(InNotebook):
         return self._names(SymbolKind.EXPONENT)
 
     @cached_property
+    def powers(self) -> tuple[Power, ...]:
+        """Powers with a symbolic exponent, in order of appearance."""
+        nodes = (x for x in self.expression.walk() if isinstance(x, Power))
+        return tuple(
+            x for x in dict.fromkeys(nodes) if any(isinstance(s, Symbol) for s in x.power.walk())
+        )
+
+    @cached_property
     def decays(self) -> tuple[str, ...]:
         """Names of the decays of the weights, in order of appearance."""
         return self._names(SymbolKind.DECAY)

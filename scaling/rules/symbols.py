@@ -63,6 +63,14 @@ _MISLEADING = (
     (re.compile("damp(ing)?_?[A-Z]?"), "call a damping rho or eps, with any ending: it scales"),
     (re.compile("weight_decay|wd"), "call a decay of the weights decay: it scales"),
     (re.compile("nan|inf|infinity"), "write a number"),
+    (
+        re.compile("lr|learning_rate|step_size"),
+        "leave the learning rate out: a rule is the dW of a step W - lr*dW",
+    ),
+    (
+        re.compile("(a?(sin|cos)h?|exp|log|relu|gelu|sigmoid|softmax|erf|inv|svd|qr)"),
+        "apply a function of the language, such as tanh(X); or choose another name for a number",
+    ),
 )
 
 

@@ -306,7 +306,7 @@ class MatMul(_Binary):
     def _instead(self) -> str:
         x, y = self.left, self.right
         if not x.shape == y.shape == UPDATE:
-            return ""
+            return self._other_order
         if not any(n == Matrix("W") for n in self.walk()):
             one, other = (self._wrap(z, {}, strictly=True) for z in (x, y))
             return f"transpose one side with .T, such as {one} @ {other}.T @ {other}"
@@ -316,6 +316,19 @@ class MatMul(_Binary):
             "keep W out of products: write it as a term of its own, such as "
             f"{descent} + decay*W, or take its size, norm(W)*{descent}"
         )
+
+    @property
+    def _other_order(self) -> str:
+        """The product in the order in which its sides fit; "" if none does."""
+        x, y = self.left.shape, self.right.shape
+        one, other = (self._wrap(z, {}, strictly=True) for z in (self.left, self.right))
+        if x.is_square and y.is_square:
+            left, right = (one, other) if x.rows is UPDATE.rows else (other, one)
+            return f"put the gradient between them: {left} @ G @ {right}"
+        if (x.is_square or y.is_square) and y.cols is x.rows:
+            square, of, side = (other, y, "left") if y.is_square else (one, x, "right")
+            return f"write {square}, of {of.rows}, on the {side}: {other} @ {one}"
+        return ""
 
 
 MOST_TERMS = 100
