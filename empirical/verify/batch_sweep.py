@@ -122,8 +122,11 @@ def sweep(
     streaming: Streaming | None = None,
     first_seed: int = 0,
     tick: Tick | None = None,
+    most: int = MOST_SEEDS,
 ) -> BatchSweep:
     """Measure own updates of every rule at every batch, and judge their powers of n.
+
+    ``most``: seeds at which a verdict that noise leaves open stays open.
 
     Raises:
         InvalidInput: for batches that the width does not exceed by far, or a rule without numbers.
@@ -148,7 +151,7 @@ def sweep(
             continue
         derived[subject.name] = found
         for growth in GROWTHS:
-            at = _Sweep(subject, found, growth, tuple(batches), width, streaming)
+            at = _Sweep(subject, found, growth, tuple(batches), width, streaming, most)
             checks += at.checks(first_seed, seeds, margin)
         if tick is not None:
             tick(subject.name, done + 1, len(subjects))
@@ -168,6 +171,7 @@ class _Sweep:
     batches: tuple[int, ...]
     width: int
     streaming: Streaming | None
+    most: int
 
     @property
     def middle(self) -> int:
@@ -199,7 +203,7 @@ class _Sweep:
         while True:
             rows += [self.sizes(constants, first_seed + i) for i in range(len(rows), seeds)]
             checks = [self._check(layer, [row[layer] for row in rows], margin) for layer in rows[0]]
-            if all(x.verdict is not Verdict.inconclusive for x in checks) or seeds >= MOST_SEEDS:
+            if all(x.verdict is not Verdict.inconclusive for x in checks) or seeds >= self.most:
                 return checks
             seeds *= 2
 
