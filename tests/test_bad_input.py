@@ -14,8 +14,6 @@ from derivations.catalogue import catalogue, find, rule_of
 from derivations.outside import OUTSIDE, bare
 from empirical.black_box.optimizer_class import as_optimizer
 from empirical.black_box.probed_optimizer import probe
-from scaling.models.chain import mlp
-from scaling.models.settings import read_settings
 from scaling.rules.parser import parse
 from scaling.sizes.errors import InvalidInput, RuleError
 from scaling.solve.alternatives import decisive, regime_lines
@@ -109,20 +107,6 @@ def test_names_of_functions_and_rates_are_no_numbers() -> None:
             parse(text)
     assert parse("m*G").constants == ("m",)  # a name of one's own, in a rule that is whole
     assert "in the place of inv(A) write A ** (-1)" in offered("inv(A) @ G")
-
-
-@pytest.mark.parametrize(("name", "key", "other"), [
-    ("shampoo", "e=-1", "e=1/2"), ("kfac", "e_A=-1/2", "e_A=1/2"), ("padam", "e=-1", "e=1/2"),
-])  # fmt: skip
-def test_an_exponent_that_turns_a_damped_power_is_refused(
-    typed: Typed, name: str, key: str, other: str
-) -> None:
-    refused = typed("derive", name, "--set", key)
-    assert refused.code == 2 and f"found: {key}, by which" in refused.err
-    assert f"write for example {other};" in refused.err
-    settings = read_settings([other], find(name).rule, mlp())
-    assert derive(find(name).rule, settings).exponents.c
-    assert read_settings(["e=-1/8"], parse("(G*G)**e*G"), mlp()).exponents  # no damping
 
 
 @pytest.mark.parametrize(("asked", "needs"), [

@@ -117,6 +117,7 @@ def test_the_linear_rule_and_the_square_root_come_out_of_the_calculus() -> None:
 @pytest.mark.parametrize(("name", "message"), [
     ("gauss_newton", "an inverse whose damping is smaller than the eigenvalues"),
     ("soap", "an eigenbasis, in which the gradient fills a corner as large as its rank"),
+    ("kfac_pi", "their number grows, under a batch that grows, in .* of the input layer"),
     ("sign_muon", "entries of a full-rank polar factor"),
 ])  # fmt: skip
 def test_what_is_not_covered_is_refused_by_name(name: str, message: str) -> None:

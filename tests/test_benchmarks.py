@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import runpy
 import subprocess
@@ -24,6 +25,18 @@ def test_a_benchmark_imports_names_that_exist(path: Path) -> None:
             module = importlib.import_module(node.module)
             for alias in node.names:
                 assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
+
+
+def test_the_page_on_batches_is_made_of_its_records() -> None:
+    """And counts a line that contradicts what is derived as one that does."""
+    table = runpy.run_path(str(ROOT / "benchmarks" / "batch_table.py"))
+    records = json.loads((ROOT / "docs" / "batch.json").read_text())
+    text = (ROOT / "docs" / "batch.md").read_text()
+    assert table["page"](records) == text
+    records["sign"]["checks"][0]["verdict"] = "contradict"
+    other = table["page"](records)
+    assert other != text
+    assert "* **sign**: not explained" in other
 
 
 def test_mutation_testing_finds_every_module_of_scaling() -> None:

@@ -245,7 +245,7 @@ def test_the_caret_stays_in_view_in_a_long_rule() -> None:
 
 NEAR = [
     ("sing(G)", "did you mean 'sign'?"),
-    ("G @ block_(A, 2)", "did you mean 'block'?"),
+    ("G @ block_(A, 2)", "write for example G @ block(A, 2)"),
     ("rowmean(G)", "did you mean 'row_mean'?"),
     ("ORTH(G)", "choose one of these"),
     ("G @ Q", "choose one of these"),

@@ -76,7 +76,7 @@ def test_practice_fills_what_a_group_leaves_open() -> None:
         ("hidden: frozen with e=1; rest: sgd", "'e=1' of tensors that are frozen", "leave it out"),
         ("hidden: muon; adamw", "the part 'adamw'", "hidden: muon; rest: adamw"),
         ("hidden: mou; rest: adamw", "optimizer 'mou'", "did you mean"),
-        ("hidden: G @ A @ B; rest: adamw", "in the group 'hidden'", "transpose"),
+        ("hidden: G @ A @ B; rest: adamw", "in the group 'hidden'", "on the left: B @ (G @ A)"),
         ("gone.toml", "the recipe gone.toml, which cannot be read", "write one"),
     ],
 )

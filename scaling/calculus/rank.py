@@ -89,26 +89,36 @@ def is_full(value: Value) -> bool:
     return isinstance(value, Aligned) and value.levelled and not value.coherent
 
 
-def assumed(context: Context, step: Step, values: Iterable[Value]) -> Step:
-    """The step, with the assumption that decides it where entries follow from the rank."""
+def assumed(context: Context, step: Step, values: Iterable[Value], side: Dim | None = None) -> Step:
+    """The step, with the assumption that decides it where entries follow from the rank.
+
+    ``side``: of a matrix of the data, whose rank is that of the batch where this side alone grows.
+    """
     levelled = any(
         (isinstance(v, Spectral) and v.levelled)
         or (isinstance(v, Aligned) and v.levelled and v.known is Known.TYPICAL)
         for v in values
     )  # fmt: skip
-    return assumed_of_corner(context, step) if levelled else step
+    return assumed_of_corner(context, step, side) if levelled else step
 
 
-def assumed_of_corner(context: Context, step: Step) -> Step:
+def assumed_of_corner(context: Context, step: Step, side: Dim | None = None) -> Step:
     """The same of a function of entries in an eigenbasis, whose corner is as large as the rank."""
-    if context.batch_grows or not is_open(context) or FIXED_BATCH in step.assumption:
+    is_of_batch = is_open(context) or (side is not None and context.fan(side).width != 0)
+    if context.batch_grows or not is_of_batch or FIXED_BATCH in step.assumption:
         return step
     return step.because(FIXED_BATCH)
 
 
-def refuse_where_it_grows(context: Context, node: Node, found: str, needed: str) -> None:
-    """Refuse what is not covered under a batch that grows."""
-    if grows(context):
+def refuse_where_it_grows(
+    context: Context, node: Node, found: str, needed: str, side: Dim | None = None
+) -> None:
+    """Refuse what is not covered under a batch that grows.
+
+    ``side``: of a matrix of the data, whose rank is that of the batch where this side alone grows.
+    """
+    of_data = side is not None and context.batch_grows and context.fan(side).width != 0
+    if grows(context) or of_data:
         alone = context.samples_grow
         raise NotCovered(
             f"{found}, under a batch that grows{'' if alone else ' with the width'}, in '{node}' "

@@ -71,12 +71,14 @@ def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) ->
     if value.steps > 1 and not p.is_nonnegative:
         _need_even_spectrum(context, node, value)
     raises = not p.is_nonnegative and _is_uneven(context, value)
+    of_data = None if value.of_gradient else value.side
     if raises:
         rank.refuse_where_it_grows(
             context, node,
             "an inverse whose damping is smaller than the eigenvalues: it raises the small ones, "
             "and their number grows",
             "a damping as large as the eigenvalues",
+            of_data,
         )  # fmt: skip
     result = replace(
         value.with_eigenvalues(lambda x: x if x.is_zero else x**p), vanishing=p * value.vanishing,
@@ -89,7 +91,7 @@ def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) ->
     line = Step(SPECTRAL_POWER, str(node), on_span, numbers, (step,), node=node)
     if not p.is_nonnegative and _is_singular(context, value):
         line = rounding_noise.of_pseudo_power(context, node, line)
-    return result, rank.assumed(context, line, [result] if raises else [])
+    return result, rank.assumed(context, line, [result] if raises else [], of_data)
 
 
 def _is_singular(context: Context, value: Spectral) -> bool:

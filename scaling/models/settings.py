@@ -24,8 +24,6 @@ from sympy import Expr, Rational, S
 from scaling.models.chain import Layer
 from scaling.rules.parser import parse_scalar
 from scaling.rules.rule import evaluate_power
-from scaling.rules.symbols import SymbolKind
-from scaling.rules.tree import Number, Power, Symbol, short
 from scaling.sizes.errors import InvalidInput, RuleError, unknown
 
 K = TypeVar("K")
@@ -125,10 +123,6 @@ class HasSymbols(Protocol):
         """Symbolic exponents."""
 
     @property
-    def powers(self) -> tuple[Power, ...]:
-        """Powers with a symbolic exponent."""
-
-    @property
     def scaled(self) -> tuple[str, ...]:
         """Hyper-parameters M^(-d)."""
 
@@ -205,34 +199,7 @@ def read_settings(pairs: Iterable[str], rule: HasSymbols, layers: Iterable[Layer
                     d[scaled, name] = value
                 else:
                     {"a": a, "b": b, "c": c}[letter][name] = value
-    settings = Settings(a, b, c, d, exponents, values).closed()
-    for power in rule.powers:
-        _refuse_if_turned(power, settings.exponents)
-    return settings
-
-
-def _refuse_if_turned(power: Power, exponents: Mapping[str, Expr]) -> None:
-    """Refuse exponents that turn the sign of a power of what is damped, or of an inverse power.
-
-    Dampings belong to one sign: under the other the rule is another one, to be written out.
-    """
-
-    def number(value: Fraction) -> Expr:
-        return Rational(value.numerator, value.denominator)
-
-    names = {x.name for x in power.power.walk() if isinstance(x, Symbol)} & {*exponents}
-    written = evaluate_power(power.power, number, lambda name: S.One)
-    given = evaluate_power(power.power, number, lambda name: exponents.get(name, S.One))
-    damped = any(isinstance(x, Symbol) and x.kind is SymbolKind.DAMPING for x in power.base.walk())
-    if not (names and given.is_Rational and written * given < 0 and (written < 0 or damped)):
-        return
-    name = min(names)
-    other = Power(power.base, Number(Fraction(int(given.p), int(given.q))))
-    raise InvalidInput(
-        f"{name}={exponents[name]}, by which {short(power)} has the exponent {given}",
-        "an exponent of the sign that the rule is written with: a number that is not negative",
-        f"write for example {name}=1/2; or write out the other rule, with {short(other)}",
-    )
+    return Settings(a, b, c, d, exponents, values).closed()
 
 
 def places(layers: Iterable[Layer]) -> dict[str, list[str]]:
