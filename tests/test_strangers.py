@@ -362,3 +362,36 @@ def test_outputs_that_grow_at_the_start_are_told() -> None:
     told = derive_graph("sign(G)", graph_of(pairs, "width=16,32,48").graph)
     (line,) = [x for x in told.assumptions if "outputs grow" in x]
     assert "exponent 1/2" in line
+
+
+class Packed(nn.Module):
+    """Queries and keys of three heads in one tensor, (2, 6, 3, width), or in two."""
+
+    def __init__(self, width: int, packed: bool) -> None:
+        super().__init__()
+        shape = (2, 6, 3, width) if packed else (6, 3, width)
+        self.w = nn.Parameter(torch.randn(shape))
+        self.other = None if packed else nn.Parameter(torch.randn(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.other is None:
+            q, k = torch.einsum("bf,sfhe->sbhe", x, self.w).unbind(0)
+        else:
+            q, k = (torch.einsum("bf,fhe->bhe", x, w) for w in (self.w, self.other))
+        return (q * k).sum(-1) / q.shape[-1]
+
+
+def test_parts_that_unbind_takes_of_a_drawn_tensor_are_independent() -> None:
+    """q . k over the head size is a CLT of M^(-1/2) at the start, packed or not."""
+    sizes = []
+    for packed in (True, False):
+        file = model_of(lambda width, packed=packed: Packed(width, packed), zoo.vectors())
+        graph = graph_of(file, "width=16,32,48").graph
+        given = dict.fromkeys(("w",) if packed else ("w", "other"), Rational(0))
+        sizes.append(Passes(graph, given).values[graph.outputs[0]].size)
+    assert sizes == [-HALF, -HALF]
+    torch.manual_seed(0)
+    x = torch.randn(64, 6)
+    with torch.no_grad():
+        logs = [float(Packed(width, True)(x).square().mean().log() / 2) for width in (64, 4096)]
+    assert (logs[1] - logs[0]) / np.log(64) == pytest.approx(-0.5, abs=0.1)

@@ -360,7 +360,11 @@ def part_of(value: GraphValue, axis: int, part: str) -> GraphValue:
     """A part of an axis: its entries come from slices of their own of each source."""
 
     def renamed(term: Term) -> Term:
-        own = term.along[axis].sources.keys()
+        cut = term.along[axis]
+        drawn_there = {tensor for tensor, _ in cut.odd}  # its parts are independent in all entries
+        own = set(cut.sources)
+        for state in term.along:
+            own |= {source for source in state.sources if source[0] in drawn_there}
         names = {source: (f"{source[0]}[{part}]", source[1]) for source in own}
         along = tuple(
             axis_state(
