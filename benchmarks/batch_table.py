@@ -153,10 +153,10 @@ def _cell(x: Record) -> str:
 
 _HEAD = """# Powers of the batch
 
-Own updates RMS(dW h) ~ n^x at one learning rate, derived (`scaling derive NAME --axis batch`) and
-measured (`scaling verify NAME --axis batch=8:64`): {rules} rules, {checks} lines, of which {agree}
-agree, {open} are open and {contradict} are contradicted. Made by `make batch`, which measures what
-`docs/batch.json` lacks.
+Own updates RMS(dW h) ~ n^x at one learning rate, derived as by
+`scaling derive sgd --axis batch`, measured as by `scaling verify sgd --axis batch=8:64`:
+{rules} rules, {checks} lines, of which {agree} agree, {open} are open and {contradict} are
+contradicted. Made by `make batch`, which measures what `docs/batch.json` lacks.
 
 * Networks of {width} neurons, measured exactly in law; batches {batches}; {seeds} seeds, doubled
   while noise leaves a verdict open, up to {most}; an interval is to lie within {margin} of what is

@@ -329,7 +329,7 @@ def test_a_derivation_is_a_well_formed_tree(name: str) -> None:
             assert set(line.inputs) <= set(lines[:i]), (layer, i, line.subject)
             assert line.inference in KNOWN
             assert line.subject
-        carried = {s.assumption for s in step.walk()} - {""}
+        carried = {text for s in step.walk() for text in s.assumption.split("; ")} - {""}
         assert carried == set(step.assumptions()) <= set(found.assumptions)
         last = [*found.problem.rule.decays, "c"][0]
         assert step.subject == f"{last} of {layer}"

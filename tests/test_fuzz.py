@@ -16,10 +16,10 @@ from scaling.sizes.errors import ScalingError
 
 
 def test_random_rules_agree_or_are_refused() -> None:
-    seen = fuzz(24)
+    seen = fuzz(16)
     decided = seen["agree"] + seen["near"]
     assert decided > 3 * (seen["crossover"] + seen["inconclusive"]), seen  # the check has a subject
-    assert seen["agree"] > 15 and decided > 38, seen
+    assert seen["agree"] > 10 and decided > 24, seen
 
 
 def test_a_wrong_theory_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +48,7 @@ def test_no_text_makes_the_parser_fail_in_words_of_its_own() -> None:
     draw = random.Random(0)
     rules = [o.update for o in catalogue().values()]
     read = refused = 0
-    for _ in range(40_000):
+    for _ in range(20_000):
         if draw.random() < 0.5:
             text = "".join(draw.choice(ALPHABET) for _ in range(draw.randint(1, 12)))
         else:
@@ -61,7 +61,7 @@ def test_no_text_makes_the_parser_fail_in_words_of_its_own() -> None:
         except ScalingError as error:
             assert error.found and error.needed and error.do_this
             refused += 1
-    assert min(read, refused) > 1000
+    assert min(read, refused) > 500
 
 
 LATER = re.compile(r"running_max|yogi|spectral_map|project|previous|agree")

@@ -306,7 +306,8 @@ def test_a_model_that_cannot_be_used_is_refused_in_three_parts(
         pytest.skip("this machine has a CUDA device")
     changes, words, found = UNUSABLE[case]
     path = written(tmp_path, changes)
-    for verb, *more in VERBS:
+    place = list(UNUSABLE).index(case)
+    for verb, *more in (VERBS[place % 4], VERBS[(place + 1) % 4]):
         done = typed(verb, "sign(G)", "--model", str(path), *more, *words)
         assert done.code == 2, done.out + done.err
         assert re.search(found, done.err), done.err
