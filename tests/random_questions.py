@@ -229,7 +229,9 @@ def judged(
             runs.append([own(pair.rule, net, m, seed, pair.step).held for m in rung.widths])
         sizes = np.array(runs)
         slopes = {
-            k: before[k] if np.isnan(sizes[..., i]).all() else slope(rung.widths, sizes[:, :, i])
+            k: before[k]
+            if k in before and np.isnan(sizes[..., i]).all()
+            else slope(rung.widths, sizes[:, :, i])
             for i, k in enumerate(net.names)
         }
         wide = any(2 * x.error > TOLERANCE for x in slopes.values())
