@@ -37,9 +37,9 @@ $(STAMP): constraints.txt pyproject.toml
 	  echo "Making .venv ..."; $(PYTHON) -m venv --clear .venv; \
 	fi
 	@echo "Installing torch ..."
-	@$(PIP) install --no-compile -c constraints.txt torch
+	@$(PIP) install -c constraints.txt torch
 	@echo "Installing scaling and the rest ..."
-	@$(PIP) install --no-compile -c constraints.txt -e '.[empirical,dev]'
+	@$(PIP) install -c constraints.txt -e '.[empirical,dev]'
 	@touch $@
 
 # Two test processes share the machine, so each keeps its linear algebra to one thread. A run prints
