@@ -110,11 +110,15 @@ def refuse_probes(text: str) -> None:
 def _unknown(name: str) -> InvalidInput:
     """The refusal of a name: what the optimizer needs, or the nearest name."""
     known = outside(name)
-    same = {bare(x): x for x in catalogue()}.get(bare(name))
-    near = unknown("optimizer", name, catalogue())
     if known is not None:
         return known.refusal(name)
+    same, near = _spelled_alike(name), unknown("optimizer", name, catalogue())
     return InvalidInput(near.found, near.needed, f"did you mean '{same}'?") if same else near
+
+
+def _spelled_alike(name: str) -> str | None:
+    """The name of the catalogue that differs in case and marks alone."""
+    return {bare(x): x for x in catalogue()}.get(bare(name))
 
 
 def _class(text: str, module: str, name: str) -> InvalidInput:
@@ -122,7 +126,7 @@ def _class(text: str, module: str, name: str) -> InvalidInput:
     known = outside(name)
     if known is not None:
         return known.refusal(text)
-    same = {bare(x): x for x in catalogue()}.get(bare(name))
+    same = _spelled_alike(name)
     measured = f"scaling probe {module}:{name}"
     return InvalidInput(
         f"the class '{text}' in the place of a rule",
