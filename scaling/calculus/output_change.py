@@ -21,7 +21,7 @@ from scaling.calculus import instead
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import check_tails
 from scaling.calculus.shared_direction import Read, apart
-from scaling.calculus.values import Noisy, Parity, Value, describe, parts, times
+from scaling.calculus.values import Aligned, Noisy, Parity, Value, describe, parts, times
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Node
 from scaling.sizes.derivation import ALIGNED_UPDATE, CLT, LLN, Step
@@ -62,6 +62,15 @@ class OutputChange:
         )
 
 
+def along_data(context: Context, signal: Aligned) -> Scale:
+    """The entry of X h that follows the gradient, for a gradient-like X."""
+    return signal.gain.as_size_of(Size.SCALAR) * context.sizes.h * _stretch(context)
+
+
+def _stretch(context: Context) -> Scale:
+    return (context.fan(Dim.FAN_IN) / context.fan(Dim.FAN_OUT)).root()
+
+
 def effect(context: Context, node: Node, read: Read) -> OutputChange:
     """The sizes of dW h for an update dW = node, with learning rate 1.
 
@@ -89,8 +98,8 @@ def effect(context: Context, node: Node, read: Read) -> OutputChange:
                 instead.odd,
             )
         check_tails(context, node, signal)
-        stretch = (context.fan(Dim.FAN_IN) / context.fan(Dim.FAN_OUT)) ** HALF
-        coherent = signal.gain.as_size_of(Size.SCALAR) * sizes.h * stretch
+        stretch = _stretch(context)
+        coherent = along_data(context, signal)
         entry = signal.entry
         numbers.append(f"gain {signal.gain} x |h| {sizes.h} x sqrt(fan_in/fan_out) {stretch}")
         if context.alignment is not None:  # fan_in^1 is what the gain and the stretch amount to

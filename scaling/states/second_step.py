@@ -35,13 +35,12 @@ from sympy import Expr, S, Symbol
 
 from scaling.calculus.context import Before, Context
 from scaling.calculus.directions import OFF
-from scaling.calculus.output_change import OutputChange
+from scaling.calculus.output_change import OutputChange, along_data
 from scaling.calculus.readback import features
 from scaling.calculus.values import Aligned, Value, parts
 from scaling.models.batch import DataSpan
 from scaling.models.chain import Layer, Loss, Setting
 from scaling.models.layer_sizes import LayerSizes, mean_delta
-from scaling.rules.shapes import Dim
 from scaling.sizes.derivation import BACKPROP, DATA, DIFFERENCE, LLN, Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF, Bounds, Order, Scale, Size
@@ -92,9 +91,7 @@ class AfterStep(NetworkState):
         aligned, _ = parts(change)
         if left.bend is None or aligned is None:
             return left, right
-        stretch = (first.fan(Dim.FAN_IN) / first.fan(Dim.FAN_OUT)).root()
-        moved = aligned.gain.as_size_of(Size.SCALAR) * stretch
-        moved = moved * first.sizes.h.as_size_of(Size.SCALAR)
+        moved = along_data(first, aligned).as_size_of(Size.SCALAR)
         moved = moved * aligned.portions.at(0, OFF, self.bounds)
         return replace(left, bend=left.bend.plus(moved, self.bounds)), right
 
