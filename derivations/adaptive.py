@@ -45,6 +45,7 @@ OPTIMIZERS = (
         reference="arXiv 2302.06675",
         units={**_LR, **_DECAY, **_BETAS},
         values={"beta1": 0.9, "beta2": 0.99},
+        library="pytorch_optimizer.Lion(weight_decay=0.1)",
     ),
     Optimizer(
         name="adam",

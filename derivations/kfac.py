@@ -45,6 +45,7 @@ OPTIMIZERS = (
         reference="arXiv 1503.05671; arXiv 2312.12226",
         units={"lr": "weight per natural gradient", **_UNITS_B, **_UNITS_A},
         exponents={"e_B": _ONE, "e_A": _ONE},
+        library="empirical.black_box.through_curvlinops.CurvlinopsKfac(damping=1e-2)",
     ),
     Optimizer(
         name="foof",
@@ -102,6 +103,7 @@ OPTIMIZERS = (
         reference="arXiv 1503.05671, Sec. 6.3; arXiv 2312.12226, Sec. 4.2",
         units={"lr": "weight per natural gradient", "rho": "damping of A times damping of B"},
         exponents={"e_B": _ONE, "e_A": _ONE},
+        library="empirical.black_box.through_asdl.AsdlKfac(damping=1e-2)",
     ),
     Optimizer(
         name="kfac_clipped",

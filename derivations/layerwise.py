@@ -31,6 +31,7 @@ OPTIMIZERS = (
         reference="arXiv 1904.00962",
         units={**_LR, "eps": "entry of the gradient", "beta1": "decay", "beta2": "decay"},
         values={"beta1": 0.9, "beta2": 0.999},
+        library="torch_optimizer.Lamb(clamp_value=1e9, eps=1e-3)",
     ),
     Optimizer(
         name="fromage",

@@ -261,5 +261,7 @@ OPTIMIZERS = (
         reference="arXiv 2507.20534",
         units={**_RMS, **_BETA, **_DECAY},
         values={"beta": 0.95},
+        library="torch.optim.Muon(adjust_lr_fn='match_rms_adamw', nesterov=False, "
+        "weight_decay=0.1)",
     ),
 )  # fmt: skip

@@ -81,5 +81,6 @@ OPTIMIZERS = (
         reference="arXiv 2307.02047",
         units={**_LR, "eps": "a number", **_BETAS, "beta3": "decay per step"},
         values={"beta1": 0.9, "beta2": 0.999, "beta3": 0.9999},
+        library="pytorch_optimizer.CAME()",
     ),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from tour import TOUR
 
 from derivations.catalogue import catalogue, families
 from empirical.black_box.equal_rules import RTOL, distance
-from empirical.black_box.optimizer_class import read_call
+from empirical.black_box.optimizer_class import OptimizerClass, read_call
 from empirical.measure.calibration import calibrate
 from empirical.measure.dense_steps import measure
 from empirical.measure.machine import blas_threads
@@ -26,6 +26,14 @@ from scaling.solve.derive import derive
 
 NEW = [name for name in catalogue() if name not in TOUR]
 LIBRARY = [name for name, one in catalogue().items() if one.library]
+ALSO = {
+    "heavyball.AdamW(storage_dtype='float64', eps=1e-15)": "adam_debiased",
+    "heavyball.LaProp(storage_dtype='float64', eps=1e-15)": "laprop",
+    "lion_pytorch.Lion(weight_decay=0.1)": "lion",
+    "empirical.black_box.through_asdl.AsdlDiagonal(damping=1e-2)": "G/(sample_square(G) + rho)",
+    "empirical.black_box.through_curvlinops.CurvlinopsKfacSplit(damping=1e-2)": "kfac_pi",
+}
+"""Other libraries with the first two steps of a rule."""
 WIDTHS, SEEDS, TOLERANCE = (128, 512), (4, 2), 1 / 8
 """Exponents of the catalogue are multiples of 1/4, and of 1/3 in MADGRAD."""
 PLANTED = {
@@ -36,6 +44,15 @@ PLANTED = {
     "nu": "(6/10)",
 }
 """Other numbers than any library has."""
+
+
+def installed(library: str) -> OptimizerClass:
+    """The class of a call; the test is skipped by its name where the library is missing."""
+    try:
+        return read_call(library)
+    except InvalidInput as error:
+        assert "no module" in error.found and not library.startswith("torch."), error
+        pytest.skip(f"{error.found}: pip install 'scaling[libraries]'")
 
 
 def slopes(trial: Trial) -> dict[str, float]:
@@ -89,13 +106,22 @@ def test_the_tour_is_part_of_the_catalogue_and_of_most_families() -> None:
 @pytest.mark.parametrize("name", LIBRARY)
 def test_a_rule_takes_the_first_two_steps_of_its_library(name: str) -> None:
     one = catalogue()[name]
-    pytest.importorskip(one.library.partition(".")[0], reason="pip install 'scaling[libraries]'")
-    made = read_call(one.library)
+    made = installed(one.library)
     usual = {**one.values, **{k: float(x) for k, x in one.exponents.items()}}
     assert distance(made, one.rule, usual) < RTOL
     for symbol in set(PLANTED) & {*one.rule.constants, *one.rule.scaled}:
         planted = parse(re.sub(rf"\b{symbol}\b", PLANTED[symbol], one.update))
         assert distance(made, planted, usual) > 10 * RTOL, symbol
+
+
+@pytest.mark.parametrize(("library", "rule"), ALSO.items())
+def test_other_libraries_take_the_first_two_steps_of_a_rule(library: str, rule: str) -> None:
+    known = catalogue().get(rule)
+    usual = {k: float(x) for k, x in known.exponents.items()} if known else {}
+    decay = {"decay": 0.1} if known and known.rule.decays else {}
+    meant = known.rule if known else parse(rule)
+    assert distance(installed(library), meant, {**usual, **decay}) < RTOL
+    assert distance(installed(library), catalogue()["sgd"].rule, {}) > 10 * RTOL
 
 
 def test_most_libraries_meet_a_planted_constant() -> None:

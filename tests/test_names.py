@@ -101,13 +101,15 @@ def is_there(name: str, path: Path) -> bool:
 
 
 def is_importable(name: str) -> bool:
-    """Whether a dotted name is a module, or is found in one."""
+    """Whether a dotted name is a module, or is found in one; or in one whose library is missing."""
     parts = name.split(".")
     module = importlib.import_module(parts[0])
     for i in range(2, len(parts) + 1):
         try:
             module = importlib.import_module(".".join(parts[:i]))
-        except ModuleNotFoundError:
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != parts[0]:
+                return True
             found = module
             for rest in parts[i - 1 :]:
                 if not hasattr(found, rest):

@@ -25,6 +25,7 @@ from empirical.black_box.handed_over import handed_over, without_probes
 from empirical.black_box.optimizer_class import as_optimizer, read_kwargs
 from empirical.black_box.own_updates import ROLES
 from empirical.black_box.probed_optimizer import Probed, ProbedRole, probe
+from empirical.black_box.seen_batch import SeenBatch
 from empirical.checks.composing import compose_file
 from empirical.trace.given_model import model_of
 from scaling.sizes.errors import InvalidInput, NotCovered
@@ -215,6 +216,33 @@ def test_what_is_no_optimizer_is_refused(
     code, out, err = typed("probe", *words)
     assert code == 2 and not out and "do this" in err
     assert all(part in err for part in parts), err
+
+
+class Same(SeenBatch):
+    """The gradient made again from the batch that was seen."""
+
+    def __init__(self, module: torch.nn.Module, lr: float = 1e-3) -> None:
+        super().__init__(module, lr, 0.0)
+
+    def preconditioned(self, inputs: Tensor, cotangents: Tensor) -> None:
+        there = [p.grad.clone() for p in self.module.parameters() if p.grad is not None]
+        self.module.zero_grad()
+        (self.module(inputs) * cotangents).sum().backward()  # type: ignore[no-untyped-call]
+        for p, before in zip(self.module.parameters(), there, strict=True):
+            torch.testing.assert_close(p.grad, before, rtol=1e-10, atol=1e-14)
+
+
+def test_a_class_that_takes_a_module_sees_the_batch_of_its_gradient() -> None:
+    made = as_optimizer(Same)
+    assert [x.name for x in equal_rules(made)[0]] == ["sgd"]
+    with pytest.raises(InvalidInput, match=r"before a backward pass"):
+        Same(small()).step()
+
+
+def test_an_optimizer_that_searches_within_a_step_is_told_from_a_large_rate(typed: Typed) -> None:
+    code, _, err = typed("probe", "torch.optim:LBFGS", "--widths", "64:256", "--seeds", "1")
+    assert code == 2 and "calls the loss 20 times" in err and "eps" not in err
+    assert "--kwargs max_iter=1" in err and 'scaling derive "lbfgs_first"' in err
 
 
 @pytest.mark.parametrize(

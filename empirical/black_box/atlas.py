@@ -101,7 +101,7 @@ def _exponents_or_refused(row: AtlasRow, constant: bool) -> tuple[str, ...]:
 def measured(row: AtlasRow) -> dict[str, Any]:
     """The probe of an optimizer as a record, or why there is none."""
     try:
-        found = probe(row.place, dict(row.kwargs), WIDTHS, SEEDS).as_json()
+        found = probe(row.place, dict(row.kwargs), row.widths or WIDTHS, SEEDS).as_json()
     except ScalingError as error:
         return {"refused": error.found}
     for x in found["layers"].values():
@@ -186,6 +186,8 @@ def _line(one: Judged) -> str:
     written, constant = ", ".join(one.written), ", ".join(one.constant)
     rule = one.row.rule if " " not in one.row.rule else str(parse(one.row.rule).written)
     equal = f"; equals {', '.join(one.equals)}" if one.equals else ""
+    if one.row.widths:
+        name += f", widths {one.row.widths[0]} to {one.row.widths[-1]}"
     same = "the same" if constant == written else constant
     return f"| {name} | {shown} | {written} | {same} | {rule}{equal} | {one.verdict} |"
 
@@ -196,14 +198,21 @@ Own updates of {optimizers} optimizers of libraries, measured in their default s
 decay of the weights, which is zero), and some with other constants, beside what is derived: {rows}
 rows. Made by `make atlas`, which measures what `docs/atlas.json` lacks.
 
-* **measured**: x of RMS(dW h) ~ M^x at one learning rate for widths {widths}, {seeds} seeds, on the
-  chain of `scaling probe torch.optim:SGD`; with a rate M^-x the layer's own update is as large at
-  any width
+* **measured**: x of RMS(dW h) ~ M^x at one learning rate for widths {widths}, if no others are
+  named, {seeds} seeds, on the chain of `scaling probe torch.optim:SGD`; with a rate M^-x the
+  layer's own update is as large at any width
 * **as written**: c of the rule, where every damping follows the width
 * **these constants**: c of the rule where its dampings stay what they are, at infinite width
 * **agrees**: the intervals, widened by {margin}, hold what is derived as written ({agrees});
   **constant**: what is derived with these constants alone ({constant}); **parts**:
   neither ({parts})
+
+Libraries of curvature take a model and data in the place of tensors: classes of
+`empirical/black_box/` hand them the batch that a gradient came from (`through_asdl` for
+asdfghjkl, `through_curvlinops` for curvlinops, whose K-FAC is used as a preconditioner), with
+the Fisher matrix of the gradients themselves. Distributed Shampoo (facebookresearch/optimizers)
+is not on the package index, so that `make atlas` cannot install it: its first two steps are
+recorded in `tests/recorded_steps/`, and the recipes `distributed_shampoo_*` are held against them.
 
 A tiny constant damping is not felt at the widths that are measured: there the exponents are those
 of the rule as written, and those of the other column set in where the damping meets what it is

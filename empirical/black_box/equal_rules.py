@@ -43,6 +43,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "decay": ("weight_decay",),
     "eps": ("eps", "epsilon", "eps1", "eps2"),
     "rho": ("damping", "eps", "epsilon"),
+    "rho_A": ("damping", "eps", "epsilon"),
+    "rho_B": ("damping", "eps", "epsilon"),
     "rho_L": ("damping", "eps", "epsilon"),
     "rho_R": ("damping", "eps", "epsilon"),
     "bound": ("max_grad_norm", "clip_threshold", "d"),
@@ -78,12 +80,15 @@ def equal_rules(made: OptimizerClass, rtol: float = RTOL) -> tuple[list[EqualRul
 def distance(made: OptimizerClass, rule: Rule, usual: Mapping[str, float]) -> float:
     """How far dW = -k U with the best k > 0 is from the first two steps, relative to the RMS of dW.
 
+    Formulas are compared, not roundings: the optimizer keeps its dtype where it asks for another.
+
     Args:
         made: the optimizer, whose numbers the symbols of the rule get where it has them.
         rule: without a second gradient.
         usual: numbers of the symbols that the optimizer has not.
     """
-    steps, numbers = _first_two(made), numbers_of(made)
+    with in_full_precision():
+        steps, numbers = _first_two(made), numbers_of(made)
     names = list(steps[0].layers)
     choices = itertools.islice(_choices(rule, numbers, usual), _MOST)
     return min((_apart(steps, rule, values, names) for values in choices), default=math.inf)

@@ -2,9 +2,10 @@
 
     torch.optim:Adam        module:Class            FILE.py:Class
 
-A class is an optimizer if it takes tensors and keywords, and has a method ``step``. Where ``step``
-needs a closure it gets one; where the class has a method ``train`` it is called first; a learning
-rate that has no default is 0.001. What was done is said in ``notes``.
+A class is an optimizer if it takes tensors and keywords, and has a method ``step``. One that sets
+``takes_module`` is given the module in the place of its tensors. Where ``step`` needs a closure it
+gets one; where the class has a method ``train`` it is called first; a learning rate that has no
+default is 0.001. What was done is said in ``notes``.
 
 >>> read_kwargs("lr=1e-3,betas=(0.9,0.95)")
 {'lr': 0.001, 'betas': (0.9, 0.95)}
@@ -103,8 +104,9 @@ class OptimizerClass:
         for key in kwargs:
             if known and key not in known and not self._takes_any:
                 raise unknown(f"keyword of {self.name}", key, known)
+        module = getattr(self.made, "takes_module", False)
         try:
-            optimizer = self.made(list(model.parameters()), **kwargs)
+            optimizer = self.made(model if module else list(model.parameters()), **kwargs)
         except Exception as error:
             raise self._failed("it is built on matrices", error) from error
         if callable(getattr(optimizer, "train", None)):
@@ -134,16 +136,14 @@ class OptimizerClass:
         return any(x.kind is x.VAR_KEYWORD for x in found)
 
     def step(self, optimizer: Any, closure: Closure) -> None:
-        """One step.
+        """One step; code that asks to be compiled runs as it is written.
 
         Raises:
             InvalidInput: if the code of the optimizer fails.
         """
         try:
-            if self.needs_a_closure:
-                optimizer.step(closure)
-            else:
-                optimizer.step()
+            with torch.compiler.set_stance("force_eager"):
+                optimizer.step(*((closure,) if self.needs_a_closure else ()))
         except Exception as error:
             if self.takes_a_closure and not self.needs_a_closure:
                 self._with_closure(optimizer, closure, error)
@@ -153,7 +153,8 @@ class OptimizerClass:
     def _with_closure(self, optimizer: Any, closure: Closure, before: Exception) -> None:
         """A step that a closure might be needed for, since it failed without one."""
         try:
-            optimizer.step(closure)
+            with torch.compiler.set_stance("force_eager"):
+                optimizer.step(closure)
         except Exception as error:
             raise self._failed("it takes a step on matrices", before) from error
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from derivations.outside import outside
 from empirical.black_box.optimizer_class import OptimizerClass
 from scaling.sizes.errors import InvalidInput
 
@@ -101,7 +102,11 @@ def held_steps(
     weights = {role: chain.model.get_parameter(f"{role}.weight") for role in ROLES}
     start = {role: weight.detach().clone() for role, weight in weights.items()}
 
+    calls = 0
+
     def closure() -> Tensor:
+        nonlocal calls
+        calls += 1
         chain.model.zero_grad()
         loss = chain.loss(factor)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -110,18 +115,34 @@ def held_steps(
     found = []
     for _ in range(steps):
         closure()
+        calls = 0
         made.step(optimizer, closure)
         found.append({role: weights[role].detach() - start[role] for role in ROLES})
         for role in ROLES:
             weights[role].data.copy_(start[role])
             if not bool(torch.isfinite(found[-1][role]).all()):
-                raise InvalidInput(
-                    f"{made.name}, whose step moves the {role} layer of width {width} to numbers "
-                    "that are not finite",
-                    "finite updates of weights of order one",
-                    "pass a smaller rate (--kwargs lr=1e-4), or another eps",
-                )
+                raise _not_finite(made, role, width, calls)
     return chain, found
+
+
+def _not_finite(made: OptimizerClass, role: str, width: int, calls: int) -> InvalidInput:
+    moves = f"moves the {role} layer of width {width} to numbers that are not finite"
+    if calls < 2:
+        return InvalidInput(
+            f"{made.name}, whose step {moves}",
+            "finite updates of weights of order one",
+            "pass a smaller rate (--kwargs lr=1e-4), or another eps",
+        )
+    bounds = [k for k, x in made.parameters.items() if "iter" in k and isinstance(x, int) and x > 1]
+    remedy = f"pass --kwargs {bounds[0]}=1" if bounds else "pass the keyword that stops it earlier"
+    known = outside(made.name.rpartition(":")[2])
+    if known is not None:
+        remedy += f', or derive {known.relation}: scaling derive "{known.nearest}"'
+    return InvalidInput(
+        f"{made.name}, whose step calls the loss {calls} times and {moves}",
+        "one call a step: the loss is linear in the outputs, and has no minimum to search for",
+        remedy,
+    )
 
 
 def sizes_at(
