@@ -1,7 +1,9 @@
 """The width at which two terms trade places: from given numbers, and as networks have it."""
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from sympy import S
@@ -115,6 +117,24 @@ def test_a_damping_that_is_kept_is_met_where_a_measured_ratio_says() -> None:
     assert ratio(at, "input", one.node) == pytest.approx(1, abs=0.15)
     prediction = predict(found.problem, found.exponents)
     assert f"alike at about width {meeting:.2g}" in too_narrow([[narrow]], prediction, ["input"])
+
+
+def test_slopes_beside_the_place_where_terms_trade_places_contradict_nothing() -> None:
+    """Halfway through a crossover slopes lie between two exponents, outside of both margins."""
+    found = solved("G @ (A + rho*I)**(-1)", "d_rho=-3/2", "rho=0.01")
+    (run,) = measured(found, (16,), rho=0.01)
+    (node,) = {node for layer, node in run.sums if layer == "hidden"}
+    prediction = predict(found.problem, found.exponents)
+
+    def told(narrow: float, wide: float, margin: float = 0.1) -> str:
+        """With a damping that goes from one part of the other term to another."""
+        sizes = ((16384, narrow), (1048576, wide))
+        runs = [replace(run, width=m, sums={("hidden", node): (1.0, x)}) for m, x in sizes]
+        return too_narrow([runs], prediction, ["hidden"], margin)
+
+    assert "alike at about width 1.1e+05" in told(0.39, 3.1)
+    assert told(0.39, 3.1, margin=math.inf) == "" != told(0.1, 0.8, margin=math.inf)
+    assert told(5, 40) == "" != told(5, 40, margin=0.02)
 
 
 @pytest.mark.parametrize(("text", "fixed", "layer", "width"), [

@@ -1,5 +1,6 @@
 """Phase diagrams: exact cells, against literal predictions and a published diagram."""
 
+import html
 import json
 import random
 import re
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sympy import Expr, Max, Min, Rational
 from typed import Typed
 
+from empirical.report.phase_figure import phase_picture
 from scaling.cli.options import NetworkOptions
 from scaling.cli.requests import literal_of, problem_of
 from scaling.sizes.errors import NotCovered
@@ -177,7 +179,12 @@ def test_the_command_prints_draws_and_gives_data(typed: Typed, tmp_path: Path) -
     words = ("phase", "kfac", "--x", "d_rho_A", "--y", "c_hidden", "--window=-2:2,-2:2")
     text = typed(*words, "--picture", str(tmp_path / "phases.svg"))
     assert text.code == 0 and "c_hidden = d_rho_A + 1" in text.out
-    assert (tmp_path / "phases.svg").read_bytes().startswith(b"<?xml")
+    drawn = (tmp_path / "phases.svg").read_text()
+    assert drawn.startswith("<?xml") and written_in(drawn) >= {
+        "c_hidden = d_rho_A + 1",
+        "d_rho_A = 0",
+    }
+    assert not [text for text in written_in(drawn) if "measured" in text]
     data = json.loads(typed(*words, "--format", "json").out)
     assert {region["regime"] for region in data["regions"]} == {
         "unstable", "sub-maximal", "lazy", "frozen",
@@ -185,6 +192,19 @@ def test_the_command_prints_draws_and_gives_data(typed: Typed, tmp_path: Path) -
     assert data["boundaries"][0]["regime"] == "maximal"
     corners = [[Fraction(v) for v in p] for p in data["regions"][0]["polygons"][0]]
     assert all(-2 <= v <= 2 for p in corners for v in p)
+
+
+def written_in(svg: str) -> set[str]:
+    """The texts of a picture, which stand in comments before their shapes."""
+    return {html.unescape(text) for text in re.findall(r"<!-- (.*?) -->", svg)}
+
+
+def test_marks_of_measured_places_are_named() -> None:
+    found = diagram("kfac", "d_rho_A", "c_hidden", "-2:2,-2:2")
+    told = ["agree", "contradict", "inconclusive"]
+    marked = {at: told[i % 3] for i, (_, at) in enumerate(found.places)}
+    drawn = written_in(phase_picture(found, marked, "svg").decode())
+    assert drawn >= {f"measured: {verdict}" for verdict in told}
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,7 @@ def test_every_operation_is_drawn_once_with_sizes_on_its_edges(pages: Pages) -> 
     assert heads == Counter(node.name for node in answer.graph.nodes)
     sizes = {name: value.size for name, value in start.values.items()}
     (out,) = (x for x in parts if x.title.startswith("out: "))
+    assert out.svg.rindex('class="edge"') < out.svg.index('class="size"'), "none crosses a size"
     labels = Counter(re.findall(r'<text class="size"[^>]*>([^<]*)</text>', out.svg))
     node = next(n for n in answer.graph.nodes if "out.weight" in n.inputs)
     expected = [size_text(sizes[x], "M") for x in (*node.inputs, node.name)]
@@ -325,9 +326,10 @@ addEventListener("load", () => {
     const shown = folded.filter(x => x.clientHeight > 2 * x.firstElementChild.offsetHeight);
     const stuck = [...page.querySelectorAll("*")].filter(x => x.scrollWidth > x.clientWidth + 1 &&
       getComputedStyle(x).overflowX == "auto" && x.tabIndex < 0);
+    const cut = [...page.querySelectorAll(".lines")].filter(x => x.scrollWidth > x.clientWidth);
     const closed = folded[0];
     if (closed) closed.querySelector("summary").click();
-    return {folded: folded.length, shown: shown.length, stuck: stuck.length,
+    return {folded: folded.length, shown: shown.length, stuck: stuck.length, cut: cut.length,
             width: root.clientWidth, needed: root.scrollWidth, opened: closed ? closed.open : null,
             focus: (page.querySelector("a, summary, [tabindex]") || {}).className,
             drawn: [...page.querySelectorAll("svg.plot")].every(x => x.clientWidth > 200)};
@@ -355,7 +357,9 @@ def test_a_browser_shows_it_at_phone_and_desk_width_without_an_error(
     paper = [printed(x) for x in (pages.chain, pages.model)]
     frames = [(380, pages.chain), (1400, pages.chain), (380, pages.model)]
     frames += [(PAPER, paper[0]), (PAPER, paper[1]), (PAPER, paper[0].replace(UNFOLDS, ""))]
-    frames += [(380, WIDE)]
+    table = re.search(r"@media screen and \(max-width: [\d.]+rem\)", pages.chain)
+    assert table
+    frames += [(380, pages.chain.replace(table[0], "@media print")), (380, WIDE)]
     body = "".join(
         f'<iframe style="width:{width}px;border:0" srcdoc="{html.escape(text)}"></iframe>'
         for width, text in frames
@@ -373,13 +377,14 @@ def test_a_browser_shows_it_at_phone_and_desk_width_without_an_error(
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     told = re.search(r'<pre id="found">(\[.*?\])</pre>', done.stdout)
     assert told, done.stderr[-2000:]
-    *found, unfolded, control = json.loads(html.unescape(told[1]))
+    *found, unfolded, rows, control = json.loads(html.unescape(told[1]))
     for (width, _), one in zip(frames, found, strict=False):
         assert one["width"] == width >= one["needed"], one
         assert one["opened"] and one["drawn"] and one["focus"] == "skip"
         assert one["stuck"] == 0 and one["folded"] > 1, "a key reaches all that scrolls"
+        assert one["cut"] == 0, "what is measured stands in view beside each line"
         assert one["shown"] == (one["folded"] if width == PAPER else 0), "paper cannot be clicked"
-    assert unfolded["folded"] > 1 and unfolded["shown"] == 0
+    assert unfolded["folded"] > 1 and unfolded["shown"] == 0 < rows["cut"]
     assert control["needed"] > control["width"]
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert [line for line in console if "planted" not in line] == [] and console

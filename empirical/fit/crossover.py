@@ -5,8 +5,9 @@ is not wide enough may have the other, and sizes cross over from one exponent to
 Both terms of every watched sum are measured beside the sizes (`training.watched_sums`), so that
 
     culprit       names the sums that make slopes drift: terms near each other, and drifting apart
-    too_narrow    names those in which the widest network is still on the other side, and the width
-                  at which they trade places, by the exponents of theory
+    too_narrow    names those in which the widest network is still on the other side, or so near
+                  to it that slopes are between, and the width at which they trade places, by the
+                  exponents of theory
     small_targets says that the errors are not yet of the targets' size
 
 Not covered: sums of matrices without a damping, whose terms are not watched; where theory knows
@@ -51,23 +52,43 @@ def culprit(runs: Runs, layer: str, close: float = 30.0) -> str:
     return "; ".join(text for _, _, text in found[:2])
 
 
-def too_narrow(runs: Runs, prediction: Prediction, layers: Collection[str]) -> str:
-    """The sums in some layers whose larger term by theory is not so in the widest network yet.
+def too_narrow(
+    runs: Runs, prediction: Prediction, layers: Collection[str], margin: float = math.inf
+) -> str:
+    """The sums in some layers that have not settled on the larger term by theory.
 
-    What theory says of wider networks is not contradicted by these; nothing if there are none.
+    In the widest network the other term is larger still, or its part of the sum is such that the
+    slope of the sum alone, M^x + M^y, is off by more than half a margin: a power of the sum is off
+    by a multiple of that. What theory says of wider networks is not contradicted by these; nothing
+    if there are none.
     """
     ratios, found = _ratios(runs), []
     for place in layers:
         for regime in prediction.regimes.get(place, ()):
-            first, last = ratios.get((place, regime.node), (0.0, 0.0))
+            if regime.order not in (Order.GREATER, Order.LESS):
+                continue
+            first, last = ratios.get((place, regime.node), (math.inf, math.inf))
             in_order = terms_of(regime.node)[0] == regime.left
-            left_over_right = last if in_order else -last
-            below = regime.order is Order.GREATER and left_over_right < 0
-            above = regime.order is Order.LESS and left_over_right > 0
-            if below or above:
+            ahead = 1 if in_order == (regime.order is Order.GREATER) else -1
+            if math.isfinite(last) and (
+                ahead * last < 0 or _slope_off(regime, ahead * first, ahead * last) > margin / 2
+            ):
                 found.append(_traded(place, regime.node, first, last))
-                found[-1] += _meeting(regime, left_over_right, runs[0][-1].width)
+                found[-1] += _meeting(regime, last if in_order else -last, runs[0][-1].width)
     return "; ".join(dict.fromkeys(found))
+
+
+def _slope_off(regime: Regime, first: float, last: float) -> float:
+    """How far the slope of a sum is from that of its larger term, in the upper half of the widths.
+
+    ``first`` and ``last``: log of the larger term over the other, narrowest and widest. The slope
+    of M^x + M^y is x and y, weighted by the parts that the terms have of the sum.
+    """
+    x, y = regime.left_size.width, regime.right_size.width
+    if not (x.is_Rational and y.is_Rational):
+        return 0.0
+    middle = last - (last - first) / 4
+    return abs(float(x - y)) / (1 + math.exp(middle))
 
 
 def _meeting(regime: Regime, left_over_right: float, width: int) -> str:

@@ -1,22 +1,31 @@
-"""The picture of a phase diagram: regions by colour and hatch, boundaries by colour and width.
+"""The picture of a phase diagram: regions by colour and hatch, boundaries by colour and formula.
 
 Colours are those of Okabe and Ito, which the colour-blind tell apart; hatches tell regions apart
-in print. Measured places are dots: filled where measurement agrees, crosses where it contradicts.
+in print. The formula of a line stands on its longest piece, clear of the middle, where it is
+measured. Measured places have marks, one for each verdict, which the legend names.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from math import atan2, degrees
+from typing import TYPE_CHECKING, Any
 
 from scaling.sizes.plane import Point
-from scaling.solve.phases import AT_START, REGIMES, PhaseDiagram
+from scaling.solve.phases import AT_START, REGIMES, Boundary, PhaseDiagram
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS = dict(
     zip(REGIMES, ("#7F7F7F", "#D55E00", "#009E73", "#0072B2", "#E69F00", "#56B4E9"), strict=True)
 )
 HATCHES = {AT_START: "xx", "unstable": "///", "sub-maximal": "..", "lazy": "", "frozen": "\\\\\\"}
 MARKS = {"agree": "o", "contradict": "X"}
+LEFT_OPEN = "D"
+SHORTEST = 0.2
+"""The part of the window that a piece of a line must span to carry its formula."""
 
 
 def phase_picture(
@@ -25,6 +34,7 @@ def phase_picture(
     """The diagram as an image file; ``kind`` is png or svg."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     figure = Figure(figsize=(7.4, 5.2), layout="constrained")
@@ -44,13 +54,12 @@ def phase_picture(
     for at, regime in diagram.corners:
         panel.plot(*map(float, at), "s", color=COLOURS[regime], mec="black", ms=9)
     for at, verdict in (verdicts or {}).items():
-        panel.plot(
-            *map(float, at), MARKS.get(verdict, "D"), mfc="black" if verdict in MARKS else "white",
-            mec="black", ms=6,
-        )  # fmt: skip
+        panel.plot(*map(float, at), **_mark(verdict))
     (left, low), (right, high) = diagram.window[0], diagram.window[2]
     panel.set_xlim(float(left), float(right))
     panel.set_ylim(float(low), float(high))
+    for b in _longest(diagram):
+        _write_along(panel, b)
     panel.set_xlabel(diagram.x)
     panel.set_ylabel(diagram.y)
     name = diagram.prediction.problem.rule.name or str(diagram.prediction.problem.rule)
@@ -62,10 +71,42 @@ def phase_picture(
         for r in REGIMES
         if r in seen
     ]
-    figure.legend(handles=patches, loc="outside right upper", fontsize=9, frameon=False)
+    marks = [
+        Line2D([], [], **_mark(verdict), label=f"measured: {verdict}")
+        for verdict in dict.fromkeys((verdicts or {}).values())
+    ]
+    figure.legend(handles=[*patches, *marks], loc="outside right upper", fontsize=9, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=130)
     return buffer.getvalue()
+
+
+def _mark(verdict: str) -> dict[str, Any]:
+    """Black where a verdict fell, hollow where none did."""
+    face, edge = ("black", "white") if verdict in MARKS else ("white", "black")
+    return {"marker": MARKS.get(verdict, LEFT_OPEN), "ls": "", "mfc": face, "mec": edge, "ms": 8}
+
+
+def _longest(diagram: PhaseDiagram) -> list[Boundary]:
+    """The longest piece of each line, where it has room for the formula."""
+    (left, low), (right, high) = diagram.window[0], diagram.window[2]
+
+    def part(b: Boundary) -> float:
+        (x, y), (u, v) = b.start, b.end
+        return max(float(abs(u - x) / (right - left)), float(abs(v - y) / (high - low)))
+
+    pieces = sorted(diagram.boundaries, key=part)
+    return [b for b in {b.equation: b for b in pieces}.values() if part(b) >= SHORTEST]
+
+
+def _write_along(panel: Axes, b: Boundary) -> None:
+    """The formula on its line, as on a contour."""
+    (x, y), (u, v) = sorted((float(p), float(q)) for p, q in (b.start, b.end))
+    panel.text(
+        x + 0.75 * (u - x), y + 0.75 * (v - y), b.equation, ha="center", va="center", fontsize=8,
+        rotation=degrees(atan2(v - y, u - x)), rotation_mode="anchor", transform_rotates_text=True,
+        bbox={"fc": "white", "ec": "none", "pad": 1.5},
+    )  # fmt: skip
 
 
 def _pale(regime: str, part: float) -> tuple[float, ...]:

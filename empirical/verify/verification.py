@@ -392,7 +392,8 @@ def _judge(
             note = ""
             if verdict is Verdict.contradict and (quantity, layer) not in expected:
                 felt = [layer] if quantity == "own" else layers[: layers.index(layer) + 1]
-                note = too_narrow(runs, prediction, felt) or _drowned(trial, prediction, runs)
+                note = too_narrow(runs, prediction, felt, experiment.margin)
+                note = note or _drowned(trial, prediction, runs)
                 verdict = Verdict.crossover if note else verdict
             elif verdict is Verdict.crossover:
                 note = culprit(runs, layer) or f"{drift(measured)}: "

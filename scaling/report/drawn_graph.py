@@ -216,7 +216,8 @@ def _svg(boxes: Sequence[_Box], edges: Sequence[_Edge], title: str) -> str:
     lanes = [edge for edge in edges if rank[edge.end] - rank[edge.start] > 1]
     width = widest + GAP + LANE * len(lanes) + 60 * bool(lanes)
     height = ROW * len(rows) - ROW + HIGH + 12
-    drawn = [_line(e, rank, middle, lanes, widest) for e in edges]
+    lines = [_line(e, rank, middle, lanes, widest) for e in edges]
+    drawn = [part for parts in zip(*lines, strict=True) for part in parts]  # sizes over all paths
     drawn += [_shape(box, middle[box.name], rank[box.name] * ROW + 4) for box in boxes]
     return (
         f'<svg class="graph" role="img" aria-label="{escape(title)}" width="{width:.0f}" '
@@ -233,7 +234,8 @@ def _mean(values: Iterable[float], otherwise: float) -> float:
 def _line(
     edge: _Edge, rank: Mapping[str, int], middle: Mapping[str, float], lanes: Sequence[_Edge],
     right: float,
-) -> str:  # fmt: skip
+) -> tuple[str, str]:  # fmt: skip
+    """The path of an edge, and its size."""
     x, y = middle[edge.start], rank[edge.start] * ROW + 4 + HIGH
     u, v = middle[edge.end], rank[edge.end] * ROW + 4
     if edge in lanes:
@@ -249,7 +251,7 @@ def _line(
         at = ((x + u) / 2 + 5, (y + v) / 2 + 4)
     label = f'<text class="size" x="{at[0]:.0f}" y="{at[1]:.0f}">{escape(edge.size)}</text>'
     arrow = f'<path class="arrow" d="M{u - 4:.0f} {v - 7} L{u:.0f} {v} L{u + 4:.0f} {v - 7}"/>'
-    return f'<path class="edge" d="{path}"/>{arrow}{label}'
+    return f'<path class="edge" d="{path}"/>{arrow}', label
 
 
 def _shape(box: _Box, x: float, y: float) -> str:
