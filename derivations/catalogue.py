@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from difflib import get_close_matches
 from functools import cache
 
 import derivations
@@ -27,7 +28,7 @@ from scaling.models.recipe_text import is_recipe
 from scaling.rules.language import Add, Node, Subtract, Symbol
 from scaling.rules.parser import as_rule, parse
 from scaling.rules.rule import Rule
-from scaling.sizes.errors import InvalidInput, RuleError, unknown
+from scaling.sizes.errors import InvalidInput, RuleError
 
 _PROBE = re.compile(r"(?<!\w)probe:([\w./-]+:\w+)")
 _NAME = re.compile(r"[A-Za-z_]\w+")
@@ -108,12 +109,18 @@ def refuse_probes(text: str) -> None:
 
 
 def _unknown(name: str) -> InvalidInput:
-    """The refusal of a name: what the optimizer needs, or the nearest name."""
+    """The refusal of a name: what the optimizer needs, or the nearest names."""
     known = outside(name)
     if known is not None:
         return known.refusal(name)
-    same, near = _spelled_alike(name), unknown("optimizer", name, catalogue())
-    return InvalidInput(near.found, near.needed, f"did you mean '{same}'?") if same else near
+    near = get_close_matches(name, catalogue(), n=8, cutoff=0.0)
+    meant = _spelled_alike(name) or next(iter(get_close_matches(name, near, cutoff=0.5)), None)
+    return InvalidInput(
+        f"optimizer '{name}'",
+        f"a rule, or a name of the catalogue such as {', '.join(near)}",
+        f"did you mean '{meant}'?" if meant
+        else "write its update, for example sign(G); 'scaling list' has all names",
+    )  # fmt: skip
 
 
 def _spelled_alike(name: str) -> str | None:

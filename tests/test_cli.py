@@ -239,7 +239,8 @@ def test_exit_codes(run: Run, code: int, words: tuple[str, ...]) -> None:
 # --- refusals -----------------------------------------------------------------------------------
 
 REFUSED: list[tuple[tuple[str, ...], str]] = [
-    (("derive", "kfca"), "optimizer 'kfca'|did you mean 'kfac'?"),
+    (("derive", "kfca"), "optimizer 'kfca'|such as kfac, |did you mean 'kfac'?"),
+    (("derive", "qqqq"), "such as qhm, |for example sign(G)"),
     (("derive", "G @ G"), "    G @ G\n      ^|transpose one side with .T"),
     (("derive", "G @ (A + rho*I"), "was never closed|        ^\n"),
     (("derive", "Q @ G"), "matrix 'Q'|    Q @ G\n    ^"),
@@ -290,6 +291,7 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("verify", "sgd", *TINY, "--out", "/dev/null"), "the output folder /dev/null"),
     (("measure", "sgd", "--width", "1e20"), "the width '1e20'|at most 10,000,000,000"),
     (("derive", "-G"), "No such option: -G|in brackets: '(-G)'"),
+    (("phase", "sgd", "--out", "x"), "No such option: --out|run `scaling phase --help`"),
     (("derive", "kfac", "--set", "d=1"), "the setting 'd'|d_rho_B, d_rho_A|--set d_rho_B=1"),
     (("compare", "sgd; c=1; c=2", "sgd"), "'c' twice"),
     (("verify", "sgd", "--data", "mnist"), "mnist without a root|--data-root"),

@@ -1,15 +1,15 @@
 """The picture of a phase diagram: regions by colour and hatch, boundaries by colour and formula.
 
 Colours are those of Okabe and Ito, which the colour-blind tell apart; hatches tell regions apart
-in print. The formula of a line stands on its longest piece, clear of the middle, where it is
-measured. Measured places have marks, one for each verdict, which the legend names.
+in print. The formula of a line stands beside its longest piece. Measured places have marks,
+one for each verdict, which the legend names.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from math import atan2, degrees
+from math import atan2, cos, degrees, sin
 from typing import TYPE_CHECKING, Any
 
 from scaling.sizes.plane import Point
@@ -25,7 +25,10 @@ HATCHES = {AT_START: "xx", "unstable": "///", "sub-maximal": "..", "lazy": "", "
 MARKS = {"agree": "o", "contradict": "X"}
 LEFT_OPEN = "D"
 SHORTEST = 0.2
-"""The part of the window that a piece of a line must span to carry its formula."""
+"""The part of the window that a piece of a line must span to have its formula beside it."""
+
+CLEAR = 7
+"""Points between a line and its formula, for the marks of measured places."""
 
 
 def phase_picture(
@@ -58,8 +61,6 @@ def phase_picture(
     (left, low), (right, high) = diagram.window[0], diagram.window[2]
     panel.set_xlim(float(left), float(right))
     panel.set_ylim(float(low), float(high))
-    for b in _longest(diagram):
-        _write_along(panel, b)
     panel.set_xlabel(diagram.x)
     panel.set_ylabel(diagram.y)
     name = diagram.prediction.problem.rule.name or str(diagram.prediction.problem.rule)
@@ -76,6 +77,9 @@ def phase_picture(
         for verdict in dict.fromkeys((verdicts or {}).values())
     ]
     figure.legend(handles=[*patches, *marks], loc="outside right upper", fontsize=9, frameon=False)
+    figure.draw_without_rendering()  # angles are known once everything has its place
+    for b in _longest(diagram):
+        _write_beside(panel, b)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=130)
     return buffer.getvalue()
@@ -99,13 +103,20 @@ def _longest(diagram: PhaseDiagram) -> list[Boundary]:
     return [b for b in {b.equation: b for b in pieces}.values() if part(b) >= SHORTEST]
 
 
-def _write_along(panel: Axes, b: Boundary) -> None:
-    """The formula on its line, as on a contour."""
-    (x, y), (u, v) = sorted((float(p), float(q)) for p, q in (b.start, b.end))
-    panel.text(
-        x + 0.75 * (u - x), y + 0.75 * (v - y), b.equation, ha="center", va="center", fontsize=8,
-        rotation=degrees(atan2(v - y, u - x)), rotation_mode="anchor", transform_rotates_text=True,
-        bbox={"fc": "white", "ec": "none", "pad": 1.5},
+def _write_beside(panel: Axes, b: Boundary) -> None:
+    """The formula along its line, on the side of the middle of the window."""
+    ends = sorted((float(p), float(q)) for p, q in (b.start, b.end))
+    (x, y), (u, v) = panel.transData.transform(ends)
+    left, low, right, high = panel.bbox.extents
+    angle = atan2(v - y, u - x)
+    up = (-sin(angle), cos(angle))
+    above = up[0] * (left + right - x - u) + up[1] * (low + high - y - v) >= 0
+    off = CLEAR if above else -CLEAR
+    panel.annotate(
+        b.equation, ((ends[0][0] + ends[1][0]) / 2, (ends[0][1] + ends[1][1]) / 2),
+        xytext=(off * up[0], off * up[1]), textcoords="offset points", ha="center",
+        va="bottom" if above else "top", rotation=degrees(angle), rotation_mode="anchor",
+        fontsize=8, bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1}, in_layout=False,
     )  # fmt: skip
 
 

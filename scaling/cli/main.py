@@ -490,10 +490,14 @@ def _usage(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(error.format_message())
         return 0
-    advice = "run `scaling COMMAND --help`"
+    at = getattr(error, "ctx", None)
+    asked = (
+        "scaling --help" if at is None or at.parent is None else f"scaling {at.info_name} --help"
+    )
+    advice = f"run `{asked}`"
     if type(error).__name__ == "NoSuchOption":
         advice += "; a rule that begins with '-' goes in brackets: '(-G)'"
-    needed = "the options that `scaling --help` lists"
+    needed = f"what `{asked}` lists"
     return _refused(InvalidInput(error.format_message(), needed, advice))
 
 
