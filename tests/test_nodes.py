@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -16,7 +17,7 @@ from empirical.fit.verdict import Verdict, judge
 from empirical.measure.machine import blas_threads
 from empirical.report.measured_tables import lines_table, render_lines
 from empirical.verify.campaign import Experiment, trial_of
-from empirical.verify.derivation_lines import OWN, READBACK, Line, measured_lines
+from empirical.verify.derivation_lines import OWN, READBACK, Line, measured_lines, under_way
 from empirical.verify.verification import verify_deep
 from scaling.cli.requests import problem_with, solution_of, subject_of
 from scaling.report.step_lines import Derivation
@@ -60,6 +61,24 @@ def test_every_line_that_speaks_of_a_size_is_measured_and_none_is_contradicted(r
         assert not wrong, [(layer, x.step.subject, x.predicted, str(x.measured)) for x in wrong]
         agreed = [x for x in found if x.verdict is Verdict.agree]
         assert len(agreed) >= 0.5 * len([x for x in found if x.measured]), layer
+
+
+def test_lines_on_a_sum_that_is_between_its_terms_are_crossovers_and_no_contradictions() -> None:
+    """norm(W)/100 is 0.16 at width 256, and 1 beside it: the sum grows as M^0.05 there."""
+    widths = (32, 64, 128, 256)
+    problem = problem_with("sign(G)/(1 + norm(W)/100)")
+    trial = trial_of(subject_of("sign(G)/(1 + norm(W)/100)", problem), Experiment(
+        widths, 3, MARGIN, DIGITS))  # fmt: skip
+    found = measured_lines(trial, solution_of(problem).steps, widths, 3, MARGIN)["hidden"]
+    told = {x.step.subject: x for x in found}
+    one, quotient = told["1 + norm(W)/100"], told["sign(G)/(1 + norm(W)/100)"]
+    assert one.measured and 0 < one.measured.slope < 0.15 and one.predicted == Rational(1, 2)
+    assert judge(one.measured, 0.5, MARGIN) is Verdict.contradict
+    assert one.verdict is Verdict.crossover and told["norm(W)"].verdict is Verdict.agree
+    planted = replace(quotient, verdict=Verdict.contradict)
+    settled = replace(one, measured=replace(one.measured, slope=0.5))
+    for beside, verdict in ((one, Verdict.crossover), (settled, Verdict.contradict)):
+        assert under_way([beside, planted], MARGIN)[1].verdict is verdict
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -17,6 +17,9 @@ A stretch |X H| / |H| of given data stands for the norm on their span: unlike th
 value it does not fluctuate with the samples. Lines that state a condition or a mean have nothing
 to measure.
 
+A line that rests on a sum whose slope is still between those of its two terms is no contradiction
+but a crossover: wider networks have the larger term alone.
+
 Lines at step 2 are measured on the network after the rule's own first step, with the moving
 averages that it left.
 
@@ -29,7 +32,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,12 +56,13 @@ from empirical.numbers.layer_matrices import LayerTensors
 from empirical.numbers.layer_values import LayerValue, Rectangular
 from empirical.numbers.rotated_values import Corner, Eigenbasis
 from empirical.numbers.square_matrices import Blocks, Square
+from scaling.calculus.context import Regime
 from scaling.models.chain import Layer
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Node
 from scaling.sizes.derivation import SUM, Step
 from scaling.sizes.errors import InvalidInput
-from scaling.sizes.scale import Size
+from scaling.sizes.scale import Order, Size
 
 WIDTHS = (64, 128, 256, 512, 1024, 2048)
 SEEDS = 16
@@ -123,7 +127,32 @@ def measured_lines(
                 fit = estimate(widths, table)
                 line = Line(layer, step, x, fit, judge(fit, float(x), margin))
             found[layer].append(line)
+        found[layer] = under_way(found[layer], margin)
     return found
+
+
+def under_way(lines: Sequence[Line], margin: float) -> list[Line]:
+    """Crossovers in the place of contradictions, where a sum below has not settled on a term."""
+    between = {line.step for line in lines if _between_terms(line, margin)}
+    return [
+        replace(line, verdict=Verdict.crossover)
+        if line.verdict is Verdict.contradict and between.intersection(line.step.walk())
+        else line
+        for line in lines
+    ]
+
+
+def _between_terms(line: Line, margin: float) -> bool:
+    """Whether a sum grows, so far, by an exponent between those of its two terms."""
+    told = line.step.decision
+    if line.measured is None or not isinstance(told, Regime):
+        return False
+    x, y = told.left_size.width, told.right_size.width
+    if told.order not in (Order.GREATER, Order.LESS) or not (x.is_Rational and y.is_Rational):
+        return False
+    low, high = sorted((float(x), float(y)))
+    at, off = line.measured.slope, abs(line.measured.slope - float(line.predicted))
+    return off > margin / 2 and low - margin <= at <= high + margin
 
 
 def _terms(step: Step, runs: Sequence[Mapping[str, Mapping[Step, float]]], layer: str) -> float:
