@@ -224,6 +224,65 @@ def test_weights_under_a_spectral_norm_move_as_the_graph_foretells(which: str) -
         assert np.abs(found - np.array(expected)).max() < 0.25, (key, found)  # half a step
 
 
+class Divided(nn.Module):
+    """A layer that reads the data under a spectral norm, beside its bias; or the last one."""
+
+    def __init__(self, width: int, first: bool) -> None:
+        super().__init__()
+        self.read, self.head = nn.Linear(6, width), nn.Linear(width, 3)
+        nn.utils.parametrizations.spectral_norm(self.read if first else self.head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(torch.relu(self.read(x)))
+        return y
+
+
+def divided(first: bool, rule: str) -> GraphDerived:
+    build = lambda width: Divided(width, first)  # noqa: E731
+    return derive_graph(rule, graph_of(model_of(build, zoo.vectors()), "width=8,16,24").graph)
+
+
+@pytest.mark.parametrize(("rule", "c"), [("sign(G)", 0), ("G", -3 * HALF)])
+def test_a_step_does_not_replace_a_weight_that_is_divided_by_its_norm(
+    rule: str, c: Rational
+) -> None:
+    """A rate larger by M^(1/2) moves its product no further: the update takes its place."""
+    answer = divided(True, rule)
+    name = "read.parametrizations.weight.original"
+    assert answer.tensors[name].c == c
+    (change,) = answer.changes  # the product is M^(-1/2) beside a bias of order one
+    assert (change.node, change.found, change.needed) == ("vdot", 0, -HALF)
+
+    def moved(width: int, c: float) -> tuple[float, float]:
+        torch.manual_seed(0)
+        model = Divided(width, True).double()
+        w = model.get_parameter(name)
+        x, y = (z.double() for z in zoo.vectors())
+        with torch.no_grad():
+            w.normal_()
+            model.read.bias.normal_()
+            model.head.weight.normal_().div_(width)
+        for _ in range(8):
+            model(x)
+        (model(x) - y).square().mean().backward()
+        assert w.grad is not None
+        with torch.no_grad():
+            before, old = model.read(x), rms(w)
+            w -= width**-c * (w.grad.sign() if rule != "G" else w.grad)
+            return rms(model.read(x) - before), rms(w) / old
+
+    widths = (64, 512, 4096, 32768)
+    for power, expected in ((float(c), (-0.5, 0.0)), (float(c) - 0.5, (-0.5, 0.5))):
+        rows = np.log([moved(n, power) for n in widths])
+        assert np.polyfit(np.log(widths), rows, 1)[0] == pytest.approx(expected, abs=0.2)
+
+
+def test_a_factor_behind_one_product_of_a_line_is_not_one_behind_the_others() -> None:
+    """`self.head(relu(self.read(x)))`: what the head needs is not put behind read as well."""
+    (change,) = divided(False, "sign(G)").changes
+    assert (change.found, change.needed, change.twins) == (0, -HALF, ("linear_1",))
+
+
 def test_matrices_of_experts_that_an_index_picks_move_as_matrices() -> None:
     """In plain torch: rates of width^-1 move an expert's product by as much at any width."""
     slopes, widths = [], (32, 128, 512)

@@ -492,8 +492,9 @@ def linspace(low: Lowering, first: Any, last: Any, *_: Any, **__: Any) -> Traced
 
 
 @row("aten.zeros", "aten.zeros_like", "aten.new_zeros")
+@row("aten.empty", "aten.empty_like", "aten.new_empty")
 def zeros(low: Lowering, *_: Any, **__: Any) -> Traced:
-    """Zeros."""
+    """Zeros; what is made empty is nothing until it is written to."""
     return _filled(low, "0")
 
 

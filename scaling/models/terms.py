@@ -115,9 +115,14 @@ class AxisState:
         """``seen`` by source."""
         return {x.source: x for x in self.seen}
 
-    def weaker(self, by: Expr) -> AxisState:
-        """The same, each entry a sum of so many entries of its sources."""
-        return self if by is S.Zero or not self.seen else _weaker(self, by)
+    @cached_property
+    def tensors(self) -> frozenset[str]:
+        """The tensors that are its sources."""
+        return frozenset(x.source[0] for x in self.seen)
+
+    def weaker(self, by: Expr, tensors: frozenset[str]) -> AxisState:
+        """The same, each entry a sum of so many entries of those of its sources."""
+        return _weaker(self, by, tensors) if by is not S.Zero and tensors & self.tensors else self
 
 
 @cache
@@ -132,8 +137,10 @@ def axis_state(
 
 
 @lru_cache(maxsize=65536)
-def _weaker(state: AxisState, by: Expr) -> AxisState:
-    weaker = frozenset(seen(x.source, x.share + by) for x in state.seen)
+def _weaker(state: AxisState, by: Expr, tensors: frozenset[str]) -> AxisState:
+    weaker = frozenset(
+        seen(x.source, x.share + by) if x.source[0] in tensors else x for x in state.seen
+    )
     return axis_state(state.odd, weaker, state.weak, state.few)
 
 
@@ -262,22 +269,26 @@ def _contracted(
 def _contract_states(
     states: tuple[_Along, ...], letters: Sequence[str], lengths: Mapping[str, Expr], out: str
 ) -> tuple[Expr, _Along]:
-    """By how much a sum is larger than its terms, and its state along each axis of the result."""
+    """By how much a sum is larger than its terms, and its state along each axis of the result.
+
+    A sum over one axis of a tensor is one of many entries of each of its other slices. That of an
+    outer product is not: what it sums, k_i v_j over j, is k_i as it was, times a number.
+    """
     places = {c: [(k, x.index(c)) for k, x in enumerate(letters) if c in x] for c in lengths}
     size = S.Zero
-    shares: list[Expr] = [S.Zero] * len(states)
+    shares: list[list[tuple[Expr, frozenset[str]]]] = [[] for _ in states]
     for c, n in lengths.items():
         if c not in out and n is not S.Zero:
             grows = _sum(n, reduce(meet, [states[k][i] for k, i in places[c]]))
             size += grows
-            share = n - grows
-            for k, _ in places[c]:
-                shares[k] += share
+            for k, i in places[c]:
+                shares[k].append((n - grows, states[k][i].tensors))
+
+    def left(k: int, i: int) -> AxisState:
+        return reduce(lambda state, share: state.weaker(*share), shares[k], states[k][i])
+
     along = tuple(
-        reduce(meet, [states[k][i].weaker(shares[k]) for k, i in places[c]])
-        if c in places
-        else PLAIN
-        for c in out
+        reduce(meet, [left(k, i) for k, i in places[c]]) if c in places else PLAIN for c in out
     )
     return size, along
 

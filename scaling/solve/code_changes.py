@@ -114,11 +114,28 @@ def _by_line(state: Passes, sites: Iterable[str]) -> dict[tuple[object, ...], li
 
 
 def _line(state: Passes, site: str) -> tuple[object, ...]:
-    """The line of the code and its factor; a node whose line is not known stands for itself."""
+    """The line of the code and what it does there; a node with no known line stands for itself.
+
+    A factor that is written there is one for all that run the line. One that would be put there is
+    put behind one of its products, `self.head(relu(self.hidden(x)))`: that of its weights, or of
+    its operands, in all equal blocks.
+    """
     node = state.nodes[site]
-    line = _place(state, node).rpartition(": ")[2]
-    known = ":" in line and node.op in ("multiply", "divide", "contract")
-    return (line, node.op, _power(state, node)) if known else (site,)
+    module, _, line = _place(state, node).rpartition(": ")
+    if ":" not in line or node.op not in ("multiply", "divide", "contract"):
+        return (site,)
+    if _has_factor(state, node):
+        return (line, node.op, _power(state, node))
+    weights = [name for x in node.inputs if state.is_weight(x) for name in state.tensors(x)]
+    tensors = [(_starred(name), state.parameters[name].axes) for name in weights]
+    operands = tensors or [state.nodes[x].op for x in node.inputs]
+    return (line, node.op, _starred(module), node.axes, *operands)
+
+
+def _starred(name: str) -> str:
+    """The same for all equal blocks; a number at its end, as in a sequence of layers, stays."""
+    parts = name.split(".")
+    return ".".join("*" if x.isdecimal() and k else x for k, x in enumerate(parts[::-1]))
 
 
 def _gaps(

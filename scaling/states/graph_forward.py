@@ -215,12 +215,20 @@ class ForwardPass(GraphStructure):
                     pass
                 case "add" | "subtract" | "repeat":
                     return S.Zero
-                case "contract" if any(x in self.data and x in self.trained for x in others):
+                case "contract" | "multiply" if self._is_inner(node, others):
                     return S.Zero
                 case _:
                     return gain
             gain += self.extra.get(node.name, S.Zero)
             name = node.name
+
+    def _is_inner(self, node: GraphNode, others: list[str]) -> bool:
+        """Whether a product sums two activations over an axis: q @ k, or (q * k).sum(-1)."""
+        if not any(x in self.data and x in self.trained for x in others):
+            return False
+        readers = self.readers.get(node.name, [])
+        sums = len(readers) == 1 and readers[0].op == "reduce" and readers[0].get("kind") == "sum"
+        return node.op == "contract" or sums
 
     def natural(self, node: GraphNode, value: GraphValue) -> Expr:
         """The size that a product of a weight with data has, or may come to have."""

@@ -13,7 +13,8 @@ the gradient below a readout that started at zero come out of the same products.
 
 The passes are built on one another: graph_structure.py says what depends on what, graph_forward.py
 solves b, graph_cotangents.py goes back. This file has the tolerances. A change of the stream of a
-repeat passes through the other blocks as the stream itself does.
+repeat passes through the other blocks as the stream itself does, and one of a vector k that a matrix
+k v^T is made of is followed to where the matrix is summed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sympy import Expr, S
 
 from scaling.models.graph import Graph, GraphNode, Repeat, Start
 from scaling.models.operations.table import operation
-from scaling.models.terms import GraphValue, drawn, smaller
+from scaling.models.terms import GraphValue, add, drawn, smaller
 from scaling.states.critical_chain import FROM_BELOW, is_chain, powers_of
 from scaling.states.graph_cotangents import CotangentPass
 from scaling.states.graph_forward import sum_of_blocks
@@ -152,8 +153,10 @@ class Passes(CotangentPass):
             else:
                 inner = {}
                 for i, name in enumerate(node.inputs):
-                    if name in self.trained:
+                    if name in self.trained and not self._is_followed(node, i):
                         one = self._of_input(node, i, above)
+                        if self._is_outer(node, i):
+                            one = one.least(self._of_outer(graph, node, i, found))
                         inner[name] = inner[name].least(one) if name in inner else one
             for name, one in inner.items():
                 found[name] = found[name].least(one) if name in found else one
@@ -173,12 +176,71 @@ class Passes(CotangentPass):
         across = self._random(name)
         random = row.change(at, i, across).size - across.size + factor
         found = above.over(node.name, coherent, turned, random)
-        linear = self.is_weight(name) and node.op != "apply"  # a product of weights bears anything
-        bears = None if linear else row.bears(at, i)
+        bears = None if self._bears_anything(node, i) else row.bears(at, i)
         if bears is not None:
             label = f"{name} into {node.name}"
             found = Tolerance(bears, bears, label, label).least(found)
         return found
+
+    def _is_outer(self, node: GraphNode, i: int) -> bool:
+        """Whether it makes a matrix of vectors, such as k v^T, of which one is the input."""
+        if node.op not in ("multiply", "contract") or self.is_weight(node.inputs[i]):
+            return False
+        most = max(_growing(self.values[x]) for x in node.inputs)
+        return most < _growing(self.values[node.name])
+
+    def _of_outer(
+        self, graph: Graph, node: GraphNode, i: int, found: Mapping[str, Tolerance]
+    ) -> Tolerance:
+        """What k bears where k v^T is made, from where an axis of the matrix is summed.
+
+        Its change dk v^T follows the cotangents q delta^T along one axis and not along the other:
+        neither kind of change that the nodes between have a tolerance for. So it is taken on to
+        each product q (k v^T), however often the matrix is scaled and added to before.
+        """
+        along, least = self.cotangents.get(node.inputs[i]), Tolerance()
+        if along is None or along.is_zero:
+            return least
+        change = operation(node).change(self.operands(node), i, along).times(-along.size)
+        changes = {node.name: change}
+        for reader in graph.nodes[graph.nodes.index(node) + 1 :]:
+            if changes.keys().isdisjoint(reader.inputs) or reader.name not in found:
+                continue
+            if isinstance(reader.get("repeat"), Repeat) or reader.op == "item":
+                continue
+            row, at, factor = operation(reader), self.operands(reader), self.extra.get(reader.name)
+            parts = [
+                row.change(at, j, changes[x]) for j, x in enumerate(reader.inputs) if x in changes
+            ]
+            after = add(reader.axes, parts).times(factor or S.Zero)
+            if after.is_zero:
+                continue
+            if _growing(after) == _growing(change):
+                changes[reader.name] = after
+                continue
+            never = S.NegativeInfinity
+            one = found[reader.name].over(reader.name, never, after.size, never)
+            least = least.least(replace(one, own=S.Infinity, own_random=S.Infinity, own_by=""))
+        return least
+
+    def _bears_anything(self, node: GraphNode, i: int) -> bool:
+        """A weight in a product of weights does: what its product bears is judged further up.
+
+        Where a weight is divided by, as under a spectral norm, an update larger than the weight
+        would take its place.
+        """
+        product = node.op in ("contract", "multiply", "convolve") or (
+            node.op == "divide" and i == 0
+        )
+        return product and self.is_weight(node.inputs[i])
+
+    def _is_followed(self, node: GraphNode, i: int) -> bool:
+        """Whether a weight meets a kept vector where gradients stop: a power iteration's.
+
+        The vector turns with the weight, to first order without a change of what is made of both.
+        """
+        kept = any(self.nodes[x].op == "buffer" for x in node.inputs)
+        return kept and self.is_weight(node.inputs[i]) and node.name not in self.cotangents
 
     def _followed(self, node: GraphNode, i: int, along: GraphValue) -> Expr:
         """How large the part of a change is that follows the cotangents above, J dx along delta.
@@ -246,3 +308,8 @@ class Passes(CotangentPass):
                     one = one.over(node.name, repeat.count, repeat.count, repeat.count)
                 passed[x] = one
         return {**inner, **passed}
+
+
+def _growing(value: GraphValue) -> int:
+    """The number of axes that grow."""
+    return sum(n != 0 for n in value.axes)

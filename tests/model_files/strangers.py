@@ -287,7 +287,9 @@ class Latents(nn.Module):
         latents = self.latents()
         width = latents.shape[-1]
         angles = torch.arange(4).float()[:, None] * torch.linspace(1, 0.1, width // 2)
-        times = torch.cat([angles.sin(), angles.cos()], -1).to(x.dtype)
+        times = x.new_empty(*angles.shape[:-1], 2 * angles.shape[-1])
+        times[..., : angles.shape[-1]] = angles.sin()
+        times[..., angles.shape[-1] :] = angles.cos()
         k, v = self.keys(x).chunk(2, -1)
         weights = (self.query(latents) / width @ k.mT).softmax(-1)
         z = latents + self.out(weights @ v) + self.shift(self.slope(self.time(times)))
