@@ -112,6 +112,18 @@ def test_the_least_of_whole_numbers_has_no_size() -> None:
     assert (found.tensors["bias.weight"].b, found.tensors["bias.weight"].c) == VECTOR
 
 
+@pytest.mark.parametrize(("kind", "size"), [("rand", 0), ("randn", -HALF)])
+def test_numbers_that_are_drawn_have_the_mean_of_their_law(kind: str, size: Rational) -> None:
+    class Noisy(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            noise: Tensor = getattr(torch, kind)(len(x), self.in_features)
+            return super().forward(x.mean() + noise) + noise.mean(-1, keepdim=True)
+
+    graph = graph_of(model_of(lambda width: Noisy(width, 3), zoo.vectors()), "width=8,16,24").graph
+    mean = next(n.name for n in graph.nodes if n.op == "reduce" and n.name.startswith("mean_1"))
+    assert Passes(graph).values[mean].size == size
+
+
 def test_several_results_of_an_unknown_operation_are_refused_by_name() -> None:
     class Rotated(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
@@ -399,6 +411,29 @@ def test_a_factor_before_a_product_is_read_as_one_behind_it_and_named_at_its_lin
         (change,) = found[place].changes
         assert (change.found, change.needed) == (-HALF, -1)
         assert lines[int(change.where.rpartition(":")[2]) - 1].strip() == code
+
+
+class Root(Scaled):
+    """Embeddings times the root of the width, as Gemma has them, that are the readout as well."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, "behind")
+        del self.head
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.words(ids) * self.words.embedding_dim**0.5
+        h = nn.functional.rms_norm(x, x.shape[-1:])
+        logits = self.q(h) @ self.k(h).mT * h.shape[-1] ** -0.5
+        return (x + logits.softmax(-1) @ self.v(h)) @ self.words.weight.T
+
+
+def test_tied_embeddings_start_as_small_as_the_stream_asks_that_they_make() -> None:
+    """At b = 0 the stream is M^(1/2) large, and a readout would need 3/2; at 1 it needs 1."""
+    file = model_of(Root, (IDS[:, :-1], IDS[:, 1:]))
+    answer = derive_graph("sign(G)", graph_of(file, "width=16,32,64").graph)
+    words = answer.tensors["words.weight"]
+    assert (words.b, words.c) == (1, 3 * HALF)
+    assert {(x.found, x.needed) for x in answer.changes} == {(0, -1), (-HALF, -1)}
 
 
 def test_outputs_that_grow_at_the_start_are_told() -> None:

@@ -528,10 +528,16 @@ def scalar(low: Lowering, value: Any, **_: Any) -> Traced:
     return low.tensor(value)
 
 
-@row("aten.randn", "aten.randn_like", "aten.rand", "aten.rand_like", "aten.normal")
+@row("aten.randn", "aten.randn_like", "aten.normal", "aten.normal_functional")
 def noise(low: Lowering, *_: Any, **__: Any) -> Traced:
     """Noise that is drawn at every step."""
     return low.emit("noise", (), low.result())
+
+
+@row("aten.rand", "aten.rand_like", "aten.uniform", "aten.bernoulli", "aten.exponential")
+def positive_noise(low: Lowering, *_: Any, **__: Any) -> Traced:
+    """Numbers with a mean that are drawn at every step, such as what stochastic depth keeps."""
+    return low.emit("discrete", (), low.result())
 
 
 def unchanged(low: Lowering, x: Traced, *_: Any, **__: Any) -> Traced:

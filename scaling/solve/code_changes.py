@@ -127,9 +127,11 @@ def _line(state: Passes, site: str) -> tuple[object, ...]:
     if _has_factor(state, node):
         return (line, node.op, _power(state, node))
     weights = [name for x in node.inputs if state.is_weight(x) for name in state.tensors(x)]
-    tensors = [(_starred(name), state.parameters[name].axes) for name in weights]
-    operands = tensors or [state.nodes[x].op for x in node.inputs]
-    return (line, node.op, _starred(module), node.axes, *operands)
+    operands: tuple[object, ...] = tuple(
+        (_starred(name), state.parameters[name].axes) for name in weights
+    )
+    operands = operands or tuple(state.nodes[x].op for x in node.inputs)
+    return (line, node.op, _starred(module), node.axes, operands)
 
 
 def _starred(name: str) -> str:
@@ -141,13 +143,17 @@ def _starred(name: str) -> str:
 def _gaps(
     graph: Graph, states: tuple[Passes, Passes], lazy: dict[str, list[str]]
 ) -> Mapping[str, Expr]:
-    """By node, how much less than a maximal update its factor leaves the tensors in ``lazy``."""
+    """By node, how much less than a maximal update its factor leaves the tensors in ``lazy``.
+
+    A maximal update is stable in both states, as the rate is that it is compared with.
+    """
     gaps: dict[str, Expr] = {}
     for state in states:
         for name, one in state.tolerances.items():
-            gap = one.own - one.coherent
+            own = smaller(*(x.tolerances[name].own for x in states if name in x.tolerances))
+            gap = own - one.coherent
             p = state.parameters.get(name)
-            if p is None or not p.trained or one.own is S.Infinity:
+            if p is None or not p.trained or own is S.Infinity:
                 continue
             if (name in state.anchored or p in graph.parameters) and larger(gap, S.Zero) != 0:
                 for site in _sites(state, one.by):

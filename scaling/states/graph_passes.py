@@ -13,8 +13,8 @@ the gradient below a readout that started at zero come out of the same products.
 
 The passes are built on one another: graph_structure.py says what depends on what, graph_forward.py
 solves b, graph_cotangents.py goes back. This file has the tolerances. A change of the stream of a
-repeat passes through the other blocks as the stream itself does, and one of a vector k that a matrix
-k v^T is made of is followed to where the matrix is summed.
+repeat passes through the other blocks as the stream itself does, and one of a vector k that a
+matrix k v^T is made of is followed to where the matrix is summed.
 """
 
 from __future__ import annotations

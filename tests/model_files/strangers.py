@@ -135,7 +135,8 @@ class DeepSets(nn.Module):
         self.rho = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rho(self.phi(x).sum(1))
+        kept = x.new_empty(len(x), 1, 1).bernoulli_(0.9).div_(0.9)  # stochastic depth, as timm's
+        return self.rho((self.phi(x) * kept).sum(1))
 
 
 def deepsets(width: int = 16) -> nn.Module:
