@@ -192,7 +192,7 @@ class Passes(CotangentPass):
     def _of_outer(
         self, graph: Graph, node: GraphNode, i: int, found: Mapping[str, Tolerance]
     ) -> Tolerance:
-        """What k bears where k v^T is made, from where an axis of the matrix is summed.
+        """The tolerance of k where k v^T is made, from where an axis of the matrix is summed.
 
         Its change dk v^T follows the cotangents q delta^T along one axis and not along the other:
         neither kind of change that the nodes between have a tolerance for. So it is taken on to
