@@ -18,6 +18,7 @@ from simulator import WIDTHS, own, state
 from soundness import (
     BALANCED,
     DISTINCT,
+    FEW,
     REPEATED,
     Question,
     disagreements,
@@ -247,8 +248,30 @@ def test_pieces_of_neurons_that_relu_closes_are_small() -> None:
     """A neuron open for one sample leaves an eigenvalue as small as its square; tanh does not."""
     question = Question("sign(G) @ (block(A, 4) + rho*I)**(-1)", ("d_rho=1",))
     assert "blow up like |x|^(-2)" in theory(question).refusal
-    assert not theory(replace(question, activation="tanh")).refusal
+    smooth = replace(question, activation="tanh")
+    assert "blow up like |x|^(-2/3)" in theory(smooth).refusal
+    assert not theory(replace(smooth, labels=BALANCED)).refusal
     assert not theory(replace(question, fixed=())).refusal
+
+
+def test_pieces_about_as_large_as_the_rank_of_the_data_have_small_eigenvalues() -> None:
+    """Four numbers for each of four samples are nearly dependent in some of M/4 pieces."""
+    fixed = ("d_rho=3", "c=0", "rho=1/1000000000")
+    many = Question(
+        "(block(B, 4) + rho*I)**(-1) @ G", fixed, activation="tanh", labels=BALANCED
+    )  # fmt: skip
+    few, answer, widths = replace(many, labels=FEW), theory(many), (64, 128, 256, 512, 1024)
+    assert "blow up like |x|^(-1)" in theory(few).refusal
+    assert answer.exponents is not None
+    assert not disagreements(answer, practice(many, answer.exponents, widths, 6))
+    wrong = disagreements(answer, practice(few, answer.exponents, widths, 6), errors=1.0)
+    assert "hidden" in wrong
+
+
+@pytest.mark.parametrize("name", ["2001/4234", "2000/3254"])
+def test_pairs_with_small_pieces_are_refused(name: str) -> None:
+    """Of ReLU, whose pieces are larger than the batch; of as many features as a piece, and one."""
+    assert "blow up like |x|^(-1)" in theory(drawn(name)).refusal
 
 
 def test_a_first_step_may_move_the_outputs_of_classes_that_are_not_drawn() -> None:
@@ -399,14 +422,14 @@ def test_an_average_leads_out_of_a_factor_by_what_has_moved() -> None:
 
 def test_what_pieces_have_turned_may_lie_within_pieces() -> None:
     """Not off them, as off the span of the data: an inverse would make it large there."""
-    one = "(block(B, 4) + rho*I)**(-1) @ G"
-    two = "(block(B, 4) + rho*I)**(-1) @ ((block(B, 4) + rho*I)**(-1) @ {}) * norm(G)"
-    options = {"labels": (0, 1, 2), "classes": 3, "loss": "cross_entropy"}
+    one = "(block(B, 8) + rho*I)**(-1) @ G"
+    two = "(block(B, 8) + rho*I)**(-1) @ ((block(B, 8) + rho*I)**(-1) @ {}) * norm(G)"
+    options = {"labels": (0, 1, 2), "classes": 3, "loss": "cross_entropy", "activation": "tanh"}
     pair = Question(one, ("d_rho=4", "rho=1/1000000", "c=0"), **options)  # type: ignore[arg-type]
     assert not theory(pair).refusal
     again = theory(replace(pair, rule=two.format("G")))
     assert "what pieces have turned" in again.refusal
-    sides = "(block(B, 4) + rho*I)**(-1) @ G @ (block(A, 4) + rho*I)**(-1)"
+    sides = "(block(B, 8) + rho*I)**(-1) @ G @ (block(A, 8) + rho*I)**(-1)"
     damped = two.format("G").replace("rho*I", "rho*trace(B)*I")
     assert not theory(replace(pair, rule=sides)).refusal
     assert not theory(replace(pair, rule=damped, fixed=("c=0", "d_rho=0"))).refusal

@@ -33,6 +33,7 @@ from scaling.calculus.values import (
     times,
 )
 from scaling.rules import bounded_quotients
+from scaling.rules.operators import FUNCTIONS
 from scaling.rules.shapes import Dim
 from scaling.rules.tree import Call, Multiply, Node, Power
 from scaling.sizes.derivation import ENTRYWISE, Step
@@ -402,8 +403,8 @@ def check(context: Context, node: Node, *behaviours: Behaviour) -> None:
         if not context.exceeds(behaviour.vanishing, -HALF):
             raise context.not_covered(
                 node,
-                f"entries that blow up like |x|^({behaviour.vanishing}) where an entry x of h or "
-                "delta is small, so that a few of them set the size",
+                f"entries that blow up like |x|^({behaviour.vanishing}) where {_small(node)} is "
+                "small, so that a few of them set the size",
                 "a growth slower than |x|^(-1/2); give symbols in powers a value",
                 instead.damped,
             )
@@ -414,6 +415,13 @@ def check(context: Context, node: Node, *behaviours: Behaviour) -> None:
                 "odd and even parts apart, or an activation whose mean does not vanish",
                 instead.apart,
             )
+
+
+def _small(node: Node) -> str:
+    """How a value blows up: a piece of several entries is small in a direction of its own."""
+    pieces = [x for x in node.walk() if isinstance(x, Call) and FUNCTIONS[x.function].cuts
+              and x.option is not None]  # fmt: skip
+    return "x, a singular value of a piece of h or delta," if pieces else "an entry x of h or delta"
 
 
 def check_tails(context: Context, node: Node, value: Aligned) -> None:

@@ -153,6 +153,7 @@ def product(
         symmetric=x.symmetric and y.symmetric and commute and not blocks,
         blocks=blocks,
         vanishing=x.vanishing + y.vanishing,
+        thin=min(x.thin, y.thin),
         steps=max(x.steps, y.steps),
         levelled=x.levelled or y.levelled,
     )
@@ -223,8 +224,8 @@ def push_through(
     if aligned.steps > spectral.steps and context.exceeds(S.Zero, spectral.vanishing):
         raise context.not_covered(
             node,
-            "an inverse of the diagonal of this step's factor acting on an average over steps, "
-            "which does not vanish where the factor does",
+            "an inverse of the diagonal, or of pieces, of this step's factor acting on an average "
+            "over steps, which does not vanish where the factor does",
             "a damping as large as the factor, or the average of the factor",
             instead.damped,
         )
@@ -253,7 +254,7 @@ def push_through(
         _need_one_turn(context, node, spectral)
         _need_one_step(context, node, spectral, aligned)
     if assumption or spectral.blocks:
-        here = replace(behaviour, vanishing=behaviour.vanishing + spectral.vanishing)
+        here = replace(behaviour, vanishing=_after_pieces(spectral, behaviour.vanishing, beyond))
         changes = {"left": here} if on_delta_side else {"right": here}
         aligned = replace(aligned, **changes)  # type: ignore[arg-type]
     met = entrywise.overlap(context)
@@ -270,6 +271,19 @@ def push_through(
     )  # fmt: skip
     numbers = f"{ratio} x {aligned.gain}"
     return value, Step(PUSH_THROUGH, str(node), value.gain, numbers, steps, assumption, node)
+
+
+def _after_pieces(spectral: Spectral, vanishing: Expr, beyond: Scale) -> Expr:
+    """How entries behave near zero after pieces act: each on its own under a diagonal.
+
+    A larger piece meets what lies in the span of the data by its own small singular value, and what
+    an entrywise function led off it by order one; where it does not raise it, entries are mixed.
+    """
+    if spectral.thin is S.One:
+        return vanishing + spectral.vanishing
+    met = spectral.thin * vanishing if beyond.is_zero else S.Zero
+    found = met + spectral.vanishing
+    return found if found.is_negative else max(vanishing, S.One)
 
 
 def _led_off_by_pieces(context: Context, side: int, spectral: Spectral, aligned: Aligned) -> Scale:
@@ -597,13 +611,7 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
     bare = value.off_span.is_zero
     # a piece no larger than the rank of the data has no directions off them
     full = _size(node) == 1 or _size(node) <= context.spans[index(value.side)].rank
-    # of the classes that are not drawn a piece has eigenvalues as small as f^2, of neurons that
-    # ReLU lets through for one sample alone as small as x^2
-    faint = (
-        _size(node) == 1
-        or (value.side is Dim.FAN_OUT and context.spans[0].faint)
-        or (context.activation is Activation.RELU and _is_of_neurons(context, value.side))
-    )
+    thin = _thin(context, value, _size(node)) if bare else S.Zero
     whole = replace(
         value,
         on_span=size,
@@ -612,9 +620,28 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
         twin=None,
         of_gradient=False,
         blocks=True,
-        vanishing=Rational(2) if bare and faint else S.Zero,
+        vanishing=2 * thin,
+        thin=thin or S.One,
     )
     return whole, Step(GRAM, str(node), size, numbers, (step,), node=node)
+
+
+def _thin(context: Context, value: Spectral, size: int) -> Expr:
+    """How small singular values of a piece of the factor are: |x|^thin, x even near 0; 0 if never.
+
+    Of independent entries, size x rank, the smallest has a density like s^|rank - size|. Of classes
+    that are not drawn they are as small as f, and of neurons that ReLU lets through for one sample
+    alone as small as an entry.
+    """
+    faint = value.side is Dim.FAN_OUT and context.spans[0].faint
+    if size == 1 or faint:
+        return S.One
+    if not _is_of_neurons(context, value.side):
+        return S.Zero
+    if context.activation is Activation.RELU:
+        return S.One
+    spans = context.spans if value.of_gradient else [context.spans[index(value.side)]]
+    return Rational(1, abs(min(span.rank for span in spans) - size) + 1)
 
 
 def _is_of_neurons(context: Context, side: Dim) -> bool:

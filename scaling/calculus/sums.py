@@ -209,6 +209,7 @@ def merged(context: Context, node: Node, x: Value, y: Value, order: Order) -> Va
                 symmetric=x.symmetric and y.symmetric,
                 blocks=x.blocks or y.blocks,
                 vanishing=_off_span_vanishing(context, x, y, order),
+                thin=min(x.thin, y.thin),
                 steps=max(x.steps, y.steps),
                 levelled=x.levelled or y.levelled,
                 root=x.root if y.variation.is_zero else y.root if x.variation.is_zero else None,
@@ -310,8 +311,11 @@ def _vanishing(context: Context, x: Expr, y: Expr, order: Order) -> Expr:
 
 
 def _off_span_vanishing(context: Context, x: Spectral, y: Spectral, order: Order) -> Expr:
-    """A term that is zero off the data's span shields nothing there from a small diagonal entry."""
-    if x.off_span.is_zero is not y.off_span.is_zero:
+    """A term that is zero off the data's span shields nothing there from a small diagonal entry.
+
+    Pieces that are larger than the rank of the data are small within it, too.
+    """
+    if not (x.blocks and y.side is Dim.ANY) and x.off_span.is_zero is not y.off_span.is_zero:
         return y.vanishing if x.off_span.is_zero else x.vanishing
     return _vanishing(context, x.vanishing, y.vanishing, order)
 

@@ -118,8 +118,9 @@ class Spectral:
     the data's. ``symmetric`` is False for a product of two different matrices, whose powers are
     not covered.
     ``blocks``: made of pieces of fixed size, so that it turns vectors out of the data's span and
-    has of the order of fan eigenvalues of either size. ``vanishing``: as an entry x of the factor
-    goes to 0, the entry of a diagonal matrix goes to 0 like |x|^vanishing. ``steps``: of training
+    has of the order of fan eigenvalues of either size. ``vanishing``: the eigenvalues of its pieces
+    go to 0 like |x|^vanishing, where x is even near 0: an entry of the factor for a diagonal.
+    ``thin``: the singular values of the factor go like |x|^thin there. ``steps``: of training
     that are averaged in it; directions new at the second may be much shorter than those of both.
     ``levelled``: an inverse that raises small eigenvalues, so that their number counts (rank.py).
     ``root``: X of X @ X.T or X.T @ X and what is a function of it.
@@ -136,6 +137,7 @@ class Spectral:
     symmetric: bool = True
     blocks: bool = False
     vanishing: Expr = S.Zero
+    thin: Expr = S.One
     steps: int = 1
     levelled: bool = False
     root: Node | None = None
