@@ -207,6 +207,16 @@ def test_marks_of_measured_places_are_named() -> None:
     assert drawn >= {f"measured: {verdict}" for verdict in told}
 
 
+def test_a_place_that_does_not_agree_says_why(typed: Typed) -> None:
+    """Two seeds in narrow networks leave it open, and the damping is near what it is added to."""
+    few = ("--widths", "16,32,64", "--seeds", "2", "--threads", "1", "--of", "hidden")
+    words = ("--x", "d_rho", "--y", "c_hidden", "--window=-3/2:-5/4,1:2", "--points")
+    done = typed("phase", "G @ (A + rho*I)**(-1)", *words, *few)
+    text = " ".join(done.out.split())
+    assert done.code == 3
+    assert re.search(r"(crossover|inconclusive) at \(-11/8, [\d/]+\), own hidden: \S+", text), text
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -232,4 +242,5 @@ def test_places_are_measured(typed: Typed, tmp_path: Path) -> None:
     done = typed("phase", "sgd", *words, "--points", "--picture", str(tmp_path / "p.png"), *few)
     assert done.code == 0, done.out + done.err
     assert len(re.findall(r"agree *$", done.out, re.MULTILINE)) == 3
+    assert "boundaries: wide 256..4,096 (8 seeds" in " ".join(done.out.split())
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

@@ -93,20 +93,20 @@ def phase(
     exponents, bounds = literal_of(problem)
     found = predict(problem, exponents, bounds)
     diagram = phases(found, x, y, _window(window), of, bounds)
-    verdicts = code = None
+    verdicts, reasons, code = None, list[str](), 0
     if measured:
         request = request_of(run, margin)
-        verdicts, code = _measured(rule, diagram, network, request, settings or [], init)
+        verdicts, reasons, code = _measured(rule, diagram, network, request, settings or [], init)
     if picture is not None:
         drawn = lazily("report.phase_figure").phase_picture(diagram, verdicts, picture.suffix[1:])
         lazily("measure.store").write_or_refuse(picture, drawn, "--picture")
     if style is Style.json:
         from scaling.report.as_json import to_json
 
-        typer.echo(to_json(phase_json(diagram, verdicts)))
+        typer.echo(to_json(phase_json(diagram, verdicts, reasons)))
     else:
-        typer.echo(render(phase_table(diagram, verdicts), Format(style)))
-    raise typer.Exit(code or 0)
+        typer.echo(render(phase_table(diagram, verdicts, reasons), Format(style)))
+    raise typer.Exit(code)
 
 
 def _window(text: str) -> list[str]:
@@ -126,10 +126,10 @@ def _measured(
     request: RunRequest,
     settings: Sequence[str],
     init: str | None,
-) -> tuple[dict[Point, str], int]:
-    """The verdict at each place of the diagram, and the exit code of all."""
+) -> tuple[dict[Point, str], list[str], int]:
+    """The verdict at each place of the diagram, on what it rests, and the exit code of all."""
     verifying, report = lazily("verify.verification"), lazily("report.measured_tables")
-    verdicts = {}
+    verdicts, reasons = {}, list[str]()
     for _, at in diagram.places:
         here = [*settings, f"{diagram.x}={at[0]}", f"{diagram.y}={at[1]}"]
         problem = problem_of(
@@ -137,13 +137,23 @@ def _measured(
         )
         planned = lazily("verify.campaign").plan([subject_of(rule, problem)], request)[:1]
         with report.progress(sys.stderr.isatty()) as tick:
-            checks = verifying.verify_all(planned, [], None, tick).checks
-        verdicts[at] = lazily("fit.verdict").overall(
-            _of_regime(check) for check in checks if diagram.layer in ("network", check.layer)
+            found = verifying.verify_all(planned, [], None, tick)
+        told = [
+            (_of_regime(check), check)
+            for check in found.checks
+            if diagram.layer in ("network", check.layer)
+        ]
+        verdicts[at] = lazily("fit.verdict").overall(verdict for verdict, _ in told)
+        reasons += dict.fromkeys(
+            f"{verdict} at ({at[0]}, {at[1]}), {check.quantity} {check.layer}: "
+            + (check.note or f"{check.measured} where {check.predicted} is predicted")
+            for verdict, check in told
+            if verdict is verdicts[at] and verdict != "agree"
         )
-    return {at: str(found) for at, found in verdicts.items()}, verifying.exit_code(
-        verdicts.values()
-    )
+    across = "; ".join(dict.fromkeys(series.about for series in found.series))
+    reasons.insert(0, f"measured inside of regions and in the middle of boundaries: {across}")
+    code = verifying.exit_code(verdicts.values())
+    return {at: str(verdict) for at, verdict in verdicts.items()}, reasons, code
 
 
 def _of_regime(check: Check) -> Verdict:

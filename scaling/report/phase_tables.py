@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scaling.report.tables import Table, heading
@@ -21,8 +21,13 @@ _WHOLE = {"all": "all layers", "its": "their outputs"}
 _ONE = {"all": "this layer", "its": "its output"}
 
 
-def phase_table(diagram: PhaseDiagram, verdicts: Mapping[Point, str] | None = None) -> Table:
-    """Every region, boundary and corner, with the verdicts of measurements at places of them."""
+def phase_table(
+    diagram: PhaseDiagram, verdicts: Mapping[Point, str] | None = None, reasons: Sequence[str] = ()
+) -> Table:
+    """Every region, boundary and corner, with the verdicts of measurements at places of them.
+
+    ``reasons``: where was measured, and why a place does not agree.
+    """
     x, y = diagram.x, diagram.y
     count = len(diagram.regions)
     rows: list[tuple[str, ...]] = [
@@ -47,6 +52,7 @@ def phase_table(diagram: PhaseDiagram, verdicts: Mapping[Point, str] | None = No
         f"regimes of {whose}, {x} from {left} to {right} and {y} from {low} to {high}; other "
         "exponents are the derived ones, or as they are set",
         *(f"{name}: {MEANINGS[name].format(**words)}" for name in seen),
+        *reasons,
         *(f"assumed: {text}" for text in diagram.prediction.assumptions),
     )
     return Table(heading(diagram.prediction.problem), columns, tuple(rows), notes)
@@ -57,7 +63,7 @@ def _place(at: Point) -> str:
 
 
 def phase_json(
-    diagram: PhaseDiagram, verdicts: Mapping[Point, str] | None = None
+    diagram: PhaseDiagram, verdicts: Mapping[Point, str] | None = None, reasons: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The same as data: rationals are strings."""
     told = verdicts or {}
@@ -88,6 +94,7 @@ def phase_json(
             {"at": place(at), "regime": regime, "measured": told.get(at)}
             for regime, at in diagram.places
         ],
+        "notes": list(reasons),
         "assumptions": list(diagram.prediction.assumptions),
         "convention": diagram.prediction.convention,
     }  # fmt: skip
