@@ -9,6 +9,7 @@
                                they agree
     StableAdamW, AdamP         cut off at an RMS of one; without its part along the weights
     PAdam, GradPower, MADGRAD  powers of v or of G
+    Adam with an L2 penalty    the gradient of the loss and of the penalty, in both moments
 
 Every one of them is a quotient of numbers that scale with the gradient, of degree zero but for
 PAdam, MADGRAD and M-SVAG, and its entries are coherent with the layer's input: Adam's exponents, c
@@ -33,6 +34,15 @@ _USUAL = {"beta1": 0.9, "beta2": 0.999}
 _M, _V = "debiased(G, beta1)", "debiased(G*G, beta2)"
 _ADAM = f"{_M} / (sqrt({_V}) + eps)"
 OPTIMIZERS = (
+    Optimizer(
+        name="adam_penalised",
+        update="debiased(X, beta1) / (sqrt(debiased(X*X, beta2)) + eps) where X = G + rho*W",
+        about="Adam with an L2 penalty, a damping of the gradient",
+        reference="arXiv 1711.05101, Algorithm 2",
+        units={**_UNITS, "rho": "gradient per weight: the penalty is rho/2 times their squares"},
+        values=_USUAL,
+        library="torch.optim.Adam(weight_decay=0.1, eps=1e-3)",
+    ),
     Optimizer(
         name="nadam",
         update=f"(beta1*{_M} + (1 - beta1)*G) / (sqrt({_V}) + eps)",

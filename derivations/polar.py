@@ -264,4 +264,12 @@ OPTIMIZERS = (
         library="torch.optim.Muon(adjust_lr_fn='match_rms_adamw', nesterov=False, "
         "weight_decay=0.1)",
     ),
+    Optimizer(
+        name="muon_polar_express",
+        update="polar_express(ema(G, beta), 5)",
+        about="Muon with the coefficients of the Polar Express",
+        reference="arXiv 2505.16932",
+        units={**_SPECTRAL, **_BETA},
+        values={"beta": 0.95},
+    ),
 )  # fmt: skip

@@ -399,7 +399,7 @@ NARROW = {"widths": (64, 128, 256), "seeds": 8}
 CASES = (
     *(Case(rule) for rule in RULES if rule not in COMMON),
     *(Case(rule, seeds=16) for rule in COMMON),
-    Case("G / inner(tanh(G/rms(G)), G)"), Case("G / inner(newton_schulz(G, 5), G)"),
+    Case("G / inner(tanh(G/rms(G)), G)"), Case("G / inner(polar_express(G, 5), G)"),
     Case("G / inner(clip(G, 1), G)"),
     Case("orth(sign(G))", **NARROW), Case("G / specnorm(sign(G))", **NARROW),
     Case("G @ (A + diag(A) + R)", widths=(128, 256, 512), seeds=16),

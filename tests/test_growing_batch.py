@@ -24,7 +24,7 @@ GROWING = Setting(batch=Batch(growth=BatchGrowth.PROPORTIONAL))
 FIXED = "the batch is fixed while the width grows: G has rank O(1)"
 WIDTHS = (64, 128, 256)
 MARGIN = 0.12
-REFUSED = "newton_schulz", "project(", "(-1/4) @ orth(", "**(-1/2) @ orth("
+REFUSED = "newton_schulz", "polar_express", "project(", "(-1/4) @ orth(", "**(-1/2) @ orth("
 """Parts that a growing batch refuses, while nothing at a fixed one depends on the rank."""
 
 

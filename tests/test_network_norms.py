@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from derivations.catalogue import find
 from empirical import RuleOptimizer
+from empirical.numbers.algebra import POLAR_EXPRESS
 from empirical.numbers.interpreter import evaluate, evaluate_network
 from empirical.numbers.layer_matrices import LayerTensors
 from empirical.numbers.state import State
@@ -76,7 +77,30 @@ def test_newton_schulz_of_zero_is_zero_and_singular_values_reach_order_one() -> 
     assert (s < 1.3).all()
 
 
+def test_the_polar_express_equioscillates_about_one_and_is_the_dense_iteration() -> None:
+    """Each quintic is the best one on [l, u], or on [0.024 u, u] (arXiv 2505.16932, Section 4)."""
+    low, high = 1e-3, 1.0
+    for a, b, c in POLAR_EXPRESS:
+        s = torch.linspace(max(low, 0.02407327424182761 * high), high, 20_001, dtype=torch.float64)
+        values = a * s + b * s**3 + c * s**5
+        ends = a * low + b * low**3 + c * low**5, float(values[-1])
+        assert 1 - ends[0] == pytest.approx(ends[1] - 1, rel=1e-5)
+        assert float(values.max()) <= ends[1] * (1 + 1e-9) and float(values.min()) == values[0]
+        low, high = ends[0], 2 - ends[0]
+    layer = layer_of()
+    x = layer.D @ layer.H.T / layer.H.shape[1]
+    core = x / (1.01 * x.norm())
+    for a, b, c in POLAR_EXPRESS[:5]:
+        gram = core @ core.T / 1.01**2
+        core = (a * core + (b * gram + c * gram @ gram) @ core) / 1.01
+    found = evaluate(parse("polar_express(G, 5)"), layer, {}).dense()
+    assert torch.allclose(found, core, rtol=1e-10, atol=1e-13)
+    late = evaluate(parse("polar_express(G, 12)"), layer, {}).dense()
+    assert torch.allclose(late, evaluate(parse("orth(G)"), layer, {}).dense(), atol=1e-10)
+
+
 def test_newton_schulz_has_the_exponents_of_the_polar_factor() -> None:
+    assert rates("polar_express(G, 5)") == rates("orth(G)")
     assert rates("newton_schulz(G, 5)") == rates("orth(G)") == [-Rational(1, 2), 0, Rational(1, 2)]
     step = derive(find("muon_ns").rule).steps["hidden"]
     assert any("are of one order" in text for text in step.assumptions())

@@ -42,7 +42,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "shampoo_beta": ("shampoo_beta", "beta2"),
     "decay": ("weight_decay",),
     "eps": ("eps", "epsilon", "eps1", "eps2"),
-    "rho": ("damping", "eps", "epsilon"),
+    "rho": ("damping", "weight_decay", "eps", "epsilon"),
     "rho_A": ("damping", "eps", "epsilon"),
     "rho_B": ("damping", "eps", "epsilon"),
     "rho_L": ("damping", "eps", "epsilon"),

@@ -17,7 +17,7 @@ Not covered: shapes. The language checks them while a rule is built; here they a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -219,21 +219,46 @@ def project(x: LayerValue, rank: float) -> LayerValue:
 
 QUINTIC = 3.4445, -4.7750, 2.0315
 """Jordan's coefficients of X -> a X + b X X^T X + c (X X^T)^2 X."""
+POLAR_EXPRESS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+    (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+    (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+)
+"""Those of the Polar Express, step by step (arXiv 2505.16932v3); later ones are `LAST`."""
+LAST, SAFETY = (1.875, -1.25, 0.375), 1.01
+"""SAFETY divides the norm and all steps but later ones, so that rounding leaves them below 1."""
 
 
 def newton_schulz(x: LayerValue, steps: int) -> LayerValue:
-    """X / norm(X) after so many steps of the quintic iteration; of zero it is zero.
+    """X / norm(X) after so many steps of the quintic iteration; of zero it is zero."""
+    return _iterated(x, [QUINTIC] * steps)
 
-    It acts on singular values alone, so the core goes through it in float64 and the bases stay.
+
+def polar_express(x: LayerValue, steps: int) -> LayerValue:
+    """X / norm(X) after so many steps of the Polar Express; of zero it is zero."""
+    safe = [(a / SAFETY, b / SAFETY**3, c / SAFETY**5) for a, b, c in POLAR_EXPRESS]
+    late = [LAST] * (steps - len(safe))
+    return _iterated(x, [*safe[:steps], *late], SAFETY)
+
+
+def _iterated(
+    x: LayerValue, quintics: Sequence[tuple[float, float, float]], safety: float = 1.0
+) -> LayerValue:
+    """Quintic steps from X / norm(X), by which singular values approach one.
+
+    They act on singular values alone, so the core goes through them in float64 and the bases stay.
     """
     assert isinstance(x, Rectangular), "the language refuses it of anything else"
     low = x.low_rank()
     norm = low.frobenius_norm()
     if not bool(norm > 0):
         return low
-    core = low.core / norm
-    a, b, c = QUINTIC
-    for _ in range(steps):
+    core = low.core / (norm * safety)
+    for a, b, c in quintics:
         gram = core @ core.T
         core = a * core + (b * gram + c * gram @ gram) @ core
     return LowRank(low.left, core, low.right)

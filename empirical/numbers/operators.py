@@ -177,6 +177,7 @@ MEANINGS: Mapping[str, Meaning] = MappingProxyType(
         "spectral_map": _spectral_map,
         "project": _of_values(lambda x, r: algebra.project(x, float(_number(r)))),
         "newton_schulz": _of_values(lambda x, n: algebra.newton_schulz(x, int(_number(n)))),
+        "polar_express": _of_values(lambda x, n: algebra.polar_express(x, int(_number(n)))),
         "inner": _of_values(algebra.inner),
         "trace": _of_values(algebra.trace),
         "norm": _of_values(lambda x: Entries(x.frobenius_norm())),

@@ -5,7 +5,7 @@ norms, for the larger and the smaller of two, for the largest of many, and for w
 an expression (scaling/rules/operators.py); and so are its traits for diagonal blocks, eigenvectors
 and what is made of all steps. All others have an inference of their own, by name:
 
-    orth, newton_schulz              spectra.py (rotation.py)
+    orth, newton_schulz, polar_express  spectra.py (rotation.py)
     spectral_map, project            singular_values.py
     inner, over_layers, trust        inner_product.py, layer_sums.py, scalars.py
     sample_square, ascended          per_sample_squares.py, moved_weights.py
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 from scaling.calculus import (
@@ -52,7 +53,7 @@ from scaling.rules.operators import (
 from scaling.rules.parser import parse_formula
 from scaling.rules.rewrites import substitute
 from scaling.rules.tree import Call, Node, Symbol
-from scaling.sizes.derivation import NORMS, Step
+from scaling.sizes.derivation import NEWTON_SCHULZ, NORMS, POLAR_EXPRESS, Step
 from scaling.sizes.errors import NotCovered
 
 Read = Callable[[Context, Node], Reading]
@@ -165,7 +166,8 @@ def _ascended(context: Context, node: Call, operands: Sequence[Reading], read: R
 _INFERENCES: Mapping[str, Inference] = MappingProxyType(
     {
         "orth": _alone(spectra.orth),
-        "newton_schulz": _alone(spectra.newton_schulz),
+        "newton_schulz": _alone(partial(spectra.polar_steps, NEWTON_SCHULZ)),
+        "polar_express": _alone(partial(spectra.polar_steps, POLAR_EXPRESS)),
         "spectral_map": singular_values.spectral_map,
         "project": singular_values.project,
         "inner": _inner,

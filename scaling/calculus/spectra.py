@@ -48,10 +48,10 @@ from scaling.rules.symmetric import is_square_of_one, is_symmetric
 from scaling.rules.tree import Call, MatMul, Node, Number, untransposed
 from scaling.sizes.derivation import (
     GRAM,
-    NEWTON_SCHULZ,
     PRODUCT,
     PUSH_THROUGH,
     SPECTRAL_POWER,
+    Inference,
     Step,
 )
 from scaling.sizes.scale import HALF, Order, Scale, Size
@@ -560,17 +560,21 @@ def _orth_beside_weights(context: Context, node: Call, value: Weights, step: Ste
     return whole, line
 
 
-def newton_schulz(context: Context, node: Call, value: Value, step: Step) -> Reading:
-    """A fixed number of steps towards the polar factor.
+def polar_steps(
+    inference: Inference, context: Context, node: Call, value: Value, step: Step
+) -> Reading:
+    """A fixed number of steps towards the polar factor: Newton-Schulz, the Polar Express.
 
-    Each multiplies a singular value s of at most one by 3.44 - 4.78 s^2 + 2.03 s^4, which lies
-    between 0.6 and 3.5: order one stays order one, and what vanishes as the width grows still
-    vanishes. So the sizes are those of the polar factor where singular values are of one order.
+    Each multiplies a singular value s of at most one by a positive polynomial in s^2, that of
+    Newton-Schulz 3.44 - 4.78 s^2 + 2.03 s^4, which lies between 0.6 and 3.5, those of the Polar
+    Express between 0.1 and 8.3: order one stays order one, and what vanishes as the width grows
+    still vanishes. So the sizes are those of the polar factor where singular values are of one
+    order.
     """
     alone = context.samples_grow
     if not alone:
         rank.refuse_where_it_grows(
-            context, node, "Newton-Schulz, whose steps leave small singular values below 1",
+            context, node, f"{inference.name}, whose steps leave small singular values below 1",
             f"orth({node.argument})",
         )  # fmt: skip
     polar, _ = orth(context, node, value, step)
@@ -579,7 +583,7 @@ def newton_schulz(context: Context, node: Call, value: Value, step: Step) -> Rea
     if not isinstance(value, Aligned) or not value.low_rank:
         raise context.not_covered(
             node,
-            "Newton-Schulz on a matrix with singular values that vanish beside others",
+            f"{inference.name} on a matrix with singular values that vanish beside others",
             "a matrix D C H^T, such as G or (B + rho*I)**(-1) @ G",
             instead.decoupled,
         )
@@ -587,7 +591,7 @@ def newton_schulz(context: Context, node: Call, value: Value, step: Step) -> Rea
     assumption = f"the singular values of {node.argument} are of one order"
     if polar.main.is_zero:
         return polar, replace(step, subject=str(node), node=node)
-    return polar, Step(NEWTON_SCHULZ, str(node), one, numbers, (step,), assumption, node)
+    return polar, Step(inference, str(node), one, numbers, (step,), assumption, node)
 
 
 def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:

@@ -104,6 +104,11 @@ NEWTON_SCHULZ = Inference(
     "a fixed number of steps from X/norm(X) takes singular values of order one to order one",
     "Jordan 2024",
 )
+POLAR_EXPRESS = Inference(
+    "Polar Express",
+    "a fixed number of steps from X/norm(X) takes singular values of order one to order one",
+    "arXiv 2505.16932",
+)
 INNER = Inference(
     "inner product",
     "<f(B) G g(A), G> = |f(B)^(1/2) G g(A)^(1/2)|^2 for positive f and g: nothing cancels",
