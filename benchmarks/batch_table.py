@@ -40,7 +40,9 @@ _RELATIVE = (
     "width 32768, 4 seeds, -0.38, -0.39, -0.34 are measured (open), none contradicted"
 )
 EXPLAINED: Mapping[str, str] = {
-    **dict.fromkeys(("kfac", "kfac_trace", "kfac_mean", "kfac_clipped", "kfac_left_only"), _WEAK),
+    **dict.fromkeys(
+        ("kfac", "kfac_trace", "kfac_mean", "kfac_clipped", "kfac_left_only", "tkfac"), _WEAK
+    ),
     "kfac_relative": _RELATIVE,
 }
 """By rule: why lines of it do not agree."""
