@@ -235,7 +235,9 @@ def small_model() -> tuple[nn.Module, Callable[[int], torch.Tensor]]:
 def after(rates: list[float], groups: list[int], decay: float) -> RateRecurrence:
     model, loss = small_model()
     factors = [1.0, 0.5, 2.0, 1.5]
-    found = RateRecurrence(list(model.parameters()), groups, rates, factors, decay, by_decay=True)
+    shares = [1.0, 0.0, 0.5, 2.0]
+    weights = list(model.parameters())
+    found = RateRecurrence(weights, groups, rates, factors, decay, shares, by_decay=True)
     for step in range(5):
         found.step(loss(step))
     return found
@@ -270,23 +272,27 @@ def test_a_recurrence_without_the_hessian_is_no_derivative(monkeypatch: pytest.M
 
 
 def test_slopes_of_rates_are_those_of_the_loss_held_out_and_rates_follow_them() -> None:
-    def held_out(rate: float) -> tuple[float, RateRecurrence, torch.Tensor]:
+    def held_out(rate: float, decay: float = 0.2) -> tuple[float, RateRecurrence, torch.Tensor]:
         model, loss = small_model()
-        own = RateRecurrence(list(model.parameters()), [0] * 4, [rate])
+        own = RateRecurrence(list(model.parameters()), [0] * 4, [rate], decay=decay, by_decay=True)
         for step in range(5):
             own.step(loss(step))
         value = loss(5)
         return float(value.detach()), own, value
 
     value, own, loss = held_out(0.3)
-    (slope,) = own.slopes(loss)
+    slope, pull = own.slopes(loss)
     h = 1e-5
     assert slope == pytest.approx((held_out(0.3 + h)[0] - held_out(0.3 - h)[0]) / (2 * h), rel=1e-6)
-    own.descend([slope], 0.1)
+    ends = [held_out(0.3, 0.2 + s * h)[0] for s in (1, -1)]
+    assert pull == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-6)
+    own.descend([slope, pull], 0.1)
     assert own.rates[0] == pytest.approx(max(0.0, 0.3 - 0.1 * slope))
-    own.rates = [0.3]
-    own.descend_logs([slope / value], 0.1)
+    assert own.decay == pytest.approx(max(0.0, 0.2 - 0.1 * pull))
+    own.rates, own.decay = [0.3], 0.2
+    own.descend_logs([slope / value, pull / value], 0.1)
     assert own.rates[0] == pytest.approx(0.3 * math.exp(-0.1 * 0.3 * slope / value))
+    assert own.decay == pytest.approx(0.2 * math.exp(-0.1 * 0.2 * pull / value))
 
 
 # --- the filter -----------------------------------------------------------------------------------

@@ -27,14 +27,18 @@ from empirical import tune
 from empirical.data import text as texts
 from empirical.data.image_files import FOLDERS
 from empirical.report.measured_tables import progress
-from empirical.trace.model_file import read_model
+from empirical.trace.given_model import model_of
+from empirical.trace.model_file import ModelFile, read_model
+from empirical.transfer.measuring_transfer import planned_training
 from empirical.transfer.transfer_grid import TransferWay
 from empirical.tuning import tuning_workers
 from empirical.tuning.measured_tuning import MeasuredTuning
 from empirical.tuning.measuring_tuning import TuningRequest, chosen, tune_of_file
 from empirical.tuning.search_space import read_space
 from empirical.tuning.second_derivatives import gradients, hessian_vector
+from empirical.tuning.tuning_loop import tuned_run
 from empirical.tuning.tuning_run import TunedPoint, TuningRun
+from empirical.tuning.tuning_strategy import TuningTask
 from scaling.sizes.errors import InvalidInput
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -207,6 +211,7 @@ ASKED = ("--axis", "width=4", "--at", "width=32", "--budget", "3runs", "--steps"
         ("sgd", ("--budget", "1steps"), "less than one run", "--budget 2steps"),
         ("sgd", ("--space", ""), "an empty space", "--space lr=2^-12:2^0"),
         ("sgd", ("--space", "rho_A=1:2"), "number 'rho_A'", "lr"),
+        ("sgd", ("--space", "lr=1:2,rho_A=1:2"), "number 'rho_A'", "pass --space lr=2^0:2^1"),
         ("adam", ("--space", "lr=1:2,eps=1e-8:1e-4"), "which has no eps", "leave eps out"),
         ("sgd", ("--strategy", "anneal"), "strategy 'anneal'", "--strategy all"),
         ("adam", ("--strategy", "oho"), "ema(G, beta1)", "--strategy hozog"),
@@ -224,6 +229,12 @@ def test_what_cannot_be_tuned_is_refused(
     told = dict(re.findall(r"^(found|needed|do this): (.*)$", done.err, re.MULTILINE))
     assert set(told) == {"found", "needed", "do this"}, done.err
     assert found in told["found"] and do_this in told["do this"], done.err
+
+
+def test_an_option_that_is_missing_is_offered(typed: Typed) -> None:
+    done = typed("tune", "sgd", "--model", "model.py")
+    assert done.code == 2 and "found: Missing option '--at'" in done.err
+    assert "do this: add --at NAME=SIZE,..., which `scaling tune --help` explains" in done.err
 
 
 def test_the_page_is_made_by_the_commands_that_it_shows() -> None:
@@ -324,6 +335,20 @@ def test_a_model_without_second_derivatives_is_refused_by_strategies_that_need_t
     assert not zero.any()  # linear: it has them, and they are zero
 
 
+def test_all_leaves_out_who_needs_second_derivatives_that_a_model_lacks() -> None:
+    class Folded(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            folded: torch.Tensor = Once.apply(super().forward(x))  # type: ignore[no-untyped-call]
+            return folded
+
+    file = model_of(lambda width=4: Folded(8, width), (torch.randn(6, 8), torch.randn(6, 4)))
+    found, skipped = chosen(request(("all",)), in_practice(recipe_of("sgd")), file)
+    left = {name for name, why in skipped.items() if "without second derivatives" in why}
+    assert left == {"oho", "oho-layer", "oho-tensor", "filter"} and "hozog" in str(found)
+    with pytest.raises(InvalidInput, match="without second derivatives"):
+        chosen(request(("oho",)), in_practice(recipe_of("sgd")), file)
+
+
 @pytest.mark.parametrize(
     ("optimizer", "found"),
     [
@@ -340,9 +365,56 @@ def test_who_takes_the_steps_itself_refuses_another_optimizer(
     for name in ("oho", "filter", "pretraining"):
         with pytest.raises(InvalidInput, match=found):
             chosen(request((name,)), whole, file)
-    with pytest.raises(InvalidInput, match="decay"):
-        chosen(request(("oho",)), in_practice(recipe_of("G + decay*W")), file)
     assert chosen(request(("hozog",)), whole, file)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "found"),
+    [
+        ("filter", "G + decay*W", r"the rule G \+ decay\*W"),
+        ("oho", "G + decay*sign(W)", r"the rule G \+ decay\*sign\(W\)"),
+        ("oho", "*.bias: G + decay_a*W; rest: G + decay_b*W", "the decays decay_a and"),
+    ],
+)
+def test_rules_with_other_derivatives_are_refused(
+    name: str, recipe: str, found: str, path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match=found):
+        chosen(request((name,)), in_practice(recipe_of(recipe)), read_model(str(path)))
+
+
+def _loss(file: ModelFile, recipe: str, point: dict[str, float], **options: Any) -> float:
+    """After six steps at the base, by the optimizer alone or by OHO's own steps."""
+    asked = replace(request(("oho",)), space=read_space("lr=2^-6:2^0,decay=2^-5:2^-1"))
+    values = {} if file.optimizer_of else {"decay": 2.0 ** point["decay"]}
+    training, _ = planned_training(file, None, recipe, asked.transfer(values))
+    task = TuningTask(asked.space, asked.steps, asked.budget, 0, asked.base)
+    return tuned_run(training, task.run(point, **options)).loss
+
+
+@pytest.mark.parametrize("own", [SGD, ""])
+def test_steps_with_a_decay_are_those_of_the_optimizer(own: str, tmp_path: Path) -> None:
+    place = tmp_path / "model.py"
+    place.write_text(MODEL + own)
+    file, recipe = read_model(str(place)), "*.bias: sgd; rest: G + decay*W" if not own else ""
+    recipe, point = recipe or "G + decay*W", {"lr": -2.0, "decay": -1.0}
+    held = {"loop": "oho", "by": "layer", "meta": 0.0, "rates": {}}
+    right = _loss(file, recipe, point)
+    assert _loss(file, recipe, point, **held) == pytest.approx(right, rel=1e-5)
+    more = {**point, "decay": 0.0}
+    assert _loss(file, recipe, more, **held) != pytest.approx(right, rel=1e-3)
+
+
+def test_rates_and_decay_are_tuned_together_and_what_diverges_starts_again_lower(
+    path: Path,
+) -> None:
+    space = read_space("lr=2^-6:2^10,decay=2^-6:2^2")
+    asked = replace(request(("oho", "oho-layer"), runs=30), space=space)
+    found = tune_of_file(str(path), "sgd_penalised", asked, None, 1).strategies
+    for one in (x for several in found.values() for x in several):
+        assert 1e-5 < abs(one.point.numbers["decay"] + 2) < 4
+        assert 0 < one.diverged < 5, "by a factor 4 from 2^2 each time"
+    assert found["oho"][0].point.numbers["lr"] < 1 and found["oho-layer"][0].point.rates
 
 
 def test_progress_ends_at_its_total(path: Path) -> None:

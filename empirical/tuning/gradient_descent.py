@@ -1,8 +1,9 @@
 """The recipes that strategies which differentiate through steps know: gradient descent.
 
-They take the steps by themselves, w+ = w - eta g, the rule "G" of every tensor that is trained. So
-an ``optimizer(model)`` of the file must be the same rule: torch's SGD without momentum. (A decay is
-refused with the plan, since the rule has none.)
+They take the steps by themselves, w+ = w - eta g, the rule "G" of every tensor that is trained;
+some take w+ = w - eta (g + lam w), the rule "G + decay*W", too. So an ``optimizer(model)`` of the
+file must be the same rule: torch's SGD without momentum. (A decay that the rule lacks is refused
+with the plan.) And torch must differentiate the model twice: a product with its Hessian tells.
 """
 
 from __future__ import annotations
@@ -10,21 +11,40 @@ from __future__ import annotations
 import torch
 
 from empirical.trace.model_file import ModelFile
+from empirical.transfer.transfer_run import undisturbed
 from empirical.tuning.search_space import SearchSpace
+from empirical.tuning.second_derivatives import gradients, hessian_vector
 from scaling.models.recipe import RATE, Recipe
+from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput
 
-DESCENT = ("G",)
+
+def decays_of(recipe: Recipe) -> list[str]:
+    """The symbols of the decays of all rules."""
+    return list(dict.fromkeys(symbol for rule in recipe.rules for symbol in rule.decays))
 
 
-def refuse_other_rules(recipe: Recipe, file: ModelFile, space: SearchSpace) -> InvalidInput | None:
-    """Why a strategy that knows gradient descent alone cannot tune these, or None."""
-    other = next((str(rule) for rule in recipe.rules if str(rule) not in DESCENT), None)
+def refuse_other_rules(
+    recipe: Recipe, file: ModelFile, space: SearchSpace, decays: bool = False
+) -> InvalidInput | None:
+    """Why a strategy that knows gradient descent alone cannot tune these, or None.
+
+    ``decays``: whether it knows gradient descent with a decay, too.
+    """
+    other = next((str(rule) for rule in recipe.rules if not _is_descent(rule, decays)), None)
     if other is not None:
+        step = "the gradient" + (", or gradient + decay*W," if decays else "")
         return InvalidInput(
             f"the rule {other}, to be differentiated through its steps",
-            "gradient descent, whose step is the gradient times the rate",
+            f"gradient descent, whose step is {step} times the rate",
             "tune sgd, or take --strategy hozog, which needs no derivative of a step",
+        )
+    if len(decays_of(recipe)) > 1:
+        one, two = decays_of(recipe)[:2]
+        return InvalidInput(
+            f"the decays {one} and {two}, to be differentiated through their steps",
+            "one decay for all tensors that have one",
+            f"write {one} for {two} in the recipe, or take --strategy hozog",
         )
     own = () if file.optimizer_of is None else file.optimizers(file.build({}))
     for one in own:
@@ -41,4 +61,25 @@ def refuse_other_rules(recipe: Recipe, file: ModelFile, space: SearchSpace) -> I
             "the rate among the numbers",
             f"add lr=2^-8:2^0 to --space {space}",
         )
+    return _refused_derivative(file)
+
+
+def _refused_derivative(file: ModelFile) -> InvalidInput | None:
+    """The refusal of a model that torch does not differentiate twice, met before any training."""
+    with undisturbed("cpu"):
+        model = file.build({}).train()
+        inputs, targets = file.batch({})
+        weights = [w for w in model.parameters() if w.requires_grad]
+        gradient = gradients(file.loss_for(targets)(model(*inputs), targets), weights)
+        try:
+            hessian_vector(gradient, weights, [torch.ones_like(w) for w in weights])
+        except InvalidInput as refused:
+            return refused
     return None
+
+
+def _is_descent(rule: Rule, decays: bool) -> bool:
+    if not rule.decays:
+        return str(rule) == "G"
+    (first, *more) = rule.decays
+    return decays and not more and str(rule) in (f"G + {first}*W", f"{first}*W + G")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -93,12 +93,17 @@ class SearchSpace:
         for name in self.names:
             if name not in known:
                 refused = unknown("number", name, known)
-                near = refused.do_this if "mean" in refused.do_this else f"pass --space {SPACE}"
+                near = refused.do_this if "mean" in refused.do_this else self._without(known)
                 raise InvalidInput(
                     f"{refused.found} to be tuned, which no rule of '{recipe}' has",
                     refused.needed,
                     near,
                 )
+
+    def _without(self, known: Container[str]) -> str:
+        """An offer of the numbers that are known."""
+        kept = ",".join(row for row in str(self).split(",") if row.partition("=")[0] in known)
+        return f"pass --space {kept or SPACE}"
 
     def __str__(self) -> str:
         rows = zip(self.names, self.low, self.high, strict=True)

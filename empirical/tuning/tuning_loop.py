@@ -88,6 +88,18 @@ class TrainingLoop(CellTraining):
             for p in group["params"]
         }
 
+    @property
+    def decays(self) -> dict[str, float]:
+        """The decay of each tensor; zero where it has none."""
+        keys = {DECAY, *(symbol for rule in self.recipe.rules for symbol in rule.decays)}
+        return {
+            self.names[id(p)]: sum(float(numbers.get(key, 0.0)) for key in keys)
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for numbers in [{**group, **group.get("values", {})}]
+            for p in group["params"]
+        }
+
     def advance(self, step: int) -> float:
         """A step of the optimizer at the rate of the schedule; the loss that it trains on."""
         length = self.run.length or self.run.steps

@@ -497,6 +497,9 @@ def _usage(error: Any) -> int:
     advice = f"run `{asked}`"
     if type(error).__name__ == "NoSuchOption":
         advice += "; a rule that begins with '-' goes in brackets: '(-G)'"
+    missing = getattr(error, "param", None) if type(error).__name__ == "MissingParameter" else None
+    if missing is not None and missing.opts[0].startswith("-"):
+        advice = f"add {missing.opts[0]} {missing.make_metavar(at)}, which `{asked}` explains"
     needed = f"what `{asked}` lists"
     return _refused(InvalidInput(error.format_message(), needed, advice))
 
