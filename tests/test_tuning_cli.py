@@ -414,7 +414,14 @@ def test_rates_and_decay_are_tuned_together_and_what_diverges_starts_again_lower
     for one in (x for several in found.values() for x in several):
         assert 1e-5 < abs(one.point.numbers["decay"] + 2) < 4
         assert 0 < one.diverged < 5, "by a factor 4 from 2^2 each time"
+        assert one.cost <= asked.budget
     assert found["oho"][0].point.numbers["lr"] < 1 and found["oho-layer"][0].point.rates
+
+
+def test_an_episode_that_the_budget_does_not_hold_is_not_begun(path: Path) -> None:
+    asked = request(("oho-tensor",), runs=5)  # 30 steps; an episode of 4 tensors costs 60
+    (several,) = tune_of_file(str(path), "sgd", asked, None, 1).strategies.values()
+    assert all(one.cost <= 1 and not one.point.rates for one in several)
 
 
 def test_progress_ends_at_its_total(path: Path) -> None:

@@ -40,11 +40,11 @@ def refuse_other_rules(
             "tune sgd, or take --strategy hozog, which needs no derivative of a step",
         )
     if len(decays_of(recipe)) > 1:
-        one, two = decays_of(recipe)[:2]
+        first, second = decays_of(recipe)[:2]
         return InvalidInput(
-            f"the decays {one} and {two}, to be differentiated through their steps",
+            f"the decays {first} and {second}, to be differentiated through their steps",
             "one decay for all tensors that have one",
-            f"write {one} for {two} in the recipe, or take --strategy hozog",
+            f"write {first} for {second} in the recipe, or take --strategy hozog",
         )
     own = () if file.optimizer_of is None else file.optimizers(file.build({}))
     for one in own:

@@ -273,8 +273,17 @@ def _ticking(
 
 
 def reference_runs(space: SearchSpace, runs: int) -> int:
-    """Points of the reference: one a doubling of a single number, else as many as the budget."""
-    return int(space.widths[0]) + 1 if space.dimension == 1 else runs
+    """Points of the reference: one a doubling of a single number, else as many as the budget.
+
+    At least three values of each number: a grid of its middle alone would be nothing to lose to.
+
+    >>> (
+    ...     reference_runs(read_space("lr=2^-6:2^0"), 3),
+    ...     reference_runs(read_space("lr=1:8,eps=1:8"), 3),
+    ... )
+    (7, 9)
+    """
+    return int(space.widths[0]) + 1 if space.dimension == 1 else max(runs, 3**space.dimension)
 
 
 def _reference(asked: TuningRequest) -> Iterator[dict[str, float]]:

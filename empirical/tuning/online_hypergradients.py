@@ -140,7 +140,10 @@ def groups_of(names: Sequence[str], by: str) -> tuple[list[str], list[int]]:
 
 
 def _episode(loop: TrainingLoop) -> Mapping[str, Any]:
-    """One model from its start; numbers begin where the last episode left them."""
+    """One model from its start; numbers begin where the last episode left them.
+
+    Nothing is trained and found where the episode would cost more than what is left.
+    """
     wishes, point = loop.run.wishes, loop.run.point.numbers
     names = list(loop.trained)
     labels, groups = groups_of(names, wishes["by"])
@@ -154,6 +157,8 @@ def _episode(loop: TrainingLoop) -> Mapping[str, Any]:
     shares = [loop.decays[x] / lam for x in names]
     recurrence = RateRecurrence(tensors, groups, rates, factors, decay, shares, bool(tuned))
     count = len(labels) + len(tuned)
+    if loop.run.steps * (2 + 2 * count) > wishes.get("left", math.inf):
+        return {}
     sums = [0.0] * count
     started = [base] * len(labels) + [lam] * len(tuned)
     for step in range(loop.run.steps):
@@ -186,15 +191,18 @@ def _tune(by: str, task: TuningTask) -> Tuning:
         return min(max(centre[name] + doublings, low[name]), high[name]) - centre[name]
 
     rates: dict[str, float] = {}
-    decay: dict[str, float] = {}
+    decay: dict[str, Any] = {}
     answer, price = TunedPoint(centre), 4.0 * task.steps
     while task.affords(price):
-        run = task.run(centre, loop="oho", by=by, meta=META, rates=rates, **decay)
+        left = task.budget - task.spent
+        run = task.run(centre, loop="oho", by=by, meta=META, rates=rates, left=left, **decay)
         outcome = yield run
         price = max(price, outcome.cost)
         if outcome.diverged:
             rates = {label: x - 2 for label, x in (rates or {EVERY: 0.0}).items()}
             continue
+        if not outcome.found:
+            break
         found = outcome.found
         rates = {k: bounded(RATE, x) for k, x in found["last"].items()}
         numbers = dict(centre)
