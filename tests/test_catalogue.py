@@ -124,6 +124,25 @@ def test_other_libraries_take_the_first_two_steps_of_a_rule(library: str, rule: 
     assert distance(installed(library), catalogue()["sgd"].rule, {}) > 10 * RTOL
 
 
+PSGD = (
+    "X - mu*(X @ R - fan_out*X)/(specnorm(R) + fan_out) "
+    "where X = G - mu*(L @ G - fan_in*G)/(specnorm(L) + fan_in)"
+)
+"""A step of each factor of PSGD from the identity, and then G between them: Q_L @ G @ Q_R."""
+
+
+def test_psgd_from_the_identity_is_a_rule_at_its_first_step() -> None:
+    assert derive(parse(PSGD)).exponents.c == derive(parse("G")).exponents.c
+    made = installed(
+        "heavyball.QSGD(storage_dtype='float64', q_dtype='float64', precond_init_scale=1.0, "
+        "precond_lr=0.1, preconditioner_update_probability=1.0, betas=(0.0, 0.999), "
+        "update_clipping=None)"
+    )
+    assert distance(made, parse(PSGD), {"mu": 0.1}, steps=1) < RTOL
+    assert distance(made, parse(PSGD), {"mu": 0.05}, steps=1) > 100 * RTOL
+    assert distance(made, parse("G"), {}, steps=1) > 100 * RTOL
+
+
 def test_most_libraries_meet_a_planted_constant() -> None:
     rules = [catalogue()[name].rule for name in LIBRARY]
     assert sum(bool(set(PLANTED) & {*x.constants, *x.scaled}) for x in rules) >= 0.7 * len(rules)

@@ -77,7 +77,7 @@ def equal_rules(made: OptimizerClass, rtol: float = RTOL) -> tuple[list[EqualRul
     return found, [note] if found else []
 
 
-def distance(made: OptimizerClass, rule: Rule, usual: Mapping[str, float]) -> float:
+def distance(made: OptimizerClass, rule: Rule, usual: Mapping[str, float], steps: int = 2) -> float:
     """How far dW = -k U with the best k > 0 is from the first two steps, relative to the RMS of dW.
 
     Formulas are compared, not roundings: the optimizer keeps its dtype where it asks for another.
@@ -86,12 +86,13 @@ def distance(made: OptimizerClass, rule: Rule, usual: Mapping[str, float]) -> fl
         made: the optimizer, whose numbers the symbols of the rule get where it has them.
         rule: without a second gradient.
         usual: numbers of the symbols that the optimizer has not.
+        steps: how many of the two are looked at.
     """
     with in_full_precision():
-        steps, numbers = _first_two(made), numbers_of(made)
-    names = list(steps[0].layers)
+        taken, numbers = _first_two(made)[:steps], numbers_of(made)
+    names = list(taken[0].layers)
     choices = itertools.islice(_choices(rule, numbers, usual), _MOST)
-    return min((_apart(steps, rule, values, names) for values in choices), default=math.inf)
+    return min((_apart(taken, rule, values, names) for values in choices), default=math.inf)
 
 
 def numbers_of(made: OptimizerClass) -> dict[str, float]:
