@@ -221,7 +221,7 @@ def test_weights_under_a_spectral_norm_move_as_the_graph_foretells(which: str) -
     build = lambda width: Spectral(width, which)  # noqa: E731
     graph = graph_of(model_of(build, zoo.vectors()), "width=8,16,24").graph
     answer, state = derive_graph("sign(G)", graph), Passes(graph)
-    widths = (48, 192, 768)
+    widths = (48, 144, 432)
     for key, expected in NORMED[which].items():
         (name,) = (n for n in answer.tensors if n.startswith(f"layers.{key}."))
         x = answer.tensors[name]
