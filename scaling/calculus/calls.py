@@ -5,7 +5,7 @@ norms, for the larger and the smaller of two, for the largest of many, and for w
 an expression (scaling/rules/operators.py); and so are its traits for diagonal blocks, eigenvectors
 and what is made of all steps. All others have an inference of their own, by name:
 
-    orth, newton_schulz, polar_express  spectra.py (rotation.py)
+    orth, newton_schulz, polar_express  polar_factor.py
     spectral_map, project            singular_values.py
     inner, over_layers, trust        inner_product.py, layer_sums.py, scalars.py
     sample_square, ascended          per_sample_squares.py, moved_weights.py
@@ -26,14 +26,16 @@ from scaling.calculus import (
     extremes,
     instead,
     layer_sums,
+    matrix_norms,
     means,
     moved_weights,
     per_sample_squares,
+    pieces,
+    polar_factor,
     rank,
     rotation,
     scalars,
     singular_values,
-    spectra,
 )
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import Reading
@@ -88,7 +90,7 @@ def call(context: Context, node: Call, read: Read) -> Reading:
         case LargestEntry():
             return extremes.largest(context, node, *operands[0])
     if row.cuts:
-        return spectra.blocks(context, node, *operands[0])
+        return pieces.blocks(context, node, *operands[0])
     if row.basis:
         return rotation.eigenbasis(context, node, *operands[0])
     if row.average:
@@ -135,10 +137,10 @@ def _average(context: Context, node: Call, operand: Reading, read: Read) -> Read
 
 
 def _norm(context: Context, node: Call, value: Value, step: Step) -> Reading:
-    norm = rotation.norm if isinstance(value, Rotated) else spectra.norm
+    norm = rotation.norm if isinstance(value, Rotated) else matrix_norms.norm
     size = norm(context, node, value)  # type: ignore[arg-type]
     line = Step(NORMS, str(node), size, "", (step,), node=node)
-    if spectra.norm_power(node) is not None:
+    if matrix_norms.norm_power(node) is not None:
         line = rank.assumed(context, line, [value])
     elif isinstance(value, Spectral) and value.blocks:
         line = line.because(f"{node}, the largest of many numbers, up to logarithms of the width")
@@ -165,9 +167,9 @@ def _ascended(context: Context, node: Call, operands: Sequence[Reading], read: R
 
 _INFERENCES: Mapping[str, Inference] = MappingProxyType(
     {
-        "orth": _alone(spectra.orth),
-        "newton_schulz": _alone(partial(spectra.polar_steps, NEWTON_SCHULZ)),
-        "polar_express": _alone(partial(spectra.polar_steps, POLAR_EXPRESS)),
+        "orth": _alone(polar_factor.orth),
+        "newton_schulz": _alone(partial(polar_factor.polar_steps, NEWTON_SCHULZ)),
+        "polar_express": _alone(partial(polar_factor.polar_steps, POLAR_EXPRESS)),
         "spectral_map": singular_values.spectral_map,
         "project": singular_values.project,
         "inner": _inner,

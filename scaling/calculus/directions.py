@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from scaling.models.batch import DataSpan
+from scaling.rules.shapes import Dim
 from scaling.sizes.scale import Bounds, Scale, Size
 
 ONE = Scale.one(Size.SCALAR)
@@ -37,6 +38,11 @@ class Direction(StrEnum):
 
 Pair = tuple[Direction, Direction]
 OWN, TWIN, REST, OFF = Direction
+
+
+def index(side: Dim) -> int:
+    """Where portions and spans have a side: 0 for fan_out, 1 for fan_in."""
+    return 1 if side is Dim.FAN_IN else 0
 
 
 def kinds(span: DataSpan) -> tuple[Direction, ...]:

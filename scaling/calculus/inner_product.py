@@ -25,7 +25,7 @@ from collections.abc import Callable
 from scaling.calculus import instead, rank
 from scaling.calculus.context import Context
 from scaling.calculus.entrywise import SQUARES, Reading, check_tails, need_entries
-from scaling.calculus.spectra import norm
+from scaling.calculus.matrix_norms import norm
 from scaling.calculus.values import Aligned, Parity, Scalar, Weights, describe
 from scaling.rules.operators import FUNCTIONS
 from scaling.rules.shapes import Side

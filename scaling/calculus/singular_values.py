@@ -170,7 +170,7 @@ def _of_gradient(context: Context, node: Call, value: Value) -> Aligned:
         raise context.not_covered(
             node, f"{node.function} of {describe(value)}", "a function of G", instead.apart
         )
-    if not value.entry.is_zero and not spectra.is_linear(value):
+    if not value.entry.is_zero and not value.is_linear:
         raise context.not_covered(
             node,
             f"{node.function} of a matrix that is not odd in delta and in h",

@@ -1,4 +1,4 @@
-"""Rules of inference for spectra: powers, products, push-through, orth, blocks and norms.
+"""Rules of inference for spectra: powers, products, push-through and Gram matrices.
 
 On the data's span every eigenvalue of a curvature matrix is of one order, so a spectral function
 is two numbers, one on the span and one off it. Applied to D C H^T, f(B) meets only the span:
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sympy import Expr, Rational, S
+from sympy import Expr, S
 
-from scaling.calculus import entrywise, instead, rank, rounding_noise
+from scaling.calculus import entrywise, instead, pieces, rank, rounding_noise
 from scaling.calculus.context import Context
 from scaling.calculus.directions import (
     OFF,
@@ -25,36 +25,27 @@ from scaling.calculus.directions import (
     Direction,
     Portions,
     acted,
+    index,
     kinds,
-    portions,
 )
-from scaling.calculus.entrywise import SQUARES, Reading, check_tails, need_entries
+from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import (
     NOTHING,
     Aligned,
-    Known,
-    Noisy,
     Parity,
     Spectral,
-    Value,
-    Vector,
-    Weights,
-    describe,
 )
-from scaling.models.chain import Activation
-from scaling.rules.operators import FUNCTIONS, SpectralSum, SumOfEntries
 from scaling.rules.shapes import Dim
 from scaling.rules.symmetric import is_square_of_one, is_symmetric
-from scaling.rules.tree import Call, MatMul, Node, Number, untransposed
+from scaling.rules.tree import MatMul, Node, untransposed
 from scaling.sizes.derivation import (
     GRAM,
     PRODUCT,
     PUSH_THROUGH,
     SPECTRAL_POWER,
-    Inference,
     Step,
 )
-from scaling.sizes.scale import HALF, Order, Scale, Size
+from scaling.sizes.scale import Order, Scale, Size
 
 
 def power(context: Context, node: Node, value: Spectral, p: Expr, step: Step) -> Reading:
@@ -185,11 +176,6 @@ def need_one_basis(
         )
 
 
-def index(side: Dim) -> int:
-    """Where portions and spans have a side: 0 for fan_out, 1 for fan_in."""
-    return 1 if side is Dim.FAN_IN else 0
-
-
 def _mixing(
     context: Context, side: int, spectral: Spectral
 ) -> dict[tuple[Direction, Direction], Scale]:
@@ -243,7 +229,7 @@ def push_through(
     mixing = _mixing(context, side, spectral)
     changed, growth = acted(aligned.portions, side, eigenvalues, mixing, context.bounds)
     if spectral.blocks and context.spans[side].off and not spectral.variation.is_zero:
-        led = _led_off_by_pieces(context, side, spectral, aligned)
+        led = pieces.led_off(context, side, spectral, aligned)
         changed = changed.swapped(side, OFF, led)
     beyond = aligned.portions.at(side, OFF, context.bounds)
     assumption = ""
@@ -254,7 +240,9 @@ def push_through(
         _need_one_turn(context, node, spectral)
         _need_one_step(context, node, spectral, aligned)
     if assumption or spectral.blocks:
-        here = replace(behaviour, vanishing=_after_pieces(spectral, behaviour.vanishing, beyond))
+        here = replace(
+            behaviour, vanishing=pieces.entries_near_zero(spectral, behaviour.vanishing, beyond)
+        )
         changes = {"left": here} if on_delta_side else {"right": here}
         aligned = replace(aligned, **changes)  # type: ignore[arg-type]
     met = entrywise.overlap(context)
@@ -266,37 +254,14 @@ def push_through(
         aligned, gain=aligned.gain * ratio, entry=aligned.entry * growth, portions=changed,
         positive=False, monomial=False, mixes=aligned.mixes or spectral.side is not Dim.ANY,
         turned_by=_turned_by(spectral) if side == 0 else aligned.turned_by,
-        aligned_sums=not aligned.fills_rows and (side == 1 or _keeps_rows(aligned, changed)),
+        aligned_sums=not aligned.fills_rows and (side == 1 or keeps_rows(aligned, changed)),
         levelled=aligned.coherent and (aligned.levelled or spectral.levelled), jumps=False,
     )  # fmt: skip
     numbers = f"{ratio} x {aligned.gain}"
     return value, Step(PUSH_THROUGH, str(node), value.gain, numbers, steps, assumption, node)
 
 
-def _after_pieces(spectral: Spectral, vanishing: Expr, beyond: Scale) -> Expr:
-    """How entries behave near zero after pieces act: each on its own under a diagonal.
-
-    A larger piece meets what lies in the span of the data by its own small singular value, and what
-    an entrywise function led off it by order one; where it does not raise it, entries are mixed.
-    """
-    if spectral.thin is S.One:
-        return vanishing + spectral.vanishing
-    met = spectral.thin * vanishing if beyond.is_zero else S.Zero
-    found = met + spectral.vanishing
-    return found if found.is_negative else max(vanishing, S.One)
-
-
-def _led_off_by_pieces(context: Context, side: int, spectral: Spectral, aligned: Aligned) -> Scale:
-    """How much of the span pieces lead off it: on the left by f, if f makes what lies there."""
-    if side == 0 and spectral.vanishing.is_nonnegative:
-        left = replace(aligned.left, vanishing=aligned.left.vanishing + spectral.vanishing)
-        f = entrywise.leads_off(context, left, aligned.fills_rows)
-        if f is not None:
-            return spectral.variation * f
-    return spectral.variation
-
-
-def _keeps_rows(aligned: Aligned, changed: Portions) -> bool:
+def keeps_rows(aligned: Aligned, changed: Portions) -> bool:
     """Whether D C H^T is one of strong directions afterwards: rows are as small as those of D."""
     return aligned.low_rank and all(pair[0] is OWN for pair, _ in changed.sizes)
 
@@ -367,7 +332,7 @@ def _need_one_turn(context: Context, node: MatMul, spectral: Spectral) -> None:
     square, other = node.left, node.right
     if spectral.side is Dim.FAN_IN:
         square, other = other, square
-    if any(_is_of_pieces(part) and part.shape == square.shape for part in other.walk()):
+    if any(pieces.is_of_pieces(part) and part.shape == square.shape for part in other.walk()):
         raise context.not_covered(
             node,
             "an inverse of pieces, whose damping is smaller than they are, on what pieces have "
@@ -375,10 +340,6 @@ def _need_one_turn(context: Context, node: MatMul, spectral: Spectral) -> None:
             "one of the two",
             instead.damped,
         )
-
-
-def _is_of_pieces(node: Node) -> bool:
-    return isinstance(node, Call) and FUNCTIONS[node.function].cuts and _size(node) > 1
 
 
 def _need_one_basis_of_twins(
@@ -420,7 +381,7 @@ def gram_product(
     context: Context, node: MatMul, x: Aligned, y: Aligned, steps: tuple[Step, ...]
 ) -> Reading:
     """X @ Y.T and X.T @ Y of gradient-like matrices D C H^T."""
-    if not (x.low_rank and y.low_rank and is_linear(x) and is_linear(y)):
+    if not (x.low_rank and y.low_rank and x.is_linear and y.is_linear):
         raise context.not_covered(
             node,
             "a Gram matrix of a full-rank entrywise function",
@@ -450,272 +411,3 @@ def gram_product(
         root=untransposed(node.left) if is_square_of_one(node) else None,
     )  # fmt: skip
     return value, Step(GRAM, str(node), size, f"{x.gain} x {y.gain}", steps, node=node)
-
-
-def is_linear(value: Aligned) -> bool:
-    """Whether a matrix is odd in delta and in h, so that its directions are those of the data."""
-    return value.left.parity is value.right.parity is Parity.ODD
-
-
-def orth(context: Context, node: Call, value: Value, step: Step) -> Reading:
-    """The polar factor: every singular value becomes 1."""
-    if isinstance(value, Weights):
-        return _orth_beside_weights(context, node, value, step)
-    if not isinstance(value, Aligned):
-        raise context.not_covered(
-            node, f"orth of {describe(value)}", "a function of G", instead.apart
-        )
-    need_entries(context, node, value)
-    if value.entry.is_zero:
-        return value, replace(step, subject=str(node), node=node)
-    if not is_linear(value):
-        raise context.not_covered(
-            node,
-            "the polar factor of a matrix that is not odd in delta and in h",
-            "such as G",
-            instead.apart,
-        )
-    one = Scale.one(Size.SPECTRAL)
-    layer = context.sizes.layer
-    known_rank = value.low_rank or S.Zero in (layer.fan_in, layer.fan_out)
-    raised = rank.is_raised_by_jumps(context, value)
-    full = raised or (value.low_rank and rank.grows(context))
-    # any other entrywise function has some rank between O(1) and full: entries are then unknown
-    equal = _levelled_portions(context, value)
-    result = replace(
-        value,
-        gain=one,
-        entry=rank.levelled_entry(context, full, of_batch=not raised),
-        portions=equal,
-        coherent=known_rank and not full,
-        low_rank=value.low_rank and not full,
-        levelled=value.low_rank or raised,
-        known=Known.MEAN_SQUARE if raised else Known.TYPICAL,
-        positive=False,
-        monomial=False,
-        mixes=True,
-        aligned_sums=not value.fills_rows and _keeps_rows(value, equal),
-    )
-    numbers = "every singular value becomes 1"
-    return result, Step(SPECTRAL_POWER, str(node), one, numbers, (step,), node=node)
-
-
-def _levelled_portions(context: Context, value: Aligned) -> Portions:
-    """Singular values made alike; what leads out of a direction does so as before."""
-    if not value.low_rank:
-        return portions(((pair, ONE) for pair, _ in value.portions.sizes), context.bounds)
-    found = []
-    for (left, right), size in value.portions.sizes:
-        own = (left, right)
-        along = context.plus(
-            value.portions.at(0, left, context.bounds), value.portions.at(1, right, context.bounds)
-        )
-        share = size if left is right is OFF else ONE if left is right else size / along
-        found.append((own, share))
-    return portions(found, context.bounds)
-
-
-def _orth_beside_weights(context: Context, node: Call, value: Weights, step: Step) -> Reading:
-    """orth(X + m W): what leads of both is levelled, and takes the other along in proportion.
-
-    W has min(fan_in, fan_out) singular values of one order, n m sqrt(fan_in + fan_out); X has O(1)
-    of the size of its gain g. Along X the sum acts by min(g/n, 1), and all other directions are
-    those of W: entries of the size of a levelled matrix of full rank, independent of the data.
-    """
-    signal = value.aligned
-    if signal is not None and value.entry.is_zero:
-        return orth(context, node, signal, step)
-    plain = signal is None or (
-        is_linear(signal) and signal.low_rank and signal.portions == Portions()
-    )
-    if not (plain and value.independent and value.parity is Parity.ODD):
-        raise context.not_covered(
-            node, f"orth of {describe(value)}", "orth(G + decay*W)", instead.decoupled
-        )
-    rank.refuse_where_it_grows(context, node, "orth beside W", f"orth(G) + {node.argument}")
-    if value.entry.is_zero:
-        return value, replace(step, subject=str(node), node=node)
-    one = Scale.one(Size.SPECTRAL)
-    noise = (norm(context, Call("specnorm", node.argument), value.alone)).as_size_of(Size.SPECTRAL)
-    entry = rank.levelled_entry(context, True)
-    aligned, numbers = None, f"of W {noise}"
-    if signal is not None:
-        order = context.bounds.order(signal.gain.width, noise.width)
-        if order is Order.OPEN:
-            raise context.not_covered(
-                node, "a decay that is above or below the gradient depending on symbols",
-                "a decay that is given, --set d_decay=0, a damping rho*W, or W outside of orth",
-                instead.decoupled,
-            )  # fmt: skip
-        gain = signal.gain / noise * one if order is Order.LESS else one
-        small = (gain * context.spread**-1).as_size_of(Size.ENTRY)
-        aligned = replace(
-            signal, gain=gain, entry=small, low_rank=False, coherent=False, levelled=False,
-            positive=False, monomial=False, mixes=True,
-        )  # fmt: skip
-        numbers = f"singular values {signal.gain} of what follows G, {noise} of W"
-    multiple = value.multiple * (entry / value.entry).as_size_of(Size.SCALAR)
-    whole = replace(value, entry=entry, multiple=multiple, aligned=aligned, independent=False)
-    line = Step(SPECTRAL_POWER, str(node), one, numbers, (step,), node=node)
-    return whole, line
-
-
-def polar_steps(
-    inference: Inference, context: Context, node: Call, value: Value, step: Step
-) -> Reading:
-    """A fixed number of steps towards the polar factor: Newton-Schulz, the Polar Express.
-
-    Each multiplies a singular value s of at most one by a positive polynomial in s^2, that of
-    Newton-Schulz 3.44 - 4.78 s^2 + 2.03 s^4, which lies between 0.6 and 3.5, those of the Polar
-    Express between 0.1 and 8.3: order one stays order one, and what vanishes as the width grows
-    still vanishes. So the sizes are those of the polar factor where singular values are of one
-    order.
-    """
-    alone = context.samples_grow
-    if not alone:
-        rank.refuse_where_it_grows(
-            context, node, f"{inference.name}, whose steps leave small singular values below 1",
-            f"orth({node.argument})",
-        )  # fmt: skip
-    polar, _ = orth(context, node, value, step)
-    if isinstance(polar, Aligned) and alone and rank.is_full(polar):  # raised, but how many?
-        polar = replace(polar, levelled=False)
-    if not isinstance(value, Aligned) or not value.low_rank:
-        raise context.not_covered(
-            node,
-            f"{inference.name} on a matrix with singular values that vanish beside others",
-            "a matrix D C H^T, such as G or (B + rho*I)**(-1) @ G",
-            instead.decoupled,
-        )
-    numbers, one = "from singular values / norm ~ 1", Scale.one(Size.SPECTRAL)
-    assumption = f"the singular values of {node.argument} are of one order"
-    if polar.main.is_zero:
-        return polar, replace(step, subject=str(node), node=node)
-    return polar, Step(inference, str(node), one, numbers, (step,), assumption, node)
-
-
-def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
-    """diag(X) and block(X, size): pieces of fixed size, so each sees O(1) entries of the span."""
-    if not isinstance(value, Spectral) or not value.symmetric:
-        raise context.not_covered(
-            node, f"{node.function} of {describe(value)}", "A, B, L or R", instead.apart
-        )
-    if value.blocks and value.on_span != value.off_span:
-        raise context.not_covered(
-            node,
-            "pieces of what is in blocks already",
-            "sizes of which one divides the other",
-            instead.apart,
-        )
-    fan = context.fan(value.side)
-    size = context.plus(value.on_span / fan, value.off_span)
-    numbers = f"{value.on_span} spread over {value.side} {fan}"
-    if not value.off_span.is_zero:
-        numbers += f" + {value.off_span}"
-    bare = value.off_span.is_zero
-    # a piece no larger than the rank of the data has no directions off them
-    full = _size(node) == 1 or _size(node) <= context.spans[index(value.side)].rank
-    thin = _thin(context, value, _size(node)) if bare else S.Zero
-    whole = replace(
-        value,
-        on_span=size,
-        off_span=size if full else value.off_span,
-        rest=None,
-        twin=None,
-        of_gradient=False,
-        blocks=True,
-        vanishing=2 * thin,
-        thin=thin or S.One,
-    )
-    return whole, Step(GRAM, str(node), size, numbers, (step,), node=node)
-
-
-def _thin(context: Context, value: Spectral, size: int) -> Expr:
-    """How small singular values of a piece of the factor are: |x|^thin, x even near 0; 0 if never.
-
-    Of independent entries, size x rank, the smallest has a density like s^|rank - size|. Of classes
-    that are not drawn they are as small as f, and of neurons that ReLU lets through for one sample
-    alone as small as an entry.
-    """
-    faint = value.side is Dim.FAN_OUT and context.spans[0].faint
-    if size == 1 or faint:
-        return S.One
-    if not _is_of_neurons(context, value.side):
-        return S.Zero
-    if context.activation is Activation.RELU:
-        return S.One
-    spans = context.spans if value.of_gradient else [context.spans[index(value.side)]]
-    return Rational(1, abs(min(span.rank for span in spans) - size) + 1)
-
-
-def _is_of_neurons(context: Context, side: Dim) -> bool:
-    """Whether a side is that of neurons, and not of features or classes, whose number is fixed."""
-    layer = context.sizes.layer
-    return bool((layer.fan_in if side is Dim.FAN_IN else layer.fan_out) != 0)
-
-
-def _size(node: Call) -> int:
-    """The side of a piece; a diagonal has pieces of one entry."""
-    return int(node.option.value) if isinstance(node.option, Number) else 1
-
-
-def _need_moments(context: Context, node: Call, vanishing: Expr) -> None:
-    """Refuse sums and maxima of diagonal entries that blow up where the data are small."""
-    largest = norm_power(node) is None
-    if not context.exceeds(vanishing, -HALF) or (largest and not vanishing.is_nonnegative):
-        raise context.not_covered(
-            node,
-            f"diagonal entries that blow up like |x|^({vanishing}) where an entry x of the data is "
-            "small, so that a few of them set the size",
-            "a damping beside the diagonal",
-            instead.damped,
-        )
-
-
-def norm_power(node: Call) -> int | None:
-    """The p of the norm (sum s^p)^(1/p) of singular values; None for the largest of them."""
-    reading = FUNCTIONS[node.function].reading
-    assert isinstance(reading, SumOfEntries | SpectralSum), "a sum over the spectrum"
-    return reading.power
-
-
-def norm(context: Context, node: Call, value: Value) -> Scale:
-    """A norm of singular values (Schatten's), or the same of a mean: trace, norm, specnorm, rms."""
-    name, power, mean = node.function, norm_power(node), FUNCTIONS[node.function].mean
-    one = Scale.one(Size.SCALAR)
-    match value:
-        case Spectral(side=side, on_span=on_span, off_span=off_span):
-            if not value.symmetric:
-                raise context.not_covered(
-                    node, "the size of a product", "one factor", instead.apart
-                )
-            fan = context.fan(side)
-            if value.blocks:
-                _need_moments(context, node, value.vanishing)
-                on_span = off_span = context.plus(on_span, off_span)
-            if side is not Dim.ANY:
-                there = kinds(context.spans[index(side)])
-                for kind in (k for k in there if k is not OFF):
-                    on_span = context.plus(on_span, value.eigenvalues[kind])
-                off_span = off_span if OFF in there else on_span
-            bulk = one if power is None else fan ** Rational(1, power)
-            size = context.plus(on_span, off_span * bulk).as_size_of(Size.SCALAR)
-            return size / fan if mean else size
-        case Aligned(entry=entry, gain=gain):
-            if power is None and not value.coherent:
-                return gain.as_size_of(Size.SCALAR)
-            need_entries(context, node, value, sizes=SQUARES)
-            check_tails(context, node, value)
-            return entry.as_size_of(Size.SCALAR) * (one if mean else context.spread)
-        case Noisy(inner=inside) if power is not None:
-            beside = norm(context, node, rounding_noise.alone(value))
-            return context.plus(norm(context, node, inside), beside)
-        case Weights(aligned=Aligned() as aligned):  # independent, so they do not cancel
-            return context.plus(norm(context, node, aligned), norm(context, node, value.alone))
-        case Weights(entry=entry):
-            fans = context.plus(context.fan(Dim.FAN_IN), context.fan(Dim.FAN_OUT))
-            spread = fans.root() if power is None else one if mean else context.spread
-            return entry.as_size_of(Size.SCALAR) * spread
-        case Vector(entry=entry, side=side):
-            return entry.as_size_of(Size.SCALAR) * (one if mean else context.fan(side) ** HALF)
-    raise context.not_covered(node, f"{name} of {describe(value)}", "one matrix", instead.apart)

@@ -223,6 +223,11 @@ class Aligned:
         return self.portions.is_within(1)
 
     @property
+    def is_linear(self) -> bool:
+        """Whether it is odd in delta and in h, so that its directions are those of the data."""
+        return self.left.parity is self.right.parity is Parity.ODD
+
+    @property
     def fills_rows(self) -> bool:
         """Whether rows of classes that are not drawn may hold more than a power of f."""
         return self.mixes and not self.aligned_sums
