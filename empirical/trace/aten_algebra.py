@@ -491,7 +491,7 @@ def linspace(low: Lowering, first: Any, last: Any, *_: Any, **__: Any) -> Traced
     return low.emit("constant", (), low.result(), exponent=low.exponent(sizes), value="linspace")
 
 
-@row("aten.zeros", "aten.zeros_like", "aten.new_zeros")
+@row("aten.zeros", "aten.zeros_like", "aten.new_zeros", "aten.zero")
 @row("aten.empty", "aten.empty_like", "aten.new_empty")
 def zeros(low: Lowering, *_: Any, **__: Any) -> Traced:
     """Zeros; what is made empty is nothing until it is written to."""

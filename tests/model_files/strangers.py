@@ -291,6 +291,7 @@ class Latents(nn.Module):
         times = x.new_empty(*angles.shape[:-1], 2 * angles.shape[-1])
         times[..., : angles.shape[-1]] = angles.sin()
         times[..., angles.shape[-1] :] = angles.cos()
+        times[:, 0].zero_()
         k, v = self.keys(x).chunk(2, -1)
         weights = (self.query(latents) / width @ k.mT).softmax(-1)
         z = latents + self.out(weights @ v) + self.shift(self.slope(self.time(times)))
