@@ -20,6 +20,7 @@ from empirical.trace.lowering import Lowered, groups
 from empirical.trace.model_file import ModelFile, read_axis, read_model
 from empirical.trace.read_model import graph_of
 from scaling.models.graph import GraphNode, Start
+from scaling.models.node_functions import FUNCTIONS
 from scaling.sizes.errors import InvalidInput, NotCovered, ScalingError
 
 BATCHES: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
@@ -152,6 +153,54 @@ def test_a_parameter_that_shares_a_name_with_an_operation_keeps_it() -> None:
 
     graph = graph_of(file_of("named", build)).graph
     assert graph.node("linear").op == "parameter"
+
+
+class Bounded(nn.Module):
+    def __init__(self, width: int, bound: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.outer, self.bound = nn.Linear(6, width), nn.Linear(width, 3), bound
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.bound(self.inner(x)))
+
+
+@pytest.mark.parametrize(
+    ("bound", "odd", "applied"),
+    [
+        (lambda x: x.clamp(max=4.6), False, ["relu"]),
+        (lambda x: x.clamp(min=-0.5), False, ["relu"]),
+        (lambda x: x.clamp(0), False, ["relu"]),
+        (lambda x: x.clamp(-2, 2), True, ["hardtanh"]),
+        (lambda x: nn.functional.hardtanh(x), True, ["hardtanh"]),
+        (lambda x: nn.functional.hardtanh(x, 0, 20), False, ["clamp"]),
+        (lambda x: nn.functional.relu6(x), False, ["relu6"]),
+        (lambda x: x.clamp(1, 2), False, ["clamp away from zero"]),
+    ],
+)
+def test_bounds_are_read_by_where_they_lie(
+    bound: Callable[[Tensor], Tensor], odd: bool, applied: list[str]
+) -> None:
+    """Bounds that are not opposite leave a mean; one bound is what relu makes of it."""
+
+    def build(width: int = 16) -> nn.Module:
+        return Bounded(width, bound)
+
+    nodes = [n for n in graph_of(file_of("bounded", build)).graph.walk() if n.op == "apply"]
+    assert [n.get("function") for n in nodes] == applied
+    assert (FUNCTIONS[applied[0]].parity == 1) is odd
+    x = torch.linspace(-9, 9, 99)
+    assert torch.allclose(bound(-x), -bound(x)) is odd
+
+
+def test_bounds_that_grow_or_are_tensors_are_refused() -> None:
+    for bound in (lambda x: x.clamp(-x.shape[1], x.shape[1]), lambda x: x.clamp(max=x.abs() / 2)):
+
+        def build(width: int = 16, bound: Callable[[Tensor], Tensor] = bound) -> nn.Module:
+            return Bounded(width, bound)
+
+        file = ModelFile(Path(zoo.__file__), build, zoo.vectors, None, {"width": 16})
+        with pytest.raises(NotCovered, match="a clamp between bounds that"):
+            graph_of(file)
 
 
 # --- what is refused ------------------------------------------------------------------------------

@@ -236,7 +236,7 @@ def negative(low: Lowering, x: Traced) -> Traced:
 FUNCTIONS = (
     "relu", "relu6", "gelu", "silu", "tanh", "sigmoid", "erf", "exp", "expm1", "log", "log1p",
     "abs", "sign", "sin", "cos", "softplus", "mish", "elu", "selu", "celu", "leaky_relu",
-    "hardswish", "hardsigmoid", "hardtanh", "softsign", "atan",
+    "hardswish", "hardsigmoid", "softsign", "atan",
 )  # fmt: skip
 
 
@@ -316,20 +316,45 @@ def raised(low: Lowering, x: Traced, p: float) -> Traced:
 
 @row("aten.clamp", "aten.clamp_min", "aten.clamp_max", "aten.clip")
 def clamp(low: Lowering, x: Traced, least: Any = None, most: Any = None) -> Traced:
-    """Bounds: relu at 0, a guard against 0 as it is, hardtanh between two fixed numbers."""
+    """Bounds: relu at 0, a guard against 0 as it is, at one number what relu makes of it."""
     assert low.current is not None, "an operation is being lowered"
     if low.current.base == "aten.clamp_max":
         least, most = None, least
     if x.whole:
         return low.emit("discrete", (x,), x.shapes, whole=True)
-    if most is None and least == 0:
-        return low.emit("apply", (x,), x.shapes, function="relu")
-    if most is None and isinstance(least, int | float) and 0 < least <= GUARD:
+    if isinstance(least, Traced) or isinstance(most, Traced):
+        raise low.refused(
+            "a clamp between bounds that are tensors",
+            "numbers as bounds",
+            "write it with relu: c - relu(c - x) is x where it is below c, and c elsewhere",
+        )
+    if least is not None and most is not None:
+        return hardtanh(low, x, least, most)
+    if isinstance(least, int | float) and 0 < least <= GUARD:
         low.notes.append(f"clamp at {least:g} ({low.current.name}) is a guard that does not act")
         return low.emit("identity", (x,), x.shapes)
-    if isinstance(least, int | float) and isinstance(most, int | float):
-        return low.emit("apply", (x,), x.shapes, function="hardtanh")
-    return low.emit(low.current.target, (x,), x.shapes)
+    if most is None:
+        above = x if least == 0 else low.pointwise("subtract", x, least)
+        live = low.emit("apply", (above,), above.shapes, function="relu")
+        return live if least == 0 else low.pointwise("add", least, live)
+    below = low.pointwise("subtract", most, x)
+    live = low.emit("apply", (below,), below.shapes, function="relu")
+    return low.pointwise("subtract", most, live)
+
+
+@row("aten.hardtanh")
+def hardtanh(low: Lowering, x: Traced, least: Any = -1, most: Any = 1) -> Traced:
+    """Between two numbers: odd where they are opposite, else with a mean."""
+    if not (isinstance(least, int | float) and isinstance(most, int | float)):
+        raise low.refused(
+            "a clamp between bounds that grow with the axis",
+            "fixed numbers as bounds",
+            "divide by the size of the bounds before, and multiply by it after",
+        )
+    holds_zero = "clamp" if least <= 0 <= most else "clamp away from zero"
+    return low.emit(
+        "apply", (x,), x.shapes, function="hardtanh" if least == -most else holds_zero
+    )  # fmt: skip
 
 
 GUARD = 1e-3

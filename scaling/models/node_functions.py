@@ -45,9 +45,10 @@ FUNCTIONS: Mapping[str, EntryFunction] = MappingProxyType(
     {
         **dict.fromkeys(("relu", "leaky_relu"), _KINKED),
         **dict.fromkeys(("gelu", "silu", "elu", "selu", "celu"), _RECTIFIED),
-        **dict.fromkeys(("mish", "hardswish", "relu6", "prelu"), _RECTIFIED),
-        **dict.fromkeys(("tanh", "erf", "hardtanh", "softsign", "atan", "clamp"), _ODD),
-        **dict.fromkeys(("sigmoid", "hardsigmoid"), _GATE),
+        **dict.fromkeys(("mish", "hardswish", "prelu"), _RECTIFIED),
+        **dict.fromkeys(("tanh", "erf", "hardtanh", "softsign", "atan"), _ODD),
+        **dict.fromkeys(("clamp", "relu6"), EntryFunction(S.One, S.Zero)),
+        **dict.fromkeys(("sigmoid", "hardsigmoid", "clamp away from zero"), _GATE),
         "sin": _ODD,
         "sinh": EntryFunction(S.One, None, 1),
         "cos": EntryFunction(S.Zero, S.Zero, 0, S.One),
