@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -71,11 +72,16 @@ def test_a_longer_command_that_is_shown_ends_well(command: str, workplace: Path)
     if why is not None:
         pytest.skip(f"{why}: {command}")
     run = [sys.executable, "-m", "scaling.cli", *words_of(command)]
-    try:
-        done = subprocess.run(run, cwd=workplace, capture_output=True, text=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"stopped after {SECONDS} s: {command}")
-    assert done.returncode in (0, 1, 3), done.stderr[-2000:]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        run, cwd=workplace, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            _, errors = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # and whoever works for it
+            pytest.skip(f"stopped after {SECONDS} s: {command}")
+    assert process.returncode in (0, 1, 3), errors[-2000:]
 
 
 @pytest.fixture(scope="module")
