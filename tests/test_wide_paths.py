@@ -79,6 +79,7 @@ DENSE_ALONE = {
     "muon_eq_rows": "orth(ema(G, beta)/",
     "muon_eq_columns": "orth(ema(G, beta)/",
     "swan": "orth(G/",
+    "adam_penalised": "rho*W",
 }
 """Rules that no wide way covers, by the part that is refused."""
 BY_ENTRIES_ALL_THE_SAME = {

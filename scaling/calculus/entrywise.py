@@ -35,7 +35,7 @@ from scaling.calculus.values import (
 from scaling.rules import bounded_quotients
 from scaling.rules.operators import FUNCTIONS
 from scaling.rules.shapes import Dim
-from scaling.rules.tree import Call, Multiply, Node, Power
+from scaling.rules.tree import Call, Multiply, Node, Number, Power
 from scaling.sizes.derivation import ENTRYWISE, Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF, Scale, Size
@@ -420,7 +420,7 @@ def check(context: Context, node: Node, *behaviours: Behaviour) -> None:
 def _small(node: Node) -> str:
     """How a value blows up: a piece of several entries is small in a direction of its own."""
     pieces = [x for x in node.walk() if isinstance(x, Call) and FUNCTIONS[x.function].cuts
-              and x.option is not None]  # fmt: skip
+              and x.option not in (None, Number(1))]  # fmt: skip
     return "x, a singular value of a piece of h or delta," if pieces else "an entry x of h or delta"
 
 
