@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from fractions import Fraction
 
 from sympy import Expr, Min, S
 
@@ -420,7 +421,7 @@ def check(context: Context, node: Node, *behaviours: Behaviour) -> None:
 def _small(node: Node) -> str:
     """How a value blows up: a piece of several entries is small in a direction of its own."""
     pieces = [x for x in node.walk() if isinstance(x, Call) and FUNCTIONS[x.function].cuts
-              and x.option not in (None, Number(1))]  # fmt: skip
+              and x.option not in (None, Number(Fraction(1)))]  # fmt: skip
     return "x, a singular value of a piece of h or delta," if pieces else "an entry x of h or delta"
 
 
