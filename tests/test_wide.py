@@ -176,6 +176,14 @@ def test_the_second_step_is_felt() -> None:
 # --- the same numbers however they are made -----------------------------------------------------
 
 
+def test_chunks_are_as_long_as_a_cache_and_half_of_the_memory_hold() -> None:
+    plain = Streaming()
+    assert [plain.rows(size) // ROWS for size in (1, 1000, 2000, 10**6)] == [5, 4, 2, 1]
+    assert Streaming(workers=2, memory_limit=2**26).rows(1000) == ROWS
+    assert Streaming(chunk=2 * ROWS).rows(1000) == 2 * ROWS
+    assert Streaming(device="cuda").rows(1000) > 5 * ROWS
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("options", [*SAME_BITS, *ROUNDED])
 def test_workers_and_memory_change_no_bit_and_chunks_no_more_than_rounding(

@@ -195,7 +195,9 @@ def test_neither_chunks_nor_workers_nor_memory_change_what_neurons_hold() -> Non
     reference = overlap(task=ROWS)
     assert torch.equal(overlap(task=ROWS), reference)
     assert torch.equal(overlap(task=ROWS, workers=2), reference)
-    assert torch.equal(overlap(task=ROWS, memory_limit=2**21), reference)
+    short = overlap(task=ROWS, chunk=ROWS)
+    assert torch.equal(overlap(task=ROWS, chunk=ROWS, memory_limit=2**21), short)
+    torch.testing.assert_close(short, reference, rtol=1e-12, atol=1e-9)
     torch.testing.assert_close(overlap(chunk=2 * ROWS), reference, rtol=1e-12, atol=1e-9)
 
 

@@ -268,9 +268,10 @@ def test_workers_and_memory_change_no_bit_and_chunks_no_more_than_rounding(
 ) -> None:
     t, width = trial(name), 2 * ROWS + 17
     constants = calibrate(t, 48)
-    plain = numbers(own_sizes(t, constants, width, 5, streaming=Streaming(task=ROWS)))
+    usual = {"task": ROWS, "chunk": ROWS}
+    plain = numbers(own_sizes(t, constants, width, 5, streaming=Streaming(**usual)))
     for options in (*SAME_BITS, {"memory_limit": 2**24}, {"chunk": 2 * ROWS}):
-        other = own_sizes(t, constants, width, 5, streaming=Streaming(**{"task": ROWS, **options}))
+        other = own_sizes(t, constants, width, 5, streaming=Streaming(**{**usual, **options}))
         assert_same_numbers(plain, numbers(other), options, rounding)
 
 

@@ -67,7 +67,7 @@ def on_two_machines(
 ) -> tuple[Measurement, Measurement]:
     """The same network on one worker with memory enough, and on what is left by the options."""
     constants = calibrate(t, 48)
-    plain, other = (Streaming(dtype, **{"task": ROWS, **x}) for x in ({}, options))
+    plain, other = (Streaming(dtype, **{"task": ROWS, "chunk": ROWS, **x}) for x in ({}, options))
     one = measure_wide(t, constants, width, 5, steps, plain)
     return one, measure_wide(t, constants, width, 5, steps, other)
 

@@ -169,7 +169,8 @@ def gram(x: Columns, y: Columns) -> Tensor:
 class NeuronAxis:
     """``side`` neurons, inputs or classes, and the Gram matrices of what they hold.
 
-    What they hold is on the device, Gram matrices and coefficients are on the CPU.
+    What they hold is on the device, Gram matrices and coefficients are on the CPU. ``chunk``: so
+    many stream by at a time.
     """
 
     def __init__(
@@ -181,6 +182,7 @@ class NeuronAxis:
         device: str = "cpu",
     ) -> None:
         self.side, self.dtype, self.streaming, self.device = side, dtype, streaming, device
+        self.chunk = streaming.rows(1)
         self.kept: dict[Atom, Tensor] = {}
         self.ready: set[Atom] = set()
         self._memory = memory
@@ -242,8 +244,8 @@ class NeuronAxis:
         """Reserve what chunks of these atoms need, and keep what the rest of the memory holds."""
         columns = sum(atom.count for atom in met)
         row = columns * (2 * self.dtype.itemsize + 2 * torch.float64.itemsize)
-        rows = min(self.side, self.streaming.chunk)
-        self._memory.reserve(self.streaming.workers * rows * row)
+        self.chunk = self.streaming.rows(max(row, 1))
+        self._memory.reserve(self.streaming.workers * min(self.side, self.chunk) * row)
         if not workers_share_memory():
             return
         for atom in sorted(met, key=_is_function):  # noise first
@@ -252,7 +254,7 @@ class NeuronAxis:
 
     def _keep(self, atom: Atom) -> None:
         """Reserve memory for an atom: for as many whole chunks of neurons as are granted."""
-        one, chunk = atom.count * self.dtype.itemsize, self.streaming.chunk
+        one, chunk = atom.count * self.dtype.itemsize, self.chunk
         rows = min(self._memory.left // one, self.side)
         rows = rows if rows == self.side else rows // chunk * chunk
         if rows:

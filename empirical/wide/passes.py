@@ -84,6 +84,10 @@ class Neurons(Protocol):
         """How they stream through the machine."""
 
     @property
+    def chunk(self) -> int:
+        """How many stream by at a time."""
+
+    @property
     def kept(self) -> Mapping[Any, Tensor]:
         """Memory of atoms that are kept, by atom: of the first neurons, or of all."""
 
@@ -173,7 +177,7 @@ def added(parts: Iterable[list[Tensor]]) -> list[Tensor]:
 def run(axis: Neurons, task: Callable[[slice], T]) -> Iterator[T]:
     """Results of a task on slices of the neurons of an axis, in order."""
     least = max(axis.streaming.task, -(-axis.side // MOST_TASKS))
-    slices = list(pieces(slice(0, axis.side), least, axis.streaming.chunk))
+    slices = list(pieces(slice(0, axis.side), least, axis.chunk))
     return mapped(task, slices, axis.streaming.workers, Workers.THREADS)
 
 
@@ -192,7 +196,7 @@ def pieces(rows: slice, least: int, unit: int) -> Iterator[slice]:
 def chunks(axis: Neurons, rows: slice) -> Iterator[Chunk]:
     """Chunks of some neurons, one at a time: each writes where the one before it did."""
     workspace = Workspace()
-    for piece in pieces(rows, 1, axis.streaming.chunk):
+    for piece in pieces(rows, 1, axis.chunk):
         yield Chunk(axis, piece, workspace)
 
 

@@ -2,7 +2,8 @@
 
 Claim.  On one kind of processor, workers and memory change no bit: sums are cut by width and chunk
 alone (passes.py). Another processor, library, chunk or task adds up in another order, and sizes
-move by rounding. A rule with jumps (sign) takes that up where an entry is within rounding of the
+move by rounding; so does a memory of which chunks would fill more than half, as they are shorter
+there. A rule with jumps (sign) takes that up where an entry is within rounding of the
 jump: fewer than one entry in 10^5, and sizes move by less than 1e-5 (tests/wide_trials.py).
 
 Not covered: what is exactly zero by cancellation alone, under a sign. It has the sign of rounding.
@@ -22,6 +23,9 @@ from scaling.sizes.errors import InvalidInput
 MEMORY_LIMIT = 2**30
 DEVICE_MEMORY = 2**33
 """The same on a GPU, in its own memory, where chunks are longer."""
+CHUNK_BYTES, LONGEST = 40 * 10**6, 5 * ROWS
+"""A chunk on a CPU: so much that threads seldom wait for each other in the interpreter, and no more
+than caches hold of it at a time (benchmarks/RESULTS.md)."""
 DEVICE_CHUNK = 2**19
 """Neurons at a time on a GPU: enough that starting a kernel is cheap beside it."""
 EXACT_BELOW = 100_000
@@ -40,7 +44,7 @@ class Streaming:
         workers: that neurons are shared among, threads unless another backend of joblib is active;
             processes for single entries. Only threads keep anything: others would not see it.
         chunk: neurons at a time, a multiple of `noise.ROWS`; about what a cache holds. By default
-            `noise.ROWS` on a CPU, `DEVICE_CHUNK` on another device.
+            as many as fill `CHUNK_BYTES` on a CPU (`rows`), `DEVICE_CHUNK` on another device.
         task: neurons at least that are worth the way to another process.
         device: where neurons live: "cpu" or "cuda". One worker feeds a GPU.
         bits: the generator of noise. By default SFC64 on a CPU, and Philox on another device, which
@@ -50,15 +54,13 @@ class Streaming:
     dtype: torch.dtype | None = None
     memory_limit: int = MEMORY_LIMIT
     workers: int = 1
-    chunk: int = 0
+    chunk: int | None = None
     task: int = 2**17
     device: str = "cpu"
     bits: Bits | None = None
 
     def __post_init__(self) -> None:
         elsewhere = self.device != "cpu"
-        if self.chunk == 0:
-            object.__setattr__(self, "chunk", DEVICE_CHUNK if elsewhere else ROWS)
         if self.bits is None:
             object.__setattr__(self, "bits", Bits.PHILOX if elsewhere else Bits.SFC64)
         if elsewhere and self.bits is not Bits.PHILOX:
@@ -77,7 +79,7 @@ class Streaming:
             raise InvalidInput(
                 f"dtype={self.dtype}", "torch.float32 or torch.float64", "leave dtype out"
             )
-        if self.chunk < 1 or self.chunk % ROWS:
+        if self.chunk is not None and (self.chunk < 1 or self.chunk % ROWS):
             raise InvalidInput(
                 f"chunks of {self.chunk} neurons", f"a multiple of {ROWS}", f"pass {ROWS}"
             )
@@ -90,6 +92,13 @@ class Streaming:
             raise InvalidInput(
                 f"memory_limit={self.memory_limit}", "a number of bytes", "pass memory_limit=2**30"
             )
+
+    def rows(self, size: int) -> int:
+        """Neurons at a time, of so many bytes each; few if more would fill half of the memory."""
+        if self.chunk is not None or self.device != "cpu":
+            return self.chunk or DEVICE_CHUNK
+        rows = min(max(CHUNK_BYTES // (ROWS * size), 1) * ROWS, LONGEST)
+        return rows if 2 * self.workers * rows * size <= self.memory_limit else ROWS
 
     def type_at(self, width: int) -> torch.dtype:
         """The dtype of what neurons hold at a width."""
