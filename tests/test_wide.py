@@ -178,10 +178,10 @@ def test_the_second_step_is_felt() -> None:
 
 def test_chunks_are_as_long_as_a_cache_and_half_of_the_memory_hold() -> None:
     plain = Streaming()
-    assert [plain.rows(size) // ROWS for size in (1, 1000, 2000, 10**6)] == [5, 4, 2, 1]
-    assert Streaming(workers=2, memory_limit=2**26).rows(1000) == ROWS
+    assert [plain.rows(size) // ROWS for size in (1, 1000, 2000, 10**6)] == [8, 7, 3, 1]
+    assert Streaming(workers=2, memory_limit=2**26).rows(1000) == 2 * ROWS
     assert Streaming(chunk=2 * ROWS).rows(1000) == 2 * ROWS
-    assert Streaming(device="cuda").rows(1000) > 5 * ROWS
+    assert Streaming(device="cuda").rows(1000) > 8 * ROWS
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

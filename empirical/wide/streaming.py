@@ -23,7 +23,7 @@ from scaling.sizes.errors import InvalidInput
 MEMORY_LIMIT = 2**30
 DEVICE_MEMORY = 2**33
 """The same on a GPU, in its own memory, where chunks are longer."""
-CHUNK_BYTES, LONGEST = 40 * 10**6, 5 * ROWS
+CHUNK_BYTES, LONGEST = 64 * 10**6, 8 * ROWS
 """A chunk on a CPU: so much that threads seldom wait for each other in the interpreter, and no more
 than caches hold of it at a time (benchmarks/RESULTS.md)."""
 DEVICE_CHUNK = 2**19
@@ -94,11 +94,11 @@ class Streaming:
             )
 
     def rows(self, size: int) -> int:
-        """Neurons at a time, of so many bytes each; few if more would fill half of the memory."""
+        """Neurons at a time, of so many bytes each; fewer if they would fill half of the memory."""
         if self.chunk is not None or self.device != "cpu":
             return self.chunk or DEVICE_CHUNK
-        rows = min(max(CHUNK_BYTES // (ROWS * size), 1) * ROWS, LONGEST)
-        return rows if 2 * self.workers * rows * size <= self.memory_limit else ROWS
+        most = min(CHUNK_BYTES, self.memory_limit // (2 * self.workers))
+        return min(max(most // (ROWS * size), 1) * ROWS, LONGEST)
 
     def type_at(self, width: int) -> torch.dtype:
         """The dtype of what neurons hold at a width."""
