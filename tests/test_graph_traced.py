@@ -8,6 +8,7 @@ import torch
 from model_files import zoo
 from sympy import Rational
 from test_trace import file_of, traced
+from torch import Tensor, nn
 
 from empirical.trace.read_model import graph_of
 from scaling.calculus.read import read_update
@@ -169,3 +170,29 @@ def test_long_names_lose_their_common_modules_and_break_at_dots_alone() -> None:
     parts = {part for name in found.tensors for part in name.split(".")}
     shown = {part for line in wide[2:] for word in line.split() for part in word.split(".")}
     assert shown - {"", "softmax", "in"} == parts
+
+
+class Pairs(nn.Module):
+    """Rows that meet each other, of which those above the diagonal are picked; or other rows."""
+
+    def __init__(self, width: int, other: bool) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(6, 4 * width), nn.Linear(16, 3)
+        self.again = nn.Linear(6, 4 * width) if other else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.inner(x).unflatten(-1, (4, -1))
+        y = z if self.again is None else self.again(x).unflatten(-1, (4, -1))
+        return self.head((y @ z.transpose(1, 2)).flatten(1))
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_rows_that_meet_each_other_are_said_to_be_read_at_the_size_of_the_diagonal(
+    other: bool,
+) -> None:
+    def build(width: int = 16) -> nn.Module:
+        return Pairs(width, other)
+
+    found = derive_graph(ADAM, graph_of(file_of("pairs", build)).graph).assumptions
+    said = [x for x in found if "as large as that of one with itself" in x]
+    assert bool(said) is not other, found

@@ -50,6 +50,11 @@ CRITICAL = (
 )
 TRAINED_STATISTICS = "statistics kept by the model are of order one"
 RARE = "of a table that grows, the rows that occur are spoken of: the others have no gradient"
+PAIRS = (
+    "all products of rows of {} with each other are as large as that of one with itself, an upper "
+    "bound where others are picked"
+)
+REARRANGED = frozenset({"reshape", "permute", "identity", "expand", "rearrange"})
 SHARED = "a tensor used twice is read at the use of its largest gradient; uses do not cancel"
 
 
@@ -68,6 +73,7 @@ def assumptions(graph: Graph, state: Passes) -> tuple[str, ...]:
     found += [RARE] if tables else []
     shared = [p for p in state.parameters if len(uses(state, p)) > 1]
     found += [SHARED] if shared else []
+    found += [PAIRS.format(name) for name in dict.fromkeys(_met_by_themselves(graph, nodes))]
     large = {x: state.values[x].size for x in graph.outputs if graph.loss}
     return (
         *found,
@@ -77,6 +83,21 @@ def assumptions(graph: Graph, state: Passes) -> tuple[str, ...]:
             if larger(size, S.Zero) != 0
         ),
     )
+
+
+def _met_by_themselves(graph: Graph, nodes: Sequence[GraphNode]) -> list[str]:
+    """The values whose rows meet each other in a product, as z @ z.T has it."""
+    by_name = {node.name: node for node in nodes}
+
+    def origin(name: str) -> str:
+        node = by_name.get(name)
+        while node is not None and node.op in REARRANGED:
+            name = node.inputs[0]
+            node = by_name.get(name)
+        return name
+
+    met = [[origin(x) for x in n.inputs] for n in nodes if n.op == "contract"]
+    return [pair[0] for pair in met if len(pair) == 2 and pair[0] == pair[1]]
 
 
 def _grows_on_the_way(state: Passes, node: GraphNode) -> bool:
