@@ -138,8 +138,9 @@ def test_neither_chunks_nor_workers_change_a_norm() -> None:
 
     reference = numbers(task=ROWS)
     assert numbers(task=ROWS, workers=2) == reference
-    assert numbers(task=ROWS, memory_limit=2**22) == reference
-    assert numbers(chunk=2 * ROWS) == pytest.approx(reference, rel=1e-12)
+    short = numbers(task=ROWS, chunk=ROWS)
+    assert numbers(task=ROWS, chunk=ROWS, memory_limit=2**22) == short
+    assert short == pytest.approx(reference, rel=1e-12)
     assert reference[0] / (STD * math.sqrt((3 * ROWS + 5) * 2 * ROWS)) == pytest.approx(1, abs=1e-4)
 
 
