@@ -142,19 +142,22 @@ class OptimizerClass:
             InvalidInput: if the code of the optimizer fails.
         """
         try:
-            with torch.compiler.set_stance("force_eager"):
-                optimizer.step(*((closure,) if self.needs_a_closure else ()))
+            self._taken(optimizer, *((closure,) if self.needs_a_closure else ()))
         except Exception as error:
             if self.takes_a_closure and not self.needs_a_closure:
                 self._with_closure(optimizer, closure, error)
             else:
                 raise self._failed("it takes a step on matrices", error) from error
 
+    @staticmethod
+    def _taken(optimizer: Any, *closure: Closure) -> None:
+        with torch.compiler.set_stance("force_eager"):
+            optimizer.step(*closure)
+
     def _with_closure(self, optimizer: Any, closure: Closure, before: Exception) -> None:
         """A step that a closure might be needed for, since it failed without one."""
         try:
-            with torch.compiler.set_stance("force_eager"):
-                optimizer.step(closure)
+            self._taken(optimizer, closure)
         except Exception as error:
             raise self._failed("it takes a step on matrices", before) from error
 

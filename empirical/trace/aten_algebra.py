@@ -345,16 +345,17 @@ def clamp(low: Lowering, x: Traced, least: Any = None, most: Any = None) -> Trac
 @row("aten.hardtanh")
 def hardtanh(low: Lowering, x: Traced, least: Any = -1, most: Any = 1) -> Traced:
     """Between two numbers: odd where they are opposite, else with a mean."""
+    if x.whole:
+        return low.emit("discrete", (x,), x.shapes, whole=True)
     if not (isinstance(least, int | float) and isinstance(most, int | float)):
         raise low.refused(
             "a clamp between bounds that grow with the axis",
             "fixed numbers as bounds",
             "divide by the size of the bounds before, and multiply by it after",
         )
-    holds_zero = "clamp" if least <= 0 <= most else "clamp away from zero"
-    return low.emit(
-        "apply", (x,), x.shapes, function="hardtanh" if least == -most else holds_zero
-    )  # fmt: skip
+    opposite, away = least == -most, least > 0 or most < 0
+    name = "hardtanh" if opposite else "clamp away from zero" if away else "clamp"
+    return low.emit("apply", (x,), x.shapes, function=name)
 
 
 GUARD = 1e-3

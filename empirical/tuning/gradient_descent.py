@@ -19,11 +19,6 @@ from scaling.rules.rule import Rule
 from scaling.sizes.errors import InvalidInput
 
 
-def decays_of(recipe: Recipe) -> list[str]:
-    """The symbols of the decays of all rules."""
-    return list(dict.fromkeys(symbol for rule in recipe.rules for symbol in rule.decays))
-
-
 def refuse_other_rules(
     recipe: Recipe, file: ModelFile, space: SearchSpace, decays: bool = False
 ) -> InvalidInput | None:
@@ -39,8 +34,8 @@ def refuse_other_rules(
             f"gradient descent, whose step is {step} times the rate",
             "tune sgd, or take --strategy hozog, which needs no derivative of a step",
         )
-    if len(decays_of(recipe)) > 1:
-        first, second = decays_of(recipe)[:2]
+    if len(recipe.decays) > 1:
+        first, second = recipe.decays[:2]
         return InvalidInput(
             f"the decays {first} and {second}, to be differentiated through their steps",
             "one decay for all tensors that have one",

@@ -246,9 +246,8 @@ def chosen(
 def _refuse_what_the_optimizer_lacks(file: ModelFile, recipe: Recipe, asked: TuningRequest) -> None:
     """Refuse numbers that the user's optimizer has under no name."""
     groups = [g for x in file.optimizers(file.build({})) for g in x.param_groups]
-    decays = {symbol for rule in recipe.rules for symbol in rule.decays}
     for name in asked.space.names:
-        key = DECAY if name in decays else name
+        key = DECAY if name in recipe.decays else name
         if name != RATE and not any(key in group for group in groups):
             raise InvalidInput(
                 f"{name} to be tuned, and optimizer(model) in {file.path.name}, which has no {key}",

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from empirical.transfer.transfer_run import Diverged
-from empirical.tuning.gradient_descent import decays_of, refuse_other_rules
+from empirical.tuning.gradient_descent import refuse_other_rules
 from empirical.tuning.second_derivatives import gradients, hessian_vector, inner
 from empirical.tuning.tuning_loop import TrainingLoop
 from empirical.tuning.tuning_run import TunedPoint
@@ -151,7 +151,7 @@ def _episode(loop: TrainingLoop) -> Mapping[str, Any]:
     begun = wishes["rates"]
     rates = [base * 2.0 ** begun.get(label, begun.get(EVERY, 0.0)) for label in labels]
     tensors, factors = [loop.trained[x] for x in names], [loop.factors[x] for x in names]
-    tuned = [x for x in decays_of(loop.recipe) if x in point]
+    tuned = [x for x in loop.recipe.decays if x in point]
     lam = 2.0 ** point[tuned[0]] if tuned else 1.0
     decay = lam * 2.0 ** wishes.get("decay", 0.0)
     shares = [loop.decays[x] / lam for x in names]

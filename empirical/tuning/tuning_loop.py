@@ -91,7 +91,7 @@ class TrainingLoop(CellTraining):
     @property
     def decays(self) -> dict[str, float]:
         """The decay of each tensor; zero where it has none."""
-        keys = {DECAY, *(symbol for rule in self.recipe.rules for symbol in rule.decays)}
+        keys = {DECAY, *self.recipe.decays}
         return {
             self.names[id(p)]: sum(float(numbers.get(key, 0.0)) for key in keys)
             for optimizer in self.optimizers
@@ -151,7 +151,7 @@ class TrainingLoop(CellTraining):
 def with_numbers(training: TransferTraining, numbers: Mapping[str, float]) -> TransferTraining:
     """The training at a point of the space: of the rules, or of the user's optimizer."""
     if not training.numbers:
-        decays = {symbol for group in training.recipe.rules for symbol in group.decays}
+        decays = training.recipe.decays
         own = {DECAY if k in decays else k: 2.0**x for k, x in numbers.items() if k != RATE}
         return replace(training, given=own)
     found = {

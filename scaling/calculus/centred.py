@@ -19,7 +19,7 @@ from scaling.calculus import moved_weights
 from scaling.calculus.context import Context
 from scaling.calculus.directions import kinds
 from scaling.calculus.entrywise import Reading
-from scaling.calculus.values import Aligned, Parity, Value
+from scaling.calculus.values import Aligned, Value
 from scaling.models.layer_sizes import mean_step
 from scaling.rules.like_terms import totals
 from scaling.rules.operators import FUNCTIONS
@@ -56,7 +56,7 @@ def centred(context: Context, node: Node, mean: Call, value: Value, step: Step) 
     if not isinstance(value, Aligned) or not linear or value.entry.is_zero:
         return None
     moved_weights.refuse_mean(context, mean, value)
-    if not value.left.parity is value.right.parity is Parity.ODD:
+    if not value.is_linear:
         return None
     over_fan_in = (mean.shape.cols is Dim.ONE) is not value.transposed
     side, base = (1, context.sizes.h) if over_fan_in else (0, context.sizes.delta)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from fractions import Fraction
 
 from sympy import Expr, Min, S
 
@@ -34,9 +33,9 @@ from scaling.calculus.values import (
     times,
 )
 from scaling.rules import bounded_quotients
-from scaling.rules.operators import FUNCTIONS
+from scaling.rules.diagonal_blocks import is_of_pieces
 from scaling.rules.shapes import Dim
-from scaling.rules.tree import Call, Multiply, Node, Number, Power
+from scaling.rules.tree import Call, Multiply, Node, Power
 from scaling.sizes.derivation import ENTRYWISE, Step
 from scaling.sizes.errors import NotCovered
 from scaling.sizes.scale import HALF, Scale, Size
@@ -420,9 +419,9 @@ def check(context: Context, node: Node, *behaviours: Behaviour) -> None:
 
 def _small(node: Node) -> str:
     """How a value blows up: a piece of several entries is small in a direction of its own."""
-    pieces = [x for x in node.walk() if isinstance(x, Call) and FUNCTIONS[x.function].cuts
-              and x.option not in (None, Number(Fraction(1)))]  # fmt: skip
-    return "x, a singular value of a piece of h or delta," if pieces else "an entry x of h or delta"
+    if any(map(is_of_pieces, node.walk())):
+        return "x, a singular value of a piece of h or delta,"
+    return "an entry x of h or delta"
 
 
 def check_tails(context: Context, node: Node, value: Aligned) -> None:

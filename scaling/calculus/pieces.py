@@ -16,9 +16,9 @@ from scaling.calculus.directions import index
 from scaling.calculus.entrywise import Reading
 from scaling.calculus.values import Aligned, Spectral, Value, describe
 from scaling.models.chain import Activation
-from scaling.rules.operators import FUNCTIONS
+from scaling.rules.diagonal_blocks import size_of_piece
 from scaling.rules.shapes import Dim
-from scaling.rules.tree import Call, Node, Number
+from scaling.rules.tree import Call
 from scaling.sizes.derivation import GRAM, Step
 from scaling.sizes.scale import Scale
 
@@ -43,8 +43,9 @@ def blocks(context: Context, node: Call, value: Value, step: Step) -> Reading:
         numbers += f" + {value.off_span}"
     bare = value.off_span.is_zero
     # a piece no larger than the rank of the data has no directions off them
-    full = _size(node) == 1 or _size(node) <= context.spans[index(value.side)].rank
-    thin = _thin(context, value, _size(node)) if bare else S.Zero
+    entries = size_of_piece(node)
+    full = entries == 1 or entries <= context.spans[index(value.side)].rank
+    thin = _thin(context, value, entries) if bare else S.Zero
     whole = replace(
         value,
         on_span=size,
@@ -81,16 +82,6 @@ def _is_of_neurons(context: Context, side: Dim) -> bool:
     """Whether a side is that of neurons, and not of features or classes, whose number is fixed."""
     layer = context.sizes.layer
     return bool((layer.fan_in if side is Dim.FAN_IN else layer.fan_out) != 0)
-
-
-def _size(node: Call) -> int:
-    """The side of a piece; a diagonal has pieces of one entry."""
-    return int(node.option.value) if isinstance(node.option, Number) else 1
-
-
-def is_of_pieces(node: Node) -> bool:
-    """Whether it keeps blocks of more than one entry."""
-    return isinstance(node, Call) and FUNCTIONS[node.function].cuts and _size(node) > 1
 
 
 def entries_near_zero(spectral: Spectral, vanishing: Expr, beyond: Scale) -> Expr:

@@ -165,9 +165,8 @@ def _into(
             instead.apart,
         )
     exact = inner.left_exact if side is Dim.FAN_OUT else inner.right_exact
-    odd = inner.left.parity is inner.right.parity is Parity.ODD
     spanned = rotation.holds_data or _keeps_directions(turned, side)
-    if not (exact and odd and inner.low_rank and spanned):
+    if not (exact and inner.is_linear and inner.low_rank and spanned):
         raise context.not_covered(
             node,
             "a matrix in a basis that need not hold all of it: the rest would meet eigenvectors "

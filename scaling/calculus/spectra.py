@@ -35,6 +35,7 @@ from scaling.calculus.values import (
     Parity,
     Spectral,
 )
+from scaling.rules.diagonal_blocks import is_of_pieces
 from scaling.rules.shapes import Dim
 from scaling.rules.symmetric import is_square_of_one, is_symmetric
 from scaling.rules.tree import MatMul, Node, untransposed
@@ -332,7 +333,7 @@ def _need_one_turn(context: Context, node: MatMul, spectral: Spectral) -> None:
     square, other = node.left, node.right
     if spectral.side is Dim.FAN_IN:
         square, other = other, square
-    if any(pieces.is_of_pieces(part) and part.shape == square.shape for part in other.walk()):
+    if any(is_of_pieces(part) and part.shape == square.shape for part in other.walk()):
         raise context.not_covered(
             node,
             "an inverse of pieces, whose damping is smaller than they are, on what pieces have "

@@ -176,6 +176,11 @@ class Recipe:
         return self._names(lambda rule: rule.constants)
 
     @property
+    def decays(self) -> tuple[str, ...]:
+        """Names of the decays of the weights of all rules."""
+        return self._names(lambda rule: rule.decays)
+
+    @property
     def averages(self) -> tuple[str, ...]:
         """Names of the decays of moving averages of all rules."""
         return self._names(lambda rule: rule.averages)

@@ -121,7 +121,7 @@ class AxisState:
         return frozenset(x.source[0] for x in self.seen)
 
     def weaker(self, by: Expr, tensors: frozenset[str]) -> AxisState:
-        """The same, each entry a sum of so many entries of those of its sources."""
+        """This axis where each entry is a sum of so many entries of those of its sources."""
         return _weaker(self, by, tensors) if by is not S.Zero and tensors & self.tensors else self
 
 

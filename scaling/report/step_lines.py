@@ -27,7 +27,7 @@ SIZE_OF = {
     Size.FROBENIUS: "Frobenius",
     Size.SCALAR: "",
 }
-"""What a line of a derivation is the size of, in a column of its own."""
+"""The kind of size that a line of a derivation is, in a column of its own."""
 OF = "entry: a typical entry; spectral: the spectral norm, on the span of the data if it acts there"
 _LONG, _QUOTED = 34, 14
 

@@ -55,9 +55,9 @@ def inward(node: Call) -> Node:
         case Call(function, x) as average if FUNCTIONS[function].average:
             return replace(average, argument=cut(x))
         case Call(function, x) as inner if FUNCTIONS[function].cuts:
-            sizes = sorted((_size(node), _size(inner)))
+            sizes = sorted((size_of_piece(node), size_of_piece(inner)))
             if sizes[1] % sizes[0] == 0:
-                smaller = node if _size(node) == sizes[0] else inner
+                smaller = node if size_of_piece(node) == sizes[0] else inner
                 return cut(x) if smaller is node else _cut_like(inner)(x)
     return node
 
@@ -71,5 +71,11 @@ def _cut_like(node: Call) -> Callable[[Node], Node]:
     return cut
 
 
-def _size(node: Call) -> int:
+def is_of_pieces(node: Node) -> bool:
+    """Whether it keeps blocks of more than one entry."""
+    return isinstance(node, Call) and FUNCTIONS[node.function].cuts and size_of_piece(node) > 1
+
+
+def size_of_piece(node: Call) -> int:
+    """The side of a piece; a diagonal has pieces of one entry."""
     return int(node.option.value) if isinstance(node.option, Number) else 1

@@ -35,7 +35,7 @@ class DecisiveRegime:
     layer: str
     regime: Regime
     otherwise: str
-    """What the other regime would give."""
+    """The answer that the other regime would give."""
 
     def __str__(self) -> str:
         return f"in {self.layer}, {self.regime} ({self.otherwise})"

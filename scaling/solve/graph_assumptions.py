@@ -73,7 +73,7 @@ def assumptions(graph: Graph, state: Passes) -> tuple[str, ...]:
     found += [RARE] if tables else []
     shared = [p for p in state.parameters if len(uses(state, p)) > 1]
     found += [SHARED] if shared else []
-    found += [PAIRS.format(name) for name in dict.fromkeys(_met_by_themselves(graph, nodes))]
+    found += [PAIRS.format(name) for name in dict.fromkeys(_met_by_themselves(nodes))]
     large = {x: state.values[x].size for x in graph.outputs if graph.loss}
     return (
         *found,
@@ -85,7 +85,7 @@ def assumptions(graph: Graph, state: Passes) -> tuple[str, ...]:
     )
 
 
-def _met_by_themselves(graph: Graph, nodes: Sequence[GraphNode]) -> list[str]:
+def _met_by_themselves(nodes: Sequence[GraphNode]) -> list[str]:
     """The values whose rows meet each other in a product, as z @ z.T has it."""
     by_name = {node.name: node for node in nodes}
 
