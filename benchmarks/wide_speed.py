@@ -7,10 +7,13 @@ One K-FAC step of a 3-layer ReLU network on n digits and 3 probe samples, in flo
 are drawn by torch in the same run, one thread, into memory that is warm.
 
 With 2 GiB all noise is kept between passes, with the default of 1 GiB that of two neurons in three,
-with 64 MiB next to none. Other work on the machine blurs times, so normals and steps take turns and
-a ratio is the median of those of neighbours: of wall time, and of processor time over the number of
-workers, which is the wall time of cores that do nothing else. Peak memory counts python and torch:
-of this process, whose threads are the workers.
+with 64 MiB next to none. Steps too find memory that is warm, that of the step before
+(empirical/wide/workspace.py); the first step of a process does not, and has a row of its own.
+
+Other work on the machine blurs times, so normals and steps take turns and every step is divided by
+the normals before it; a row is the median over runs, or a ratio of medians: of wall time, and of
+processor time over the number of workers, which is the wall time of cores that do nothing else.
+Peak memory counts python and torch: of this process, whose threads are the workers.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
@@ -33,6 +36,7 @@ from empirical.measure.calibration import calibrate
 from empirical.measure.machine import blas_threads, cores
 from empirical.measure.trial import Trial
 from empirical.wide import Streaming, measure_wide
+from empirical.wide.workspace import release
 from scaling.models.chain import Activation, Loss, Setting, mlp
 from scaling.models.settings import read_settings
 from scaling.solve.derive import derive
@@ -67,11 +71,14 @@ class Seconds:
         return cls(time.perf_counter() - wall, time.process_time() - processor)
 
 
-def ratio(ones: Sequence[Seconds], others: Sequence[Seconds], workers: int) -> tuple[float, float]:
-    """Medians of the ratios of neighbours: of wall time, of processor time by worker."""
-    pairs = list(zip(ones, others, strict=True))
-    wall = median(x.wall / y.wall for x, y in pairs)
-    return wall, median(x.processor / workers / y.processor for x, y in pairs)
+@dataclass(frozen=True)
+class Case:
+    """A step: its width, how many workers share it, and how much memory it has, fresh or not."""
+
+    width: int
+    workers: int
+    memory: int
+    fresh: bool = False
 
 
 def main() -> None:
@@ -85,46 +92,62 @@ def main() -> None:
     many, subject = options.workers, trial("kfac", options.samples)
     constants, buffer = calibrate(subject, 64), torch.empty(10**7)
 
-    def step(width: int, workers: int, memory: int) -> Seconds:
-        streaming = Streaming(torch.float32, memory, workers)
-        return Seconds.of(lambda: measure_wide(subject, constants, width, 0, streaming=streaming))
+    def step(case: Case) -> Seconds:
+        if case.fresh:
+            release()
+        streaming = Streaming(torch.float32, case.memory, case.workers)
+        return Seconds.of(
+            lambda: measure_wide(subject, constants, case.width, 0, streaming=streaming)
+        )
 
     def normals() -> Seconds:
         with blas_threads(1):
             return Seconds.of(lambda: [buffer.normal_() for _ in range(NORMALS)])
 
-    step(10**6, many, 2**30), buffer.normal_()
-    cases = {name: (10**7, many, limit) for name, limit in MEMORY.items()}
-    cases |= {"alone": (10**7, 1, MEMORY["2 GiB"]), "tenth": (10**6, many, MEMORY["2 GiB"])}
-    floor, found = list[Seconds](), {name: list[Seconds]() for name in cases}
-    for _ in range(options.runs):
-        floor.append(normals())
-        for name, case in cases.items():
-            found[name].append(step(*case))
-    whole = found["2 GiB"]
-    rows = [(f"4e8 normals by torch: {median(x.wall for x in floor):.2f} s", "1", "1", "")]
-    for name in MEMORY:
-        wall, processor = ratio(found[name], floor, many)
-        asked = "at most 2" if name == "2 GiB" else ""
-        took = median(x.wall for x in found[name])
-        what = (
-            f"M = 10^7, n = {options.samples}, --memory-limit {name.replace(' ', '')}: {took:.2f} s"
+    whole, alone, tenth, fresh = (
+        Case(10**7, many, MEMORY["2 GiB"]),
+        Case(10**7, 1, MEMORY["2 GiB"]),
+        Case(10**6, many, MEMORY["2 GiB"]),
+        Case(10**7, many, MEMORY["2 GiB"], fresh=True),
+    )
+    limited = {name: Case(10**7, many, limit) for name, limit in MEMORY.items()}
+    normals()
+    floors, seconds, ratios = list[float](), dict[Case, float](), dict[Case, tuple[float, float]]()
+    for case in dict.fromkeys([whole, alone, tenth, *limited.values(), fresh]):
+        step(case)
+        floor, found = list[Seconds](), list[Seconds]()
+        for _ in range(options.runs):
+            floor.append(normals())
+            found.append(step(case))
+        floors += [x.wall for x in floor]
+        seconds[case] = median(x.wall for x in found)
+        pairs = list(zip(found, floor, strict=True))
+        ratios[case] = (
+            median(x.wall / y.wall for x, y in pairs),
+            median(x.processor / case.workers / y.processor for x, y in pairs),
         )
-        rows.append((f"{what}, against the normals", f"{wall:.2f}", f"{processor:.2f}", asked))
-    wall, processor = ratio(found["alone"], whole, 1)
-    rows.append(("one worker against all, 2GiB", f"{wall:.2f}", f"{processor:.2f}", "at least 1.6"))
-    wall, processor = ratio(whole, found["tenth"], 1)
-    rows.append(("M = 10^7 against 10^6, 2GiB", f"{wall:.1f}", f"{processor:.1f}", "at most 11"))
+
+    def row(what: str, case: Case, asked: str, over: Case | None = None) -> tuple[str, ...]:
+        below = (1.0, 1.0) if over is None else ratios[over]
+        return (what, *(f"{x / y:.2f}" for x, y in zip(ratios[case], below, strict=True)), asked)
+
+    rows: list[tuple[str, ...]] = [(f"4e8 normals by torch: {median(floors):.2f} s", "1", "1", "")]
+    for name, case in [*limited.items(), ("2 GiB, all of it fresh", fresh)]:
+        what = f"M = 10^7, n = {options.samples}, --memory-limit {name.replace(' GiB', 'GiB')}"
+        against = f"{what.replace(' MiB', 'MiB')}: {seconds[case]:.2f} s, against the normals"
+        rows.append(row(against, case, "at most 2" if case == whole else ""))
+    rows.append(row("one worker against all, 2GiB", alone, "at least 1.6", over=whole))
+    rows.append(row("M = 10^7 against 10^6, 2GiB", whole, "at most 11", over=tenth))
     print(f"n = {options.samples}, float32, {many} workers, medians of {options.runs} pairs")
     print()
     print("| what | wall | processor, by worker | asked for |")
     print("| --- | --- | --- | --- |")
-    for row in rows:
-        print("| " + " | ".join(row) + " |", flush=True)
+    for line in rows:
+        print("| " + " | ".join(line) + " |", flush=True)
     if options.full:
         subject = trial("kfac", 4)
         constants = calibrate(subject, 64)
-        took = step(10**9, many, 2**30)
+        took = step(Case(10**9, many, 2**30))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(f"\nM = 10^9, n = 4: {took.wall / 60:.1f} minutes, {took.processor / many / 60:.1f} "
               f"of processor time by worker (asked for: 15), "

@@ -204,7 +204,7 @@ def test_neither_chunks_nor_workers_nor_memory_change_what_neurons_hold() -> Non
 def test_memory_is_kept_until_it_is_used_up() -> None:
     memory = MemoryLimit(12)
     memory.reserve(2)
-    memory.keep(6)
+    memory.keep("an atom", 3, 1, torch.float16, "cpu")
     assert memory.left == 4
     memory.take(5)
     assert memory.left == 0

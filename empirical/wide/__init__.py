@@ -8,7 +8,7 @@ look_ahead (at moved weights)
 updates         method decides which way: span_update (by Gram matrices), rows (entry by entry),
 sample (some rows, where own updates are all that is asked)
 on tiles        tiles whole_layer_values strips
-the machine     streaming
+the machine     streaming workspace (memory that is used again)
 """
 
 from empirical.wide.streaming import MEMORY_LIMIT, Streaming, usual_memory

@@ -35,6 +35,7 @@ from empirical.wide.passes import (
     workers_share_memory,
 )
 from empirical.wide.streaming import MemoryLimit, Streaming
+from empirical.wide.workspace import is_laid_out
 
 Function = Callable[..., Tensor]
 T = TypeVar("T")
@@ -88,7 +89,9 @@ class Entrywise:
     def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
         """The function of some rows, in ``out`` if given."""
         value: Tensor = self.function(*map(chunk.columns, self.arguments))
-        return value if out is None else out.copy_(value)
+        if out is None and is_laid_out(value):
+            return value
+        return (chunk.tensor(self, self.count) if out is None else out).copy_(value)
 
 
 Atom = Noise | Given | Entrywise
@@ -185,7 +188,7 @@ class NeuronAxis:
         self.chunk = streaming.rows(1)
         self.kept: dict[Atom, Tensor] = {}
         self.ready: set[Atom] = set()
-        self._memory = memory
+        self.memory = memory
         self._grams: dict[tuple[Atom, Atom], Tensor] = {}
 
     def none(self, count: int = 0) -> Columns:
@@ -198,7 +201,8 @@ class NeuronAxis:
 
     def given(self, x: Tensor) -> Columns:
         """Explicit numbers, (side, count)."""
-        return Columns.of(self, Given(x.to(self.device, self.dtype)))
+        by_column = x.T.to(self.device, self.dtype).contiguous()
+        return Columns.of(self, Given(by_column.T))
 
     def entrywise(self, function: Function, *arguments: Columns) -> Columns:
         """A function of columns, entry by entry."""
@@ -245,7 +249,7 @@ class NeuronAxis:
         columns = sum(atom.count for atom in met)
         row = columns * (2 * self.dtype.itemsize + 2 * torch.float64.itemsize)
         self.chunk = self.streaming.rows(max(row, 1))
-        self._memory.reserve(self.streaming.workers * min(self.side, self.chunk) * row)
+        self.memory.reserve(self.streaming.workers * min(self.side, self.chunk) * row)
         if not workers_share_memory():
             return
         for atom in sorted(met, key=_is_function):  # noise first
@@ -255,15 +259,14 @@ class NeuronAxis:
     def _keep(self, atom: Atom) -> None:
         """Reserve memory for an atom: for as many whole chunks of neurons as are granted."""
         one, chunk = atom.count * self.dtype.itemsize, self.chunk
-        rows = min(self._memory.left // one, self.side)
+        rows = min(self.memory.left // one, self.side)
         rows = rows if rows == self.side else rows // chunk * chunk
         if rows:
-            self._memory.keep(rows * one)
-            self.kept[atom] = torch.empty(rows, atom.count, dtype=self.dtype, device=self.device)
+            self.kept[atom] = self.memory.keep(atom, rows, atom.count, self.dtype, self.device)
 
     def take(self, numbers: int) -> None:
         """Count numbers that stay until the network is gone against the memory limit."""
-        self._memory.take(numbers * self.dtype.itemsize)
+        self.memory.take(numbers * self.dtype.itemsize)
 
     def forget(self) -> None:
         """Let go of what was kept; sums stay known."""

@@ -25,6 +25,7 @@ from enum import StrEnum
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from empirical.wide import philox
@@ -70,41 +71,60 @@ class Stream:
         if self.bits is Bits.PHILOX:
             sequence = np.random.SeedSequence(self.seed, spawn_key=self.path)
             a, b, c, d = map(int, sequence.generate_state(4, np.uint32))
-            philox.normal_(out, first * out.shape[1], (a, b, c, d))
+            numbers = torch.empty(out.shape, dtype=out.dtype, device=out.device)
+            philox.normal_(numbers, first * out.shape[1], (a, b, c, d))
+            out.copy_(numbers)
             return
-        starts = range(0, len(out), ROWS)
-        generators = [self._generator((first + start) // ROWS) for start in starts]
+        sources = [self._source(first // ROWS + i) for i in range(-(-len(out) // ROWS))]
         if out.dtype is torch.float64:
-            for start, generator in zip(starts, generators, strict=True):
-                generator.standard_normal(out=out[start : start + ROWS].numpy())
+            for i, source in enumerate(sources):
+                block = out[i * ROWS : (i + 1) * ROWS]
+                drawn = np.random.Generator(source).standard_normal(block.shape)
+                block.copy_(torch.from_numpy(drawn))
             return
         whole = len(out) // ROWS
-        rest = out[whole * ROWS :]
-        _fill_(out[: whole * ROWS].view(whole, ROWS * out.shape[1]), generators[:whole])
-        if len(rest):
-            _fill_(rest.view(1, rest.numel()), generators[whole:])
+        if whole:
+            _fill_(out[: whole * ROWS], sources[:whole])
+        if len(rest := out[whole * ROWS :]):
+            _fill_rest_(rest, sources[-1])
 
     def chi_square(self, degrees: int) -> float:
         """A number with the law of a sum of so many squared normal ones."""
-        return float(self._generator(0).chisquare(degrees)) if degrees > 0 else 0.0
+        if degrees <= 0:
+            return 0.0
+        return float(np.random.Generator(self._source(0)).chisquare(degrees))
 
-    def _generator(self, block: int) -> np.random.Generator:
-        sequence = np.random.SeedSequence(self.seed, spawn_key=(*self.path, block))
-        return np.random.Generator(np.random.SFC64(sequence))
+    def _source(self, block: int) -> np.random.SFC64:
+        return np.random.SFC64(np.random.SeedSequence(self.seed, spawn_key=(*self.path, block)))
 
 
-def _fill_(out: Tensor, generators: Sequence[np.random.Generator]) -> None:
-    """Fill the rows of ``out``, (blocks, numbers), float32, each from a generator of its own."""
-    blocks, numbers = out.shape
-    half = (numbers + 1) // 2
-    whole = out if numbers % 2 == 0 else out.new_empty(blocks, 2 * half)
-    for row, generator in zip(whole, generators, strict=True):
-        bits = generator.bit_generator.random_raw(half)
-        row.copy_(torch.from_numpy(bits.view(np.int32)))
-    radius, angle = whole[:, :half], whole[:, half:].mul_(math.pi * _UNIT)
+def _fill_(out: Tensor, sources: Sequence[np.random.SFC64]) -> None:
+    """Fill whole blocks of rows of ``out``, float32, each from a generator of its own."""
+    blocks = out.T.view(-1, len(sources), ROWS)  # (columns, blocks, ROWS)
+    for i, source in enumerate(sources):
+        bits = _bits(source, ROWS * out.shape[1])
+        np.copyto(blocks[:, i].numpy(), bits.reshape(ROWS, -1).T, casting="unsafe")
+    half = ROWS // 2
+    _pair_(blocks[..., :half], blocks[..., half:])
+
+
+def _fill_rest_(out: Tensor, source: np.random.SFC64) -> None:
+    """Fill the last rows, float32, fewer than a block."""
+    half = -(-out.numel() // 2)
+    numbers = torch.from_numpy(_bits(source, 2 * half).astype(np.float32))
+    _pair_(numbers[:half], numbers[half:])
+    out.copy_(numbers[: out.numel()].view(out.shape))
+
+
+def _bits(source: np.random.SFC64, count: int) -> NDArray[np.int32]:
+    """So many whole numbers in [-2^31, 2^31), an even count."""
+    return source.random_raw(count // 2).view(np.int32)
+
+
+def _pair_(radius: Tensor, angle: Tensor) -> None:
+    """Normal numbers in the place of whole ones in [-2^31, 2^31)."""
+    angle.mul_(math.pi * _UNIT)
     torch.sub(_LOG, radius.add_(0.5).abs_().log_(), alpha=2, out=radius).sqrt_()
     sine = angle.sin()
     angle.cos_().mul_(radius)
     radius.mul_(sine)
-    if whole is not out:
-        out.copy_(whole[:, :numbers])

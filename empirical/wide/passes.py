@@ -33,6 +33,7 @@ from torch import Tensor
 
 from empirical.measure.measurement import blas_threads
 from empirical.wide.streaming import Streaming
+from empirical.wide.workspace import SMALL, Workspace, lent
 
 T = TypeVar("T")
 
@@ -195,9 +196,9 @@ def pieces(rows: slice, least: int, unit: int) -> Iterator[slice]:
 
 def chunks(axis: Neurons, rows: slice) -> Iterator[Chunk]:
     """Chunks of some neurons, one at a time: each writes where the one before it did."""
-    workspace = Workspace()
-    for piece in pieces(rows, 1, axis.chunk):
-        yield Chunk(axis, piece, workspace)
+    with lent(axis.device, SMALL, axis.streaming.memory_limit) as workspace:
+        for piece in pieces(rows, 1, axis.chunk):
+            yield Chunk(axis, piece, workspace)
 
 
 def _sums(axis: Neurons, products: Sequence[AxisProduct[Any]], rows: slice) -> list[Tensor]:
@@ -231,22 +232,6 @@ def _count(atoms: Sequence[Atom]) -> int:
     return sum(atom.count for atom in atoms)
 
 
-class Workspace:
-    """Memory that every chunk of a task writes to again: fresh memory is dearer than sums."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[object, Tensor] = {}
-
-    def tensor(
-        self, owner: object, rows: int, columns: int, dtype: torch.dtype, device: str
-    ) -> Tensor:
-        """An uninitialised (rows, columns) tensor, the same memory for the same owner."""
-        buffer = self._buffers.get(owner)
-        if buffer is None or len(buffer) < rows:
-            buffer = self._buffers[owner] = torch.empty(rows, columns, dtype=dtype, device=device)
-        return buffer[:rows]
-
-
 class Chunk:
     """The values of some neurons; each atom is evaluated once."""
 
@@ -258,8 +243,7 @@ class Chunk:
     def tensor(self, owner: object, columns: int, dtype: torch.dtype | None = None) -> Tensor:
         """Memory for the (rows, columns) of an atom or a combination of atoms."""
         rows = int(self.rows.stop - self.rows.start)
-        dtype = dtype or self.axis.dtype
-        return self._workspace.tensor(owner, rows, columns, dtype, self.axis.device)
+        return self._workspace.tensor(owner, rows, columns, dtype or self.axis.dtype)
 
     def double(self, atom: Atom) -> Tensor:
         """An atom in float64, (rows, count)."""
@@ -285,9 +269,8 @@ class Chunk:
         total = self.tensor(x, x.count)
         if not x.rounded:
             return total.zero_()
-        for i, (atom, c) in enumerate(x.rounded):
-            part = self.tensor((x, "term"), x.count) if i else total
-            torch.mm(self.value(atom), c, out=part)
-            if i:
-                total += part  # addmm is far slower on a CPU, if thin
+        (first, c), *others = x.rounded
+        torch.mm(self.value(first), c, out=total)
+        for atom, c in others:
+            total.addmm_(self.value(atom), c)
         return total

@@ -15,9 +15,11 @@ import re
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from empirical.data.sources import Data
 from empirical.wide.noise import ROWS, Bits
+from empirical.wide.workspace import LARGE, Workspace, lend, take_back
 from scaling.sizes.errors import InvalidInput
 
 MEMORY_LIMIT = 2**30
@@ -41,6 +43,7 @@ class Streaming:
             a width of `EXACT_BELOW`, float32 above it.
         memory_limit: bytes for the chunks at work and for what is kept between passes; what does
             not fit is computed again. Beyond what python and its libraries take, in each worker.
+            The next network has the same memory (workspace.py), until `workspace.release()`.
         workers: that neurons are shared among, threads unless another backend of joblib is active;
             processes for single entries. Only threads keep anything: others would not see it.
         chunk: neurons at a time, a multiple of `noise.ROWS`; about what a cache holds. By default
@@ -161,6 +164,7 @@ class MemoryLimit:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._working = self._needed = self._kept = 0
+        self._rooms: dict[str, Workspace] = {}
 
     def reserve(self, working: int) -> None:
         """Set aside what the chunks of a pass need.
@@ -194,7 +198,19 @@ class MemoryLimit:
         """The bytes that may yet be kept."""
         return max(0, self._limit - self._working - self._needed - self._kept)
 
-    def keep(self, size: int) -> None:
-        """Take ``size`` bytes that are left for what is kept between passes."""
+    def keep(
+        self, owner: object, rows: int, columns: int, dtype: torch.dtype, device: str
+    ) -> Tensor:
+        """An uninitialised (rows, columns) tensor for what is kept between passes."""
+        size = rows * columns * dtype.itemsize
         assert size <= self.left, "no more than is left"
         self._kept += size
+        if device not in self._rooms:
+            self._rooms[device] = lend(device, LARGE, self._limit)
+        return self._rooms[device].tensor(owner, rows, columns, dtype)
+
+    def forget(self) -> None:
+        """Take back what was kept; nobody may read it any more."""
+        for room in self._rooms.values():
+            take_back(room)
+        self._rooms.clear()

@@ -63,6 +63,7 @@ class Network:
         """Let go of what neurons hold, here and in every network stepped from this one."""
         for h in self.h:
             h.axis.forget()
+        self.h[0].axis.memory.forget()
 
     def at(self, position: int) -> list[Parameter]:
         """The weight and the bias that feed u_l."""

@@ -1,0 +1,108 @@
+"""Where neurons lie in memory: every column in one piece, in memory that is used again.
+
+Memory that a process has just got costs more than the sums over it: the system clears every page at
+the first touch. So memory is lent to a task for its chunks, and to a network for what it keeps
+between passes, and comes back when they are done, for the next one. A process holds at most what
+its memory limit allowed; `release` gives it to the system.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+ALIGNED = 16
+"""Numbers: as many bytes as the widest instructions take, in float32."""
+SMALL, LARGE = 2**22, 2**28
+"""Bytes at least that are asked for at a time, for chunks and for what is kept. Pages that nothing
+touches cost nothing."""
+
+
+def is_laid_out(x: Tensor) -> bool:
+    """Whether the neurons of a column lie side by side, and columns begin where they may.
+
+    Products with thin matrices and sums over neurons are then several times as fast as where the
+    columns of a neuron lie side by side; and the library adds up alike, wherever a column is.
+    """
+    return x.stride(0) == 1 and x.stride(1) % ALIGNED == 0
+
+
+class Workspace:
+    """Memory of a device for one owner after the other, in the order in which they ask."""
+
+    def __init__(self, device: str, slab: int) -> None:
+        self.device, self.slab = device, slab
+        self.most = 0
+        self._slabs: list[Tensor] = []
+        self._owned: dict[object, Tensor] = {}
+        self._slab = self._used = self._lent = 0
+
+    def clear(self) -> None:
+        """Take all memory back from its owners."""
+        self._owned.clear()
+        self._slab = self._used = self._lent = 0
+
+    def tensor(self, owner: object, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """An uninitialised (rows, columns) tensor, the same memory for the same owner.
+
+        It is laid out as `is_laid_out` asks for.
+        """
+        found = self._owned.get(owner)
+        if found is None or len(found) < rows:
+            stride = -(-rows // ALIGNED) * ALIGNED
+            memory = self._room(columns * stride * dtype.itemsize).view(dtype)
+            found = self._owned[owner] = memory.view(columns, stride)[:, :rows].T
+        return found if len(found) == rows else found[:rows]
+
+    def _room(self, size: int) -> Tensor:
+        self._lent += size
+        self.most = max(self.most, self._lent)
+        while True:
+            if self._slab == len(self._slabs):
+                fresh = torch.empty(max(size, self.slab), dtype=torch.uint8, device=self.device)
+                self._slabs.append(fresh)
+            slab, start = self._slabs[self._slab], self._used
+            if start + size <= len(slab):
+                self._used += size
+                return slab[start : start + size]
+            self._slab, self._used = self._slab + 1, 0
+
+
+_spare: defaultdict[tuple[str, int], list[Workspace]] = defaultdict(list)
+"""(device, slab) -> what nobody uses at present; threads share it."""
+
+
+def lend(device: str, slab: int, limit: int) -> Workspace:
+    """Memory that nobody uses at present; what is larger than so many bytes is let go."""
+    spare = _spare[device, slab]
+    while spare:
+        try:
+            found = spare.pop()
+        except IndexError:  # another thread was faster
+            break
+        if found.most <= limit:
+            return found
+    return Workspace(device, slab)
+
+
+def take_back(workspace: Workspace) -> None:
+    """Make memory ready for the next one; nobody may read it any more."""
+    workspace.clear()
+    _spare[workspace.device, workspace.slab].append(workspace)
+
+
+@contextmanager
+def lent(device: str, slab: int, limit: int) -> Iterator[Workspace]:
+    """Memory for as long as a task goes on; that of one that breaks off is let go."""
+    workspace = lend(device, slab, limit)
+    yield workspace
+    take_back(workspace)
+
+
+def release() -> None:
+    """Give the system all memory that nobody uses at present."""
+    _spare.clear()
