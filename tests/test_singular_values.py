@@ -91,6 +91,14 @@ def test_what_authors_write_is_answered_and_measured(name: str) -> None:
     assert set(disagreements(wrong, measured)) == set(answer.own)
 
 
+@pytest.mark.parametrize("masked", ["rho*W*agree(G, W)", "agree(G, W)*rho*W", "W*agree(W, G)*rho"])
+def test_a_mask_of_the_weights_is_read_in_any_order(masked: str) -> None:
+    plain = derive(f"sign(G) + rho*{MASKED}")
+    assert derive(f"sign(G) + {masked}").exponents == plain.exponents
+    assert "the decay 'decay'" in theory(Question(f"G + {masked}".replace("rho", "decay"))).refusal
+    assert "agree" in theory(Question("sign(G) + rho*W*G*agree(G, W)")).refusal
+
+
 REFUSED = {
     "spectral_map(G, sigma - tau)": "the function sigma - tau of singular values, which may be neg",
     "spectral_map(sign(G), sigma**2)": "a function of the singular values of a matrix of full or",

@@ -56,6 +56,7 @@ SOURCE = "derived here, of the methods of arXiv 2102.07813 and arXiv 2011.04803"
 WIDTHS = {Tier.ci: (64, 128, 256, 512), Tier.desk: (64, 128, 256, 512, 1024, 2048)}
 FILTERED_WIDTHS = {Tier.ci: (32, 64, 128, 256), Tier.desk: (64, 128, 256, 512, 1024)}
 SEEDS = {Tier.ci: 4, Tier.desk: 12}
+FILTERED_SEEDS = {Tier.ci: 4, Tier.desk: 24}
 DECAY = 1.0
 """Corrections of means over seeds are of relative order 1/M."""
 STEPS, FILTERED, CHUNKS = 3, 12, 2
@@ -184,7 +185,7 @@ def _check_filter(context: Environment, planted: Expr = S.Zero) -> Evidence:
             f"filter, {name}",
             "rate",
             measure,
-            SEEDS[_tier(context)],
+            FILTERED_SEEDS[_tier(context)],
             FILTERED_WIDTHS[_tier(context)],
         )
         fit = estimate(widths, table, decay=DECAY)

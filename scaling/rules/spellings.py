@@ -6,6 +6,7 @@
     trace(F @ F)                norm(F)**2
     X @ (F @ E), (F @ E) @ X    (X @ F) @ E, F @ (E @ X), for square F and E
     x * X * W                   x * (X*W), for a number x
+    x * W * agree(X, W)         x * (agree(X, W)*W), in any order
 
 >>> from scaling.rules.language import A, G, R, block, trace
 >>> usual(block(A, 1)), usual(trace(A @ R)), usual(G @ (A @ R))
@@ -14,6 +15,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from fractions import Fraction
 
 from scaling.rules.tree import Call, MatMul, Matrix, Multiply, Node, Number, Power, transposed
@@ -37,6 +40,8 @@ def usual(node: Node) -> Node:
             other = y if own is x else x
             factor = MatMul(G, other) if own == R else MatMul(other, G)
             return Call("inner", factor, G)
+        case Multiply() if (masked := _masked_weights(node)) is not None:
+            return masked
         case Multiply(Multiply(x, y), z) if x.shape.is_scalar and z == W and y.shape == z.shape:
             return Multiply(x, Multiply(y, z))
         case MatMul(x, MatMul(y, z)) if x.shape.is_gradient_like and y.shape.is_square:
@@ -46,3 +51,23 @@ def usual(node: Node) -> Node:
             if y.shape.is_square:
                 return MatMul(x, MatMul(y, z))
     return node
+
+
+def _masked_weights(node: Multiply) -> Node | None:
+    """A product of W, its mask and more, the mask beside W."""
+    left = list(_factors(node))
+    mask = next((x for x in left if isinstance(x, Call) and x.function == "agree"), None)
+    if mask is None or W not in left or W not in mask.children or len(left) < 3:
+        return None
+    left.remove(mask)
+    left.remove(W)
+    return Multiply(functools.reduce(Multiply, left), Multiply(mask, W))
+
+
+def _factors(node: Node) -> Iterator[Node]:
+    """What is multiplied entry by entry, from left to right."""
+    if isinstance(node, Multiply):
+        yield from _factors(node.left)
+        yield from _factors(node.right)
+    else:
+        yield node
