@@ -91,7 +91,7 @@ tournament: venv  ## let strategies tune small and train large, into docs/tuning
 # A command that runs for longer than SECONDS is stopped, and said to.
 shown: export OMP_NUM_THREADS = 1
 shown: SECONDS ?= 120
-shown: venv  ## run the commands that README and pages show and the tests leave out (an hour)
+shown: venv  ## run commands that README and pages show at their own sizes; tests run them small (hours)
 	SHOWN=$(SECONDS) .venv/bin/python -m pytest -rs -n 0 tests/test_shown.py $(ARGS)
 
 verify: venv  ## derive and measure the paper's claims, into results/verify
