@@ -55,6 +55,20 @@ def test_memory_beyond_the_limit_of_the_next_one_is_let_go() -> None:
     assert lend("cpu", LARGE, 8 * 8 * ROWS) is room
 
 
+def test_networks_that_grow_hold_no_more_than_the_last_one() -> None:
+    for rows in range(2**25, 2**26, 2**22):  # 128 to 256 MB and twice that, never touched
+        room = lend("cpu", LARGE, 2**30)
+        room.tensor("an atom", rows, 1, torch.float32)
+        room.tensor("another", 2 * rows, 1, torch.float32)
+        assert room.held == 4 * 3 * rows
+        take_back(room)
+    room = lend("cpu", LARGE, 2**30)
+    room.tensor("a small one", ROWS, 1, torch.float32)
+    assert room.held == 4 * 3 * rows
+    take_back(room)
+    assert lend("cpu", LARGE, 4 * 3 * rows - 1).held == 0
+
+
 def test_a_longer_chunk_of_an_owner_gets_longer_memory() -> None:
     room = lend("cpu", SMALL, 2**30)
     short = room.tensor("an atom", 16, 2, torch.float32)

@@ -196,7 +196,8 @@ def pieces(rows: slice, least: int, unit: int) -> Iterator[slice]:
 
 def chunks(axis: Neurons, rows: slice) -> Iterator[Chunk]:
     """Chunks of some neurons, one at a time: each writes where the one before it did."""
-    with lent(axis.device, SMALL, axis.streaming.memory_limit) as workspace:
+    share = axis.streaming.memory_limit // axis.streaming.workers
+    with lent(axis.device, SMALL, share) as workspace:
         for piece in pieces(rows, 1, axis.chunk):
             yield Chunk(axis, piece, workspace)
 

@@ -206,7 +206,7 @@ class MemoryLimit:
         assert size <= self.left, "no more than is left"
         self._kept += size
         if device not in self._rooms:
-            self._rooms[device] = lend(device, LARGE, self._limit)
+            self._rooms[device] = lend(device, LARGE, self._limit - self._working)
         return self._rooms[device].tensor(owner, rows, columns, dtype)
 
     def forget(self) -> None:

@@ -36,15 +36,20 @@ class Workspace:
 
     def __init__(self, device: str, slab: int) -> None:
         self.device, self.slab = device, slab
-        self.most = 0
         self._slabs: list[Tensor] = []
+        self._touched: list[int] = []
         self._owned: dict[object, Tensor] = {}
-        self._slab = self._used = self._lent = 0
+        self._slab = self._used = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes that have had an owner, now or before."""
+        return sum(self._touched)
 
     def clear(self) -> None:
         """Take all memory back from its owners."""
         self._owned.clear()
-        self._slab = self._used = self._lent = 0
+        self._slab = self._used = 0
 
     def tensor(self, owner: object, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """An uninitialised (rows, columns) tensor, the same memory for the same owner.
@@ -59,17 +64,20 @@ class Workspace:
         return found if len(found) == rows else found[:rows]
 
     def _room(self, size: int) -> Tensor:
-        self._lent += size
-        self.most = max(self.most, self._lent)
         while True:
             if self._slab == len(self._slabs):
                 fresh = torch.empty(max(size, self.slab), dtype=torch.uint8, device=self.device)
                 self._slabs.append(fresh)
+                self._touched.append(0)
             slab, start = self._slabs[self._slab], self._used
             if start + size <= len(slab):
                 self._used += size
+                self._touched[self._slab] = max(self._touched[self._slab], self._used)
                 return slab[start : start + size]
-            self._slab, self._used = self._slab + 1, 0
+            if start:
+                self._slab, self._used = self._slab + 1, 0
+            else:  # too small for this owner, and nobody has it: let it go before there is more
+                del slab, self._slabs[self._slab], self._touched[self._slab]
 
 
 _spare: defaultdict[tuple[str, int], list[Workspace]] = defaultdict(list)
@@ -77,14 +85,14 @@ _spare: defaultdict[tuple[str, int], list[Workspace]] = defaultdict(list)
 
 
 def lend(device: str, slab: int, limit: int) -> Workspace:
-    """Memory that nobody uses at present; what is larger than so many bytes is let go."""
+    """Memory that nobody uses at present; what holds more than so many bytes is let go."""
     spare = _spare[device, slab]
     while spare:
         try:
             found = spare.pop()
         except IndexError:  # another thread was faster
             break
-        if found.most <= limit:
+        if found.held <= limit:
             return found
     return Workspace(device, slab)
 
