@@ -63,6 +63,7 @@ NEVER_SMALL = {
     "--redraw": "draws what an hour has measured", "tcp://": "needs a cluster",
     "--all": "goes through the whole catalogue", "batch=8:64": "has one width, 131072",
 }  # fmt: skip
+"""Run small by tests of their own: test_claims_cli, test_cluster, test_cli, test_batch_axis."""
 
 
 def small_words_of(command: str) -> list[str]:
