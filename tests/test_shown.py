@@ -32,7 +32,6 @@ STANDS_FOR = {
     "tune adamw --model FILE.py": "tune adamw --model examples/transformer.py",
     "tune RECIPE --model FILE.py": "tune sgd --model examples/digits.py",
     "tune sgd --model FILE.py": "tune sgd --model examples/digits.py",
-    "tune kfac --model FILE.py": "tune kfac --model docs/mlp.py",
     "transfer RECIPE --model FILE.py": "transfer sgd --model docs/mlp.py",
     "FILE.py:CLASS": "own.py:Own", "FILE.py": "docs/small_gpt.py", "FILE.toml": "recipe.toml",
     "MODULE:CLASS": "torch.optim:Adam", "RULE --x": "kfac --x", "RULE": "sgd",

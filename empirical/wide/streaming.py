@@ -1,10 +1,12 @@
 """How neurons stream through the machine.
 
-Claim.  On one kind of processor, workers and memory change no bit: sums are cut by width and chunk
-alone (passes.py). Another processor, library, chunk or task adds up in another order, and sizes
-move by rounding; so does a memory of which chunks would fill more than half, as they are shorter
-there. A rule with jumps (sign) takes that up where an entry is within rounding of the
-jump: fewer than one entry in 10^5, and sizes move by less than 1e-5 (tests/wide_trials.py).
+Claim.  On one kind of processor, threads change no bit: sums are cut by width and chunk alone
+(passes.py). Another processor, library or chunk adds up in another order, and sizes move by
+rounding. So they do by what is kept: a chunk is as long as its pass allows, and what is made again
+in a later pass may come from chunks of another length than what was kept; a small memory, and
+workers in other processes, which keep nothing, make more of it again. A rule with jumps (sign)
+takes that up where an entry is within rounding of the jump: fewer than one entry in 10^5, and
+sizes move by less than 1e-5 (tests/wide_trials.py).
 
 Not covered: what is exactly zero by cancellation alone, under a sign. It has the sign of rounding.
 """

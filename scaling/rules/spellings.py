@@ -65,7 +65,7 @@ def _masked_weights(node: Multiply) -> Node | None:
 
 
 def _factors(node: Node) -> Iterator[Node]:
-    """What is multiplied entry by entry, from left to right."""
+    """The factors of an entrywise product, from left to right."""
     if isinstance(node, Multiply):
         yield from _factors(node.left)
         yield from _factors(node.right)
