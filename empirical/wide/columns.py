@@ -51,9 +51,9 @@ class Noise:
     stream: Stream
     count: int
 
-    def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
-        """The numbers of some neurons, (rows, count), in ``out`` if given."""
-        x = chunk.tensor(self, self.count) if out is None else out
+    def evaluate(self, chunk: Chunk) -> Tensor:
+        """The numbers of some neurons, (rows, count)."""
+        x = chunk.tensor(self, self.count)
         self.stream.fill_(x, chunk.rows.start)
         return x
 
@@ -69,8 +69,8 @@ class Given:
         """Columns."""
         return self.x.shape[1]
 
-    def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
-        """The numbers of some rows."""
+    def evaluate(self, chunk: Chunk) -> Tensor:
+        """The numbers of some rows, (rows, count)."""
         return self.x[chunk.rows]
 
 
@@ -86,12 +86,10 @@ class Entrywise:
         """Columns."""
         return self.arguments[0].count
 
-    def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
-        """The function of some rows, in ``out`` if given."""
+    def evaluate(self, chunk: Chunk) -> Tensor:
+        """The function of some rows, (rows, count)."""
         value: Tensor = self.function(*map(chunk.columns, self.arguments))
-        if out is None and is_laid_out(value):
-            return value
-        return (chunk.tensor(self, self.count) if out is None else out).copy_(value)
+        return value if is_laid_out(value) else chunk.tensor(self, self.count).copy_(value)
 
 
 Atom = Noise | Given | Entrywise

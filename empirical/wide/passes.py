@@ -49,8 +49,8 @@ class Atom(Protocol):
     def count(self) -> int:
         """Columns."""
 
-    def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
-        """The numbers of some neurons, (rows, count), in ``out`` if given."""
+    def evaluate(self, chunk: Chunk) -> Tensor:
+        """The numbers of some neurons, (rows, count)."""
 
 
 class Combination(Protocol):
@@ -256,13 +256,22 @@ class Chunk:
         return self._doubles[atom]
 
     def value(self, atom: Atom) -> Tensor:
-        """An atom, (rows, count): as it was kept, or computed."""
+        """An atom, (rows, count): as it was kept, or computed.
+
+        It lies in memory as the chunk does, kept or not: the library multiplies columns that are
+        further apart with other rounding.
+        """
         if atom not in self._values:
             kept = self.axis.kept.get(atom)
             place = None if kept is None or len(kept) < self.rows.stop else kept[self.rows]
-            if place is None or atom not in self.axis.ready:
-                place = atom.evaluate(self, place)
-            self._values[atom] = place
+            if place is not None and atom in self.axis.ready:
+                found = self.tensor(atom, atom.count)
+                found = place if found.stride() == place.stride() else found.copy_(place)
+            else:
+                found = atom.evaluate(self)
+                if place is not None:
+                    place.copy_(found)
+            self._values[atom] = found
         return self._values[atom]
 
     def columns(self, x: Combination) -> Tensor:
