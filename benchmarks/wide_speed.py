@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
@@ -44,7 +44,7 @@ from scaling.solve.derive import derive
 PROBE = 3
 NORMALS = 40
 """Times 10^7, of the floor."""
-MEMORY = {"2 GiB": 2**31, "1 GiB": 2**30, "64 MiB": 2**26}
+MEMORY = {"2GiB": 2**31, "1GiB": 2**30, "64MiB": 2**26}
 
 
 def trial(name: str, samples: int, probe: int = PROBE) -> Trial:
@@ -104,16 +104,14 @@ def main() -> None:
         with blas_threads(1):
             return Seconds.of(lambda: [buffer.normal_() for _ in range(NORMALS)])
 
-    whole, alone, tenth, fresh = (
-        Case(10**7, many, MEMORY["2 GiB"]),
-        Case(10**7, 1, MEMORY["2 GiB"]),
-        Case(10**6, many, MEMORY["2 GiB"]),
-        Case(10**7, many, MEMORY["2 GiB"], fresh=True),
-    )
     limited = {name: Case(10**7, many, limit) for name, limit in MEMORY.items()}
+    whole = limited["2GiB"]
+    alone, tenth, fresh = (
+        replace(whole, workers=1), replace(whole, width=10**6), replace(whole, fresh=True)
+    )  # fmt: skip
     normals()
     floors, seconds, ratios = list[float](), dict[Case, float](), dict[Case, tuple[float, float]]()
-    for case in dict.fromkeys([whole, alone, tenth, *limited.values(), fresh]):
+    for case in (*limited.values(), alone, tenth, fresh):
         step(case)
         floor, found = list[Seconds](), list[Seconds]()
         for _ in range(options.runs):
@@ -132,10 +130,10 @@ def main() -> None:
         return (what, *(f"{x / y:.2f}" for x, y in zip(ratios[case], below, strict=True)), asked)
 
     rows: list[tuple[str, ...]] = [(f"4e8 normals by torch: {median(floors):.2f} s", "1", "1", "")]
-    for name, case in [*limited.items(), ("2 GiB, all of it fresh", fresh)]:
-        what = f"M = 10^7, n = {options.samples}, --memory-limit {name.replace(' GiB', 'GiB')}"
-        against = f"{what.replace(' MiB', 'MiB')}: {seconds[case]:.2f} s, against the normals"
-        rows.append(row(against, case, "at most 2" if case == whole else ""))
+    for name, case in [*limited.items(), ("2GiB, all of it fresh", fresh)]:
+        what = f"M = 10^7, n = {options.samples}, --memory-limit {name}: {seconds[case]:.2f} s"
+        asked = "at most 2" if case is whole else ""
+        rows.append(row(f"{what}, against the normals", case, asked))
     rows.append(row("one worker against all, 2GiB", alone, "at least 1.6", over=whole))
     rows.append(row("M = 10^7 against 10^6, 2GiB", whole, "at most 11", over=tenth))
     print(f"n = {options.samples}, float32, {many} workers, medians of {options.runs} pairs")

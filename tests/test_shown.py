@@ -58,10 +58,7 @@ TRAINING = {
     "tune": ("--axis", "--budget", "--steps", "--seeds"),
 }  # fmt: skip
 """Verbs that measure, and what they are given where they show none: defaults are larger."""
-NEVER_SMALL = {
-    "--redraw": "draws what an hour has measured", "tcp://": "needs a cluster",
-    "--all": "goes through the whole catalogue", "batch=8:64": "has one width, 131072",
-}  # fmt: skip
+NEVER_SMALL = ("--redraw", "tcp://", "--all", "batch=8:64")
 """Run small by tests of their own: test_claims_cli, test_cluster, test_cli, test_batch_axis."""
 
 

@@ -155,7 +155,7 @@ class Context:
     rounding_noise: bool = False
     counts_few: bool = True
     readings: dict[Node, tuple[Value, Step]] = field(default_factory=dict, init=False)
-    """What was read here: a rule may say the same again, and sums over layers ask all others."""
+    """Values read here: a rule may say the same again, and sums over layers ask all others."""
 
     @property
     def samples_grow(self) -> bool:

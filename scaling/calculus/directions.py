@@ -70,7 +70,7 @@ class Portions:
         return _total((size * weight(pair) for pair, size in self.sizes), bounds)
 
     def swapped(self, side: int, kind: Direction, size: Scale) -> Portions:
-        """The same, and as much of that size in directions of that kind on a side."""
+        """These portions, and as much of that size in directions of that kind on a side."""
         more = [(_put(pair, side, kind), x * size) for pair, x in self.sizes]
         return portions([*self.sizes, *more], Bounds())
 

@@ -136,7 +136,7 @@ def faults(head: Part, parts: Sequence[Part]) -> Iterator[tuple[int, RuleError]]
 
 
 def meaning(name: str) -> str:
-    """Whatever else the language reads into a name; empty if a part may have it.
+    """Another meaning of a name in the language; empty if a part may have it.
 
     >>> [meaning(name) for name in ("A", "norm", "rho_A", "fan_in", "P", "pi")]
     ['a matrix of the layer', 'a function', 'a damping', 'a side of the layer', '', '']

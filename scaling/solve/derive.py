@@ -125,7 +125,7 @@ def _solved(problem: Problem, imposed: tuple[Condition, ...]) -> Derived:
 
 
 def _reported(found: Derived, free: tuple[str, ...]) -> Derived:
-    """The same, with what is free and what was assumed."""
+    """A derivation, with what is free and what was assumed."""
     x, rule = found.exponents, found.problem.rule
     assumptions = found.problem.assumptions
     for name, line in found.steps.items():

@@ -106,7 +106,7 @@ class GraphDerived(InNotebook):
         return rule
 
     def assuming(self, texts: Sequence[str]) -> GraphDerived:
-        """The same, resting on more."""
+        """This derivation, resting on more."""
         return replace(self, assumptions=(*self.assumptions, *texts))
 
     @property

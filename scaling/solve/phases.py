@@ -42,7 +42,7 @@ from scaling.solve.predict import LayerPrediction, LayerRegime, Prediction, regi
 AT_START = "grows at start"
 REGIMES = (AT_START, "unstable", "maximal", "sub-maximal", "lazy", "frozen")
 X, Y = Symbol("x"), Symbol("y")
-"""What stands for the two exponents in a prediction."""
+"""Symbols of the two exponents in a prediction."""
 WHOLE = "network"
 """The regime of all layers together, beside those of single ones."""
 
