@@ -33,7 +33,7 @@ from torch import Tensor
 
 from empirical.measure.measurement import blas_threads
 from empirical.wide.streaming import Streaming
-from empirical.wide.workspace import SMALL, Workspace, lent
+from empirical.wide.workspace import Use, Workspace, lent
 
 T = TypeVar("T")
 
@@ -196,8 +196,7 @@ def pieces(rows: slice, least: int, unit: int) -> Iterator[slice]:
 
 def chunks(axis: Neurons, rows: slice) -> Iterator[Chunk]:
     """Chunks of some neurons, one at a time: each writes where the one before it did."""
-    share = axis.streaming.memory_limit // axis.streaming.workers
-    with lent(axis.device, SMALL, share) as workspace:
+    with lent(axis.device, Use.CHUNK, axis.streaming.memory_limit) as workspace:
         for piece in pieces(rows, 1, axis.chunk):
             yield Chunk(axis, piece, workspace)
 

@@ -2,8 +2,8 @@
 
 Memory that a process has just got costs more than the sums over it: the system clears every page at
 the first touch. So memory is lent to a task for its chunks, and to a network for what it keeps
-between passes, and comes back when they are done, for the next one. A process holds at most what
-its memory limit allowed; `release` gives it to the system.
+between passes, and comes back when they are done, for the next one. What waits for the next one is
+within the memory limit of the last one, for either use; `release` gives it to the system.
 """
 
 from __future__ import annotations
@@ -11,15 +11,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum, auto
+from threading import Lock
 
 import torch
 from torch import Tensor
 
 ALIGNED = 16
 """Numbers: as many bytes as the widest instructions take, in float32."""
-SMALL, LARGE = 2**22, 2**28
-"""Bytes at least that are asked for at a time, for chunks and for what is kept. Pages that nothing
-touches cost nothing."""
+SLAB, LARGEST = 2**22, 2**28
+"""Bytes that are asked for at a time: at first, and at most unless one owner needs more. A network
+of few neurons then takes little even of the address space, of which a process that is forked must
+have as much as there is memory."""
+
+
+class Use(Enum):
+    """What memory is for: a task's chunk, or what a network keeps between passes."""
+
+    CHUNK, KEPT = auto(), auto()
 
 
 def is_laid_out(x: Tensor) -> bool:
@@ -34,8 +43,9 @@ def is_laid_out(x: Tensor) -> bool:
 class Workspace:
     """Memory of a device for one owner after the other, in the order in which they ask."""
 
-    def __init__(self, device: str, slab: int) -> None:
-        self.device, self.slab = device, slab
+    def __init__(self, device: str, use: Use) -> None:
+        self.device, self.use = device, use
+        self.limit = 0
         self._slabs: list[Tensor] = []
         self._touched: list[int] = []
         self._owned: dict[object, Tensor] = {}
@@ -45,6 +55,11 @@ class Workspace:
     def held(self) -> int:
         """Bytes that have had an owner, now or before."""
         return sum(self._touched)
+
+    @property
+    def reserved(self) -> int:
+        """Bytes of the address space."""
+        return sum(map(len, self._slabs))
 
     def clear(self) -> None:
         """Take all memory back from its owners."""
@@ -66,7 +81,8 @@ class Workspace:
     def _room(self, size: int) -> Tensor:
         while True:
             if self._slab == len(self._slabs):
-                fresh = torch.empty(max(size, self.slab), dtype=torch.uint8, device=self.device)
+                usual = min(max(SLAB, self.reserved), LARGEST)
+                fresh = torch.empty(max(size, usual), dtype=torch.uint8, device=self.device)
                 self._slabs.append(fresh)
                 self._touched.append(0)
             slab, start = self._slabs[self._slab], self._used
@@ -80,37 +96,45 @@ class Workspace:
                 del slab, self._slabs[self._slab], self._touched[self._slab]
 
 
-_spare: defaultdict[tuple[str, int], list[Workspace]] = defaultdict(list)
-"""(device, slab) -> what nobody uses at present; threads share it."""
+_spare: defaultdict[tuple[str, Use], list[Workspace]] = defaultdict(list)
+"""What nobody uses at present, the last that came back at the end; threads share it."""
+_alone = Lock()
 
 
-def lend(device: str, slab: int, limit: int) -> Workspace:
-    """Memory that nobody uses at present; what holds more than so many bytes is let go."""
-    spare = _spare[device, slab]
-    while spare:
-        try:
-            found = spare.pop()
-        except IndexError:  # another thread was faster
-            break
-        if found.held <= limit:
-            return found
-    return Workspace(device, slab)
+def _let_go(spare: list[Workspace], limit: int) -> None:
+    """Give the system what came back first, until the rest holds at most so many bytes."""
+    while sum(room.held for room in spare) > limit:
+        del spare[0]
+
+
+def lend(device: str, use: Use, limit: int) -> Workspace:
+    """Memory that nobody uses at present; what exceeds so many bytes is let go."""
+    with _alone:
+        spare = _spare[device, use]
+        _let_go(spare, limit)
+        found = spare.pop() if spare else Workspace(device, use)
+    found.limit = limit
+    return found
 
 
 def take_back(workspace: Workspace) -> None:
     """Make memory ready for the next one; nobody may read it any more."""
     workspace.clear()
-    _spare[workspace.device, workspace.slab].append(workspace)
+    with _alone:
+        spare = _spare[workspace.device, workspace.use]
+        spare.append(workspace)
+        _let_go(spare, workspace.limit)
 
 
 @contextmanager
-def lent(device: str, slab: int, limit: int) -> Iterator[Workspace]:
+def lent(device: str, use: Use, limit: int) -> Iterator[Workspace]:
     """Memory for as long as a task goes on; that of one that breaks off is let go."""
-    workspace = lend(device, slab, limit)
+    workspace = lend(device, use, limit)
     yield workspace
     take_back(workspace)
 
 
 def release() -> None:
     """Give the system all memory that nobody uses at present."""
-    _spare.clear()
+    with _alone:
+        _spare.clear()
