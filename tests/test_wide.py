@@ -181,6 +181,8 @@ def test_chunks_are_as_long_as_a_cache_and_half_of_the_memory_hold() -> None:
     assert [plain.rows(size) // ROWS for size in (1, 1000, 2000, 10**6)] == [8, 7, 3, 1]
     assert Streaming(workers=2, memory_limit=2**26).rows(1000) == 2 * ROWS
     assert Streaming(chunk=2 * ROWS).rows(1000) == 2 * ROWS
+    assert plain.rows(2000, before=8 * ROWS) == 8 * ROWS
+    assert Streaming(memory_limit=2**26).rows(2000, before=8 * ROWS) == 2 * ROWS
     assert Streaming(device="cuda").rows(1000) > 8 * ROWS
 
 
@@ -191,6 +193,27 @@ def test_workers_and_memory_change_no_bit_and_chunks_no_more_than_rounding(
 ) -> None:
     found = on_two_machines(trial("kfac", biases=True), 3 * ROWS + 17, 2, options, dtype)
     assert_same_numbers(*map(numbers, found), options, ROUNDING[dtype])
+
+
+@pytest.mark.parametrize(("dtype", "part"), [(torch.float32, 230), (torch.float64, 300)])
+def test_chunks_are_equally_long_in_all_passes_kept_or_made_again(
+    dtype: torch.dtype, part: int
+) -> None:
+    """Of ``part`` MiB chunks fill less than half, and what is kept does not fit.
+
+    The control: with memory for short chunks alone, sums are rounded in another way.
+    """
+    t = trial("kfac", biases=True)
+    constants, width = calibrate(t, 48), 44 * ROWS + 5
+
+    def under(memory_limit: int, workers: int = 1) -> dict[str, float]:
+        machine = Streaming(dtype, memory_limit, workers)
+        return numbers(measure_wide(t, constants, width, 5, 2, machine))
+
+    usual = under(2**30)
+    assert under(part * 2**20) == under(2**30, workers=3) == usual
+    assert under(2**25) != usual
+    assert under(2**25) == pytest.approx(usual, rel=ROUNDING[dtype])
 
 
 def test_a_seed_gives_its_numbers_again_and_another_seed_others() -> None:

@@ -17,6 +17,7 @@ where not all of an atom fits, that of the first neurons.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -170,8 +171,7 @@ def gram(x: Columns, y: Columns) -> Tensor:
 class NeuronAxis:
     """``side`` neurons, inputs or classes, and the Gram matrices of what they hold.
 
-    What they hold is on the device, Gram matrices and coefficients are on the CPU. ``chunk``: so
-    many stream by at a time.
+    What they hold is on the device, Gram matrices and coefficients are on the CPU.
     """
 
     def __init__(
@@ -183,11 +183,17 @@ class NeuronAxis:
         device: str = "cpu",
     ) -> None:
         self.side, self.dtype, self.streaming, self.device = side, dtype, streaming, device
-        self.chunk = streaming.rows(1)
+        self._chunk: int | None = None
         self.kept: dict[Atom, Tensor] = {}
         self.ready: set[Atom] = set()
         self.memory = memory
         self._grams: dict[tuple[Atom, Atom], Tensor] = {}
+
+    @property
+    def chunk(self) -> int:
+        """How many neurons stream by at a time, once a pass over them was prepared."""
+        assert self._chunk is not None
+        return self._chunk
 
     def none(self, count: int = 0) -> Columns:
         """Columns of zeros."""
@@ -208,7 +214,8 @@ class NeuronAxis:
 
     def values(self, x: Columns) -> Tensor:
         """The numbers themselves, (side, count), in the dtype and on the device of the axis."""
-        return values(self, x)
+        with self._pass_over(x.atoms):
+            return values(self, x)
 
     def known(self, a: Atom, b: Atom) -> Tensor:
         """The Gram matrix of two atoms that a pass has met."""
@@ -227,26 +234,31 @@ class NeuronAxis:
 
     def _pass(self, pairs: list[tuple[Atom, Atom]]) -> None:
         products = products_of(pairs)
-        met = _below(atom for p in products for atom in (*p.left, *p.right))
-        self._make_room(met)
-        for p, total in zip(products, sums(self, products), strict=True):
+        with self._pass_over(atom for p in products for atom in (*p.left, *p.right)):
+            totals = sums(self, products)
+        for p, total in zip(products, totals, strict=True):
             for a, row in zip(p.left, split(total, p.left, 0), strict=True):
                 for b, part in zip(p.right, split(row, p.right, 1), strict=True):
                     self._grams[a, b] = part
-        self.ready.update(atom for atom in met if atom in self.kept)
 
     def streamed(self, task: Callable[[slice], T], reads: Iterable[Columns]) -> Iterator[T]:
         """Results of a task on slices of the neurons; it looks at their chunks for ``reads``."""
-        met = _below(atom for x in reads if x.axis is self for atom in x.atoms)
+        with self._pass_over(atom for x in reads if x.axis is self for atom in x.atoms):
+            yield from run(self, task)
+
+    @contextmanager
+    def _pass_over(self, atoms: Iterable[Atom]) -> Iterator[None]:
+        """Make room for a pass that evaluates these atoms; it fills what is kept of them."""
+        met = _below(atoms)
         self._make_room(met)
-        yield from run(self, task)
+        yield
         self.ready.update(atom for atom in met if atom in self.kept)
 
     def _make_room(self, met: Sequence[Atom]) -> None:
         """Reserve what chunks of these atoms need, and keep what the rest of the memory holds."""
         columns = sum(atom.count for atom in met)
         row = columns * (2 * self.dtype.itemsize + 2 * torch.float64.itemsize)
-        self.chunk = self.streaming.rows(max(row, 1))
+        self._chunk = self.streaming.rows(max(row, 1), self._chunk)
         self.memory.reserve(self.streaming.workers * min(self.side, self.chunk) * row)
         if not workers_share_memory():
             return
@@ -278,10 +290,13 @@ class NeuronAxis:
             "dtype": self.dtype,
             "streaming": self.streaming,
             "device": self.device,
+            "chunk": self._chunk,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        chunk = state.pop("chunk")
         self.__init__(**state, memory=MemoryLimit(0))  # type: ignore[misc]
+        self._chunk = chunk
 
 
 def _is_function(atom: Atom) -> bool:

@@ -1,12 +1,11 @@
 """How neurons stream through the machine.
 
-Claim.  On one kind of processor, threads change no bit: sums are cut by width and chunk alone
-(passes.py). Another processor, library or chunk adds up in another order, and sizes move by
-rounding. So they do by what is kept: a chunk is as long as its pass allows, and what is made again
-in a later pass may come from chunks of another length than what was kept; a small memory, and
-workers in other processes, which keep nothing, make more of it again. A rule with jumps (sign)
-takes that up where an entry is within rounding of the jump: fewer than one entry in 10^5, and
-sizes move by less than 1e-5 (tests/wide_trials.py).
+Claim.  On one kind of processor, neither workers nor the memory limit change a bit, while the
+chunks of all workers fill less than half of that memory: sums are cut by width and chunk alone
+(passes.py), and chunks are equally long in all passes over an axis. A memory too small for that has
+shorter ones. Another processor, library or chunk adds up in another order, and sizes move by
+rounding. A rule with jumps (sign) takes that up where an entry is within rounding of the jump:
+fewer than one entry in 10^5, and sizes move by less than 1e-5 (tests/wide_trials.py).
 
 Not covered: what is exactly zero by cancellation alone, under a sign. It has the sign of rounding.
 """
@@ -98,12 +97,17 @@ class Streaming:
                 f"memory_limit={self.memory_limit}", "a number of bytes", "pass memory_limit=2**30"
             )
 
-    def rows(self, size: int) -> int:
-        """Neurons at a time, of so many bytes each; fewer if they would fill half of the memory."""
+    def rows(self, size: int, before: int | None = None) -> int:
+        """Neurons at a time, of so many bytes each; fewer if they would fill half of the memory.
+
+        As many as ``before``, in the pass before this one, unless they do.
+        """
         if self.chunk is not None or self.device != "cpu":
             return self.chunk or DEVICE_CHUNK
-        most = min(CHUNK_BYTES, self.memory_limit // (2 * self.workers))
-        return min(max(most // (ROWS * size), 1) * ROWS, LONGEST)
+        half = self.memory_limit // (2 * self.workers)
+        if before is not None and before * size <= half:
+            return before
+        return min(max(min(CHUNK_BYTES, half) // (ROWS * size), 1) * ROWS, LONGEST)
 
     def type_at(self, width: int) -> torch.dtype:
         """The dtype of what neurons hold at a width."""
