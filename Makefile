@@ -6,7 +6,7 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test check-fast catalogue atlas batch models tournament shown verify readme docs bench gpu fuzz fuzz-measured check format clean
+.PHONY: help venv test check-fast catalogue atlas batch models tournament tournament-desk shown verify readme docs bench gpu fuzz fuzz-measured check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -86,7 +86,21 @@ tournament: venv  ## let strategies tune small and train large, into docs/tuning
 	  --space lr=2^-10:2^-2,eps=2^-30:2^-6 --out results/tune/damping
 	cp results/tune/digits/tuning.png docs/tuning.png
 	cp results/tune/damping/tuning.png docs/tuning_damping.png
-	.venv/bin/python docs/fill.py docs/tuning.md
+	.venv/bin/python docs/fill.py docs/tuning.md --only=results/tune/digits/tuning.md
+	.venv/bin/python docs/fill.py docs/tuning.md --only=results/tune/damping/tuning.md
+
+tournament-desk: venv  ## the same with more steps, seeds and width (an hour)
+	@$(PIP) install --no-deps -c constraints.txt pytorch_optimizer
+	.venv/bin/scaling tune sgd --model examples/digits.py --axis width=64 --at width=1024 \
+	  --strategy all --budget 40runs --steps 100 --seeds 5 --space lr=2^-8:2^4 \
+	  --out results/tune/desk
+	.venv/bin/scaling tune adamw --model examples/transformer.py --axis width=8 --at width=128 \
+	  --strategy all --budget 20runs --steps 100 --seeds 5 \
+	  --space lr=2^-10:2^-2,eps=2^-30:2^-6 --out results/tune/desk-damping
+	cp results/tune/desk/tuning.png docs/tuning_desk.png
+	cp results/tune/desk-damping/tuning.png docs/tuning_desk_damping.png
+	.venv/bin/python docs/fill.py docs/tuning.md --only=results/tune/desk/tuning.md
+	.venv/bin/python docs/fill.py docs/tuning.md --only=results/tune/desk-damping/tuning.md
 
 # A command that runs for longer than SECONDS is stopped, and said to.
 shown: export OMP_NUM_THREADS = 1

@@ -237,19 +237,24 @@ def test_an_option_that_is_missing_is_offered(typed: Typed) -> None:
     assert "do this: add --at NAME=SIZE,..., which `scaling tune --help` explains" in done.err
 
 
+TOURNAMENTS = ["tournament", "tournament-desk"]
+
+
 def test_the_page_is_made_by_the_commands_that_it_shows() -> None:
     """Each of them writes a folder, whose table and figure stand on the page."""
     make = (ROOT / "Makefile").read_text("utf-8")
-    target = make.partition("\ntournament:")[2].partition("\n\n")[0].replace("\\\n\t ", "")
+    targets = [make.partition(f"\n{name}:")[2].partition("\n\n")[0] for name in TOURNAMENTS]
+    target = "\n".join(targets).replace("\\\n\t ", "")
     runs = re.findall(r"^\t\.venv/bin/(scaling tune .*)$", target, re.MULTILINE)
     page = (ROOT / "docs" / "tuning.md").read_text("utf-8")
-    assert len(runs) == 2 and "docs/fill.py docs/tuning.md" in target
+    assert len(runs) == 2 * len(TOURNAMENTS)
     for run in runs:
         folder = run.rpartition(" --out ")[2]
         assert f"\n    {' '.join(run.split())}\n" in page and "examples/" in run
         assert f"<!-- made by: {folder}/tuning.md -->" in page
         (figure,) = re.findall(rf"cp {folder}/tuning\.png docs/(\w+\.png)", target)
-        assert f"({figure})" in page
+        assert f"({figure})" in page and (ROOT / "docs" / figure).is_file()
+        assert f"docs/fill.py docs/tuning.md --only={folder}/tuning.md" in target
     tables = re.findall(r"<!-- made by: (results/\S+)/tuning\.md -->", page)
     assert tables == [run.rpartition(" --out ")[2] for run in runs]
 
