@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
 
 from empirical.wide.noise import ROWS, Bits, Stream
 from empirical.wide.philox import normal_, philox
+from empirical.wide.seeds import TOGETHER, seed_of
 
 KNOWN = {
     ("00000000 00000000 00000000 00000000", "00000000 00000000"):
@@ -80,3 +82,15 @@ def test_cuda_draws_the_numbers_of_the_cpu(dtype: torch.dtype) -> None:
     stream.fill_(there, 0)
     rounding = 1e-6 if dtype is torch.float32 else 1e-14
     torch.testing.assert_close(there.cpu(), here, rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize("seed", [0, 5, 2**32 - 1, 2**32, 2**100 + 3, 2**140 + 1])
+@pytest.mark.parametrize("path", [(), (0,), (7, 1), (10**10, 2, 0, 1), (2**32, 2**64), (1,) * 9])
+def test_seeds_are_those_of_numpy(seed: int, path: tuple[int, ...]) -> None:
+    for block in (0, 1, TOGETHER - 1, TOGETHER, 5 * TOGETHER + 3, 2**32 - 1):
+        sequence = np.random.SeedSequence(seed, spawn_key=(*path, block))
+        found = np.random.SFC64(seed_of(seed, path, block)).random_raw(3)
+        assert found.tolist() == np.random.SFC64(sequence).random_raw(3).tolist()
+        assert (
+            found.tolist() != np.random.SFC64(seed_of(seed, path, block ^ 1)).random_raw(3).tolist()
+        )

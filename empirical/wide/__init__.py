@@ -2,7 +2,7 @@
 
 neurons         columns (what M neurons hold) passes (streamed through workers) activations
 weights         implicit (a Gaussian matrix that never exists) weight (and its updates)
-noise           noise (streams) philox (bits that any device makes alike)
+noise           noise (streams) seeds (of many at once) philox (bits that any device makes alike)
 a network       wide_network (forward, backward, step) wide_steps (what is measured)
 look_ahead (at moved weights)
 updates         method decides which way: span_update (by Gram matrices), rows (entry by entry),

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from empirical.wide import philox
+from empirical.wide.seeds import seed_of
 
 ROWS = 8192
 """Neurons that share a generator. Another value would give other numbers of the same law."""
@@ -95,7 +96,7 @@ class Stream:
         return float(np.random.Generator(self._source(0)).chisquare(degrees))
 
     def _source(self, block: int) -> np.random.SFC64:
-        return np.random.SFC64(np.random.SeedSequence(self.seed, spawn_key=(*self.path, block)))
+        return np.random.SFC64(seed_of(self.seed, self.path, block))  # type: ignore[arg-type]
 
 
 def _fill_(out: Tensor, sources: Sequence[np.random.SFC64]) -> None:
