@@ -221,8 +221,8 @@ def test_of_noise_that_does_not_fit_the_first_chunks_are_kept(granted: int) -> N
     working = ROWS * 8 * (2 * 4 + 2 * 8)  # of both atoms
     one = ROWS * 4 * 4
     neurons, found = drawn(working + granted * one)
-    kept = [len(x) for x in neurons.kept.values()]
-    assert kept == ([min(granted * ROWS, neurons.side)] if granted else [])
+    kept = [x.shape for x in neurons.kept.values()]
+    assert kept == ([(granted, 4, ROWS)] if granted else [])
     assert all(map(torch.equal, found, drawn(2**30)[1]))
 
 

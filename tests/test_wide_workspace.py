@@ -13,7 +13,7 @@ from wide_trials import trial
 from empirical.measure.calibration import calibrate
 from empirical.wide import Streaming, measure_wide, workspace
 from empirical.wide.noise import ROWS, Stream
-from empirical.wide.workspace import ALIGNED, LARGEST, SLAB, Use, is_laid_out, lend, take_back
+from empirical.wide.workspace import ALIGNED, LARGEST, SLAB, Use, apart, lend, take_back
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +27,10 @@ def test_columns_lie_in_one_piece_and_begin_alike(rows: int, dtype: torch.dtype)
     room = lend("cpu", Use.CHUNK, 2**30)
     for count in (1, 3, 8):
         x = room.tensor(count, rows, count, dtype)
-        assert x.shape == (rows, count) and is_laid_out(x)
+        assert x.shape == (rows, count) and x.stride() == (1, apart(rows))
         assert all(x[:, i].data_ptr() % (4 * ALIGNED) == 0 for i in range(count))
         assert room.tensor(count, rows, count, dtype).data_ptr() == x.data_ptr()
-    assert not is_laid_out(torch.empty(rows, 3, dtype=dtype))
+    assert rows <= apart(rows) < rows + ALIGNED
 
 
 def test_owners_share_nothing_until_all_is_taken_back() -> None:

@@ -36,7 +36,6 @@ from empirical.wide.passes import (
     workers_share_memory,
 )
 from empirical.wide.streaming import MemoryLimit, Streaming
-from empirical.wide.workspace import is_laid_out
 
 Function = Callable[..., Tensor]
 T = TypeVar("T")
@@ -52,9 +51,9 @@ class Noise:
     stream: Stream
     count: int
 
-    def evaluate(self, chunk: Chunk) -> Tensor:
-        """The numbers of some neurons, (rows, count)."""
-        x = chunk.tensor(self, self.count)
+    def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
+        """The numbers of some neurons, (rows, count), in ``out`` if given."""
+        x = chunk.tensor(self, self.count) if out is None else out
         self.stream.fill_(x, chunk.rows.start)
         return x
 
@@ -70,7 +69,7 @@ class Given:
         """Columns."""
         return self.x.shape[1]
 
-    def evaluate(self, chunk: Chunk) -> Tensor:
+    def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
         """The numbers of some rows, (rows, count)."""
         return self.x[chunk.rows]
 
@@ -87,10 +86,12 @@ class Entrywise:
         """Columns."""
         return self.arguments[0].count
 
-    def evaluate(self, chunk: Chunk) -> Tensor:
-        """The function of some rows, (rows, count)."""
+    def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
+        """The function of some rows, (rows, count), in ``out`` if given."""
         value: Tensor = self.function(*map(chunk.columns, self.arguments))
-        return value if is_laid_out(value) else chunk.tensor(self, self.count).copy_(value)
+        if out is None and chunk.is_laid_out(value):
+            return value
+        return (chunk.tensor(self, self.count) if out is None else out).copy_(value)
 
 
 Atom = Noise | Given | Entrywise
@@ -267,12 +268,14 @@ class NeuronAxis:
                 self._keep(atom)
 
     def _keep(self, atom: Atom) -> None:
-        """Reserve memory for an atom: for as many whole chunks of neurons as are granted."""
-        one, chunk = atom.count * self.dtype.itemsize, self.chunk
-        rows = min(self.memory.left // one, self.side)
-        rows = rows if rows == self.side else rows // chunk * chunk
-        if rows:
-            self.kept[atom] = self.memory.keep(atom, rows, atom.count, self.dtype, self.device)
+        """Reserve memory for an atom: for as many chunks of neurons as are granted."""
+        rows = min(self.chunk, self.side)
+        one = rows * atom.count * self.dtype.itemsize
+        chunks = min(self.memory.left // one, -(-self.side // rows))
+        if chunks:
+            columns = chunks * atom.count
+            memory = self.memory.keep(atom, rows, columns, self.dtype, self.device)
+            self.kept[atom] = memory.T.view(chunks, atom.count, rows)
 
     def take(self, numbers: int) -> None:
         """Count numbers that stay until the network is gone against the memory limit."""

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from empirical.measure.measurement import blas_threads
 from empirical.wide.streaming import Streaming
-from empirical.wide.workspace import Use, Workspace, lent
+from empirical.wide.workspace import Use, Workspace, apart, lent
 
 T = TypeVar("T")
 
@@ -49,8 +49,8 @@ class Atom(Protocol):
     def count(self) -> int:
         """Columns."""
 
-    def evaluate(self, chunk: Chunk) -> Tensor:
-        """The numbers of some neurons, (rows, count)."""
+    def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
+        """The numbers of some neurons, (rows, count), in ``out`` if given."""
 
 
 class Combination(Protocol):
@@ -90,7 +90,7 @@ class Neurons(Protocol):
 
     @property
     def kept(self) -> Mapping[Any, Tensor]:
-        """Memory of atoms that are kept, by atom: of the first neurons, or of all."""
+        """Memory of atoms that are kept, by atom: (chunks, count, rows), the first ones or all."""
 
     @property
     def ready(self) -> Container[Any]:
@@ -237,13 +237,23 @@ class Chunk:
 
     def __init__(self, axis: Neurons, rows: slice, workspace: Workspace) -> None:
         self.axis, self.rows, self._workspace = axis, rows, workspace
+        self._count, self._most = int(rows.stop - rows.start), min(axis.chunk, axis.side)
         self._values: dict[Atom, Tensor] = {}
         self._doubles: dict[Atom, Tensor] = {}
 
     def tensor(self, owner: object, columns: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Memory for the (rows, columns) of an atom or a combination of atoms."""
-        rows = int(self.rows.stop - self.rows.start)
-        return self._workspace.tensor(owner, rows, columns, dtype or self.axis.dtype)
+        """Memory for the (rows, columns) of an atom or a combination of atoms.
+
+        Columns are as far apart in a short chunk as in any other, and in what is kept: the library
+        multiplies columns that are further apart with other rounding.
+        """
+        dtype = dtype or self.axis.dtype
+        whole = self._workspace.tensor(owner, self._most, columns, dtype)
+        return whole if self._count == self._most else whole[: self._count]
+
+    def is_laid_out(self, x: Tensor) -> bool:
+        """Whether columns are as far apart as in a chunk."""
+        return x.stride() == (1, apart(self._most))
 
     def double(self, atom: Atom) -> Tensor:
         """An atom in float64, (rows, count)."""
@@ -255,23 +265,21 @@ class Chunk:
         return self._doubles[atom]
 
     def value(self, atom: Atom) -> Tensor:
-        """An atom, (rows, count): as it was kept, or computed.
-
-        It lies in memory as the chunk does, kept or not: the library multiplies columns that are
-        further apart with other rounding.
-        """
+        """An atom, (rows, count): as it was kept, or computed."""
         if atom not in self._values:
-            kept = self.axis.kept.get(atom)
-            place = None if kept is None or len(kept) < self.rows.stop else kept[self.rows]
-            if place is not None and atom in self.axis.ready:
-                found = self.tensor(atom, atom.count)
-                found = place if found.stride() == place.stride() else found.copy_(place)
-            else:
-                found = atom.evaluate(self)
-                if place is not None:
-                    place.copy_(found)
+            found = self._place(atom)
+            if found is None or atom not in self.axis.ready:
+                found = atom.evaluate(self, found)
             self._values[atom] = found
         return self._values[atom]
+
+    def _place(self, atom: Atom) -> Tensor | None:
+        """Where these neurons are kept; a chunk that had to be shorter is a part of one before."""
+        if atom not in self.axis.kept:
+            return None
+        kept = self.axis.kept[atom]
+        number, start = divmod(self.rows.start, kept.shape[2])
+        return kept[number, :, start : start + self._count].T if number < len(kept) else None
 
     def columns(self, x: Combination) -> Tensor:
         """A combination, (rows, count), to read; the memory is that of the next chunk's."""

@@ -100,14 +100,15 @@ class Streaming:
     def rows(self, size: int, before: int | None = None) -> int:
         """Neurons at a time, of so many bytes each; fewer if they would fill half of the memory.
 
-        As many as ``before``, in the pass before this one, unless they do.
+        As many as ``before``, in the pass before this one, or if they do a part that divides them.
         """
         if self.chunk is not None or self.device != "cpu":
             return self.chunk or DEVICE_CHUNK
         half = self.memory_limit // (2 * self.workers)
-        if before is not None and before * size <= half:
-            return before
-        return min(max(min(CHUNK_BYTES, half) // (ROWS * size), 1) * ROWS, LONGEST)
+        if before is None:
+            return min(max(min(CHUNK_BYTES, half) // (ROWS * size), 1) * ROWS, LONGEST)
+        parts = [n * ROWS for n in range(1, before // ROWS + 1) if before % (n * ROWS) == 0]
+        return max((part for part in parts if part * size <= half), default=ROWS)
 
     def type_at(self, width: int) -> torch.dtype:
         """The dtype of what neurons hold at a width."""

@@ -31,13 +31,13 @@ class Use(Enum):
     CHUNK, KEPT = auto(), auto()
 
 
-def is_laid_out(x: Tensor) -> bool:
-    """Whether the neurons of a column lie side by side, and columns begin where they may.
+def apart(rows: int) -> int:
+    """How far apart the columns of so many neurons begin, which lie side by side in each.
 
     Products with thin matrices and sums over neurons are then several times as fast as where the
     columns of a neuron lie side by side; and the library adds up alike, wherever a column is.
     """
-    return x.stride(0) == 1 and x.stride(1) % ALIGNED == 0
+    return -(-rows // ALIGNED) * ALIGNED
 
 
 class Workspace:
@@ -69,13 +69,12 @@ class Workspace:
     def tensor(self, owner: object, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """An uninitialised (rows, columns) tensor, the same memory for the same owner.
 
-        It is laid out as `is_laid_out` asks for.
+        Its columns are as far `apart` as the rows ask for that the owner had most of.
         """
         found = self._owned.get(owner)
         if found is None or len(found) < rows:
-            stride = -(-rows // ALIGNED) * ALIGNED
-            memory = self._room(columns * stride * dtype.itemsize).view(dtype)
-            found = self._owned[owner] = memory.view(columns, stride)[:, :rows].T
+            memory = self._room(columns * apart(rows) * dtype.itemsize).view(dtype)
+            found = self._owned[owner] = memory.view(columns, apart(rows))[:, :rows].T
         return found if len(found) == rows else found[:rows]
 
     def _room(self, size: int) -> Tensor:
