@@ -1,6 +1,9 @@
 """Steps at any width: in law those of dense networks, and the same however they are computed."""
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -214,6 +217,40 @@ def test_chunks_are_equally_long_in_all_passes_kept_or_made_again(
     assert under(part * 2**20) == under(2**30, workers=3) == usual
     assert under(2**25) != usual
     assert under(2**25) == pytest.approx(usual, rel=ROUNDING[dtype])
+
+
+THREADS_OF_WORKERS = """
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from threadpoolctl import threadpool_info
+from empirical.measure.machine import blas_threads
+from empirical.wide.noise import ROWS
+from empirical.wide.passes import Workers, mapped
+
+draw = torch.Generator().manual_seed(0)
+x, c = (torch.randn(10, rows, generator=draw) for rows in (ROWS, 10))
+
+def product(rows):
+    found = [x["num_threads"] for x in threadpool_info() if x["user_api"] == "openmp"]
+    return max(found), torch.mm(x.T, c)
+
+with blas_threads(1):
+    one, alone = product(None)
+    left, _ = ThreadPoolExecutor(1).submit(product, None).result()
+found = list(mapped(product, [slice(0, 1)] * 3, 2, Workers.THREADS))
+print(one, left, [n for n, _ in found], all(torch.equal(alone, y) for _, y in found))
+"""
+
+
+def test_workers_compute_on_one_thread_each() -> None:
+    """With more, products of ten columns are cut in two, and rounded in another way.
+
+    The control: a new thread that is left as it is has all that the process was given.
+    """
+    run = [sys.executable, "-c", THREADS_OF_WORKERS]
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(run, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "1 2 [1, 1, 1] True\n"
 
 
 def test_a_seed_gives_its_numbers_again_and_another_seed_others() -> None:

@@ -162,9 +162,9 @@ def mapped(
         with blas_threads(1):
             yield from map(task, slices)
     elif kind is Workers.THREADS and workers_share_memory():
-        with blas_threads(1):  # of all threads: each of them finds and leaves it as it is
+        with blas_threads(1):
             run = Parallel(workers, return_as="generator", prefer=kind)
-            yield from run(delayed(task)(rows) for rows in slices)
+            yield from run(delayed(_in_a_thread)(task, rows) for rows in slices)
     else:
         run = Parallel(workers, return_as="generator")
         yield from run(delayed(_alone)(task, rows) for rows in slices)
@@ -180,6 +180,14 @@ def run(axis: Neurons, task: Callable[[slice], T]) -> Iterator[T]:
     least = max(axis.streaming.task, -(-axis.side // MOST_TASKS))
     slices = list(pieces(slice(0, axis.side), least, axis.chunk))
     return mapped(task, slices, axis.streaming.workers, Workers.THREADS)
+
+
+def _in_a_thread(task: Callable[[slice], T], rows: slice) -> T:
+    """A task on one thread, of several at work: a new thread has a number of threads of its own,
+    all cores, which are too many, and with which products are cut and rounded in another way.
+    """
+    torch.set_num_threads(1)
+    return task(rows)
 
 
 def _alone(task: Callable[[slice], T], rows: slice) -> T:

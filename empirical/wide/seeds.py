@@ -41,7 +41,7 @@ class Seed(ISeedSequence):
 
 
 def seed_of(seed: int, path: tuple[int, ...], block: int) -> Seed:
-    """What seeds the SFC64 of a block of neurons, below 2^32."""
+    """The seed of the SFC64 of a block of neurons, which is below 2^32."""
     return Seed(_seeds(seed, path, block // TOGETHER)[block % TOGETHER])
 
 

@@ -26,7 +26,7 @@ have as much as there is memory."""
 
 
 class Use(Enum):
-    """What memory is for: a task's chunk, or what a network keeps between passes."""
+    """The use of memory: for a task's chunk, or for what a network keeps between passes."""
 
     CHUNK, KEPT = auto(), auto()
 
