@@ -33,7 +33,7 @@ from torch import Tensor
 
 from empirical.measure.measurement import blas_threads
 from empirical.wide.streaming import Streaming
-from empirical.wide.workspace import Use, Workspace, apart, lent
+from empirical.wide.workspace import Purpose, Workspace, apart, lent
 
 T = TypeVar("T")
 
@@ -204,7 +204,7 @@ def pieces(rows: slice, least: int, unit: int) -> Iterator[slice]:
 
 def chunks(axis: Neurons, rows: slice) -> Iterator[Chunk]:
     """Chunks of some neurons, one at a time: each writes where the one before it did."""
-    with lent(axis.device, Use.CHUNK, axis.streaming.memory_limit) as workspace:
+    with lent(axis.device, Purpose.CHUNK, axis.streaming.memory_limit) as workspace:
         for piece in pieces(rows, 1, axis.chunk):
             yield Chunk(axis, piece, workspace)
 

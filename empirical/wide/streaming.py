@@ -20,7 +20,7 @@ from torch import Tensor
 
 from empirical.data.sources import Data
 from empirical.wide.noise import ROWS, Bits
-from empirical.wide.workspace import Use, Workspace, lend, take_back
+from empirical.wide.workspace import Purpose, Workspace, lend, take_back
 from scaling.sizes.errors import InvalidInput
 
 MEMORY_LIMIT = 2**30
@@ -213,7 +213,7 @@ class MemoryLimit:
         assert size <= self.left, "no more than is left"
         self._kept += size
         if device not in self._rooms:
-            self._rooms[device] = lend(device, Use.KEPT, self._limit - self._working)
+            self._rooms[device] = lend(device, Purpose.KEPT, self._limit - self._working)
         return self._rooms[device].tensor(owner, rows, columns, dtype)
 
     def forget(self) -> None:

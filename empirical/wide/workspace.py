@@ -25,7 +25,7 @@ of few neurons then takes little even of the address space, of which a process t
 have as much as there is memory."""
 
 
-class Use(Enum):
+class Purpose(Enum):
     """The use of memory: for a task's chunk, or for what a network keeps between passes."""
 
     CHUNK, KEPT = auto(), auto()
@@ -43,8 +43,8 @@ def apart(rows: int) -> int:
 class Workspace:
     """Memory of a device for one owner after the other, in the order in which they ask."""
 
-    def __init__(self, device: str, use: Use) -> None:
-        self.device, self.use = device, use
+    def __init__(self, device: str, purpose: Purpose) -> None:
+        self.device, self.purpose = device, purpose
         self.limit = 0
         self._slabs: list[Tensor] = []
         self._touched: list[int] = []
@@ -95,7 +95,7 @@ class Workspace:
                 del slab, self._slabs[self._slab], self._touched[self._slab]
 
 
-_spare: defaultdict[tuple[str, Use], list[Workspace]] = defaultdict(list)
+_spare: defaultdict[tuple[str, Purpose], list[Workspace]] = defaultdict(list)
 """What nobody uses at present, the last that came back at the end; threads share it."""
 _alone = Lock()
 
@@ -106,12 +106,12 @@ def _let_go(spare: list[Workspace], limit: int) -> None:
         del spare[0]
 
 
-def lend(device: str, use: Use, limit: int) -> Workspace:
+def lend(device: str, purpose: Purpose, limit: int) -> Workspace:
     """Memory that nobody uses at present; what exceeds so many bytes is let go."""
     with _alone:
-        spare = _spare[device, use]
+        spare = _spare[device, purpose]
         _let_go(spare, limit)
-        found = spare.pop() if spare else Workspace(device, use)
+        found = spare.pop() if spare else Workspace(device, purpose)
     found.limit = limit
     return found
 
@@ -120,15 +120,15 @@ def take_back(workspace: Workspace) -> None:
     """Make memory ready for the next one; nobody may read it any more."""
     workspace.clear()
     with _alone:
-        spare = _spare[workspace.device, workspace.use]
+        spare = _spare[workspace.device, workspace.purpose]
         spare.append(workspace)
         _let_go(spare, workspace.limit)
 
 
 @contextmanager
-def lent(device: str, use: Use, limit: int) -> Iterator[Workspace]:
+def lent(device: str, purpose: Purpose, limit: int) -> Iterator[Workspace]:
     """Memory for as long as a task goes on; that of one that breaks off is let go."""
-    workspace = lend(device, use, limit)
+    workspace = lend(device, purpose, limit)
     yield workspace
     take_back(workspace)
 
