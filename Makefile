@@ -9,7 +9,7 @@ STAMP := .venv/.stamp
 .PHONY: help venv test check-fast catalogue atlas batch models tournament tournament-desk shown verify readme docs bench gpu fuzz fuzz-measured check format clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 venv: $(STAMP)  ## set up .venv, where it is missing or outdated (the other targets do this too)
 

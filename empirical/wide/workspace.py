@@ -96,7 +96,7 @@ class Workspace:
 
 
 _spare: defaultdict[tuple[str, Purpose], list[Workspace]] = defaultdict(list)
-"""What nobody uses at present, the last that came back at the end; threads share it."""
+"""Memory that nobody uses at present, the last that came back at the end; threads share it."""
 _alone = Lock()
 
 

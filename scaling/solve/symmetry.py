@@ -119,7 +119,7 @@ class Comparison(InNotebook):
     shifts: tuple[Mapping[str, Expr], Mapping[str, Expr]]
     differences: tuple[Difference, ...]
     assumptions: tuple[str, ...] = ()
-    """What is read into the numbers and names of either rule."""
+    """Readings of the numbers and names of either rule."""
     convention: str = CONVENTION
 
     @property

@@ -66,7 +66,7 @@ class TensorRate:
     product: str = ""
     borne: Expr = S.Zero
     weaker: str = ""
-    """What was assumed of its dampings, where they cannot all be balanced."""
+    """The assumption on its dampings, where they cannot all be balanced."""
     reader: Callable[[], OutputChange] | None = field(default=None, compare=False, repr=False)
     """Reads the rule in this very tensor, where ``update`` was read in one of the same sizes."""
 
