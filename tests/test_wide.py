@@ -31,7 +31,7 @@ from empirical.measure.training import dense_network, loss_of
 from empirical.measure.trial import Constants, Trial
 from empirical.numbers.interpreter import LayerTensors, State, evaluate
 from empirical.wide import Streaming, measure_wide
-from empirical.wide.activations import ACTIVATIONS
+from empirical.wide.activations import ACTIVATIONS, EntryFunction
 from empirical.wide.method import Path, path_of, refuse_unless_wide
 from empirical.wide.noise import ROWS
 from scaling.models.chain import Activation, Loss
@@ -274,16 +274,32 @@ def test_float32_is_float64_up_to_its_accuracy() -> None:
     assert least_p_value({"feature": sizes[0]}, {"feature": sizes[1]}) > ALPHA
 
 
-@pytest.mark.parametrize("name", ["tanh", "relu", "erf", "gelu", "linear"])
+PLAIN = {
+    "tanh": torch.tanh, "relu": torch.relu, "erf": torch.erf, "gelu": torch.nn.functional.gelu,
+    "linear": lambda u: u,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLAIN)
 def test_changes_are_accurate_however_small_they_are(name: str) -> None:
+    def made(function: EntryFunction, *arguments: torch.Tensor) -> torch.Tensor:
+        before = [x.clone() for x in arguments]
+        function(*arguments, out=(out := torch.full_like(arguments[0], math.nan)))
+        assert all(map(torch.equal, arguments, before)), "others read them too"
+        return out
+
     u = torch.linspace(-3, 3, 41, dtype=torch.float64) + 0.01
     phi, point = ACTIVATIONS[name], u.clone().requires_grad_()
-    (exact,) = torch.autograd.grad([phi.value(point).sum()], [point])
-    torch.testing.assert_close(phi.slope(u, torch.ones_like(u)), exact, rtol=1e-10, atol=1e-12)
+    (exact,) = torch.autograd.grad([PLAIN[name](point).sum()], [point])
+    torch.testing.assert_close(made(phi.value, u), PLAIN[name](u), rtol=0, atol=0)
+    slope = made(phi.slope, u, torch.full_like(u, 2.0))
+    torch.testing.assert_close(slope, 2 * exact, rtol=1e-10, atol=1e-12)
     for v in (0.7, -4.0):
-        change = phi.change(u, torch.full_like(u, v))
-        torch.testing.assert_close(change, phi.value(u + v) - phi.value(u), rtol=1e-9, atol=1e-12)
-    small = phi.change(u.float(), torch.full_like(u, 1e-6).float()).double()
+        change = made(phi.change, u, torch.full_like(u, v))
+        torch.testing.assert_close(
+            change, PLAIN[name](u + v) - PLAIN[name](u), rtol=1e-9, atol=1e-12
+        )
+    small = made(phi.change, u.float(), torch.full_like(u, 1e-6).float()).double()
     torch.testing.assert_close(small, 1e-6 * exact, rtol=1e-3, atol=1e-11)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from wide_trials import least_p_value
 
+from empirical.wide.activations import ACTIVATIONS
 from empirical.wide.columns import Columns, NeuronAxis, gram
 from empirical.wide.implicit import ImplicitGaussian, Span
 from empirical.wide.noise import ROWS, Stream
@@ -16,6 +17,7 @@ from scaling.sizes.errors import InvalidInput
 
 SEEDS = 500
 ALPHA = 1e-3
+RELU = ACTIVATIONS["relu"].value
 
 
 def axis(side: int, dtype: torch.dtype = torch.float64, **options: int) -> NeuronAxis:
@@ -46,7 +48,7 @@ def test_all_products_are_those_of_one_matrix(hint: int) -> None:
         p = y.axis.entrywise(torch.tanh, y)
         v = W.T.ask(p, hint)
         answered.append((p, v))
-        x = v.axis.entrywise(torch.relu, v)
+        x = v.axis.entrywise(RELU, v)
     for x, y in asked:
         for p, v in answered:
             torch.testing.assert_close(gram(p, y), gram(v, x), rtol=1e-8, atol=1e-8)
@@ -139,7 +141,7 @@ def implicit(seed: int, std: float = 1.0, forgetful: bool = False) -> dict[str, 
     on = W.rows if not forgetful else back.rows
     p = on.given(torch.tanh(W.rows.values(y)))
     v = W.T.rows.given(back.T.rows.values(back.T.ask(p, then=2)))
-    z = W @ W.T.rows.entrywise(torch.relu, v)
+    z = W @ W.T.rows.entrywise(RELU, v)
     values = W.T.rows.values
     return _numbers(values(x), W.rows.values(y), values(v), W.rows.values(z))
 
@@ -218,7 +220,7 @@ def test_of_noise_that_does_not_fit_the_first_chunks_are_kept(granted: int) -> N
         y = neurons.entrywise(torch.tanh, z)
         return neurons, [gram(y, z), gram(z, z), gram(y, y)]
 
-    working = ROWS * 8 * (2 * 4 + 2 * 8)  # of both atoms
+    working = ROWS * ((2 * 8 + 4) * 4 + 8 * 8)  # of both atoms, what one takes, and in float64
     one = ROWS * 4 * 4
     neurons, found = drawn(working + granted * one)
     kept = [x.shape for x in neurons.kept.values()]

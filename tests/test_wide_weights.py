@@ -10,6 +10,7 @@ from wide_trials import least_p_value, ruled
 
 from empirical.measure.calibration import calibrate
 from empirical.wide import measure_wide
+from empirical.wide.activations import ACTIVATIONS
 from empirical.wide.columns import NeuronAxis
 from empirical.wide.implicit import ImplicitGaussian
 from empirical.wide.noise import ROWS, Stream
@@ -19,6 +20,7 @@ from scaling.sizes.errors import InvalidInput
 
 SEEDS = 500
 ALPHA = 1e-3
+RELU = ACTIVATIONS["relu"].value
 STD = 0.7
 
 
@@ -50,7 +52,7 @@ def test_all_columns_together_have_the_norm(sides: tuple[int, int], before: int)
     x = W.T.rows.given(normal(1, sides[1], 2))
     for _ in range(before):
         y = W.T @ W.rows.entrywise(torch.tanh, W @ x)
-        x = W.T.rows.entrywise(torch.relu, y)
+        x = W.T.rows.entrywise(RELU, y)
     norm = W.norm()
     assert float(whole(W).square().sum()) == pytest.approx(norm**2, rel=1e-12)
     assert W.norm() == norm == W.T.norm()
@@ -104,7 +106,7 @@ def implicit(seed: int, when: int = 0) -> dict[str, float]:
     ask.get(1, lambda: None)()
     v = W.T @ W.rows.entrywise(torch.tanh, y.pick([0]))
     ask.get(2, lambda: None)()
-    z = W @ W.T.rows.entrywise(torch.relu, v)
+    z = W @ W.T.rows.entrywise(RELU, v)
     values = W.rows.values(y), W.T.rows.values(v), W.rows.values(z)
     return _numbers(norms[-1], *values)
 

@@ -22,66 +22,77 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+EntryFunction = Callable[..., object]
+"""f(*columns, out=x) of columns entry by entry, written into memory x that is there already."""
+
 
 @dataclass(frozen=True)
 class ActivatedNeurons:
     """An entrywise nonlinearity, with its slope and its change."""
 
-    value: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor, Tensor], Tensor]
-    change: Callable[[Tensor, Tensor], Tensor]
+    value: EntryFunction
+    slope: EntryFunction
+    change: EntryFunction
 
 
-def _tanh_slope(u: Tensor, g: Tensor) -> Tensor:
-    return u.tanh().square_().neg_().add_(1).mul_(g)
+def _tanh_slope(u: Tensor, g: Tensor, *, out: Tensor) -> None:
+    torch.tanh(u, out=out).square_().neg_().add_(1).mul_(g)
 
 
-def _tanh_change(u: Tensor, v: Tensor) -> Tensor:
-    h, t = u.tanh(), v.tanh()
+def _tanh_change(u: Tensor, v: Tensor, *, out: Tensor) -> None:
+    h, t = u.tanh(), torch.tanh(v, out=out)
     under = (h * t).add_(1)
-    return t.mul_(h.square_().neg_().add_(1)).div_(under)
+    t.mul_(h.square_().neg_().add_(1)).div_(under)
 
 
-def _relu_slope(u: Tensor, g: Tensor) -> Tensor:
-    slope: Tensor = torch.ops.aten.threshold_backward(g, u, 0)
-    return slope
+def _relu(u: Tensor, *, out: Tensor) -> None:
+    torch.clamp(u, min=0, out=out)
 
 
-def _relu_change(u: Tensor, v: Tensor) -> Tensor:
-    return torch.maximum(u.clamp(max=0).add_(v), u.clamp(min=0).neg_())
+def _relu_slope(u: Tensor, g: Tensor, *, out: Tensor) -> None:
+    torch.ops.aten.threshold_backward(g, u, 0, grad_input=out)
 
 
-def _erf_slope(u: Tensor, g: Tensor) -> Tensor:
-    return u.square().neg_().exp_().mul_(2 / math.sqrt(math.pi)).mul_(g)
+def _relu_change(u: Tensor, v: Tensor, *, out: Tensor) -> None:
+    torch.clamp(u, max=0, out=out).add_(v)
+    torch.maximum(out, u.clamp(min=0).neg_(), out=out)
 
 
-def _gelu_slope(u: Tensor, g: Tensor) -> Tensor:
+def _erf_slope(u: Tensor, g: Tensor, *, out: Tensor) -> None:
+    torch.square(u, out=out).neg_().exp_().mul_(2 / math.sqrt(math.pi)).mul_(g)
+
+
+def _gelu(u: Tensor, *, out: Tensor) -> None:
+    torch.ops.aten.gelu(u, out=out)
+
+
+def _gelu_slope(u: Tensor, g: Tensor, *, out: Tensor) -> None:
     below = torch.erf(u / math.sqrt(2)).add_(1).div_(2)
-    density = (u.square() / -2).exp_().div_(math.sqrt(2 * math.pi))
-    return (below + u * density).mul_(g)
+    density = torch.square(u, out=out).div_(-2).exp_().div_(math.sqrt(2 * math.pi))
+    density.mul_(u).add_(below).mul_(g)
 
 
-def _change_in_float64(phi: Callable[[Tensor], Tensor], u: Tensor, v: Tensor) -> Tensor:
+def _change_in_float64(
+    phi: Callable[[Tensor], Tensor], u: Tensor, v: Tensor, *, out: Tensor
+) -> None:
     exact = u.double()
-    return (phi(exact + v) - phi(exact)).to(u.dtype)
+    out.copy_(phi(exact + v) - phi(exact))
 
 
-def _identity(u: Tensor) -> Tensor:
-    return u
+def _identity(u: Tensor, *, out: Tensor) -> None:
+    out.copy_(u)
 
 
-def _second(u: Tensor, v: Tensor) -> Tensor:
-    return v
+def _second(u: Tensor, v: Tensor, *, out: Tensor) -> None:
+    out.copy_(v)
 
 
 ACTIVATIONS: Mapping[str, ActivatedNeurons] = MappingProxyType(
     {
         "tanh": ActivatedNeurons(torch.tanh, _tanh_slope, _tanh_change),
-        "relu": ActivatedNeurons(torch.relu, _relu_slope, _relu_change),
+        "relu": ActivatedNeurons(_relu, _relu_slope, _relu_change),
         "erf": ActivatedNeurons(torch.erf, _erf_slope, partial(_change_in_float64, torch.erf)),
-        "gelu": ActivatedNeurons(
-            functional.gelu, _gelu_slope, partial(_change_in_float64, functional.gelu)
-        ),
+        "gelu": ActivatedNeurons(_gelu, _gelu_slope, partial(_change_in_float64, functional.gelu)),
         "linear": ActivatedNeurons(_identity, _second, _second),
     }
 )

@@ -25,9 +25,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from empirical.wide.activations import EntryFunction
 from empirical.wide.noise import Stream
 from empirical.wide.passes import (
     Chunk,
+    converted_bytes,
     products_of,
     run,
     split,
@@ -37,7 +39,6 @@ from empirical.wide.passes import (
 )
 from empirical.wide.streaming import MemoryLimit, Streaming
 
-Function = Callable[..., Tensor]
 T = TypeVar("T")
 
 
@@ -78,7 +79,7 @@ class Given:
 class Entrywise:
     """A function of columns, entry by entry."""
 
-    function: Function
+    function: EntryFunction
     arguments: tuple[Columns, ...]
 
     @property
@@ -88,10 +89,9 @@ class Entrywise:
 
     def evaluate(self, chunk: Chunk, out: Tensor | None) -> Tensor:
         """The function of some rows, (rows, count), in ``out`` if given."""
-        value: Tensor = self.function(*map(chunk.columns, self.arguments))
-        if out is None and chunk.is_laid_out(value):
-            return value
-        return (chunk.tensor(self, self.count) if out is None else out).copy_(value)
+        x = chunk.tensor(self, self.count) if out is None else out
+        self.function(*map(chunk.columns, self.arguments), out=x)
+        return x
 
 
 Atom = Noise | Given | Entrywise
@@ -209,7 +209,7 @@ class NeuronAxis:
         by_column = x.T.to(self.device, self.dtype).contiguous()
         return Columns.of(self, Given(by_column.T))
 
-    def entrywise(self, function: Function, *arguments: Columns) -> Columns:
+    def entrywise(self, function: EntryFunction, *arguments: Columns) -> Columns:
         """A function of columns, entry by entry."""
         return Columns.of(self, Entrywise(function, arguments))
 
@@ -257,10 +257,11 @@ class NeuronAxis:
 
     def _make_room(self, met: Sequence[Atom]) -> None:
         """Reserve what chunks of these atoms need, and keep what the rest of the memory holds."""
-        columns = sum(atom.count for atom in met)
-        row = columns * (2 * self.dtype.itemsize + 2 * torch.float64.itemsize)
+        row = self.dtype.itemsize * sum(2 * atom.count + _taken(atom) for atom in met)
         self._chunk = self.streaming.rows(max(row, 1), self._chunk)
-        self.memory.reserve(self.streaming.workers * min(self.side, self.chunk) * row)
+        converted = converted_bytes(self, sum(atom.count for atom in met))
+        one = min(self.side, self.chunk) * row + converted
+        self.memory.reserve(self.streaming.workers * one)
         if not workers_share_memory():
             return
         for atom in sorted(met, key=_is_function):  # noise first
@@ -304,6 +305,11 @@ class NeuronAxis:
 
 def _is_function(atom: Atom) -> bool:
     return isinstance(atom, Entrywise)
+
+
+def _taken(atom: Atom) -> int:
+    """Columns of what a function is made of."""
+    return sum(x.count for x in atom.arguments) if isinstance(atom, Entrywise) else 0
 
 
 def _is_dear(atom: Atom) -> bool:

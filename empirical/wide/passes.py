@@ -32,14 +32,17 @@ from joblib.parallel import get_active_backend
 from torch import Tensor
 
 from empirical.measure.measurement import blas_threads
+from empirical.wide.noise import ROWS
 from empirical.wide.streaming import Streaming
-from empirical.wide.workspace import Purpose, Workspace, apart, lent
+from empirical.wide.workspace import Purpose, Workspace, lent
 
 T = TypeVar("T")
 
 # joblib replaces a worker that has grown, between two tasks; nothing is lost and no one need know.
 warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
 MOST_TASKS = 64
+CONVERTED = 4 * ROWS
+"""Neurons of a CPU that are converted to float64 at a time (benchmarks/RESULTS.md)."""
 
 
 class Atom(Protocol):
@@ -220,9 +223,11 @@ def _sums(axis: Neurons, products: Sequence[AxisProduct[Any]], rows: slice) -> l
         for a, row in zip(product.left, split(total, product.left, 0), strict=True)
         for b, block in zip(product.right, split(row, product.right, 1), strict=True)
     ]
+    atoms = tuple(dict.fromkeys(atom for a, b, _ in blocks for atom in (a, b)))
     for chunk in chunks(axis, rows):
-        for a, b, block in blocks:  # side by side they would be one product, and a dearer copy
-            block.addmm_(chunk.double(a).T, chunk.double(b))
+        for double in chunk.doubles(atoms):
+            for a, b, block in blocks:  # side by side they would be one, and a dearer copy
+                block.addmm_(double[a].T, double[b])
     return [total.cpu() for total in totals]
 
 
@@ -240,6 +245,17 @@ def _count(atoms: Sequence[Atom]) -> int:
     return sum(atom.count for atom in atoms)
 
 
+def _converted(axis: Neurons) -> int:
+    """Neurons that are converted to float64 at a time."""
+    most = CONVERTED if axis.device == "cpu" else axis.chunk
+    return min(most, axis.chunk, axis.side)
+
+
+def converted_bytes(axis: Neurons, columns: int) -> int:
+    """Memory of a chunk for so many columns of these."""
+    return 0 if axis.dtype is torch.float64 else 8 * columns * _converted(axis)
+
+
 class Chunk:
     """The values of some neurons; each atom is evaluated once."""
 
@@ -247,30 +263,34 @@ class Chunk:
         self.axis, self.rows, self._workspace = axis, rows, workspace
         self._count, self._most = int(rows.stop - rows.start), min(axis.chunk, axis.side)
         self._values: dict[Atom, Tensor] = {}
-        self._doubles: dict[Atom, Tensor] = {}
 
-    def tensor(self, owner: object, columns: int, dtype: torch.dtype | None = None) -> Tensor:
+    def tensor(self, owner: object, columns: int) -> Tensor:
         """Memory for the (rows, columns) of an atom or a combination of atoms.
 
         Columns are as far apart in a short chunk as in any other, and in what is kept: the library
         multiplies columns that are further apart with other rounding.
         """
-        dtype = dtype or self.axis.dtype
-        whole = self._workspace.tensor(owner, self._most, columns, dtype)
+        whole = self._workspace.tensor(owner, self._most, columns, self.axis.dtype)
         return whole if self._count == self._most else whole[: self._count]
 
-    def is_laid_out(self, x: Tensor) -> bool:
-        """Whether columns are as far apart as in a chunk."""
-        return x.stride() == (1, apart(self._most))
+    def doubles(self, atoms: Sequence[Atom]) -> Iterator[Mapping[Atom, Tensor]]:
+        """Atoms in float64, (rows, count) each: some neurons, then the next ones.
 
-    def double(self, atom: Atom) -> Tensor:
-        """An atom in float64, (rows, count)."""
-        if self.axis.dtype is torch.float64:
-            return self.value(atom)
-        if atom not in self._doubles:
-            double = self.tensor((atom, torch.float64), atom.count, torch.float64)
-            self._doubles[atom] = double.copy_(self.value(atom))
-        return self._doubles[atom]
+        On a CPU they are so few that a cache still holds what is converted when it is multiplied.
+        """
+        values, wide = {atom: self.value(atom) for atom in atoms}, torch.float64
+        if self.axis.dtype is wide:
+            yield values
+            return
+        most = _converted(self.axis)
+        memory = {
+            atom: self._workspace.tensor((atom, wide), most, atom.count, wide) for atom in atoms
+        }
+        for start in range(0, self._count, most):
+            some = slice(start, min(start + most, self._count))
+            yield {
+                atom: memory[atom][: some.stop - start].copy_(x[some]) for atom, x in values.items()
+            }
 
     def value(self, atom: Atom) -> Tensor:
         """An atom, (rows, count): as it was kept, or computed."""

@@ -156,6 +156,11 @@ def _on_chunk(
     return x.to(leaves[0].dtype).contiguous()
 
 
+def _written(made: Callable[..., Tensor], *leaves: Tensor, out: Tensor) -> None:
+    """A function of columns, in memory that is there already."""
+    out.copy_(made(*leaves))
+
+
 # --- making them --------------------------------------------------------------------------------
 
 
@@ -192,7 +197,8 @@ class Strips:
         sides = self.spans[Dim.FAN_OUT].axis.side, self.spans[Dim.FAN_IN].axis.side
 
         def columns_of(part: Node) -> Columns:
-            return axis.entrywise(partial(_on_chunk, part, self.values, sides, steps), *leaves)
+            made = partial(_on_chunk, part, self.values, sides, steps)
+            return axis.entrywise(partial(_written, made), *leaves)
 
         for part in self.watched.intersection(_above(node, spectral_nodes([node]))) - {node}:
             if part.shape.is_scalar:
