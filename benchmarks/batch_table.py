@@ -11,12 +11,11 @@ that are made of a few columns go first; those that look at single entries take 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
+
+from records import Record, Records
 
 from derivations.catalogue import catalogue, find
 from empirical.report.batch_checks import as_json
@@ -26,7 +25,6 @@ from empirical.wide.method import Path as Way
 from empirical.wide.method import path_of
 from scaling.cli.requests import problem_of, subject_of
 
-FOLDER = Path(__file__).parents[1] / "docs"
 MOST = 8
 LAYERS, SAMPLES = ("input", "hidden", "output"), ("independent", "aligned")
 _NOISE = "the interval holds what is derived, and is wider than the margin at so many seeds"
@@ -46,8 +44,6 @@ EXPLAINED: Mapping[str, str] = {
     "kfac_relative": _RELATIVE,
 }
 """By rule: why lines of it do not agree."""
-
-Record = Mapping[str, Any]
 
 
 def names() -> list[str]:
@@ -122,18 +118,12 @@ def _holds(x: Record) -> bool:
 
 def main(words: Sequence[str] = ()) -> None:
     """Measure what has no record (or is named), and write both files."""
-    kept = FOLDER / "batch.json"
-
-    def read() -> dict[str, Record]:
-        return json.loads(kept.read_text("utf-8")) if kept.exists() else {}
-
-    for name in words or [x for x in names() if x not in read()]:
+    records = Records("batch", page)
+    for name in words or [x for x in names() if x not in records.read()]:
         found = measured(name)
-        records = read() | {name: found}  # another run may have added some
-        kept.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
-        (FOLDER / "batch.md").write_text(page(records), "utf-8")
-        print(name, records[name]["left_out"] or "measured", flush=True)
-    (FOLDER / "batch.md").write_text(page(read()), "utf-8")
+        records.add(name, found)
+        print(name, found["left_out"] or "measured", flush=True)
+    records.write()
 
 
 def _line(name: str, growth: str, checks: Sequence[Record]) -> str:

@@ -27,16 +27,36 @@ def test_a_benchmark_imports_names_that_exist(path: Path) -> None:
                 assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
 
 
-def test_the_page_on_batches_is_made_of_its_records() -> None:
+@pytest.mark.parametrize(("name", "rule"), [("batch", "sign"), ("verified", "sgd")])
+def test_a_page_is_made_of_its_records(
+    name: str, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And counts a line that contradicts what is derived as one that does."""
-    table = runpy.run_path(str(ROOT / "benchmarks" / "batch_table.py"))
-    records = json.loads((ROOT / "docs" / "batch.json").read_text())
-    text = (ROOT / "docs" / "batch.md").read_text()
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    table = runpy.run_path(str(ROOT / "benchmarks" / f"{name}_table.py"))
+    records = json.loads((ROOT / "docs" / f"{name}.json").read_text())
+    text = (ROOT / "docs" / f"{name}.md").read_text()
     assert table["page"](records) == text
-    records["sign"]["checks"][0]["verdict"] = "contradict"
-    other = table["page"](records)
-    assert other != text
-    assert "* **sign**: not explained" in other
+    assert set(records) <= set(table["names"]())
+    records[rule]["checks"][0]["verdict"] = "contradict"
+    lines = [x for x in table["page"](records).splitlines() if x.startswith(f"* **{rule}**: ")]
+    assert lines and all(x.endswith("not explained: a known limit") for x in lines)
+    assert not set(lines) & set(text.splitlines())
+
+
+def test_records_are_kept_as_they_come_and_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    module = importlib.import_module("records")
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    mine, others = (module.Records("rules", lambda x: f"{len(x)} rules") for _ in range(2))
+    assert mine.read() == {}
+    mine.add("sgd", {"checks": [1]})
+    others.add("adam", {"checks": []})
+    mine.add("sgd", {"checks": [2]})
+    assert mine.read() == {"sgd": {"checks": [2]}, "adam": {"checks": []}}
+    assert (tmp_path / "rules.md").read_text() == "2 rules"
 
 
 def test_mutation_testing_finds_every_module_of_scaling() -> None:

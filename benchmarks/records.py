@@ -1,0 +1,37 @@
+"""Records of a long run in one JSON file, by name, from which a page is made: kept as they come.
+
+Another run may add names to the same file meanwhile: it is read again before each is added.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Record = Mapping[str, Any]
+FOLDER = Path(__file__).parents[1] / "docs"
+
+
+class Records:
+    """``docs/NAME.json``, and the page ``docs/NAME.md`` that ``page`` makes of it."""
+
+    def __init__(self, name: str, page: Callable[[Mapping[str, Record]], str]) -> None:
+        self._kept, self._shown = FOLDER / f"{name}.json", FOLDER / f"{name}.md"
+        self._page = page
+
+    def read(self) -> dict[str, Record]:
+        """What is there; nothing at first."""
+        return json.loads(self._kept.read_text("utf-8")) if self._kept.exists() else {}
+
+    def add(self, name: str, record: Record) -> None:
+        """Keep one more, or the same anew, and write the page."""
+        records = self.read() | {name: record}
+        lines = (f"{json.dumps(key)}: {json.dumps(x)}" for key, x in records.items())
+        self._kept.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+        self.write(records)
+
+    def write(self, records: Mapping[str, Record] | None = None) -> None:
+        """Make the page again."""
+        self._shown.write_text(self._page(self.read() if records is None else records), "utf-8")
