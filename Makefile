@@ -6,7 +6,7 @@ PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
 STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test check-fast catalogue atlas batch models tournament tournament-desk shown verify readme docs bench gpu fuzz fuzz-measured check format clean
+.PHONY: help venv test check-fast catalogue atlas batch verified models tournament tournament-desk shown verify readme docs bench gpu fuzz fuzz-measured check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +74,10 @@ atlas: venv  ## measure optimizers of libraries beside the theory, into docs/atl
 batch: export OMP_NUM_THREADS = 1
 batch: venv  ## measure powers of the batch of every rule, into docs/batch.md (resumable, hours)
 	.venv/bin/python benchmarks/batch_table.py $(ARGS)
+
+verified: export OMP_NUM_THREADS = 1
+verified: venv  ## verify every rule at its usual sizes, into docs/verified.md (resumable, hours)
+	.venv/bin/python benchmarks/verified_table.py $(ARGS)
 
 # Taken up where it was cut off: every run is in results/tune. docs/tuning.md shows these commands.
 tournament: venv  ## let strategies tune small and train large, into docs/tuning.md (ten minutes)

@@ -11,25 +11,14 @@ https://github.com/kazukiosawa/asdl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import asdl
-import torch
 from torch import Tensor, nn
 
 from empirical.black_box.seen_batch import SeenBatch
-
-
-@contextmanager
-def _default(dtype: torch.dtype) -> Iterator[None]:
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(usual)
+from empirical.measure.machine import default_dtype
 
 
 class _Made(SeenBatch):
@@ -41,7 +30,7 @@ class _Made(SeenBatch):
     def __init__(self, module: nn.Module, lr: float = 1e-3, damping: float = 1e-7) -> None:
         super().__init__(module, lr, damping)
         self.config = asdl.PreconditioningConfig(damping=damping)
-        with _default(next(module.parameters()).dtype):
+        with default_dtype(next(module.parameters()).dtype):
             self.made = self.maker(module, self.config, **self.options)
 
     def preconditioned(self, inputs: Tensor, cotangents: Tensor) -> None:
@@ -54,7 +43,7 @@ class _Made(SeenBatch):
         self.module.zero_grad()
         outputs = self.made.setup_model_call(self.module, inputs)
         self.made.setup_loss_call(loss, outputs)
-        with _default(inputs.dtype):  # identities are made in it
+        with default_dtype(inputs.dtype):  # identities are made in it
             self.made.forward_and_backward()
 
 

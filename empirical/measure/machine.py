@@ -1,7 +1,7 @@
 """The machine that measures: its device, its cores, and the memory that is free.
 
 A dense network is refused before anything is allocated if it would not fit. Threads of torch and of
-every BLAS are limited together, and restored.
+every BLAS are limited together, and restored; so is the type that tensors have by default.
 """
 
 from __future__ import annotations
@@ -51,6 +51,17 @@ def check_memory(width: int, depth: int, features: int = 0) -> None:
 def cores() -> int:
     """The processor cores that this process may use."""
     return int(cpu_count())
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Tensors are of this type unless they say otherwise; as before afterwards."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 @contextmanager

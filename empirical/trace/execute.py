@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
+from empirical.measure.machine import default_dtype
 from empirical.trace.export import exported, names_of, operation_names
 from empirical.trace.kept_state import path_of
 from empirical.trace.model_file import GrowingAxis, ModelFile
@@ -284,14 +285,13 @@ class _Recorder(fx.Interpreter):
 @contextmanager
 def in_double(seed: int) -> Iterator[None]:
     """Float64 by default, and random numbers of a seed; both as before afterwards."""
-    default, state = torch.get_default_dtype(), torch.random.get_rng_state()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(default)
-        torch.random.set_rng_state(state)
+    state = torch.random.get_rng_state()
+    with default_dtype(torch.float64):
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.random.set_rng_state(state)
 
 
 def double_of(x: Any) -> Any:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from empirical.measure.machine import default_dtype
 from scaling.sizes.errors import InvalidInput
 
 Inputs: TypeAlias = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
@@ -75,10 +76,9 @@ def in_float64() -> Iterator[None]:
     Raises:
         InvalidInput: in the place of torch's error about dtypes.
     """
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
     try:
-        yield
+        with default_dtype(torch.float64):
+            yield
     except RuntimeError as error:
         if not _DTYPES.search(str(error)):
             raise
@@ -87,8 +87,6 @@ def in_float64() -> Iterator[None]:
             "a forward in the dtype of its input: sizes are taken in float64",
             "write dtype=x.dtype or x.new_zeros(...) in the place of torch.float32 or .float()",
         ) from error
-    finally:
-        torch.set_default_dtype(usual)
 
 
 def called(model: nn.Module, inputs: Inputs) -> Any:
