@@ -104,7 +104,7 @@ def _fill_(out: Tensor, sources: Sequence[np.random.SFC64]) -> None:
     blocks = out.T.view(-1, len(sources), ROWS)  # (columns, blocks, ROWS)
     for i, source in enumerate(sources):
         bits = _bits(source, ROWS * out.shape[1])
-        np.copyto(blocks[:, i].numpy(), bits.reshape(-1, ROWS), casting="unsafe")
+        blocks[:, i].copy_(torch.from_numpy(bits.reshape(-1, ROWS)))
     half = ROWS // 2
     _pair_(blocks[..., :half], blocks[..., half:])
 

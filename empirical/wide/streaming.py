@@ -105,8 +105,9 @@ class Streaming:
         if self.chunk is not None or self.device != "cpu":
             return self.chunk or DEVICE_CHUNK
         half = self.memory_limit // (2 * self.workers)
-        if before is None:
-            return min(max(min(CHUNK_BYTES, half) // (ROWS * size), 1) * ROWS, LONGEST)
+        if before is None:  # a power of two, which has many parts
+            blocks = max(min(CHUNK_BYTES, half) // (ROWS * size), 1)
+            return min(ROWS << blocks.bit_length() - 1, LONGEST)
         parts = [n * ROWS for n in range(1, before // ROWS + 1) if before % (n * ROWS) == 0]
         return max((part for part in parts if part * size <= half), default=ROWS)
 
