@@ -7,9 +7,15 @@ import re
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from empirical.data.sources import load
+from empirical.verify.campaign import RunRequest, plan
+from empirical.verify.verification import verify_all
+from scaling.cli.requests import problem_of, subject_of
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
@@ -57,6 +63,25 @@ def test_records_are_kept_as_they_come_and_taken_up(
     mine.add("sgd", {"checks": [2]})
     assert mine.read() == {"sgd": {"checks": [2]}, "adam": {"checks": []}}
     assert (tmp_path / "rules.md").read_text() == "2 rules"
+
+
+def test_a_rule_is_measured_as_verify_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    module = importlib.import_module("verified_table")
+    few = {"widths": (64, 128, 256), "seeds": 2}
+    monkeypatch.setattr(module, "RunRequest", partial(RunRequest, **few))
+    record = module.measured("sgd")
+    data = load("digits", samples=16)
+    subject = subject_of("sgd", problem_of("sgd", None, practice=True, numbers=data.numbers))
+    found = verify_all(plan([subject], RunRequest(data, threads=1, **few)))
+    assert [x["mode"] for x in record["series"]] == ["wide", "dense"]
+    assert record["series"][0] == {"mode": "wide", "widths": [64, 256], "seeds": 2}
+    assert [(x["mode"], x["layer"], x["quantity"], x["verdict"]) for x in record["checks"]] == [
+        (x.mode, x.layer, x.quantity, x.verdict) for x in found.checks
+    ]
+    assert [x["measured"] for x in record["checks"]] == pytest.approx(
+        [x.measured.slope for x in found.checks], abs=1e-3
+    )
 
 
 def test_mutation_testing_finds_every_module_of_scaling() -> None:
