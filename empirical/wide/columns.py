@@ -104,6 +104,8 @@ class Columns:
     axis: NeuronAxis
     count: int
     terms: tuple[tuple[Atom, Tensor], ...] = ()
+    source: tuple[Columns, slice] | None = None
+    """Columns of which these are some neighbours, whose numbers a chunk has once."""
 
     @classmethod
     def of(cls, axis: NeuronAxis, atom: Atom) -> Columns:
@@ -130,7 +132,9 @@ class Columns:
     def pick(self, columns: Sequence[int]) -> Columns:
         """Some of the columns; one may be picked twice."""
         chosen = list(columns)
-        return Columns(self.axis, len(chosen), tuple((a, x[:, chosen]) for a, x in self.terms))
+        terms = tuple((a, x[:, chosen]) for a, x in self.terms)
+        source = (self, slice(chosen[0], chosen[-1] + 1)) if _are_neighbours(chosen) else None
+        return Columns(self.axis, len(chosen), terms, source)
 
     def beside(self, other: Columns) -> Columns:
         """These columns, then the others."""
@@ -154,6 +158,10 @@ class Columns:
         """The root mean square entry."""
         x = self if columns is None else self.pick(columns)
         return float((gram(x, x).trace().clamp(min=0) / (self.axis.side * x.count)).sqrt())
+
+
+def _are_neighbours(chosen: Sequence[int]) -> bool:
+    return bool(chosen) and list(chosen) == list(range(chosen[0], chosen[-1] + 1))
 
 
 def gram(x: Columns, y: Columns) -> Tensor:

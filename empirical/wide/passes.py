@@ -67,6 +67,10 @@ class Combination(Protocol):
     def rounded(self) -> Sequence[tuple[Any, Tensor]]:
         """Atoms, each with its coefficients in the dtype and on the device of the axis."""
 
+    @property
+    def source(self) -> tuple[Any, slice] | None:
+        """A combination of which these are some neighbouring columns."""
+
 
 class Neurons(Protocol):
     """The neurons of one axis, and what is kept of them between passes."""
@@ -263,6 +267,7 @@ class Chunk:
         self.axis, self.rows, self._workspace = axis, rows, workspace
         self._count, self._most = int(rows.stop - rows.start), min(axis.chunk, axis.side)
         self._values: dict[Atom, Tensor] = {}
+        self._combined: dict[Combination, Tensor] = {}
 
     def tensor(self, owner: object, columns: int) -> Tensor:
         """Memory for the (rows, columns) of an atom or a combination of atoms.
@@ -311,7 +316,12 @@ class Chunk:
 
     def columns(self, x: Combination) -> Tensor:
         """A combination, (rows, count), to read; the memory is that of the next chunk's."""
-        total = self.tensor(x, x.count)
+        if x.source is not None:
+            whole, some = x.source
+            return self.columns(whole)[:, some]
+        if x in self._combined:
+            return self._combined[x]
+        total = self._combined[x] = self.tensor(x, x.count)
         if not x.rounded:
             return total.zero_()
         (first, c), *others = x.rounded
