@@ -27,7 +27,10 @@ from scaling.cli.requests import problem_of, subject_of
 from scaling.sizes.errors import InvalidInput, NotCovered
 
 DIGITS = 4
-EXPLAINED: Mapping[str, str] = {}
+EXPLAINED: Mapping[str, str] = {
+    "muon_polar_express": "narrow networks: with the same 4 samples in wide mode own updates of the "
+    "hidden layer end at 0.1475 at width 65536, and their limit from the kernels is 0.1474",
+}
 """By rule: why lines of it part, where their notes do not say it."""
 
 
