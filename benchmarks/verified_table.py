@@ -28,8 +28,8 @@ from scaling.sizes.errors import InvalidInput, NotCovered
 
 DIGITS = 4
 EXPLAINED: Mapping[str, str] = {
-    "muon_polar_express": "narrow networks: with the same 4 samples in wide mode own updates of the "
-    "hidden layer end at 0.1475 at width 65536, and their limit from the kernels is 0.1474",
+    "muon_polar_express": "narrow networks: with the same 4 samples in wide mode own updates of "
+    "the hidden layer end at 0.1475 at width 65536, and their limit from the kernels is 0.1474",
 }
 """By rule: why lines of it part, where their notes do not say it."""
 
