@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parents[1] / "docs"
 
 
 class Records:
-    """``docs/NAME.json``, and the page ``docs/NAME.md`` that ``page`` makes of it."""
+    """The JSON file of a name in docs, and the Markdown beside it that ``page`` makes of it."""
 
     def __init__(self, name: str, page: Callable[[Mapping[str, Record]], str]) -> None:
         self._kept, self._shown = FOLDER / f"{name}.json", FOLDER / f"{name}.md"

@@ -181,11 +181,15 @@ def test_the_second_step_is_felt() -> None:
 
 def test_chunks_are_as_long_as_a_cache_and_half_of_the_memory_hold() -> None:
     plain = Streaming()
-    assert [plain.rows(size) // ROWS for size in (1, 1000, 2000, 10**6)] == [8, 7, 3, 1]
+    assert [plain.rows(size) // ROWS for size in (1, 1000, 2000, 10**6)] == [8, 4, 2, 1]
     assert Streaming(workers=2, memory_limit=2**26).rows(1000) == 2 * ROWS
     assert Streaming(chunk=2 * ROWS).rows(1000) == 2 * ROWS
     assert plain.rows(2000, before=8 * ROWS) == 8 * ROWS
     assert Streaming(memory_limit=2**26).rows(2000, before=8 * ROWS) == 2 * ROWS
+    for size in (290, 400, 1000, 3000):  # a pass that needs twice as much has half as many
+        little = Streaming(memory_limit=2**25)
+        before = little.rows(size)
+        assert little.rows(2 * size, before=before) >= max(before // 2, ROWS)
     assert Streaming(device="cuda").rows(1000) > 8 * ROWS
 
 
