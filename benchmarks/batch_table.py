@@ -119,7 +119,7 @@ def _holds(x: Record) -> bool:
 def main(words: Sequence[str] = ()) -> None:
     """Measure what has no record (or is named), and write both files."""
     records = Records("batch", page)
-    for name in words or [x for x in names() if x not in records.read()]:
+    for name in records.wanted(words, names()):
         found = measured(name)
         records.add(name, found)
         print(name, found["left_out"] or "measured", flush=True)

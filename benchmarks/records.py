@@ -6,7 +6,7 @@ Another run may add names to the same file meanwhile: it is read again before ea
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,11 @@ class Records:
     def read(self) -> dict[str, Record]:
         """What is there; nothing at first."""
         return json.loads(self._kept.read_text("utf-8")) if self._kept.exists() else {}
+
+    def wanted(self, named: Sequence[str], known: Sequence[str]) -> list[str]:
+        """What to measure: the names that are asked for, or all that have no record."""
+        there = self.read()
+        return list(named) or [name for name in known if name not in there]
 
     def add(self, name: str, record: Record) -> None:
         """Keep one more, or the same anew, and write the page."""

@@ -27,11 +27,14 @@ from scaling.cli.requests import problem_of, subject_of
 from scaling.sizes.errors import InvalidInput, NotCovered
 
 DIGITS = 4
-EXPLAINED: Mapping[str, str] = {
-    "muon_polar_express": "narrow networks: with the same 4 samples in wide mode own updates of "
-    "the hidden layer end at 0.1475 at width 65536, and their limit from the kernels is 0.1474",
+_NARROW = (
+    "narrow networks: with the same 4 samples in wide mode own updates of the hidden layer end at "
+    "0.1475 at width 65536, and their limit from the kernels is 0.1474"
+)
+EXPLAINED: Mapping[tuple[str, ...], str] = {
+    ("muon_polar_express", "dense", "own", "hidden"): _NARROW,
 }
-"""By rule: why lines of it part, where their notes do not say it."""
+"""By rule, mode, quantity and layer: why a line parts, where its note does not say it."""
 
 
 def names() -> list[str]:
@@ -102,7 +105,8 @@ def _parted(name: str, record: Record) -> list[str]:
     """Lines of a rule that do not agree, those of one reason together."""
 
     def why(x: Record) -> str:
-        return EXPLAINED.get(name, x["note"] or "not explained: a known limit")
+        line = name, x["mode"], x["quantity"], x["layer"]
+        return EXPLAINED.get(line, x["note"] or "not explained: a known limit")
 
     apart = sorted((x for x in record["checks"] if x["verdict"] != "agree"), key=why)
     return [f"{'; '.join(map(_told, lines))}: {reason}" for reason, lines in groupby(apart, why)]
@@ -122,13 +126,12 @@ def _signed(x: float | str) -> str:
 def main(words: Sequence[str] = ()) -> None:
     """Measure what has no record (or is named), and write both files."""
     records = Records("verified", page)
-    wanted = list(words) or [x for x in names() if x not in records.read()]
 
     def task(name: str) -> tuple[str, Record]:
         return name, measured(name)
 
     run = Parallel(cores(), return_as="generator_unordered", pre_dispatch="all", batch_size=1)
-    for name, record in run(delayed(task)(name) for name in wanted):
+    for name, record in run(delayed(task)(name) for name in records.wanted(words, names())):
         records.add(name, record)
         verdicts = sorted({x["verdict"] for x in record["checks"]})
         print(name, record["left_out"] or ", ".join(verdicts), f"{record['seconds']} s", flush=True)

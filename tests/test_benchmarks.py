@@ -63,6 +63,8 @@ def test_records_are_kept_as_they_come_and_taken_up(
     mine.add("sgd", {"checks": [2]})
     assert mine.read() == {"sgd": {"checks": [2]}, "adam": {"checks": []}}
     assert (tmp_path / "rules.md").read_text() == "2 rules"
+    assert mine.wanted([], ["lion", "sgd", "adam"]) == ["lion"]
+    assert mine.wanted(["sgd"], ["lion", "sgd"]) == ["sgd"]
 
 
 def test_a_rule_is_measured_as_verify_does_it(monkeypatch: pytest.MonkeyPatch) -> None:

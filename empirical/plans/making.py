@@ -15,9 +15,8 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import TypeAlias
 
-import torch
 from sympy import sympify
-from torch import Tensor, nn
+from torch import nn
 
 from derivations.ready_made import ready_made
 from derivations.recipes import in_practice
@@ -120,7 +119,7 @@ def plan_of_file(
     at_base = at_sizes(file, base)
     planned = derived or derived_axes(recipe, at_base, base, target, change_code)
     first = planned.axes[0]
-    large, drawn = on_meta((planned.blocks or first).model.file, target), _drawn(at_base)
+    large, drawn = on_meta((planned.blocks or first).model.file, target), at_base.drawn({}, 0)
     names = [name for name, _ in large.named_parameters()]
     _refuse_unknown(keep, names)
     ratios = {size: target[size] / base[size] for size in SIZES if size in base}
@@ -229,14 +228,3 @@ def _refuse_unknown(patterns: Sequence[str], names: Sequence[str]) -> None:
                 "a pattern of names",
                 f"choose from {', '.join(names[:8])}",
             )
-
-
-def _drawn(file: ModelFile) -> dict[str, Tensor]:
-    """The tensors as the code draws them at the base, under a seed."""
-    state = torch.random.get_rng_state()
-    torch.manual_seed(0)
-    try:
-        model = file.build({})
-    finally:
-        torch.random.set_rng_state(state)
-    return {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}

@@ -285,13 +285,9 @@ class _Recorder(fx.Interpreter):
 @contextmanager
 def in_double(seed: int) -> Iterator[None]:
     """Float64 by default, and random numbers of a seed; both as before afterwards."""
-    state = torch.random.get_rng_state()
-    with default_dtype(torch.float64):
+    with default_dtype(torch.float64), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            torch.random.set_rng_state(state)
+        yield
 
 
 def double_of(x: Any) -> Any:

@@ -163,12 +163,9 @@ class ModelFile:
 
     def drawn(self, sizes: Mapping[str, int], seed: int) -> dict[str, Tensor]:
         """The tensors by name as a seed draws them."""
-        state = torch.random.get_rng_state()
-        torch.manual_seed(seed)
-        try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
             model = self.build(sizes)
-        finally:
-            torch.random.set_rng_state(state)
         return {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}
 
     def along(self, asked: Sequence[str]) -> list[tuple[ModelFile, GrowingAxis]]:

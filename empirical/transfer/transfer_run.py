@@ -192,11 +192,8 @@ class CellTraining:
 
     def _batch(self, seed: int | None) -> tuple[tuple[Any, ...], Tensor]:
         drawn = {} if seed is None else {SEED: seed}
-        state = torch.random.get_rng_state()  # batch may seed the global stream
-        try:
+        with torch.random.fork_rng(devices=[]):  # batch may seed the global stream
             inputs, targets = self.file.batch({**self.sizes, **drawn})
-        finally:
-            torch.random.set_rng_state(state)
         here = tuple(x.to(self.device) if isinstance(x, Tensor) else x for x in inputs)
         return here, targets.to(self.device)
 

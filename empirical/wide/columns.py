@@ -160,8 +160,8 @@ class Columns:
         return float((gram(x, x).trace().clamp(min=0) / (self.axis.side * x.count)).sqrt())
 
 
-def _are_neighbours(chosen: Sequence[int]) -> bool:
-    return bool(chosen) and list(chosen) == list(range(chosen[0], chosen[-1] + 1))
+def _are_neighbours(chosen: list[int]) -> bool:
+    return bool(chosen) and chosen == list(range(chosen[0], chosen[-1] + 1))
 
 
 def gram(x: Columns, y: Columns) -> Tensor:

@@ -48,7 +48,7 @@ class Streaming:
         workers: that neurons are shared among, threads unless another backend of joblib is active;
             processes for single entries. Only threads keep anything: others would not see it.
         chunk: neurons at a time, a multiple of `noise.ROWS`; about what a cache holds. By default
-            as many as fill `CHUNK_BYTES` on a CPU (`rows`), `DEVICE_CHUNK` on another device.
+            as many as `CHUNK_BYTES` hold on a CPU (`rows`), `DEVICE_CHUNK` on another device.
         task: neurons at least that are worth the way to another process.
         device: where neurons live: "cpu" or "cuda". One worker feeds a GPU.
         bits: the generator of noise. By default SFC64 on a CPU, and Philox on another device, which

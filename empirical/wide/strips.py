@@ -153,7 +153,7 @@ def _on_chunk(
     (value,) = found
     assert isinstance(value, Entries), "entrywise functions of entries are entries"
     x = value.x if isinstance(node.shape.cols, Frame) else value.x.T
-    return x.to(leaves[0].dtype).contiguous()
+    return x.to(leaves[0].dtype)
 
 
 def _written(made: Callable[..., Tensor], *leaves: Tensor, out: Tensor) -> None:
