@@ -1,5 +1,6 @@
 """The documentation site: every public name has an example, every link an end."""
 
+import ast
 import doctest
 import inspect
 import re
@@ -40,6 +41,40 @@ def test_a_name_without_an_example_is_seen() -> None:
     package.Bare = Bare  # type: ignore[attr-defined]
     with pytest.raises(AssertionError, match=r"package\.Bare"):
         test_a_public_name_has_an_example_that_can_fail(package, "Bare")
+
+
+LIBRARIES = {"torch", "nn", "np", "sympy"}
+
+
+def taken_from_its_file(text: str) -> set[str]:
+    """Libraries that an example uses and that only the file around it imports."""
+    examples = doctest.DocTestParser().get_examples(text)
+    found = list(ast.walk(ast.parse("".join(example.source for example in examples))))
+    imported = {
+        alias.asname or alias.name
+        for node in found
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
+    return LIBRARIES & {node.id for node in found if isinstance(node, ast.Name)} - imported
+
+
+@pytest.mark.parametrize("package", ["scaling", "derivations", "empirical"])
+def test_an_example_runs_where_it_is_pasted(package: str) -> None:
+    """It imports the libraries that it uses; else it ends with an import of its file."""
+    missing = {
+        f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'the file')}": names
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if (names := taken_from_its_file(ast.get_docstring(node) or ""))
+    }
+    assert not missing
+
+
+def test_an_example_without_its_import_is_seen() -> None:
+    assert taken_from_its_file(">>> torch.ones(2)") == {"torch"}
+    assert not taken_from_its_file(">>> import torch\n>>> torch.ones(2)")
 
 
 def made_by(script: str, page: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:

@@ -64,6 +64,7 @@ class ModelCheck(InNotebook):
         unseen: nodes and tensors that were not looked at.
         notes: readings of the code.
 
+    >>> from torch import nn
     >>> import torch
     >>> def build(width=8):
     ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
@@ -126,6 +127,7 @@ def check(
             the plan, a loss that is not finite, and what the file of a model is refused for.
         NotCovered: where the theory or the tracer has no answer.
 
+    >>> from torch import nn
     >>> import torch
     >>> def build(width=16):
     ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))

@@ -60,6 +60,7 @@ def compose(
         InvalidInput: for a plan of another model, or an optimizer that ignores the groups.
         NotCovered: for a factor that is no power of the size.
 
+    >>> from torch import nn
     >>> import torch
     >>> from empirical.plans.making import plan
     >>> def build(width=8):

@@ -27,6 +27,7 @@ Module = TypeVar("Module", bound=nn.Module)
 class Nonlinearity(StrEnum):
     """An entrywise nonlinearity, callable on tensors.
 
+    >>> import torch
     >>> Nonlinearity.relu(torch.tensor([-1.0, 2.0]))
     tensor([0., 2.])
     """

@@ -45,6 +45,7 @@ class CNN(nn.Module):
     InvalidInput is raised on sizes below 1, a ``size`` that 8 does not divide, and multipliers
     that do not fit.
 
+    >>> import torch
     >>> network = CNN(width=6)
     >>> [tuple(layer.weight.shape) for layer in network.layers]
     [(6, 1, 3, 3), (6, 6, 3, 3), (6, 6, 3, 3), (6, 6, 3, 3), (10, 6)]
@@ -125,6 +126,7 @@ class ResNet(nn.Module):
     InvalidInput is raised on sizes below 1, a ``size`` that 2**blocks does not divide, and
     multipliers that do not fit.
 
+    >>> import torch
     >>> network = ResNet(width=6, blocks=3)
     >>> [name for name, _ in network.named_parameters()][:3]
     ['stem.weight', 'blocks.0.first.weight', 'blocks.0.second.weight']

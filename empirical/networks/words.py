@@ -36,6 +36,7 @@ class CBOW(nn.Module):
 
     InvalidInput is raised on sizes below 1 and multipliers that do not fit.
 
+    >>> import torch
     >>> network = CBOW(width=6, vocabulary=20)
     >>> network(torch.zeros(5, 4, dtype=torch.int64)).shape
     torch.Size([5, 20])

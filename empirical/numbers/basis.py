@@ -34,6 +34,7 @@ CHUNK = 4096
 def tolerance(dtype: torch.dtype) -> float:
     """Relative size below which a singular value of data of this dtype is rounding.
 
+    >>> import torch
     >>> tolerance(torch.float64), round(tolerance(torch.float32), 9)
     (1e-13, 9.54e-07)
     """
@@ -132,6 +133,7 @@ class Basis:
 def product(x: Tensor, y: Tensor) -> Tensor:
     """The product x y^T of (rows, n) and (columns, n) in float64, whatever the data are.
 
+    >>> import torch
     >>> x = torch.ones(2, 5, dtype=torch.float32)
     >>> product(x, x).dtype, product(x, x)[0, 1].item()
     (torch.float64, 5.0)
@@ -173,6 +175,7 @@ def triangular_root(s: Tensor, zero: float, room: int) -> tuple[Tensor, list[int
     squared length exceeds ``zero``. This is Cholesky's method, which, unlike eigenvectors, moves
     no more than S does: so the same seed gives the same sample up to rounding.
 
+    >>> import torch
     >>> triangular_root(torch.ones(2, 2, dtype=torch.float64), 1e-13, 2)
     (tensor([[1., 1.]], dtype=torch.float64), [0])
     """

@@ -64,6 +64,7 @@ def sampled_cotangents(output: Tensor, loss: LossFunction, generator: torch.Gene
 
     The Fisher matrix is their second moment:
 
+    >>> import torch
     >>> logits = torch.zeros(10000, 2)
     >>> c = sampled_cotangents(logits, LossFunction.CROSS_ENTROPY, torch.Generator().manual_seed(0))
     >>> torch.allclose(c.T @ c / 10000, torch.tensor([[0.25, -0.25], [-0.25, 0.25]]))

@@ -9,6 +9,7 @@ This is the twin of scaling/calculus/read.py: the same tree read as numbers inst
 What a node is worth is in layer_values.py, what the operators do in operators.py and algebra.py;
 here is only the reading.
 
+>>> import torch
 >>> from scaling.rules.parser import parse
 >>> H, D = torch.tensor([[1.0], [0.0]]).double(), torch.tensor([[2.0]]).double()
 >>> layer = LayerTensors(H, D, W=torch.zeros(1, 2).double())

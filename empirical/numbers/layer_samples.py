@@ -48,6 +48,7 @@ class ScaledEmbedding(nn.Embedding):
 
     u = w (multiplier onehot(word)): the gradient and A hold the multiplier, B does not.
 
+    >>> import torch
     >>> layer = ScaledEmbedding(4, 3, multiplier=0.5)
     >>> torch.equal(layer(torch.tensor(2)), 0.5 * layer.weight[2])
     True
@@ -100,6 +101,8 @@ def cotangents(module: Layered, gradient: Tensor) -> Tensor:
 def as_matrix(module: Layered, tensor: Tensor) -> Tensor:
     """A parameter, or its gradient, as a view of shape (fan_out, fan_in); a bias is a column.
 
+    >>> import torch
+    >>> from torch import nn
     >>> as_matrix(nn.Conv2d(2, 5, 3), torch.zeros(5, 2, 3, 3)).shape
     torch.Size([5, 18])
     >>> as_matrix(nn.Embedding(7, 5), torch.zeros(7, 5)).shape

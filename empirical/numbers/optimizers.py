@@ -12,6 +12,8 @@ factors a state that refreshes now and then, the true Fisher other cotangents fo
 Nothing hangs on tensors: learning rates and hyper-parameters are in plain param groups, what is
 remembered between steps is in ``state_dict()["layers"]``, by the name of a matrix.
 
+>>> import torch
+>>> from torch import nn
 >>> from empirical.numbers.capture import Capture
 >>> from scaling.rules.parser import parse
 >>> model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))

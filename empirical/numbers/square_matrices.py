@@ -289,6 +289,7 @@ def _power(
 def pseudo_power(x: Tensor, p: float) -> Tensor:
     """x**p entry by entry, with 0**negative = 0: what gets no gradient rests.
 
+    >>> import torch
     >>> pseudo_power(torch.tensor([0.0, 4.0]), -0.5).tolist()
     [0.0, 0.5]
     """

@@ -83,6 +83,8 @@ def plan(
         InvalidInput: for sizes, numbers or a recipe that cannot be used.
         NotCovered: for what neither the theory nor the literature has a power for.
 
+    >>> import torch
+    >>> from torch import nn
     >>> def build(width=8):
     ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
     >>> def batch():

@@ -203,6 +203,7 @@ MASKED = -1e37
 def root_mean_square(tensors: Sequence[Tensor]) -> float:
     """The size of a typical entry of several tensors together; entries that a mask blanks apart.
 
+    >>> import torch
     >>> least = torch.finfo(torch.float64).min
     >>> root_mean_square([torch.tensor([3.0, -3.0, least, -torch.inf], dtype=torch.float64)])
     3.0

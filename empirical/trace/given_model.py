@@ -9,6 +9,8 @@
     no batch        for a chain (nn.Sequential) alone, whose first layer says what it takes: a row
                     of numbers, word ids or an image. Targets are then those of a squared error
 
+>>> import torch
+>>> from torch import nn
 >>> pair = two_models(nn.Linear(3, 4), nn.Linear(3, 8), (torch.ones(2, 3), torch.ones(2, 4)))
 >>> pair.axis(None)
 GrowingAxis(name='width', sizes=(4, 8))

@@ -123,6 +123,7 @@ Places: TypeAlias = tuple[Tensor, Tensor, Tensor]
 def places_of(axes: MatrixAxes, shape: Sequence[int], flat: Tensor) -> Places:
     """The matrix, the row and the column of entries of a tensor.
 
+    >>> import torch
     >>> axes = MatrixAxes((), (1,), (0,), parts=2)
     >>> [x.tolist() for x in places_of(axes, (2, 4), torch.tensor([3, 4]))]
     [[1, 0], [1, 0], [0, 1]]

@@ -8,6 +8,7 @@ followed: its tensors have no inputs and cotangents of their own.
     Tracker          is told every call, and returns what of it met a tensor
     watching_calls   tells a tracker the calls of a module, whatever Python code makes them
 
+>>> import torch
 >>> w = torch.nn.Parameter(torch.ones(3, 2))
 >>> tracker = Tracker({"w": w})
 >>> with watching_calls(tracker):

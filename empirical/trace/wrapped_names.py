@@ -21,6 +21,7 @@ PARALLEL = (nn.parallel.DistributedDataParallel, nn.parallel.DataParallel)
 def plain_name(model: nn.Module, name: str) -> str:
     """The name without the parts of wrappers.
 
+    >>> from torch import nn
     >>> model = nn.DataParallel(nn.Sequential(nn.Linear(2, 2)))
     >>> [plain_name(model, name) for name, _ in model.named_parameters()]
     ['0.weight', '0.bias']

@@ -121,6 +121,7 @@ def response(
 def weights_of(phi: Tensor) -> Tensor:
     """a, of mean one.
 
+    >>> import torch
     >>> weights_of(torch.zeros(3))
     tensor([1., 1., 1.])
     """

@@ -54,6 +54,7 @@ def estimated(
 ) -> Vector:
     """The same of a function.
 
+    >>> import numpy as np
     >>> estimated(lambda x: float(x @ x), np.array([1.0, 0.0]), np.eye(2), mu=1e-6).round(3)
     array([2., 0.])
     """

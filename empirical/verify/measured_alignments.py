@@ -125,6 +125,7 @@ def ratios(weight: Tensor, change: Tensor, z: Tensor, dz: Tensor) -> dict[str, f
         z: inputs at the start, (samples, fan_in).
         dz: their change, of the same shape.
 
+    >>> import torch
     >>> z = torch.ones(1, 100)
     >>> found = ratios(torch.eye(100), torch.ones(5, 100), z, z)
     >>> round(found["alpha"], 3), round(found["omega"], 3)

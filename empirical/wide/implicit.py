@@ -125,6 +125,7 @@ class _Rest:
 class ImplicitGaussian:
     """A matrix of independent N(0, std^2) entries, known by the products it was asked for.
 
+    >>> import torch
     >>> from empirical.wide.streaming import MemoryLimit, Streaming
     >>> axis = lambda side: NeuronAxis(side, torch.float64, Streaming(), MemoryLimit(2**20))
     >>> rows, columns = axis(4), axis(3)

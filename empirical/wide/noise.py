@@ -49,6 +49,7 @@ class Bits(StrEnum):
 class Stream:
     """A source of normal numbers, named by a seed and a path of counters; ``bits`` makes them.
 
+    >>> import torch
     >>> a, b = torch.empty(ROWS + 2, 3), torch.empty(2, 3)
     >>> Stream(0, (7, 1)).fill_(a, 0), Stream(0, (7, 1)).fill_(b, ROWS)
     (None, None)

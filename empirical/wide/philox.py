@@ -34,6 +34,7 @@ _HALF = 2**31
 def philox(counter: Words, key: tuple[int, int]) -> Words:
     """The bits of every counter under a key of two words.
 
+    >>> import torch
     >>> zero = torch.zeros(1, dtype=torch.int64)
     >>> [f"{int(x):08x}" for x in philox((zero, zero, zero, zero), (0, 0))]
     ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']

@@ -98,6 +98,7 @@ def initialise_(
         InvalidInput: for scales that are not those of `for_model`, a pattern that names no tensor,
             or a tensor without a fan_in to be drawn.
 
+    >>> from torch import nn
     >>> from empirical import for_model
     >>> def build(width):
     ...     return nn.Sequential(nn.Conv2d(1, width, 3), nn.Flatten(), nn.Linear(width, 10))
@@ -219,6 +220,7 @@ def _is_default_bias(bias: Tensor, owner: nn.Module) -> bool:
 def torchs_fans_in(model: nn.Module) -> dict[str, int]:
     """The fan_in by which torch draws the weights of its own layers; 1 of all other tensors.
 
+    >>> from torch import nn
     >>> torchs_fans_in(nn.Sequential(nn.Embedding(9, 5), nn.Conv2d(5, 7, 3, bias=False)))
     {'0.weight': 1, '1.weight': 45}
     """

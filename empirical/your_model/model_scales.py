@@ -3,6 +3,7 @@
 The model is read as `scaling derive RULE --model` reads it: traced at several sizes, and derived
 operation by operation. So the exponents are those that the command prints.
 
+>>> import torch
 >>> from torch import nn
 >>> def model(width):
 ...     return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
@@ -231,6 +232,7 @@ def for_model(
     Warns:
         RegimeWarning: for a regime that decides an exponent of one of the tensors.
 
+    >>> from torch import nn
     >>> import torch
     >>> def build(width=8):
     ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))

@@ -37,6 +37,7 @@ _STEP = 1e-4
 def tensors_of(what: str, inputs: object) -> tuple[Tensor, ...]:
     """The tensors of inputs; refused by name where there are others.
 
+    >>> import torch
     >>> len(tensors_of("inputs", (torch.ones(2), torch.ones(3))))
     2
     """

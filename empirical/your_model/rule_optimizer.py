@@ -57,6 +57,8 @@ class RuleOptimizer(LayerOptimizer):
     averages A, B, L and R over those steps. ``record`` is called as (name, node, value) for every
     node that is evaluated. Tensors without a gradient do not move.
 
+    >>> import torch
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(2, 8), nn.LayerNorm(8), nn.Linear(8, 1))
     >>> batch = torch.ones(5, 2), torch.ones(5, 1)
     >>> optimizer = RuleOptimizer(

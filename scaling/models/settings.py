@@ -33,6 +33,7 @@ K = TypeVar("K")
 class Settings:
     """Fixed exponents by layer name, and values of the rule's symbols.
 
+    >>> import sympy
     >>> Settings(
     ...     exponents={"e": Rational(1, 2)}, d={("rho", "hidden"): sympy.Symbol("e")}
     ... ).closed().d

@@ -8,6 +8,7 @@
 A product of symbols counts as a symbol of its own in `feasible`: conditions that are refused have
 no solution, those that are not may still have none.
 
+>>> import sympy
 >>> x, y = sympy.symbols("x y")
 >>> [(str(value[0]), *map(str, where)) for value, where in cases((sympy.Max(0, x) - 1,))]
 [('-1', '-x'), ('x - 1', 'x')]
@@ -136,6 +137,7 @@ def _put(x: Expr, values: dict[Symbol, Expr]) -> Expr:
 def cleared(x: Expr, where: Sequence[Expr]) -> Expr:
     """An expression of the same sign, without a denominator that is positive where others hold.
 
+    >>> import sympy
     >>> e = sympy.Symbol("e")
     >>> cleared(1 - 1 / e, (e,))
     e - 1

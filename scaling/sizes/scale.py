@@ -75,6 +75,7 @@ def _written(x: Expr) -> str:
 def renamed(x: Expr, names: Mapping[Expr, Expr]) -> Expr:
     """An exponent with symbols for symbols, one to one: what was in its canonical form stays so.
 
+    >>> import sympy
     >>> x, y, z = map(sympy.Symbol, "xyz")
     >>> renamed(2 * Max(x, y), {x: z}) == 2 * Max(z, y)
     True
@@ -114,6 +115,7 @@ class Bounds:
 
     Exponents e, e_A, ... of a rule are non-negative; anything else is unbounded unless stated.
 
+    >>> import sympy
     >>> e, b = sympy.symbols("e b")
     >>> Bounds({"e": (S.Zero, S.Infinity)}).order(1 + e, S.Zero)
     <Order.GREATER: '>'>
