@@ -114,7 +114,7 @@ networks wide. With 16, or 160 rows of a Gauss-Newton matrix, a width of 64 is n
 SEEDS = 16
 MORE_SEEDS = 4
 """How many times the usual seeds a rule may take; those that are asked for are all it takes."""
-WIDE_SEEDS = {Path.CORE: 6, Path.ROWS: 20, Path.SAMPLE: 8}
+WIDE_SEEDS = {Path.CORE: 6, Path.ROWS: 10, Path.SAMPLE: 8}
 MARGIN = {Mode.DENSE: 0.05, Mode.WIDE: 0.02}
 PIECE = 2**12
 """Numbers that are turned into text at a time."""

@@ -40,8 +40,8 @@ from scaling.rules.language import Node
 from scaling.rules.schedule import sum_levels
 from scaling.rules.shapes import Dim
 
-RowImages: TypeAlias = dict[tuple[Atom, int], Columns]
-"""(an atom, one of its columns) -> the matrix times that column."""
+RowImages: TypeAlias = dict[tuple[Atom, int], tuple[Columns, int]]
+"""(an atom, one of its columns) -> images, and which of them is the matrix times that column."""
 
 
 def is_one_task(path: Path | None, width: int, streaming: Streaming) -> bool:
@@ -81,12 +81,13 @@ class Rows:
             x.axis.take(x.axis.side * joint.count)
             target.take(target.side * joint.count)
             y = target.given(self._apply(x.axis.values(joint)))
-            images.update((place, y.pick([k])) for k, place in enumerate(new))
-        total = target.none(x.count)
+            images.update((place, (y, k)) for k, place in enumerate(new))
+        shares: dict[Columns, Tensor] = {}
         for atom, c in x.terms:
             for i in asked[atom]:
-                total += self.scale * (images[atom, i] @ c[i : i + 1])
-        return total
+                y, k = images[atom, i]
+                shares.setdefault(y, c.new_zeros(y.count, x.count))[k] += c[i]
+        return sum((self.scale * (y @ c) for y, c in shares.items()), target.none(x.count))
 
     def _apply(self, x: Tensor) -> Tensor:
         task = partial(moved, self.tiles, self.node, x, self.transposed, self.watched)

@@ -15,6 +15,7 @@ as good as G: D' H'^T of columns that are known by then (ascents.py).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TypeGuard
 
 from scaling.rules.ascents import here, operands
@@ -58,6 +59,7 @@ def sees_samples(rule: Rule) -> bool:
     )
 
 
+@lru_cache(maxsize=4096)
 def spans(node: Node) -> bool:
     """Whether a value follows from Gram matrices (those of strips.py too) and norms of weights."""
     if is_weight_size(node):
