@@ -19,6 +19,7 @@ from empirical.tuning import online_hypergradients, tuning_strategy
 from empirical.tuning.cross_entropy import CrossEntropySampler, smoothing
 from empirical.tuning.gradient_filter import IsotropicKalman, Outlook, SelfTuned
 from empirical.tuning.hypervolume import front, hypervolume
+from empirical.tuning.losses_by_task import weights_of
 from empirical.tuning.measured_tuning import over_seeds
 from empirical.tuning.online_hypergradients import RateRecurrence
 from empirical.tuning.optimization_law import (
@@ -35,7 +36,7 @@ from empirical.tuning.recurring_halving import RecurringRatePruner
 from empirical.tuning.search_space import grid_of, read_budget, read_space
 from empirical.tuning.tuning_run import TunedPoint, TunedRun, TuningRun
 from empirical.tuning.tuning_strategy import HOMES, TuningTask, play, strategy
-from empirical.tuning.weighted_pretraining import response, weights_of
+from empirical.tuning.weighted_pretraining import response
 from empirical.tuning.zeroth_order import estimated, unit_vectors
 from scaling.sizes.errors import InvalidInput
 

@@ -29,6 +29,7 @@ from empirical.transfer.transfer_run import (
     undisturbed,
 )
 from empirical.transfer.user_optimizer import DECAY
+from empirical.tuning.losses_by_task import PRETRAINED, weighted_loss
 from empirical.tuning.rate_schedules import multiplier
 from empirical.tuning.tuning_run import PLAIN, TunedRun, TuningRun
 from scaling.models.recipe import RATE
@@ -41,9 +42,6 @@ LOOP_HOMES: Mapping[str, str] = {
     "adapting": "distance_adaptation",
 }
 """The file of each loop."""
-PRETRAINED = 10
-"""Steps whose tasks are weighted, where a point has weights."""
-WeightedLoss = Callable[["TrainingLoop", Any, tuple[float, ...]], Tensor]
 
 
 class TrainingLoop(CellTraining):
@@ -114,9 +112,7 @@ class TrainingLoop(CellTraining):
     def loss_of_step(self, batch: Any, step: int) -> Tensor:
         """The loss of the batch, its tasks weighted in the first steps if the point says so."""
         if self.run.point.weights and step < PRETRAINED:
-            module = importlib.import_module("empirical.tuning.weighted_pretraining")
-            weighted: WeightedLoss = module.weighted_loss
-            return weighted(self, batch, self.run.point.weights)
+            return weighted_loss(self.model, self.file, batch, self.run.point.weights)
         return self.loss_on(batch)
 
     def watched(self, loss: Tensor) -> Tensor:

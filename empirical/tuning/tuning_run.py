@@ -27,7 +27,7 @@ class TunedPoint:
         numbers: log2 by symbol, at the base.
         schedule: of the rate, see rate_schedules.py.
         rates: log2 of a factor of the rate, by tensor.
-        weights: of the tasks that the first steps are trained on; see weighted_pretraining.py.
+        weights: of the tasks that the first steps are trained on; see losses_by_task.py.
     """
 
     numbers: Point

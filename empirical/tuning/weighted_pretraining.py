@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 
 from empirical.trace.model_file import ModelFile
-from empirical.transfer.transfer_run import Diverged
 from empirical.tuning.gradient_descent import refuse_other_rules
+from empirical.tuning.losses_by_task import PRETRAINED, no_tasks, task_losses, tasks_of, weights_of
 from empirical.tuning.search_space import SearchSpace, grid_of
 from empirical.tuning.second_derivatives import gradients, hessian_vector, inner
-from empirical.tuning.tuning_loop import PRETRAINED, TrainingLoop
+from empirical.tuning.tuning_loop import TrainingLoop
 from empirical.tuning.tuning_run import TunedPoint
 from empirical.tuning.tuning_strategy import Tuning, TuningStrategy, TuningTask
 from scaling.models.recipe import RATE, Recipe
@@ -42,52 +42,6 @@ from scaling.sizes.errors import InvalidInput
 Moments = tuple[list[float], list[float]]
 TERMS, META, BETA1, BETA2 = 2, 0.3, 0.9, 0.999
 """Terms of v (J + 1); the rate of Adam on phi, and its averages."""
-
-
-def tasks_of(file: ModelFile, inputs: Sequence[Any], targets: Tensor) -> Tensor:
-    """The number of the task of each sample.
-
-    Raises:
-        InvalidInput: for a model whose samples have no tasks.
-    """
-    if file.tasks_of is not None:
-        found: Tensor = file.tasks_of(*inputs, targets)
-        return found.long()
-    if targets.ndim == 1 and not targets.is_floating_point():
-        return targets
-    raise no_tasks(file)
-
-
-def no_tasks(file: ModelFile) -> InvalidInput:
-    """The refusal of a model without tasks."""
-    return InvalidInput(
-        f"samples without tasks in {file.path}",
-        "the number of a task for each sample, from 0",
-        "write for example: def tasks(inputs, targets): return targets.argmax(1)",
-    )
-
-
-def weighted_loss(loop: TrainingLoop, batch: Any, weights: Sequence[float]) -> Tensor:
-    """L_PT, at weights a."""
-    inputs, targets = batch
-    tasks = tasks_of(loop.file, inputs, targets)
-    losses, shares = task_losses(loop, batch, tasks, len(weights))
-    return (losses * shares * losses.new_tensor(list(weights))).sum()
-
-
-def task_losses(loop: TrainingLoop, batch: Any, tasks: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The loss of each task in a batch, zero of one without samples, and its share of samples."""
-    inputs, targets = batch
-    outputs, loss_of = loop.model(*inputs), loop.file.loss_for(targets)
-    if not int(tasks.max()) < count:
-        raise Diverged(f"a task {int(tasks.max())}, and weights of {count}")
-    losses, shares = [], []
-    for k in range(count):
-        chosen = tasks == k
-        some = bool(chosen.any())
-        losses.append(loss_of(outputs[chosen], targets[chosen]) if some else outputs.sum() * 0)
-        shares.append(chosen.float().mean())
-    return torch.stack(losses), torch.stack(shares).to(outputs)
 
 
 def response(
@@ -118,30 +72,19 @@ def response(
     return -found
 
 
-def weights_of(phi: Tensor) -> Tensor:
-    """a, of mean one.
-
-    >>> import torch
-    >>> weights_of(torch.zeros(3))
-    tensor([1., 1., 1.])
-    """
-    return len(phi) * torch.softmax(phi, 0)
-
-
 def _episode(loop: TrainingLoop) -> Mapping[str, Any]:
     """P steps from the start under the weights of phi, and the hypergradient there."""
     steps = loop.run.steps
     first = loop.batch_of(0)
-    tasks = tasks_of(loop.file, *first)
     given = loop.run.wishes["phi"]
-    phi = torch.zeros(int(tasks.max()) + 1) if not given else torch.tensor(given)
+    count = int(tasks_of(loop.file, *first).max()) + 1
+    phi = torch.tensor(given) if given else torch.zeros(count)
     phi = phi.to(first[1].device).requires_grad_()
     tensors, names = list(loop.trained.values()), list(loop.trained)
     rates = [2.0 ** loop.run.point.numbers[RATE] * loop.factors[name] for name in names]
 
     def pretraining(step: int) -> Tensor:
-        batch = loop.batch_of(step)
-        losses, shares = task_losses(loop, batch, tasks_of(loop.file, *batch), len(phi))
+        losses, shares = task_losses(loop.model, loop.file, loop.batch_of(step), len(phi))
         return (losses * shares * weights_of(phi)).sum()
 
     for step in range(steps):
