@@ -56,7 +56,7 @@ def measured(name: str) -> Record:
         subject = subject_of(name, problem_of(name, None, practice=True, numbers=data.numbers))
         found = as_json(verify_all(plan([subject], RunRequest(data, threads=1))))
     except (InvalidInput, NotCovered) as error:
-        return {"checks": [], "series": [], "seconds": 0, "left_out": str(error.found)}
+        return {"checks": [], "series": [], "left_out": str(error.found)}
     kept = ("mode", "layer", "quantity", "predicted", "measured", "low", "high", "verdict", "note")
     checks = [
         {k: round(x, DIGITS) if isinstance(x := check[k], float) else x for k in kept}
@@ -66,7 +66,7 @@ def measured(name: str) -> Record:
         {"mode": x["mode"], "widths": [x["widths"][0], x["widths"][-1]], "seeds": x["seeds"]}
         for x in found["series"]
     ]
-    return {"checks": checks, "series": series, "seconds": round(found["seconds"]), "left_out": ""}
+    return {"checks": checks, "series": series, "left_out": ""}
 
 
 def page(records: Mapping[str, Record]) -> str:
@@ -140,7 +140,7 @@ def main(words: Sequence[str] = ()) -> None:
     for name, record in run(delayed(task)(name) for name in records.wanted(words, names())):
         records.add(name, record)
         verdicts = sorted({x["verdict"] for x in record["checks"]})
-        print(name, record["left_out"] or ", ".join(verdicts), f"{record['seconds']} s", flush=True)
+        print(name, record["left_out"] or ", ".join(verdicts), flush=True)
     records.write()
 
 
