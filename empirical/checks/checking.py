@@ -64,8 +64,8 @@ class ModelCheck(InNotebook):
         unseen: nodes and tensors that were not looked at.
         notes: readings of the code.
 
-    >>> from torch import nn
     >>> import torch
+    >>> from torch import nn
     >>> def build(width=8):
     ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
     >>> def batch():
@@ -127,8 +127,8 @@ def check(
             the plan, a loss that is not finite, and what the file of a model is refused for.
         NotCovered: where the theory or the tracer has no answer.
 
-    >>> from torch import nn
     >>> import torch
+    >>> from torch import nn
     >>> def build(width=16):
     ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
     >>> def batch():

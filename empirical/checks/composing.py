@@ -60,8 +60,8 @@ def compose(
         InvalidInput: for a plan of another model, or an optimizer that ignores the groups.
         NotCovered: for a factor that is no power of the size.
 
-    >>> from torch import nn
     >>> import torch
+    >>> from torch import nn
     >>> from empirical.plans.making import plan
     >>> def build(width=8):
     ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))

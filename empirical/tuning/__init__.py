@@ -4,7 +4,7 @@ search_space        numbers between two bounds, and the budget
 rate_schedules      how a learning rate moves within a run
 tuning_run          one run as data, and its outcome
 tuning_loop         one run, trained; second_derivatives: Hessian-vector products of a model
-losses_by_task      losses of the tasks of a batch, and their sum under weights
+losses_by_task      the losses of the tasks of a batch, summed under weights
 gradient_descent    the recipes that can be differentiated through their steps
 tuning_strategy     what a strategy is, what it has in hand, and the list of all
 tuning_store        finished runs in SQLite

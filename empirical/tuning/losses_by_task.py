@@ -1,4 +1,4 @@
-"""The loss of each task of a batch, and their sum under weights of the tasks.
+"""The loss of each task of a batch, summed under weights of the tasks.
 
     L = sum_k a_k (n_k / n) loss of task k,     a = K softmax(phi) of K tasks
 
@@ -9,17 +9,15 @@ the classes of whole numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from empirical.trace.model_file import ModelFile
+from empirical.trace.model_file import Batch, ModelFile
 from empirical.transfer.transfer_run import Diverged
 from scaling.sizes.errors import InvalidInput
 
-Batch: TypeAlias = tuple[Sequence[Any], Tensor]
-"""(Inputs, targets)."""
 PRETRAINED = 10
 """Steps whose tasks are weighted, where a point has weights."""
 
@@ -48,33 +46,27 @@ def no_tasks(file: ModelFile) -> InvalidInput:
 
 
 def weighted_loss(
-    model: nn.Module, file: ModelFile, batch: Batch, weights: Sequence[float]
+    model: nn.Module, file: ModelFile, batch: Batch, weights: Tensor | Sequence[float]
 ) -> Tensor:
-    """The sum over tasks of weight, share of the samples and loss."""
-    losses, shares = task_losses(model, file, batch, len(weights))
-    return (losses * shares * losses.new_tensor(list(weights))).sum()
-
-
-def task_losses(
-    model: nn.Module, file: ModelFile, batch: Batch, count: int
-) -> tuple[Tensor, Tensor]:
-    """The loss of each task in a batch, zero of one without samples, and its share of samples.
+    """The sum over tasks of weight, share of the samples and loss: zero of one without samples.
 
     Raises:
-        Diverged: for a task beyond the ``count`` of weights.
+        Diverged: for a task without a weight.
     """
     inputs, targets = batch
     tasks = tasks_of(file, inputs, targets)
     outputs, loss_of = model(*inputs), file.loss_for(targets)
-    if not int(tasks.max()) < count:
-        raise Diverged(f"a task {int(tasks.max())}, and weights of {count}")
-    losses, shares = [], []
-    for k in range(count):
+    if not int(tasks.max()) < len(weights):
+        raise Diverged(f"a task {int(tasks.max())}, and weights of {len(weights)}")
+    parts, shares = [], []
+    for k in range(len(weights)):
         chosen = tasks == k
         some = bool(chosen.any())
-        losses.append(loss_of(outputs[chosen], targets[chosen]) if some else outputs.sum() * 0)
+        parts.append(loss_of(outputs[chosen], targets[chosen]) if some else outputs.sum() * 0)
         shares.append(chosen.float().mean())
-    return torch.stack(losses), torch.stack(shares).to(outputs)
+    losses = torch.stack(parts)
+    a = torch.as_tensor(weights, dtype=losses.dtype, device=losses.device)
+    return (losses * torch.stack(shares).to(losses) * a).sum()
 
 
 def weights_of(phi: Tensor) -> Tensor:

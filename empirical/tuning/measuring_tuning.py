@@ -142,8 +142,8 @@ def tune(
         InvalidInput: for what cannot be tuned, trained or planned.
         NotCovered: for what neither the theory nor the literature has a power for.
 
-    >>> from torch import nn
     >>> import torch
+    >>> from torch import nn
     >>> def build(width=8):
     ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
     >>> batch = torch.eye(3), torch.ones(3, 2)

@@ -30,7 +30,13 @@ from torch import Tensor
 
 from empirical.trace.model_file import ModelFile
 from empirical.tuning.gradient_descent import refuse_other_rules
-from empirical.tuning.losses_by_task import PRETRAINED, no_tasks, task_losses, tasks_of, weights_of
+from empirical.tuning.losses_by_task import (
+    PRETRAINED,
+    no_tasks,
+    tasks_of,
+    weighted_loss,
+    weights_of,
+)
 from empirical.tuning.search_space import SearchSpace, grid_of
 from empirical.tuning.second_derivatives import gradients, hessian_vector, inner
 from empirical.tuning.tuning_loop import TrainingLoop
@@ -84,8 +90,7 @@ def _episode(loop: TrainingLoop) -> Mapping[str, Any]:
     rates = [2.0 ** loop.run.point.numbers[RATE] * loop.factors[name] for name in names]
 
     def pretraining(step: int) -> Tensor:
-        losses, shares = task_losses(loop.model, loop.file, loop.batch_of(step), len(phi))
-        return (losses * shares * weights_of(phi)).sum()
+        return weighted_loss(loop.model, loop.file, loop.batch_of(step), weights_of(phi))
 
     for step in range(steps):
         gradient = gradients(loop.watched(pretraining(step)), tensors, again=False)

@@ -132,13 +132,10 @@ class Columns:
     def pick(self, columns: Sequence[int]) -> Columns:
         """Some of the columns; one may be picked twice."""
         chosen = list(columns)
-        if not _are_neighbours(chosen):
-            terms = tuple((a, x[:, chosen]) for a, x in self.terms)
-            return Columns(self.axis, len(chosen), terms)
-        part = slice(chosen[0], chosen[-1] + 1)
-        return Columns(
-            self.axis, len(chosen), tuple((a, x[:, part]) for a, x in self.terms), (self, part)
-        )
+        part = slice(chosen[0], chosen[-1] + 1) if _are_neighbours(chosen) else chosen
+        terms = tuple((a, x[:, part]) for a, x in self.terms)
+        source = (self, part) if isinstance(part, slice) else None
+        return Columns(self.axis, len(chosen), terms, source)
 
     def beside(self, other: Columns) -> Columns:
         """These columns, then the others."""

@@ -232,8 +232,8 @@ def for_model(
     Warns:
         RegimeWarning: for a regime that decides an exponent of one of the tensors.
 
-    >>> from torch import nn
     >>> import torch
+    >>> from torch import nn
     >>> def build(width=8):
     ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2, bias=False))
     >>> batch = torch.eye(3), torch.ones(3, 2)
