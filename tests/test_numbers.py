@@ -18,9 +18,10 @@ from dense_layers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from empirical.numbers.basis import Basis
 from empirical.numbers.interpreter import FactoredUpdate, evaluate
 from empirical.numbers.layer_matrices import LayerTensors
-from empirical.numbers.layer_values import LayerValue
+from empirical.numbers.layer_values import LayerValue, LowRank, Outer
 from empirical.numbers.square_matrices import Blocks, Square
 from scaling.rules.parser import parse
 from scaling.rules.tree import Node
@@ -50,6 +51,40 @@ def test_the_oracle_contradicts_a_wrong_rule(right: str, wrong: str) -> None:
     x = layer("hidden")
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         assert_close(evaluate(parse(wrong), tensors(x), VALUES).dense(), RULES[right](x))
+
+
+# --- signs --------------------------------------------------------------------------------------
+
+
+def cancelling(size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """(u, v) of which every entry of u v^T is zero but for rounding."""
+    generator = torch.Generator().manual_seed(0)
+    s, t = (torch.randn(size, dtype=dtype, generator=generator) for _ in "uv")
+    return torch.stack([0.3 * s, -0.7 * s], dim=1), torch.stack([0.7 * t, 0.3 * t], dim=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_multiple_has_the_signs_of_what_it_multiplies(dtype: torch.dtype) -> None:
+    u, v = cancelling(300, dtype)
+    outer = Outer(u, v, Basis.spanning(u), Basis.spanning(v))
+    # Half of the rows of Q are at right angles to the core's column.
+    q = torch.cat([u, u.flip(1)]).double()
+    core = torch.tensor([[0.7], [0.3]], dtype=torch.float64)
+    low = LowRank(Basis(600, dtype, q, orthonormal=True), core, Basis.spanning(v))
+    for value in (outer, low):
+        entries, multiple = value.dense(), value.scale(0.1).scale(3.7)
+        for other in (multiple, multiple.T.T):
+            assert torch.equal(entries.sign(), other.dense().sign())
+        np.testing.assert_allclose(multiple.dense(), 0.37 * entries, rtol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["sqrt(c*G*G)", "sqrt(c*G*G + c*ema(G*G, beta))"])
+def test_a_multiple_of_a_square_has_no_negative_entry(text: str) -> None:
+    d, h = cancelling(300, torch.float32)
+    tensors_ = LayerTensors(h, d, torch.zeros(300, 300))
+    update = evaluate(parse(text), tensors_, {"c": 0.1, "beta": 0.9}).dense()
+    assert bool((update >= 0).all())
+    assert bool((update > 0).any())
 
 
 # --- zeros --------------------------------------------------------------------------------------

@@ -56,7 +56,8 @@ def add(x: LayerValue, y: LayerValue) -> LayerValue:
             basis = x.basis.join(y.basis)
             return Square(basis, x.on(basis) + y.on(basis), x.off + y.off)
         case Outer(), Outer() if x.shape == y.shape:
-            u, v = torch.cat([x.u, y.u], dim=1), torch.cat([x.v, y.v], dim=1)
+            (u1, v1), (u2, v2) = x.factors(), y.factors()
+            u, v = torch.cat([u1, u2], dim=1), torch.cat([v1, v2], dim=1)
             left = x.left if x.left is y.left else Basis.spanning(u, x.left.side)
             right = x.right if x.right is y.right else Basis.spanning(v, x.right.side)
             return Outer(u, v, left, right)

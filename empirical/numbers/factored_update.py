@@ -27,8 +27,8 @@ class FactoredUpdate:
     def factors(self) -> tuple[Tensor, Tensor] | None:
         """(U, V) with the update = U V^T, or None if it is dense."""
         match self.value:
-            case Outer(u, v):
-                return u, v
+            case Outer():
+                return self.value.factors()
             case LowRank(left, _, right) if not (left.is_whole and right.is_whole):
                 return self.value.factors()
         return None

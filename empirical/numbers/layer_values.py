@@ -18,6 +18,9 @@ rounding error. `LowRank` keeps spans: the part of the gradient outside the span
 zero and is not magnified by a large 1/rho. Hence `sign(G)` is safe, while in `sign` of a
 preconditioned gradient an entry that is zero but for rounding gets the sign of the rounding.
 
+A multiple of either holds its factor apart and applies it to the entries that are multiplied out.
+So X and c X have the same signs entry by entry, and no entry of c X * X is negative for c > 0.
+
 A multiple c I of the identity, whose side is not known, is the scalar c: the language lets no other
 scalar be added to a square matrix, or multiplied to one by @. All scalars are 0-dim and float64.
 """
@@ -25,7 +28,8 @@ scalar be added to a square matrix, or multiplied to one by @. All scalars are 0
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -112,12 +116,13 @@ class Entries(_Rectangular):
 
 @dataclass(frozen=True, eq=False)
 class Outer(_Rectangular):
-    """u v^T, (rows, k) and (columns, k), with bases of what the columns of u and of v span."""
+    """factor u v^T, (rows, k) and (columns, k), with bases of what columns of u and v span."""
 
     u: Tensor
     v: Tensor
     left: Basis
     right: Basis
+    factor: Tensor | float = 1.0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -127,7 +132,7 @@ class Outer(_Rectangular):
     @property
     def T(self) -> Outer:
         """Transpose."""
-        return Outer(self.v, self.u, self.right, self.left)
+        return Outer(self.v, self.u, self.right, self.left, self.factor)
 
     @property
     def has_entries(self) -> bool:
@@ -136,30 +141,40 @@ class Outer(_Rectangular):
 
     def dense(self) -> Tensor:
         """The tensor, entry by entry, in the layer's dtype."""
-        return self.u @ self.v.T
+        return _multiplied_out(self.u, self.v, self.factor)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Tall (U, V) with this = U V^T, in the layer's dtype."""
+        return self.factor * self.u, self.v
 
     def low_rank(self) -> LowRank:
         """The same in orthonormal coordinates."""
         core = self.left.coordinates(self.u) @ self.right.coordinates(self.v).T
-        return LowRank(self.left, core, self.right)
+        return LowRank(self.left, core, self.right, self.factor)
 
     def scale(self, c: Tensor | float) -> Outer:
         """C times this."""
-        return Outer(c * self.u, self.v, self.left, self.right)
+        return replace(self, factor=c * self.factor)
 
     def row_mean(self) -> Outer:
         """The mean of each row, (rows, 1)."""
         mean = self.v.mean(dim=0, keepdim=True)
-        return Outer(self.u, mean, self.left, Basis.whole(1, mean.dtype))
+        return Outer(self.u, mean, self.left, Basis.whole(1, mean.dtype), self.factor)
 
 
 @dataclass(frozen=True, eq=False)
 class LowRank(_Rectangular):
-    """Q core P^T with Q and P the bases of the left and right side; core is float64."""
+    """factor Q inner P^T with Q and P the bases of the left and right side; inner is float64."""
 
     left: Basis
-    core: Tensor
+    inner: Tensor
     right: Basis
+    factor: Tensor | float = 1.0
+
+    @cached_property
+    def core(self) -> Tensor:
+        """Coordinates in the two bases, float64: this = Q core P^T."""
+        return self.factor * self.inner
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -169,7 +184,7 @@ class LowRank(_Rectangular):
     @property
     def T(self) -> LowRank:
         """Transpose."""
-        return LowRank(self.right, self.core.T, self.left)
+        return LowRank(self.right, self.inner.T, self.left, self.factor)
 
     @property
     def has_entries(self) -> bool:
@@ -178,12 +193,17 @@ class LowRank(_Rectangular):
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Tall (U, V) with this = U V^T, in the layer's dtype, with as few columns as can be."""
-        if self.core.shape[0] < self.core.shape[1]:
-            v, u = self.T.factors()
+        u, v = self._sides()
+        return self.factor * u, v
+
+    def _sides(self) -> tuple[Tensor, Tensor]:
+        """Tall (U, V) with this = factor U V^T."""
+        if self.inner.shape[0] < self.inner.shape[1]:
+            v, u = self.T._sides()
             return u, v
-        u = self.left.expand(self.core)
+        u = self.left.expand(self.inner)
         # The core knows how much of a whole side there is: a tile has fewer rows than its layer.
-        eye = torch.eye(self.core.shape[1], dtype=u.dtype, device=u.device)
+        eye = torch.eye(self.inner.shape[1], dtype=u.dtype, device=u.device)
         v = eye if self.right.is_whole else self.right.q
         return u.to(self.left.dtype), v.to(self.left.dtype)
 
@@ -191,8 +211,7 @@ class LowRank(_Rectangular):
         """The tensor, entry by entry, in the layer's dtype."""
         if self.left.is_whole and self.right.is_whole:
             return self.core.to(self.left.dtype)
-        u, v = self.factors()
-        return u @ v.T
+        return _multiplied_out(*self._sides(), self.factor)
 
     def low_rank(self) -> LowRank:
         """The same in orthonormal coordinates."""
@@ -200,13 +219,19 @@ class LowRank(_Rectangular):
 
     def scale(self, c: Tensor | float) -> LowRank:
         """C times this."""
-        return LowRank(self.left, c * self.core, self.right)
+        return replace(self, factor=c * self.factor)
 
     def row_mean(self) -> LowRank:
         """The mean of each row, (rows, 1)."""
         ones = self.core.new_full((self.right.side, 1), 1 / self.right.side)
         core = self.core @ self.right.coordinates(ones)
         return LowRank(self.left, core, Basis.whole(1, self.left.dtype))
+
+
+def _multiplied_out(u: Tensor, v: Tensor, factor: Tensor | float) -> Tensor:
+    """Factor u v^T, entry by entry."""
+    product = u @ v.T
+    return product if isinstance(factor, float) and factor == 1 else product.mul_(factor)
 
 
 Rectangular: TypeAlias = Entries | Outer | LowRank
