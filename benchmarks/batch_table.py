@@ -5,8 +5,9 @@
 Each rule is measured as `scaling verify NAME --axis batch=8:64` does it (empirical/verify/
 batch_sweep.py): own updates in wide mode, exactly in law, at one width beyond 10^5, on samples that
 are independent and that agree, with twice as many seeds while noise leaves a verdict open, up to
-MOST. Its record is kept once it is whole, so that a run is taken up where it was interrupted. Rules
-that are made of a few columns go first; those that look at single entries take minutes each.
+`most_seeds`. Its record is kept once it is whole, so that a run is taken up where it was
+interrupted. Rules that are made of a few columns go first, and may take more seeds: they cost
+seconds each. Rules share the cores, one thread each.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+from joblib import Parallel, delayed
 from records import Record, Records
 
 from derivations.catalogue import catalogue, find
+from empirical.measure.machine import cores
 from empirical.report.batch_checks import as_json
-from empirical.verify.batch_sweep import BATCHES, MARGIN, SEEDS, WIDTH, sweep
+from empirical.verify.batch_sweep import BATCHES, MARGIN, MOST_SEEDS, SEEDS, WIDTH, sweep
 from empirical.wide import Streaming
 from empirical.wide.method import Path as Way
 from empirical.wide.method import path_of
 from scaling.cli.requests import problem_of, subject_of
 
-MOST = 8
+MOST_BY_ENTRY = 8
 LAYERS, SAMPLES = ("input", "hidden", "output"), ("independent", "aligned")
 _NOISE = "the interval holds what is derived, and is wider than the margin at so many seeds"
 _WEAK = (
@@ -51,10 +54,16 @@ def names() -> list[str]:
     return sorted(catalogue(), key=lambda x: path_of(find(x).rule, own_only=True) is not Way.CORE)
 
 
+def most_seeds(name: str) -> int:
+    """Seeds at which a verdict that noise leaves open stays open."""
+    return MOST_SEEDS if path_of(find(name).rule, own_only=True) is Way.CORE else MOST_BY_ENTRY
+
+
 def measured(name: str) -> Record:
     """All checks of a rule, or why there are none."""
     subject = subject_of(name, problem_of(name, None, practice=True))
-    found = sweep([subject], BATCHES, WIDTH, SEEDS, MARGIN, Streaming(workers=1), most=MOST)
+    most = most_seeds(name)
+    found = sweep([subject], BATCHES, WIDTH, SEEDS, MARGIN, Streaming(workers=1), most=most)
     kept = as_json(found)
     checks = [
         {k: round(x, 4) if isinstance(x, float) else x for k, x in check.items()}
@@ -71,7 +80,7 @@ def page(records: Mapping[str, Record]) -> str:
     lines = [
         _HEAD.format(
             rules=len(rules), checks=len(checks), width=f"{WIDTH:,}", margin=MARGIN, seeds=SEEDS,
-            most=MOST, batches=", ".join(map(str, BATCHES)),
+            most=MOST_SEEDS, by_entry=MOST_BY_ENTRY, batches=", ".join(map(str, BATCHES)),
             open=len(checks) - sum(counts.values()), **counts,
         ),
         "| rule | samples | derived | input | hidden | output |",
@@ -119,8 +128,12 @@ def _holds(x: Record) -> bool:
 def main(words: Sequence[str] = ()) -> None:
     """Measure what has no record (or is named), and write both files."""
     records = Records("batch", page)
-    for name in records.wanted(words, names()):
-        found = measured(name)
+
+    def task(name: str) -> tuple[str, Record]:
+        return name, measured(name)
+
+    run = Parallel(cores(), return_as="generator_unordered", pre_dispatch="all", batch_size=1)
+    for name, found in run(delayed(task)(name) for name in records.wanted(words, names())):
         records.add(name, found)
         print(name, found["left_out"] or "measured", flush=True)
     records.write()
@@ -151,8 +164,8 @@ Own updates RMS(dW h) ~ n^x at one learning rate, derived as by
 contradicted. Made by `make batch`, which measures what `docs/batch.json` lacks.
 
 * Networks of {width} neurons, measured exactly in law; batches {batches}; {seeds} seeds, doubled
-  while noise leaves a verdict open, up to {most}; an interval is to lie within {margin} of what is
-  derived.
+  while noise leaves a verdict open, up to {most}, or {by_entry} of rules that look at single
+  entries; an interval is to lie within {margin} of what is derived.
 * **independent**: targets are signs drawn for every sample; **aligned**: they are 1 for all.
 * Dampings are as large as what they are added to, at the middle batch, and follow the powers
   that are derived.

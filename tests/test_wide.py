@@ -435,6 +435,8 @@ def test_widths_that_rows_cannot_reach_are_refused() -> None:
         measure_wide(t, constants, 10**7, 0)
     with pytest.raises(InvalidInput, match="found: steps=0"):
         measure_wide(trial("sgd"), constants, 100, 0, steps=0)
+    with pytest.raises(InvalidInput, match="found: sampled_rows=0"):
+        measure_wide(trial("sign"), constants, 100, 0, sampled_rows=0)
 
 
 @pytest.mark.parametrize(

@@ -229,14 +229,13 @@ def test_own_updates_alone_have_the_law_of_a_dense_network(name: str) -> None:
     assert least_p_value(ours, theirs) > ALPHA
 
 
-def test_rows_are_exchangeable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_exchangeable() -> None:
     """The mean square over a sample of rows has the mean of that over all, in every layer."""
     t = trial("adam", activation=Activation.RELU)
     constants = calibrate(t, 48)
 
     def squares(rows: int) -> np.ndarray:
-        monkeypatch.setattr(sample, "SAMPLED_ROWS", rows)
-        runs = [own_sizes(t, constants, 64, seed) for seed in range(150)]
+        runs = [own_sizes(t, constants, 64, seed, sampled_rows=rows) for seed in range(150)]
         return np.array([[x.own**2 for x in run.sizes.values()] for run in runs])
 
     every, some = squares(64), squares(16)
@@ -246,16 +245,15 @@ def test_rows_are_exchangeable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (np.abs(gap.mean(axis=0)) < 3.3 * error).all()
 
 
-def test_networks_of_all_widths_share_the_rows_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample, "SAMPLED_ROWS", 16)
+def test_networks_of_all_widths_share_the_rows_of_a_sample() -> None:
     t = trial("sign")
     constants = calibrate(t, 48)
-    logs = np.array(
-        [
-            [math.log(own_sizes(t, constants, w, seed).sizes["hidden"].own) for w in (2**14, 2**16)]
-            for seed in range(8)
-        ]
-    )
+
+    def log_size(width: int, seed: int) -> float:
+        run = own_sizes(t, constants, width, seed, sampled_rows=16)
+        return math.log(run.sizes["hidden"].own)
+
+    logs = np.array([[log_size(w, seed) for w in (2**14, 2**16)] for seed in range(8)])
     assert (logs[:, 1] - logs[:, 0]).std() < 0.2 * logs[:, 0].std()
 
 

@@ -176,7 +176,7 @@ def power(x: LayerValue, p: float) -> LayerValue:
     if isinstance(x, Corner):
         return entry_by_entry(lambda entries: power(entries, p), x)
     entries = _entries(x)
-    if not float(p).is_integer() and bool((entries < 0).any()):
+    if not float(p).is_integer() and bool(entries.numel()) and bool(entries.min() < 0):
         raise InvalidInput(
             f"the power {p:g} of negative entries",
             "entries of at least zero, or a whole power",

@@ -267,6 +267,7 @@ class _Reading:
 
     def advance(self) -> None:
         """Remember this step. Last of all, so that a refusal leaves the state as it was."""
+        self.layer.forget()
         self.state.averages.update(self.averages)
         self.state.counts.update(self.counts)
         self.state.factors.update(self.factors)

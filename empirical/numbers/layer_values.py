@@ -28,7 +28,7 @@ scalar be added to a square matrix, or multiplied to one by @. All scalars are 0
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -123,6 +123,8 @@ class Outer(_Rectangular):
     left: Basis
     right: Basis
     factor: Tensor | float = 1.0
+    product: list[Tensor] = field(default_factory=list, repr=False)
+    """u v^T once it was multiplied out, until `forget`; multiples share it."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -141,7 +143,13 @@ class Outer(_Rectangular):
 
     def dense(self) -> Tensor:
         """The tensor, entry by entry, in the layer's dtype."""
-        return _multiplied_out(self.u, self.v, self.factor)
+        if not self.product:
+            self.product.append(self.u @ self.v.T)
+        return _times(self.factor, self.product[0])
+
+    def forget(self) -> None:
+        """Let go of the product."""
+        self.product.clear()
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Tall (U, V) with this = U V^T, in the layer's dtype."""
@@ -211,7 +219,8 @@ class LowRank(_Rectangular):
         """The tensor, entry by entry, in the layer's dtype."""
         if self.left.is_whole and self.right.is_whole:
             return self.core.to(self.left.dtype)
-        return _multiplied_out(*self._sides(), self.factor)
+        u, v = self._sides()
+        return _times(self.factor, u @ v.T)
 
     def low_rank(self) -> LowRank:
         """The same in orthonormal coordinates."""
@@ -228,10 +237,8 @@ class LowRank(_Rectangular):
         return LowRank(self.left, core, Basis.whole(1, self.left.dtype))
 
 
-def _multiplied_out(u: Tensor, v: Tensor, factor: Tensor | float) -> Tensor:
-    """Factor u v^T, entry by entry."""
-    product = u @ v.T
-    return product if isinstance(factor, float) and factor == 1 else product.mul_(factor)
+def _times(factor: Tensor | float, x: Tensor) -> Tensor:
+    return x if isinstance(factor, float) and factor == 1 else factor * x
 
 
 Rectangular: TypeAlias = Entries | Outer | LowRank

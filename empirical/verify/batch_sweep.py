@@ -7,7 +7,8 @@ measured exactly in law (empirical/wide). Constants are calibrated once, in the 
 batches, and dampings are then as large as what they are added to; they follow the powers of n that
 are derived, and learning rates stay. A power is the slope of log size over log n by least squares,
 one a seed, with Student's interval; its bias, from corrections by 1/n, is within the margin. Seeds
-are doubled while noise leaves a verdict open.
+are doubled while noise leaves a verdict open. Of rules that look at single entries SAMPLED_ROWS of
+a layer are looked at: the draw of samples scatters powers more than these rows do.
 
 Rules that no wide measurement covers, and those that the calculus refuses under a batch that grows,
 have a line that says so.
@@ -40,6 +41,7 @@ WIDTH, BASE = 2**17, 512
 BATCHES = (8, 16, 32, 64)
 SEEDS, MOST_SEEDS, MARGIN = 4, 32, 0.15
 FEATURES, OUTPUTS, PROBE = 8, 4, 8
+SAMPLED_ROWS = 256
 CONFIDENCE = 0.95
 FELT = 10.0
 """Dampings in units of a tenth of what they are added to: as large as that. Smaller ones let weak
@@ -190,7 +192,7 @@ class _Sweep:
             at = _followed(constants, self.found, self.growth, count / self.middle)
             measured = measure_wide(
                 self.trial(count, seed), at, self.width, seed, streaming=self.streaming,
-                quantity=Quantity.OWN,
+                quantity=Quantity.OWN, sampled_rows=SAMPLED_ROWS,
             )  # fmt: skip
             for layer, x in measured.sizes.items():
                 row.setdefault(layer, []).append(x.own)

@@ -181,20 +181,23 @@ def sampled(
     weight: Weight,
     watched: frozenset[Node] = frozenset(),
     joint: NetworkValues = ALONE,
+    count: int | None = None,
 ) -> Sample:
-    """Some rows of the first update of a rule, without learning rate and sign."""
+    """``count`` rows of the first update of a rule, without learning rate and sign.
+
+    By default `method.SAMPLED_ROWS` of them.
+    """
     found, sizes = source.parts, dict(joint.sizes)
+    count = count or SAMPLED_ROWS
     assert found.update is not None, "the path refuses a rule without an update"
     spectral = forms_of(source, d, h, fisher, weight, watched, sizes, joint)
     sides = d.axis.side, h.axis.side
     place = d.axis.streaming.device, precision(sides)
     left: dict[Node, dict[Dim, Tensor]] = {
-        node: {
-            k: head(x, SAMPLED_ROWS).to(*place) for k, x in form.columns.items() if k is Dim.FAN_OUT
-        }
+        node: {k: head(x, count).to(*place) for k, x in form.columns.items() if k is Dim.FAN_OUT}
         for node, form in spectral.items()
     }
-    rows = head(d, SAMPLED_ROWS).to(*place)
+    rows = head(d, count).to(*place)
     unit, sums = block_unit(source.rule), dict[Node, Plain]()
     strip = Strip(found.terms, source.values, sides, unit, rows, h, spectral, left, sums)
     for level in sum_levels(found.terms):

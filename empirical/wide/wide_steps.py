@@ -52,7 +52,7 @@ from empirical.wide.columns import gram
 from empirical.wide.implicit import Span
 from empirical.wide.look_ahead import Ascents, Moves
 from empirical.wide.method import Path, path_of, refuse_unless_wide, way_of
-from empirical.wide.noise import Bits, Stream
+from empirical.wide.noise import ROWS, Bits, Stream
 from empirical.wide.rows import learner
 from empirical.wide.sample import sampled
 from empirical.wide.span_update import (
@@ -83,20 +83,26 @@ def measure_wide(
     steps: int = 1,
     streaming: Streaming | None = None,
     quantity: Quantity = Quantity.ALL,
+    sampled_rows: int | None = None,
 ) -> Measurement:
     """Take steps at one width and seed, and measure them; ``sums`` are those of the last step.
 
+    ``sampled_rows``: of each layer, where own updates alone are asked for and a sample of rows has
+    them (sample.py), at most `noise.ROWS`; by default `method.SAMPLED_ROWS`.
+
     Raises:
         InvalidInput: for a rule whose update leaves the span of the data, for fewer than one step,
-            and for sizes that are not finite.
+            for a sample of no rows or of too many, and for sizes that are not finite.
     """
     rule = trial.problem.rule
     if steps < 1:
         raise InvalidInput(f"steps={steps}", "at least 1", "pass steps=1")
+    if sampled_rows is not None and not 1 <= sampled_rows <= ROWS:
+        raise InvalidInput(f"sampled_rows={sampled_rows}", f"1 to {ROWS}", "leave sampled_rows out")
     streaming = streaming or Streaming(device=trial.device)
     refuse_unless_wide(rule, width, _is_one_own(trial, steps, quantity), streaming.device)
     start = time.perf_counter()
-    run = _Run(trial, constants, width, seed, steps, streaming, quantity)
+    run = _Run(trial, constants, width, seed, steps, streaming, quantity, sampled_rows)
     sizes = run.sizes()
     check_finite(sizes, width, seed)
     seconds = time.perf_counter() - start
@@ -135,8 +141,10 @@ class _Run:
         steps: int,
         streaming: Streaming,
         quantity: Quantity = Quantity.ALL,
+        sampled_rows: int | None = None,
     ) -> None:
         self.trial, self.width, self.seed = trial, width, seed
+        self.sampled_rows = sampled_rows
         self.first, self.steps = trial.problem.step, steps + trial.problem.step - 1
         self.own_only = quantity is Quantity.OWN
         own_only = _is_one_own(trial, steps, quantity)
@@ -236,7 +244,8 @@ class _Run:
         seen, told = self._looked(self._ascents(start), start, 0, 1)
         joint = sums_over_layers(sources, seen, told)
         for name, source in sources.items():
-            update = -self.scales[name].lr * sampled(source, *seen[name], joint[name])
+            rows = sampled(source, *seen[name], joint[name], self.sampled_rows)
+            update = -self.scales[name].lr * rows
             own[name] = update.size(start.source(start.parameters[name], self.probe))
             self._note_sums(name, update.sizes)
         return own
