@@ -41,7 +41,7 @@ WIDTH, BASE = 2**17, 512
 BATCHES = (8, 16, 32, 64)
 SEEDS, MOST_SEEDS, MARGIN = 4, 32, 0.15
 FEATURES, OUTPUTS, PROBE = 8, 4, 8
-SAMPLED_ROWS = 256
+SAMPLED_ROWS = 64
 CONFIDENCE = 0.95
 FELT = 10.0
 """Dampings in units of a tenth of what they are added to: as large as that. Smaller ones let weak

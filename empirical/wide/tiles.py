@@ -19,6 +19,7 @@ Moving averages of entries are made again from the D and H of all steps so far: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -162,8 +163,10 @@ class Tiles:
         return {**self.__dict__, "blocks": {}}
 
     def _step(self, side: int) -> int:
+        """The length of a tile: longer where the other side is short, as many entries in all."""
         sizes = TILE if self.steps[-1].d.device.type == "cpu" else DEVICE_TILE
-        return max(sizes[side] // self.unit, 1) * self.unit
+        across = min(sizes[1 - side], max(self.held[1 - side], 1))
+        return max(math.prod(sizes) // across // self.unit, 1) * self.unit
 
     def grid(self, rows: slice) -> list[tuple[slice, slice]]:
         """The tiles of some rows."""
