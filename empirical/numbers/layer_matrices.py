@@ -140,8 +140,9 @@ class LayerValues:
 
     def forget(self) -> None:
         """Let go of the entries of G: a value that outlives a reading is not to hold them."""
-        if isinstance(self.__dict__.get("gradient"), Outer):
-            self.gradient.forget()
+        gradient = self.__dict__.get("gradient")  # of which no entry was asked for, it is not made
+        if isinstance(gradient, Outer):
+            gradient.forget()
 
     @property
     def _is_whole(self) -> bool:
