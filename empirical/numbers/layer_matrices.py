@@ -140,7 +140,7 @@ class LayerValues:
 
     def forget(self) -> None:
         """Let go of the entries of G: a value that outlives a reading is not to hold them."""
-        gradient = self.__dict__.get("gradient")  # of which no entry was asked for, it is not made
+        gradient = self.__dict__.get("gradient")  # made where something asked for it
         if isinstance(gradient, Outer):
             gradient.forget()
 
