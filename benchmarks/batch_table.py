@@ -16,11 +16,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from joblib import Parallel, delayed
 from records import Record, Records
 
 from derivations.catalogue import catalogue, find
-from empirical.measure.machine import cores
 from empirical.report.batch_checks import as_json
 from empirical.verify.batch_sweep import BATCHES, MARGIN, MOST_SEEDS, SEEDS, WIDTH, sweep
 from empirical.wide import Streaming
@@ -127,16 +125,7 @@ def _holds(x: Record) -> bool:
 
 def main(words: Sequence[str] = ()) -> None:
     """Measure what has no record (or is named), and write both files."""
-    records = Records("batch", page)
-
-    def task(name: str) -> tuple[str, Record]:
-        return name, measured(name)
-
-    run = Parallel(cores(), return_as="generator_unordered", pre_dispatch="all", batch_size=1)
-    for name, found in run(delayed(task)(name) for name in records.wanted(words, names())):
-        records.add(name, found)
-        print(name, found["left_out"] or "measured", flush=True)
-    records.write()
+    Records("batch", page).measure(words, names(), measured, lambda record: "measured")
 
 
 def _line(name: str, growth: str, checks: Sequence[Record]) -> str:
@@ -165,7 +154,8 @@ contradicted. Made by `make batch`, which measures what `docs/batch.json` lacks.
 
 * Networks of {width} neurons, measured exactly in law; batches {batches}; {seeds} seeds, doubled
   while noise leaves a verdict open, up to {most}, or {by_entry} of rules that look at single
-  entries; an interval is to lie within {margin} of what is derived.
+  entries (and of all that were measured before the others might take more); an interval is to lie
+  within {margin} of what is derived.
 * **independent**: targets are signs drawn for every sample; **aligned**: they are 1 for all.
 * Dampings are as large as what they are added to, at the middle batch, and follow the powers
   that are derived.

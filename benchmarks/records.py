@@ -10,6 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from joblib import Parallel, delayed
+
+from empirical.measure.machine import cores
+
 Record = Mapping[str, Any]
 FOLDER = Path(__file__).parents[1] / "docs"
 
@@ -36,6 +40,24 @@ class Records:
         lines = (f"{json.dumps(key)}: {json.dumps(x)}" for key, x in records.items())
         self._kept.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
         self.write(records)
+
+    def measure(
+        self,
+        named: Sequence[str],
+        known: Sequence[str],
+        measured: Callable[[str], Record],
+        told: Callable[[Record], str],
+    ) -> None:
+        """Measure what is wanted, names side by side, and print what is ``told`` of each record."""
+
+        def task(name: str) -> tuple[str, Record]:
+            return name, measured(name)
+
+        run = Parallel(cores(), return_as="generator_unordered", pre_dispatch="all", batch_size=1)
+        for name, record in run(delayed(task)(name) for name in self.wanted(named, known)):
+            self.add(name, record)
+            print(name, record["left_out"] or told(record), flush=True)
+        self.write()
 
     def write(self, records: Mapping[str, Record] | None = None) -> None:
         """Make the page again."""

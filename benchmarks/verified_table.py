@@ -13,12 +13,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from joblib import Parallel, delayed
 from records import Record, Records
 
 from derivations.catalogue import catalogue, find
 from empirical.data.sources import load
-from empirical.measure.machine import cores
 from empirical.report.measured_tables import as_json
 from empirical.verify.campaign import RunRequest, plan
 from empirical.verify.verification import verify_all
@@ -131,17 +129,11 @@ def _signed(x: float | str) -> str:
 
 def main(words: Sequence[str] = ()) -> None:
     """Measure what has no record (or is named), and write both files."""
-    records = Records("verified", page)
+    Records("verified", page).measure(words, names(), measured, _verdicts)
 
-    def task(name: str) -> tuple[str, Record]:
-        return name, measured(name)
 
-    run = Parallel(cores(), return_as="generator_unordered", pre_dispatch="all", batch_size=1)
-    for name, record in run(delayed(task)(name) for name in records.wanted(words, names())):
-        records.add(name, record)
-        verdicts = sorted({x["verdict"] for x in record["checks"]})
-        print(name, record["left_out"] or ", ".join(verdicts), flush=True)
-    records.write()
+def _verdicts(record: Record) -> str:
+    return ", ".join(sorted({x["verdict"] for x in record["checks"]}))
 
 
 _HEAD = """# The catalogue, verified

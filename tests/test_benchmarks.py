@@ -65,6 +65,12 @@ def test_records_are_kept_as_they_come_and_taken_up(
     assert (tmp_path / "rules.md").read_text() == "2 rules"
     assert mine.wanted([], ["lion", "sgd", "adam"]) == ["lion"]
     assert mine.wanted(["sgd"], ["lion", "sgd"]) == ["sgd"]
+    known = ["lion", "sgd", "tiger"]
+    mine.measure([], known, lambda name: {"checks": [name], "left_out": ""}, lambda x: "measured")
+    assert {name: mine.read()[name]["checks"] for name in known} == {
+        "lion": ["lion"], "sgd": [2], "tiger": ["tiger"],
+    }  # fmt: skip
+    assert (tmp_path / "rules.md").read_text() == "4 rules"
 
 
 def test_a_rule_is_measured_as_verify_does_it(monkeypatch: pytest.MonkeyPatch) -> None:

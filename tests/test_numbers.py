@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from empirical.numbers.basis import Basis
-from empirical.numbers.interpreter import FactoredUpdate, evaluate
+from empirical.numbers.interpreter import FactoredUpdate, State, evaluate
 from empirical.numbers.layer_matrices import LayerTensors
 from empirical.numbers.layer_values import LayerValue, LowRank, Outer
 from empirical.numbers.square_matrices import Blocks, Square
@@ -85,6 +85,16 @@ def test_a_multiple_of_a_square_has_no_negative_entry(text: str) -> None:
     update = evaluate(parse(text), tensors_, {"c": 0.1, "beta": 0.9}).dense()
     assert bool((update >= 0).all())
     assert bool((update > 0).any())
+
+
+@pytest.mark.parametrize("text", ["sign(ema(G, beta))", "sign(previous(2*G)) + sign(G)"])
+def test_what_a_state_keeps_holds_no_entries(text: str) -> None:
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    state = State()
+    evaluate(parse(text), LayerTensors(x, x, torch.zeros(40, 40)), {"beta": 0.9}, state)
+    kept = list(state.averages.values())
+    assert any(isinstance(value, Outer) for value in kept)
+    assert not any(value.product for value in kept if isinstance(value, Outer))
 
 
 # --- zeros --------------------------------------------------------------------------------------

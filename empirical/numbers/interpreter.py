@@ -35,7 +35,7 @@ from torch import Tensor
 from empirical.numbers import algebra
 from empirical.numbers.factored_update import FactoredUpdate
 from empirical.numbers.layer_matrices import LayerTensors, LayerValues
-from empirical.numbers.layer_values import Entries, LayerValue, Rectangular
+from empirical.numbers.layer_values import Entries, LayerValue, Outer, Rectangular
 from empirical.numbers.operators import MEANINGS, Advance
 from empirical.numbers.state import State
 from scaling.models.recipe import sums_over_everything
@@ -267,7 +267,9 @@ class _Reading:
 
     def advance(self) -> None:
         """Remember this step. Last of all, so that a refusal leaves the state as it was."""
-        self.layer.forget()
+        for value in self.known.values():  # averages outlive a reading, and are to stay small
+            if isinstance(value, Outer):
+                value.forget()
         self.state.averages.update(self.averages)
         self.state.counts.update(self.counts)
         self.state.factors.update(self.factors)

@@ -138,12 +138,6 @@ class LayerValues:
             return LowRank(self.left, product(self.d, self.h) / samples, self.right)
         return Outer(self.d / samples, self.h, self.left, self.right)
 
-    def forget(self) -> None:
-        """Let go of the entries of G: a value that outlives a reading is not to hold them."""
-        gradient = self.__dict__.get("gradient")  # made where something asked for it
-        if isinstance(gradient, Outer):
-            gradient.forget()
-
     @property
     def _is_whole(self) -> bool:
         """Whether bases are those of whole sides: a given G need not lie in the span of H and D."""

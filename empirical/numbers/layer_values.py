@@ -153,7 +153,7 @@ class Outer(_Rectangular):
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Tall (U, V) with this = U V^T, in the layer's dtype."""
-        return self.factor * self.u, self.v
+        return _times(self.factor, self.u), self.v
 
     def low_rank(self) -> LowRank:
         """The same in orthonormal coordinates."""
@@ -182,7 +182,7 @@ class LowRank(_Rectangular):
     @cached_property
     def core(self) -> Tensor:
         """Coordinates in the two bases, float64: this = Q core P^T."""
-        return self.factor * self.inner
+        return _times(self.factor, self.inner)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -202,7 +202,7 @@ class LowRank(_Rectangular):
     def factors(self) -> tuple[Tensor, Tensor]:
         """Tall (U, V) with this = U V^T, in the layer's dtype, with as few columns as can be."""
         u, v = self._sides()
-        return self.factor * u, v
+        return _times(self.factor, u), v
 
     def _sides(self) -> tuple[Tensor, Tensor]:
         """Tall (U, V) with this = factor U V^T."""
