@@ -7,6 +7,8 @@
     X @ (F @ E), (F @ E) @ X    (X @ F) @ E, F @ (E @ X), for square F and E
     x * X * W                   x * (X*W), for a number x
     x * W * agree(X, W)         x * (agree(X, W)*W), in any order
+    x * X * X, X / y * X        x * (X*X), X*X / y, in any order, for a number y
+    x * x                       x**2, for a number x that is no symbol
 
 >>> from scaling.rules.language import A, G, R, block, trace
 >>> usual(block(A, 1)), usual(trace(A @ R)), usual(G @ (A @ R))
@@ -19,7 +21,18 @@ import functools
 from collections.abc import Iterator
 from fractions import Fraction
 
-from scaling.rules.tree import Call, MatMul, Matrix, Multiply, Node, Number, Power, transposed
+from scaling.rules.tree import (
+    Call,
+    Divide,
+    MatMul,
+    Matrix,
+    Multiply,
+    Node,
+    Number,
+    Power,
+    Symbol,
+    transposed,
+)
 
 G, L, R, W = (Matrix(name) for name in "GLRW")
 
@@ -44,6 +57,8 @@ def usual(node: Node) -> Node:
             return masked
         case Multiply(Multiply(x, y), z) if x.shape.is_scalar and z == W and y.shape == z.shape:
             return Multiply(x, Multiply(y, z))
+        case Multiply() if (squared := _with_squares(node)) is not None:
+            return squared
         case MatMul(x, MatMul(y, z)) if x.shape.is_gradient_like and y.shape.is_square:
             if z.shape.is_square:
                 return MatMul(MatMul(x, y), z)
@@ -62,6 +77,31 @@ def _masked_weights(node: Multiply) -> Node | None:
     left.remove(mask)
     left.remove(W)
     return Multiply(functools.reduce(Multiply, left), Multiply(mask, W))
+
+
+def _with_squares(node: Multiply) -> Node | None:
+    """A product in which a factor and another like it make a square; None where none do.
+
+    The square is positive, whatever its sign; apart, its two factors are not seen to be one.
+    """
+    factors: list[Node] = []
+    divisors: list[Node] = []
+    for factor in _factors(node):
+        while isinstance(factor, Divide) and factor.right.shape.is_scalar:
+            divisors.append(factor.right)
+            factor = factor.left
+        factors.extend(_factors(factor))
+    pairs = {x: factors.count(x) // 2 for x in factors if not isinstance(x, Number | Symbol)}
+    squares = [_square(x) for x, number in pairs.items() for _ in range(number)]
+    if not squares or squares == [node]:
+        return None
+    for x in [x for x, number in pairs.items() for _ in range(2 * number)]:
+        factors.remove(x)
+    return functools.reduce(Divide, divisors, functools.reduce(Multiply, [*factors, *squares]))
+
+
+def _square(x: Node) -> Node:
+    return Power(x, Number(Fraction(2))) if x.shape.is_scalar else Multiply(x, x)
 
 
 def _factors(node: Node) -> Iterator[Node]:
