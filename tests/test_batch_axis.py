@@ -139,6 +139,14 @@ def test_wide_networks_agree_and_a_wrong_power_would_not() -> None:
         sweep(subjects[:1], (8, 16, 32), width=1024)
 
 
+def test_a_rule_that_cannot_be_measured_takes_no_other_with_it() -> None:
+    rules = ("G/mean(G**400)**(1/400)", "G")  # in double precision the mean is zero
+    subjects = [subject_of(x, problem_of(x, None, practice=True)) for x in rules]
+    found = sweep(subjects, (4, 8, 16), width=1024, margin=1)
+    assert "divided by exactly zero" in found.left_out[subjects[0].name]
+    assert {x.rule for x in found.checks} == {subjects[1].name}
+
+
 def test_the_command_line_derives_and_measures_the_batch(typed: Typed) -> None:
     shown = typed("derive", "adamw", "--axis", "batch")
     assert shown.code == 0 and "eps,  " in shown.out.replace("eps, ", "eps,  ")

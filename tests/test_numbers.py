@@ -97,6 +97,20 @@ def test_what_a_state_keeps_holds_no_entries(text: str) -> None:
     assert not any(value.product for value in kept if isinstance(value, Outer))
 
 
+@pytest.mark.parametrize("product", ["{}", "ema({}, beta)", "4*({})"])
+def test_a_quotient_is_in_range_where_the_product_that_it_divides_is_not(product: str) -> None:
+    # Means of squares of a row and of a column are 1e-30 and 1e-24, those of all entries 1e-19.
+    d, h = torch.tensor([[1e-9], [1e-15]]), torch.tensor([[1.0], [1e-1], [1e-3]])
+    product = product.format("row_mean(G*G) @ col_mean(G*G)")
+    rule = parse(f"G/sqrt({product} / mean(G*G))")
+    found = {}
+    for dtype in (torch.float32, torch.float64):
+        x = LayerTensors(h.to(dtype), d.to(dtype), torch.zeros(2, 3, dtype=dtype))
+        found[dtype] = evaluate(rule, x, {"beta": 0.5}).dense()
+    assert float(found[torch.float64].min()) > 0
+    np.testing.assert_allclose(found[torch.float32], found[torch.float64], rtol=1e-5)
+
+
 # --- zeros --------------------------------------------------------------------------------------
 
 

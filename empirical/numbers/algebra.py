@@ -89,6 +89,9 @@ def divide(x: LayerValue, y: LayerValue) -> LayerValue:
         if bool(x.frobenius_norm() == 0):
             return x
         raise _division_by_zero()
+    if isinstance(x, Entries) and x.sides and isinstance(y, Entries) and y.is_scalar and y.x != 0:
+        column, row = x.sides  # their product may be below the smallest float32, their quotient not
+        return Entries((column / y.x) @ row)
     over, under = _entries(x), _entries(y)
     quotient = over / under
     if not math.isfinite(float(quotient.sum())):  # seldom, so the common case takes one look
@@ -145,7 +148,7 @@ def _contract(x: Rectangular, y: Rectangular, shape: Shape) -> LayerValue:
     if isinstance(x, Entries) and isinstance(y, Entries):
         product = x.x @ y.x
         if not shape.is_square and not shape.is_scalar:
-            return Entries(product)
+            return Entries(product, (x.x, y.x) if x.x.shape[1] == 1 else None)
         a = Entries(product).low_rank()
     else:
         a, b = x.low_rank(), y.low_rank()

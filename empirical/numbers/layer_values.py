@@ -79,6 +79,8 @@ class Entries(_Rectangular):
     """A tensor entry by entry: a scalar, a column, a row or a matrix."""
 
     x: Tensor
+    sides: tuple[Tensor, Tensor] | None = None
+    """The column and the row that a matrix was multiplied out of."""
 
     @property
     def is_scalar(self) -> bool:
@@ -107,7 +109,8 @@ class Entries(_Rectangular):
 
     def scale(self, c: Tensor | float) -> Entries:
         """C times this."""
-        return Entries(c * self.x)
+        sides = None if self.sides is None else (c * self.sides[0], self.sides[1])
+        return Entries(c * self.x, sides)
 
     def row_mean(self) -> Entries:
         """The mean of each row, (rows, 1)."""

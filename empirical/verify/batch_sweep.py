@@ -124,11 +124,8 @@ def sweep(
     streaming: Streaming | None = None,
     first_seed: int = 0,
     tick: Tick | None = None,
-    most: int = MOST_SEEDS,
 ) -> BatchSweep:
     """Measure own updates of every rule at every batch, and judge their powers of n.
-
-    ``most``: seeds at which a verdict that noise leaves open stays open.
 
     Raises:
         InvalidInput: for batches that the width does not exceed by far, or a rule without numbers.
@@ -148,13 +145,15 @@ def sweep(
         try:
             found = batch_rule(problem.rule, problem.settings, problem.setting)
             refuse_unless_wide(problem.rule, width, own_only=True)
+            sweeps = [
+                _Sweep(subject, found, growth, tuple(batches), width, streaming)
+                for growth in GROWTHS
+            ]
+            checks += [x for at in sweeps for x in at.checks(first_seed, seeds, margin)]
         except (NotCovered, InvalidInput) as error:
             left_out[subject.name] = error.found
             continue
         derived[subject.name] = found
-        for growth in GROWTHS:
-            at = _Sweep(subject, found, growth, tuple(batches), width, streaming, most)
-            checks += at.checks(first_seed, seeds, margin)
         if tick is not None:
             tick(subject.name, done + 1, len(subjects))
     seconds = time.perf_counter() - start
@@ -173,7 +172,6 @@ class _Sweep:
     batches: tuple[int, ...]
     width: int
     streaming: Streaming | None
-    most: int
 
     @property
     def middle(self) -> int:
@@ -205,7 +203,7 @@ class _Sweep:
         while True:
             rows += [self.sizes(constants, first_seed + i) for i in range(len(rows), seeds)]
             checks = [self._check(layer, [row[layer] for row in rows], margin) for layer in rows[0]]
-            if all(x.verdict is not Verdict.inconclusive for x in checks) or seeds >= self.most:
+            if all(x.verdict is not Verdict.inconclusive for x in checks) or seeds >= MOST_SEEDS:
                 return checks
             seeds *= 2
 
