@@ -124,8 +124,11 @@ def sweep(
     streaming: Streaming | None = None,
     first_seed: int = 0,
     tick: Tick | None = None,
+    most: int = MOST_SEEDS,
 ) -> BatchSweep:
     """Measure own updates of every rule at every batch, and judge their powers of n.
+
+    ``most``: seeds at which a verdict that noise leaves open stays open.
 
     Raises:
         InvalidInput: for batches that the width does not exceed by far, or a rule without numbers.
@@ -146,7 +149,7 @@ def sweep(
             found = batch_rule(problem.rule, problem.settings, problem.setting)
             refuse_unless_wide(problem.rule, width, own_only=True)
             sweeps = [
-                _Sweep(subject, found, growth, tuple(batches), width, streaming)
+                _Sweep(subject, found, growth, tuple(batches), width, streaming, most)
                 for growth in GROWTHS
             ]
             checks += [x for at in sweeps for x in at.checks(first_seed, seeds, margin)]
@@ -172,6 +175,7 @@ class _Sweep:
     batches: tuple[int, ...]
     width: int
     streaming: Streaming | None
+    most: int
 
     @property
     def middle(self) -> int:
@@ -203,7 +207,7 @@ class _Sweep:
         while True:
             rows += [self.sizes(constants, first_seed + i) for i in range(len(rows), seeds)]
             checks = [self._check(layer, [row[layer] for row in rows], margin) for layer in rows[0]]
-            if all(x.verdict is not Verdict.inconclusive for x in checks) or seeds >= MOST_SEEDS:
+            if all(x.verdict is not Verdict.inconclusive for x in checks) or seeds >= self.most:
                 return checks
             seeds *= 2
 
